@@ -1,0 +1,141 @@
+"""The command line: ``recbole-e2urec --model=E2URec --dataset=ml-100k --key=value``.
+
+Nothing heavy is imported until the arguments are parsed, so ``--help`` and a mistyped argument are
+answered at once. What a user can cause is one line on stderr and exit code 2.
+"""
+
+import argparse
+import errno
+import os
+import re
+import sys
+import textwrap
+from collections.abc import Sequence
+from typing import NamedTuple, NoReturn
+
+from recbole_e2urec.errors import InputError
+from recbole_e2urec.yamlfiles import properties_folder
+
+PROGRAM = "recbole-e2urec"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+_SETTING = re.compile(r"--([A-Za-z_]\w*)=(.*)", re.DOTALL)
+_DOCUMENTED = re.compile(r"^(\w+):(.*?)# \(\w+\) (.*)$", re.MULTILINE)
+
+
+class Arguments(NamedTuple):
+    """What was typed: names or None, files in order, and settings as text by key."""
+
+    model: str | None
+    dataset: str | None
+    config_files: list[str]
+    settings: dict[str, str]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what the arguments say and print the report.
+
+    Args:
+        argv: arguments without the program's name; None = those of this process.
+
+    Returns:
+        The exit code: 0, 2 for bad input, 130 when interrupted.
+    """
+    try:
+        arguments = parse(sys.argv[1:] if argv is None else argv)
+        from recbole_e2urec.quick_start import run_recbole_e2urec
+
+        results = run_recbole_e2urec(
+            model=arguments.model,
+            dataset=arguments.dataset,
+            config_file_list=arguments.config_files,
+            overrides=arguments.settings,
+        )
+        from recbole_e2urec.report import print_report
+
+        print_report(results)
+    except InputError as error:
+        return _refuse(str(error))
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        return _refuse(f"cannot write {error.filename or 'a file'}: {error.strerror}")
+    except KeyboardInterrupt:
+        print(f"{PROGRAM}: interrupted; the same command goes on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parse(argv: Sequence[str]) -> Arguments:
+    """Read the arguments; ``--help`` prints and exits with code 0.
+
+    Raises:
+        InputError: an argument that is neither known nor ``--key=value``, or a key given twice with
+            different values.
+    """
+    known, rest = _parser().parse_known_args(argv)
+    settings: dict[str, str] = {}
+    for position, argument in enumerate(rest):
+        match = _SETTING.fullmatch(argument)
+        if match is None:
+            raise InputError(_how_to_type(argument, rest[position + 1 : position + 2]))
+        key, value = match.groups()
+        if settings.setdefault(key, value) != value:
+            raise InputError(f"--{key} is given twice: {settings[key]!r} and {value!r}; keep one")
+    files = [file for entry in known.config_files for file in _split_files(entry)]
+    return Arguments(known.model, known.dataset, files, settings)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see {PROGRAM} --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=PROGRAM,
+        usage="%(prog)s [--model=NAME] [--dataset=NAME] [--config_files='A B'] [--key=value ...]",
+        description="Train a recommender, make it forget a part of its data, and measure how well "
+        "that worked. Any model of RecBole runs on the same data and splits.",
+        epilog=_main_keys(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--model", "-m", metavar="NAME", help="E2URec, LLMRec, or one of RecBole's")
+    parser.add_argument("--dataset", "-d", metavar="NAME", help="folder of atomic files")
+    parser.add_argument(
+        "--config_files",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="yaml files with settings; later files win, the command line wins over all",
+    )
+    return parser
+
+
+def _main_keys() -> str:
+    """Say every documented key of overall.yaml with its default, and where to find the others."""
+    text = (properties_folder() / "overall.yaml").read_text(encoding="utf-8")
+    lines = ["main keys (defaults may differ by model; every key of RecBole works as well):"]
+    for key, default, meaning in _DOCUMENTED.findall(text):
+        value = default.strip() or "..."
+        lines.append(f"  --{key}={value}")
+        lines += textwrap.wrap(meaning, 90, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    return "\n".join(lines)
+
+
+def _split_files(entry: str) -> list[str]:
+    """Split at spaces, as RecBole does, unless the whole is a file's name."""
+    return [entry] if os.path.exists(entry) else entry.split()
+
+
+def _how_to_type(argument: str, following: Sequence[str]) -> str:
+    key = argument.lstrip("-")
+    if argument.startswith("--") and key and "=" not in key:
+        value = following[0] if following and not following[0].startswith("-") else "value"
+        return f"{argument} has no value; write --{key}={value}, with an equals sign"
+    return f"unexpected argument {argument!r}; settings are written --key=value"
+
+
+def _refuse(message: str) -> int:
+    print(f"{PROGRAM}: error: {' '.join(message.split())}", file=sys.stderr)
+    return 2

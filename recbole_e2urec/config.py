@@ -1,0 +1,192 @@
+"""RecBole's Config with our layers, checks and option dataclasses; the only reader of settings.
+
+Later wins: RecBole's defaults, our ``overall.yaml``, the evaluation mode, the model, the data set,
+the prompt's backbone, config files, config dict, command line. Nothing here reads ``sys.argv``.
+"""
+
+import copy
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from recbole.config.configurator import Config as RecBoleConfig
+from recbole.utils import ModelType
+
+from recbole_e2urec import compat
+from recbole_e2urec.errors import InputError
+from recbole_e2urec.evalmode import EvalPlan, merge_load_col, plan_evaluation
+from recbole_e2urec.evaluator.accuracy import register_accuracy
+from recbole_e2urec.keys import check_dataset, check_keys, check_values, find_model
+from recbole_e2urec.options import build_options
+from recbole_e2urec.yamlfiles import SettingsLoader, properties, properties_folder, read_yaml, typed
+
+T = TypeVar("T")
+_FIELDS = ("USER_ID", "ITEM_ID", "RATING", "TIME", "LABEL")
+
+
+class Config(RecBoleConfig):
+    """All settings of one run.
+
+    Args:
+        model: a model's name (RecBole's, ``LLMRec`` or a method such as ``E2URec``) or a model
+            class; None takes what the other layers say.
+        dataset: a data set's name; None takes what the other layers say.
+        config_file_list: yaml files, later ones win.
+        config_dict: settings from Python; strings stay strings.
+        overrides: settings of the command line; a string is read as its yaml scalar.
+
+    Raises:
+        InputError: unknown model, data set or key (names the nearest), a file that is missing or
+            does not parse, a value that does not fit.
+    """
+
+    def __init__(
+        self,
+        model: str | type | None = None,
+        dataset: str | None = None,
+        config_file_list: Sequence[str | os.PathLike[str]] | None = None,
+        config_dict: Mapping[str, Any] | None = None,
+        overrides: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.command_line = {
+            key: typed(value, key) if isinstance(value, str) else value
+            for key, value in (overrides or {}).items()
+        }
+        self.own_model = model is not None and not isinstance(model, str)
+        super().__init__(model, dataset, config_file_list, config_dict)
+
+    def options(self, kind: type[T], prefix: str = "") -> T:
+        """Create the option dataclass ``kind``; its fields' keys begin with ``prefix``.
+
+        Raises:
+            InputError: a key is missing or its value does not fit.
+        """
+        return build_options(kind, self.final_config_dict, prefix)
+
+    @property
+    def is_language_model(self) -> bool:
+        """Whether the model is this package's language model rather than a classic one."""
+        return str(self.model_class.__module__).startswith(f"{__package__}.")
+
+    def compatibility_settings(self) -> None:
+        """Prepare RecBole and NumPy; called first by RecBole's own constructor."""
+        compat.apply()
+        compat.add_numpy_aliases()
+        register_accuracy()
+
+    def _build_yaml_loader(self) -> type:
+        return SettingsLoader
+
+    def _load_config_files(self, file_list: Sequence[Any] | None) -> dict[str, Any]:
+        settings: dict[str, Any] = {}
+        for file in file_list or ():
+            values = read_yaml(Path(file))
+            self._check_keys(values, str(file))
+            settings.update(values)
+        return settings
+
+    def _load_variable_config_dict(self, config_dict: Mapping[str, Any] | None) -> dict[str, Any]:
+        settings = copy.deepcopy(dict(config_dict or {}))  # RecBole completes dicts in place
+        self._check_keys(settings, "config_dict")
+        return settings
+
+    def _load_cmd_line(self) -> dict[str, Any]:
+        self._check_keys(self.command_line, "the command line")
+        return self.command_line
+
+    def _check_keys(self, given: Mapping[str, Any], source: str) -> None:
+        if not self.own_model:  # a model class from elsewhere may have keys of its own
+            check_keys(given, source)
+
+    def _get_model_and_dataset(
+        self, model: str | type | None, dataset: str | None
+    ) -> tuple[str, type, str]:
+        defaults = read_yaml(properties_folder() / "overall.yaml")
+        chosen = {**defaults, **self.external_config_dict}
+        name = str(dataset or chosen["dataset"])
+        if self.own_model:
+            return model.__name__, model, name  # type: ignore[union-attr, return-value]
+        model = str(model or chosen["model"])
+        return model, find_model(model), name
+
+    def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
+        super()._load_internal_config_dict(model, model_class, dataset)
+        overall = read_yaml(properties_folder() / "overall.yaml")
+        self._add_layer(overall)
+        self.plan: EvalPlan = plan_evaluation(
+            self.external_config_dict, overall["eval_mode"], self._learns_labels()
+        )
+        self._add_layer(properties("evaluation", self.plan.kind))
+        names = [("model", "LLMRec")] if self.is_language_model else []
+        names += [("model", model), ("dataset", dataset)]
+        for kind, name in names:
+            self._add_layer(properties(kind, name))
+        if self.is_language_model:
+            chosen = {**self.internal_config_dict, **self.external_config_dict}
+            self._add_layer(properties("backbone", str(chosen["backbone"])))
+
+    def _learns_labels(self) -> bool:
+        """Whether the model learns from likes and dislikes rather than from what was seen."""
+        kind = self.internal_config_dict["MODEL_TYPE"]
+        return kind in (ModelType.CONTEXT, ModelType.DECISIONTREE) or self.model in ("DIN", "DIEN")
+
+    def _add_layer(self, layer: Mapping[str, Any]) -> None:
+        columns = merge_load_col(self.internal_config_dict.get("load_col"), layer.get("load_col"))
+        self.internal_config_dict.update(layer)
+        self.internal_config_dict["load_col"] = columns
+
+    def _get_final_config_dict(self) -> dict[str, Any]:
+        external = self.external_config_dict
+        if not self.own_model:
+            check_values(external, self.internal_config_dict)
+        final = super()._get_final_config_dict()
+        final.update(self.plan.settle(self.internal_config_dict, external))
+        if external.get("normalize_field") and "normalize_all" not in external:
+            final["normalize_all"] = None
+        is_sequential = final["MODEL_TYPE"] == ModelType.SEQUENTIAL
+        if is_sequential and final.get("loss_type") == "CE" and not self._learns_labels():
+            final["train_neg_sample_args"] = external.get("train_neg_sample_args")
+        if "load_col" not in external:
+            self._load_configured_columns(final)
+        if int(external.get("nproc") or 1) > 1:
+            raise InputError("nproc: more than one process is not supported; use nproc 1")
+        return final
+
+    def _load_configured_columns(self, final: dict[str, Any]) -> None:
+        """Load what the settings name; RecBole passes over columns that a file lacks."""
+        named = [final[f"{kind}_FIELD"] for kind in _FIELDS] + list(final["threshold"] or {})
+        columns = {"inter": [name for name in named if name]}
+        final["load_col"] = merge_load_col(final["load_col"], columns)
+
+    def _set_default_parameters(self) -> None:
+        folder = self.final_config_dict["data_path"]
+        with compat.as_input_errors():
+            super()._set_default_parameters()
+        own = Path(str(folder)) / self.dataset
+        if "data_path" in self.external_config_dict and own.is_dir():
+            self.final_config_dict["data_path"] = str(own)  # RecBole forces its own ml-100k
+        if not Path(self.final_config_dict["data_path"]).is_dir():
+            check_dataset(self.dataset, Path(str(folder)))
+
+    def _init_device(self) -> None:
+        """As RecBole's, except that a run on the CPU leaves CUDA_VISIBLE_DEVICES alone."""
+        before = os.environ.get("CUDA_VISIBLE_DEVICES")
+        final = self.final_config_dict
+        if not final["use_gpu"]:
+            final["gpu_id"] = ""
+        with compat.as_input_errors():
+            super()._init_device()
+        if final["device"] == torch.device("cpu"):
+            os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+            if before is not None:
+                os.environ["CUDA_VISIBLE_DEVICES"] = before
+
+    def _set_train_neg_sample_args(self) -> None:
+        with compat.as_input_errors():
+            super()._set_train_neg_sample_args()
+
+    def _set_eval_neg_sample_args(self, phase: str) -> None:
+        with compat.as_input_errors():
+            super()._set_eval_neg_sample_args(phase)

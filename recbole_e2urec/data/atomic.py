@@ -1,0 +1,82 @@
+"""Finding the cell of an atomic file that is not a number, for an error that points at it."""
+
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recbole_e2urec.data.textfile import read_lines
+from recbole_e2urec.errors import InputError
+
+# What pandas reads as a missing value; RecBole fills such a cell with the mean of its column.
+# fmt: off
+_MISSING = frozenset((
+    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
+    "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
+))
+# fmt: on
+
+
+def find_bad_number(
+    path: Path,
+    separator: str,
+    encoding: str,
+    columns: Iterable[str],
+    missing_is_bad: bool,
+) -> str | None:
+    """Describe the first cell that is not a number, or None when all are.
+
+    Args:
+        path: an atomic file; its header is ``name:type`` per column.
+        separator: between the columns.
+        encoding: of the file.
+        columns: names of the columns to look at; those that the file lacks are passed over.
+        missing_is_bad: whether an empty cell, ``NA``, ``nan`` or an infinity counts too.
+
+    Returns:
+        Text such as ``line 7, column rating: 'abc' is not a number``.
+    """
+    lines = read_lines(path, encoding)
+    names = [cell.split(":")[0] for cell in lines[0].split(separator)]
+    positions = [(names.index(column), column) for column in columns if column in names]
+    is_fine: Callable[[str], bool] = _is_finite if missing_is_bad else _is_number_or_missing
+    for number, line in enumerate(lines[1:], start=2):
+        if not line:
+            continue
+        cells = line.split(separator)
+        for position, column in positions:
+            cell = cells[position] if position < len(cells) else ""
+            if not is_fine(cell):
+                return f"line {number}, column {column}: {cell!r} is not a number"
+    return None
+
+
+def _is_finite(cell: str) -> bool:
+    try:
+        return math.isfinite(float(cell))
+    except ValueError:
+        return False
+
+
+def _is_number_or_missing(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return cell in _MISSING
+    return True
+
+
+def check_finite(frame: Any, path: Path, separator: str, encoding: str, columns: list[str]) -> None:
+    """Refuse a table whose numeric columns have a missing or infinite value.
+
+    RecBole would put the column's mean there: a rating or a time out of thin air.
+
+    Raises:
+        InputError: names file, line, column and value.
+    """
+    holes = [name for name in columns if not np.isfinite(frame[name].to_numpy()).all()]
+    if holes:
+        cell = find_bad_number(path, separator, encoding, holes, missing_is_bad=True)
+        raise InputError(f"{path}, {cell}")

@@ -1,0 +1,202 @@
+"""RecBole's datasets with stable rows: every model sees the same rows, order and split.
+
+RecBole deletes the rating when it makes labels, stores time as float32 (which reorders histories),
+splits sequential data after dropping each user's first row, and draws a random order from a global
+generator. The mixin keeps raw values aside, names each row, and splits by row id for all classes.
+"""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from recbole.data.dataset import Dataset, SequentialDataset
+from recbole.data.interaction import Interaction
+from recbole.utils import FeatureSource, FeatureType
+
+from recbole_e2urec.compat import as_input_errors
+from recbole_e2urec.data.atomic import check_finite, find_bad_number
+from recbole_e2urec.data.labels import check_labels
+from recbole_e2urec.data.rows import IdMap, RowTable
+from recbole_e2urec.errors import InputError
+
+ROW_ID = "row_id"  # int64 column of every interaction, train or evaluation, of every model
+
+
+class RowDataMixin(Dataset):
+    """Puts row ids, raw ratings and float64 times on any dataset class of RecBole.
+
+    Attributes:
+        rows: all interactions after filtering, before splitting, in the order of the file.
+        ids: from the file's tokens to inner ids.
+    """
+
+    rows: RowTable
+    ids: IdMap
+    _whole: Any = None  # all rows as tensors, an Interaction; None until prepare()
+    _augmented: tuple[bytes, Any] | None = None  # the last augmentation, by the rows left out
+
+    def copy(self, new_inter_feat: Interaction) -> "RowDataMixin":
+        """As RecBole's; a copy holds on to its own rows only, and knows the row table."""
+        other = super().copy(new_inter_feat)
+        other._whole = other._augmented = None
+        other.rows, other.ids = self.rows, self.ids
+        return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the row table and caches out of pickles: DIN's checkpoint holds its dataset."""
+        kept_aside = ("rows", "ids", "_whole", "_augmented")
+        return {name: value for name, value in self.__dict__.items() if name not in kept_aside}
+
+    def split_rows(self) -> list[NDArray[np.int64]]:
+        """Row ids of the train, valid and test part, in RecBole's order within each part.
+
+        RecBole's own splitting runs on a view of all rows whose time is exact, so ``TO``, ``RO``,
+        ``RS``, ``LS``, ``TS`` and ``benchmark_filename`` mean what they mean there, and a
+        sequential model gets the same parts as the others. Without a time column, ``TO`` is the
+        file's order. A random order depends on ``seed`` alone.
+
+        Raises:
+            InputError: a split that RecBole does not know or that does not give three parts.
+        """
+        self._check_order()
+        view = copy.copy(self)
+        view.rows, view.time_field = self.rows, "row_time"
+        view.inter_feat = Interaction(
+            {
+                self.uid_field: torch.from_numpy(self.rows.user),
+                "row_time": torch.from_numpy(self.rows.time),
+                ROW_ID: torch.arange(len(self.rows)),
+            }
+        )
+        view._change_feat_format = view._drop_unused_col = lambda: None
+        with as_input_errors(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config["seed"])
+            view.ids = self.ids
+            parts = Dataset.build(view)
+        if len(parts) != 3:
+            raise InputError(f"the split gives {len(parts)} parts; three are needed (eval_args)")
+        return [part.inter_feat[ROW_ID].numpy() for part in parts]
+
+    def take(self, rows: NDArray[np.int64], hidden: NDArray[np.int64] | None = None) -> Dataset:
+        """Give a dataset with these rows, in this order.
+
+        A sequential class drops each user's first row, for want of a history.
+
+        Args:
+            rows: row ids.
+            hidden: row ids that no history of a sequential class may show, such as forgotten rows.
+        """
+        self.prepare()
+        source = self
+        if self._augments():
+            source = self._augment(np.empty(0, np.int64) if hidden is None else np.unique(hidden))
+        present = source._whole[ROW_ID].numpy()
+        position = np.full(len(self.rows), -1, dtype=np.int64)
+        position[present] = np.arange(len(present))
+        found = position[np.asarray(rows, dtype=np.int64)]
+        return source.copy(source._whole[found[found >= 0]])
+
+    def build(self) -> list[Dataset]:
+        """As RecBole's: the train, valid and test dataset."""
+        return [self.take(part) for part in self.split_rows()]
+
+    def prepare(self) -> None:
+        """Turn the tables into tensors, once."""
+        if self._whole is not None:
+            return
+        with as_input_errors():
+            self._change_feat_format()
+        self._drop_unused_col()
+        self.inter_feat.update(Interaction({ROW_ID: torch.arange(len(self.rows))}))
+        self._whole = self.inter_feat
+
+    def data_augmentation(self) -> None:
+        """Wait: RecBole augments all rows here, but only :meth:`take` knows which are hidden."""
+
+    def _augments(self) -> bool:
+        return isinstance(self, SequentialDataset) and self.benchmark_filename_list is None
+
+    def _augment(self, hidden: NDArray[np.int64]) -> "RowDataMixin":
+        """Run RecBole's augmentation on all rows but the hidden ones, in exact order of time."""
+        if self._augmented is None or self._augmented[0] != hidden.tobytes():
+            order = np.lexsort((self.rows.time, self.rows.user))  # stable: ties stay in file order
+            order = order[~np.isin(order, hidden)]
+            part = self.copy(self._whole[order])
+            del part.inter_feat.interaction[ROW_ID]
+            super(RowDataMixin, part).data_augmentation()
+            user = self.rows.user[order]
+            has_history = np.flatnonzero(user[1:] == user[:-1]) + 1
+            part.inter_feat.update(Interaction({ROW_ID: torch.from_numpy(order[has_history])}))
+            part._whole = part.inter_feat
+            self._augmented = (hidden.tobytes(), part)
+        return self._augmented[1]
+
+    def _check_order(self) -> None:
+        order = self.config["eval_args"]["order"]
+        if self._augments() and order != "TO":
+            raise InputError(f"eval_args: order {order}: {self.config['model']} needs order TO")
+
+    def _load_feat(self, filepath: str, source: Any) -> Any:
+        encoding = self.config["encoding"] or "utf-8"
+        place = (Path(filepath), self.config["field_separator"], encoding)
+        try:
+            frame = super()._load_feat(filepath, source)
+        except (ValueError, OverflowError) as error:
+            floats = [name for name, kind in self.field2type.items() if kind == FeatureType.FLOAT]
+            cell = find_bad_number(*place, floats, missing_is_bad=False)
+            raise InputError(f"{filepath}, {cell or ' '.join(str(error).split())}") from error
+        if source == FeatureSource.INTERACTION:
+            check_finite(frame, *place, self._numeric_columns(frame, filepath))
+        return frame
+
+    def _numeric_columns(self, frame: Any, filepath: str) -> list[str]:
+        for name in (self.uid_field, self.iid_field):
+            if frame is None or name not in frame:
+                raise InputError(f"{filepath}, line 1: no column {name!r} is loaded; see load_col")
+        names = [self.config[f"{kind}_FIELD"] for kind in ("RATING", "TIME", "LABEL")]
+        present = [name for name in names if name in frame]
+        for name in present:
+            if self.field2type[name] != FeatureType.FLOAT:
+                raise InputError(
+                    f"{filepath}, line 1: write {name}:float; numbers are needed there"
+                )
+        return present
+
+    def _data_filtering(self) -> None:
+        super()._data_filtering()
+        if len(self.inter_feat) == 0:
+            raise InputError(f"{self.dataset_name}: no interaction is left after filtering")
+
+    def _set_label_by_threshold(self) -> None:
+        """Keep what RecBole is about to delete or round; here ratings and times are still raw."""
+        frame = self.inter_feat
+        user, item = (frame[name].to_numpy(np.int64) for name in (self.uid_field, self.iid_field))
+        rating = self._raw_column(self.config["RATING_FIELD"])
+        time = self._raw_column(self.time_field)
+        if all(name in frame for name in self.config["threshold"] or {}):
+            super()._set_label_by_threshold()
+        label = self._raw_column(self.label_field)
+        check_labels(label, self.config)
+        self.rows = RowTable(
+            user.copy(),
+            item.copy(),
+            np.arange(len(user), dtype=np.float64) if time is None else time,
+            rating,
+            None if label is None else label.astype(np.float32),
+        )
+        self.ids = IdMap(self._tokens(self.uid_field), self._tokens(self.iid_field))
+
+    def _raw_column(self, name: str) -> NDArray[np.float64] | None:
+        frame = self.inter_feat
+        return frame[name].to_numpy(np.float64, copy=True) if name in frame else None
+
+    def _tokens(self, field: str) -> dict[str, int]:
+        tokens = self.field2token_id[field]
+        return {str(token): int(inner) for token, inner in tokens.items() if inner != 0}
+
+
+class LLMRecDataset(RowDataMixin, Dataset):
+    """The dataset of language models: RecBole's plain one with stable rows."""

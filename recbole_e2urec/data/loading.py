@@ -1,0 +1,40 @@
+"""The dataset class that a model wants, with stable rows."""
+
+from functools import cache
+from typing import Any
+
+from recbole.data import dataset as recbole_datasets
+from recbole.utils import ModelType
+
+from recbole_e2urec.compat import as_input_errors
+from recbole_e2urec.data.dataset import LLMRecDataset, RowDataMixin
+
+
+@cache
+def with_rows(base: type) -> type:
+    """Put :class:`RowDataMixin` on a dataset class of RecBole; the class can be pickled here."""
+    name = f"Row{base.__name__}"
+    made = type(name, (RowDataMixin, base), {"__module__": __name__, "__doc__": base.__doc__})
+    globals()[name] = made  # DIN's checkpoint pickles its dataset, which looks the class up
+    return made
+
+
+def load_dataset(config: Any) -> RowDataMixin:
+    """Load, filter and number the data set of a run, in the class that its model wants.
+
+    Raises:
+        InputError: a file or column is missing, a cell is not a number, nothing is left, or the
+            labels do not do.
+    """
+    if config.is_language_model:
+        kind: type = LLMRecDataset
+    else:
+        by_type = {
+            ModelType.SEQUENTIAL: "SequentialDataset",
+            ModelType.KNOWLEDGE: "KnowledgeBasedDataset",
+        }
+        usual = by_type.get(config["MODEL_TYPE"], "Dataset")
+        own = f"{config['model']}Dataset"
+        kind = with_rows(getattr(recbole_datasets, own, getattr(recbole_datasets, usual)))
+    with as_input_errors():
+        return kind(config)

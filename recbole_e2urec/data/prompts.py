@@ -1,0 +1,138 @@
+"""Templates: an interaction becomes a list of short texts, the segments of its prompt.
+
+`[user] [history lead-in] [entry] * k [question + tail]`: a segment whose data is missing is left
+out. Every segment but the last ends in white space, so that the prompt is their plain join.
+Titles and features are values, never templates: jinja text inside a title stays text.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from typing import Any
+
+import jinja2
+import numpy as np
+from jinja2 import nodes
+from jinja2.sandbox import SandboxedEnvironment
+
+from recbole_e2urec.data.nearest import nearest
+from recbole_e2urec.errors import InputError
+
+# What a part may use; the attributes of PromptTemplate say what each name holds.
+_NAMES = {
+    "entry": "title, rating, rating_max",
+    "question": "title",
+    "tail": "rated",
+    "user": "features",
+    "history": "rated",
+}
+_ENVIRONMENT = SandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+
+
+@dataclass(frozen=True)
+class PromptTemplate:
+    """The wording of a prompt, as jinja templates; compiled and tried when created.
+
+    Raises:
+        InputError: a part does not compile, uses an unknown name, or the question has no title.
+    """
+
+    entry: str  # one rated item: title, rating (text, or none), rating_max (text, or none)
+    question: str  # about the target: title
+    tail: str = ""  # hint and instruction after the question: rated (has the data ratings?)
+    user: str = ""  # features (mapping of name to text; never empty)
+    history: str = ""  # lead-in of the history: rated
+
+    def __post_init__(self) -> None:
+        """Compile every part and render those that need no data."""
+        for field in fields(self):
+            _render(field.name, getattr(self, field.name), None)
+        for rating in (5.0, None):
+            self.render_entry("title", rating, 5.0)
+            self.render_history(rated=rating is not None)
+        if self.render_question("one") == self.render_question("two"):
+            raise InputError("prompt template: question does not name the title; add {{ title }}")
+
+    @classmethod
+    def from_mapping(
+        cls, values: Mapping[str, Any], source: str = "prompt template"
+    ) -> "PromptTemplate":
+        """Create from the parts of a file; `source` names it in errors. An empty part may be None.
+
+        Raises:
+            InputError: unknown part (names the nearest), missing entry or question, or not a text.
+        """
+        known = [field.name for field in fields(cls)]
+        for name, value in values.items():
+            if name not in known:
+                raise InputError(f"{source}: unknown part {name!r}; {nearest(str(name), known)}")
+            if not isinstance(value, str | None):
+                raise InputError(f"{source}: {name} is {value!r}; write a text in quotes")
+        for name in ("entry", "question"):
+            if not values.get(name):
+                raise InputError(f"{source}: no {name}; a template needs entry and question")
+        return cls(**{name: value or "" for name, value in values.items()})
+
+    def render_user(self, features: Mapping[str, str]) -> str:
+        """Text about the user; empty when nothing is known."""
+        return _ended(_render("user", self.user, {"features": features}) if features else "")
+
+    def render_history(self, rated: bool = True) -> str:
+        """Lead-in of a history; `rated`: has the data ratings."""
+        return _ended(_render("history", self.history, {"rated": rated}))
+
+    def render_entry(
+        self, title: str, rating: float | None, rating_max: float | None = None
+    ) -> str:
+        """Text of one history entry; without a rating (None or NaN) it has no rating words."""
+        values = {
+            "title": title,
+            "rating": rating_text(rating),
+            "rating_max": rating_text(rating_max),
+        }
+        return _ended(_render("entry", self.entry, values))
+
+    def render_question(self, title: str, rated: bool = True) -> str:
+        """Question about the target and the tail; `rated`: has the data ratings."""
+        question = _ended(_render("question", self.question, {"title": title}))
+        return (question + _render("tail", self.tail, {"rated": rated})).rstrip()
+
+    def literal_texts(self) -> list[str]:
+        """The template's own words in every branch: what a word-level tokenizer must know."""
+        found: list[str] = []
+        for field in fields(self):
+            tree = _ENVIRONMENT.parse(getattr(self, field.name))
+            found += [node.data for node in tree.find_all(nodes.TemplateData)]
+            found += [str(node.value) for node in tree.find_all(nodes.Const)]
+        return [text.strip() for text in found if text.strip()]
+
+
+def rating_text(rating: float | None) -> str | None:
+    """A rating as people write it: 4 for 4.0, 3.5 for 3.5; None for None and NaN."""
+    if rating is None or np.isnan(rating):
+        return None
+    return np.format_float_positional(round(float(rating), 4) + 0.0, trim="-")
+
+
+@lru_cache(maxsize=256)
+def _compiled(source: str) -> jinja2.Template:
+    return _ENVIRONMENT.from_string(source)
+
+
+def _render(part: str, source: str, values: Mapping[str, Any] | None) -> str:
+    """Fill one part of the template; None for `values` compiles only."""
+    try:
+        template = _compiled(source)
+        return "" if values is None else template.render(values)
+    except Exception as error:  # a template of the user's own can raise anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(
+            f"prompt template, {part}: {reason}; it may use: {_NAMES[part]}"
+        ) from error
+
+
+def _ended(text: str) -> str:
+    """End a non-empty text in white space, so that it never sticks to the next one."""
+    if not text.strip():
+        return ""
+    return text if text[-1].isspace() else text + "\n"

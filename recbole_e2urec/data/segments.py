@@ -1,0 +1,85 @@
+"""The distinct texts that the prompts of a dataset are made of, and their packed tokens."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recbole_e2urec.data.prompts import PromptTemplate
+from recbole_e2urec.data.rows import RowTable
+
+Encode = Callable[[list[str]], list[list[int]]]
+
+
+@dataclass(frozen=True)
+class PromptTexts:
+    """Every segment that a dataset can need, each rendered once."""
+
+    users: list[str]  # by inner user id
+    lead_in: str  # before a history
+    entries: list[str]  # one for each distinct (item, rating) of the rows
+    entry_of_row: NDArray[np.int64]  # [n] index into `entries` of each row as a history entry
+    questions: list[str]  # by inner item id
+
+
+def prompt_texts(
+    template: PromptTemplate,
+    rows: RowTable,
+    titles: Sequence[str],
+    features: Sequence[Mapping[str, str]] = (),
+) -> PromptTexts:
+    """Render the segments of all rows and of every item as a candidate.
+
+    Args:
+        template: the wording.
+        rows: all rows of the dataset.
+        titles: title by inner item id, see `item_titles`; blank for ids that are no item.
+        features: features by inner user id, see `user_features`; empty when there are none.
+    """
+    rated = rows.rating is not None
+    ratings = np.zeros(len(rows.item)) if rows.rating is None else rows.rating
+    values, code = np.unique(ratings, return_inverse=True)
+    pairs, entry_of_row = np.unique(rows.item * max(len(values), 1) + code, return_inverse=True)
+    highest = float(np.nanmax(values)) if rated and not np.isnan(values).all() else None
+    entries = [
+        template.render_entry(titles[item], values[code] if rated else None, highest)
+        for item, code in zip(*np.divmod(pairs, max(len(values), 1)), strict=True)
+    ]
+    users = [template.render_user(known) for known in features]
+    users += [""] * (int(rows.user.max(initial=-1)) + 1 - len(users))
+    questions = [template.render_question(title, rated) if title else "" for title in titles]
+    return PromptTexts(
+        users, template.render_history(rated), entries, entry_of_row.astype(np.int64), questions
+    )
+
+
+@dataclass(frozen=True)
+class SegmentStore:
+    """Tokens of many texts in one flat array; equal texts share theirs."""
+
+    texts: list[str]  # [m]
+    tokens: NDArray[np.int32]  # [total]
+    starts: NDArray[np.int64]  # [m] where each text begins in `tokens`
+    lengths: NDArray[np.int64]  # [m] tokens in each text
+
+    @classmethod
+    def from_texts(cls, texts: list[str], encode: Encode) -> "SegmentStore":
+        """Tokenise each distinct text once, all in one call; a blank text has no tokens."""
+        distinct = {text: place for place, text in enumerate(dict.fromkeys(filter(None, texts)))}
+        encoded = [*encode(list(distinct)), []] if distinct else [[]]
+        lengths = np.array([len(ids) for ids in encoded], dtype=np.int64)
+        ends = np.cumsum(lengths)
+        tokens = np.fromiter(
+            (token for ids in encoded for token in ids), dtype=np.int32, count=int(ends[-1])
+        )
+        # The empty text is the last of `encoded`, which -1 finds as well.
+        place = np.array([distinct.get(text, -1) for text in texts], dtype=np.int64)
+        return cls(texts, tokens, (ends - lengths)[place], lengths[place])
+
+    def gather(self, segments: NDArray[np.int64]) -> NDArray[np.int32]:  # [s] -> [tokens]
+        """Tokens of the given texts, one after the other."""
+        lengths = self.lengths[segments]
+        before = np.cumsum(lengths) - lengths
+        shift = np.repeat(self.starts[segments] - before, lengths)
+        return self.tokens[shift + np.arange(len(shift))]

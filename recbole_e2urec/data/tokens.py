@@ -1,0 +1,181 @@
+"""Every prompt from tokenised segments: packed arrays in, padded batches out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recbole_e2urec.data.rows import RowTable
+from recbole_e2urec.data.segments import Encode, PromptTexts, SegmentStore
+from recbole_e2urec.errors import InputError
+
+EMPTY, LEAD_IN, FIRST = 0, 1, 2  # places of the segments that every table has
+CHUNK = 65536  # rows whose segments `lengths` looks at together: bounds its memory
+
+
+class TokenBatch(NamedTuple):
+    """Prompts padded on the right; t is the longest of the batch."""
+
+    input_ids: Tensor  # int64 [b, t]
+    attention_mask: Tensor  # int64 [b, t], 1 = token, 0 = padding
+
+
+@dataclass(frozen=True)
+class TokenLimits:
+    """What a language model asks of a prompt."""
+
+    max_tokens: int  # longest prompt, prefix and suffix included
+    pad_id: int
+    prefix_ids: Sequence[int] = ()  # before the prompt, such as a bos token
+    suffix_ids: Sequence[int] = ()  # after it, such as an eos token
+
+
+class PromptTable:
+    """The prompts of a dataset, built batch by batch without touching a string.
+
+    A prompt that is too long loses its oldest history entries, each as a whole, then the user's
+    features, never the question. The lead-in of a history goes with its last entry.
+
+    Args:
+        rows: all rows of the dataset, n of them.
+        history: [n, k] row ids, oldest first, -1 = absent (see `history_rows`).
+        texts: the rendered segments.
+        encode: tokenises texts without special tokens.
+        limits: length and special tokens.
+
+    Raises:
+        InputError: a question does not fit into `max_tokens`.
+    """
+
+    def __init__(
+        self,
+        rows: RowTable,
+        history: NDArray[np.int64],
+        texts: PromptTexts,
+        encode: Encode,
+        limits: TokenLimits,
+    ) -> None:
+        segments = ["", texts.lead_in, *texts.users, *texts.entries, *texts.questions]
+        self._store = SegmentStore.from_texts(segments, encode)
+        self._rows, self._history, self._limits = rows, history, limits
+        first_entry = FIRST + len(texts.users)
+        self._entry_of_row = first_entry + texts.entry_of_row
+        self._first_question = first_entry + len(texts.entries)
+        self._prefix = np.asarray(limits.prefix_ids, dtype=np.int64)
+        self._suffix = np.asarray(limits.suffix_ids, dtype=np.int64)
+        self._room = limits.max_tokens - len(self._prefix) - len(self._suffix)
+        self._check_questions()
+
+    def lengths(
+        self, rows: NDArray[np.int64], items: NDArray[np.int64] | None = None
+    ) -> NDArray[np.int64]:  # [b], [b] -> [b]
+        """Tokens of each prompt, special tokens included; arguments as in :meth:`batch`."""
+        special = len(self._prefix) + len(self._suffix)
+        parts = [
+            self._store.lengths[self._plan(rows[at : at + CHUNK], _part(items, at))].sum(axis=1)
+            for at in range(0, len(rows), CHUNK)
+        ]
+        return np.concatenate([np.zeros(0, dtype=np.int64), *parts]) + special * (len(rows) > 0)
+
+    def batch(
+        self, rows: NDArray[np.int64], items: NDArray[np.int64] | None = None
+    ) -> TokenBatch:  # [b], [b] -> [b, t]
+        """Padded prompts of the given rows; an empty batch is [0, 0].
+
+        Args:
+            rows: [b] row ids: whose history, at what time.
+            items: [b] inner item ids to ask about instead of the rows' own (ranking candidates);
+                history entries of the candidate itself are left out.
+        """
+        plan = self._plan(rows, items)
+        body = self._store.lengths[plan].sum(axis=1)
+        before, after = len(self._prefix), len(self._suffix)
+        ends = body + before
+        width = int(ends.max(initial=-after)) + after
+        place = np.arange(width)
+        ids = np.full((len(rows), width), self._limits.pad_id, dtype=np.int64)
+        ids[:, :before] = self._prefix
+        ids[(place >= before) & (place < ends[:, None])] = self._store.gather(plan.ravel())
+        if after:
+            np.put_along_axis(ids, ends[:, None] + np.arange(after), self._suffix[None, :], axis=1)
+        mask = (place < (ends + after)[:, None]).astype(np.int64)
+        return TokenBatch(torch.from_numpy(ids), torch.from_numpy(mask))
+
+    def text(self, row: int, item: int | None = None) -> str:
+        """The prompt of one row as text, cut as in :meth:`batch`, without special tokens."""
+        items = None if item is None else np.array([item])
+        plan = self._plan(np.array([row]), items)[0]
+        return "".join(self._store.texts[segment] for segment in plan)
+
+    def _plan(
+        self, rows: NDArray[np.int64], items: NDArray[np.int64] | None
+    ) -> NDArray[np.int64]:  # [b] -> [b, k + 3]
+        """Segments of each prompt in order: user, lead-in, entries, question."""
+        rows = np.asarray(rows, dtype=np.int64)
+        target = self._rows.item[rows] if items is None else np.asarray(items, dtype=np.int64)
+        history = self._history[rows]
+        used = (history >= 0) & (self._rows.item[history] != target[:, None])
+        plan = np.empty((len(rows), history.shape[1] + 3), dtype=np.int64)
+        plan[:, 0] = FIRST + self._rows.user[rows]
+        plan[:, 1] = LEAD_IN
+        plan[:, 2:-1] = np.where(used, self._entry_of_row[history], EMPTY)
+        plan[:, -1] = self._first_question + target
+        self._cut(plan)
+        return plan
+
+    def _cut(self, plan: NDArray[np.int64]) -> None:
+        """Blank what does not fit: the user if only the question does, then old entries."""
+        lengths = self._store.lengths[plan]
+        room = self._room - lengths[:, -1]
+        plan[lengths[:, 0] > room, 0] = EMPTY
+        room = room - self._store.lengths[plan[:, 0]] - lengths[:, 1]
+        newest_first = np.cumsum(lengths[:, 2:-1][:, ::-1], axis=1)
+        entries = plan[:, 2:-1]
+        entries[newest_first[:, ::-1] > room[:, None]] = EMPTY
+        plan[(entries == EMPTY).all(axis=1), 1] = EMPTY
+
+    def _check_questions(self) -> None:
+        lengths = self._store.lengths[self._first_question :]
+        if lengths.max(initial=0) <= self._room:
+            return
+        longest = int(lengths.argmax())
+        text = self._store.texts[self._first_question + longest]
+        raise InputError(
+            f"the question of item {longest} has {lengths[longest]} tokens, {self._room} fit: "
+            f"{text[:60]!r}...; raise max_prompt_tokens (now {self._limits.max_tokens})"
+        )
+
+
+def length_grouped_batches(
+    lengths: NDArray[np.int64], batch_size: int, generator: np.random.Generator | None
+) -> list[NDArray[np.int64]]:
+    """Index arrays of at most `batch_size` that cover every index once, similar lengths together.
+
+    With a generator: rows are shuffled into pools of up to 50 batches, sorted by length inside a
+    pool, and the batches come in random order; the same generator state gives the same batches.
+    With None: all sorted by length, nothing random.
+
+    Raises:
+        InputError: batch_size below 1.
+    """
+    if batch_size < 1:
+        raise InputError(f"batch size {batch_size}; give 1 or more")
+    lengths = np.asarray(lengths)
+    count = len(lengths)
+    shuffled = np.arange(count) if generator is None else generator.permutation(count)
+    # At least about four pools, or the batches of every epoch would hold the same rows.
+    batches_in_pool = count if generator is None else min(50, max(1, count // (4 * batch_size)))
+    pool = np.arange(count) // max(1, batches_in_pool * batch_size)
+    grouped = shuffled[np.lexsort((lengths[shuffled], pool))]
+    batches = [grouped[at : at + batch_size] for at in range(0, count, batch_size)]
+    if generator is None:
+        return batches
+    return [batches[place] for place in generator.permutation(len(batches))]
+
+
+def _part(items: NDArray[np.int64] | None, at: int) -> NDArray[np.int64] | None:
+    return None if items is None else items[at : at + CHUNK]

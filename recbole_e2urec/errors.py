@@ -1,0 +1,8 @@
+"""The one exception that a user's input can cause."""
+
+
+class InputError(ValueError):
+    """Bad input: one line that says what was given, where, and what would do.
+
+    The command line prints the line and exits with code 2; from Python it is a ``ValueError``.
+    """

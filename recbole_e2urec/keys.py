@@ -1,0 +1,131 @@
+"""Which keys a run may set, which models and data sets RecBole knows, and what fits a key."""
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from recbole_e2urec.data.nearest import nearest
+from recbole_e2urec.errors import InputError
+from recbole_e2urec.yamlfiles import properties_folder
+
+# Keys that RecBole's code reads though none of its yaml files lists them.
+# fmt: off
+_UNLISTED = (
+    "model", "dataset", "config_files", "encoding", "feature_num", "token_num_threshold",
+    "tail_ratio", "use_filter", "cin", "contrast", "has_residual", "norm", "sim",
+    "xgb_early_stopping_rounds", "CROP_ITEM_SEQ", "CROP_ITEM_SEQ_LEN", "INVERSE_ITEM_SEQ",
+    "MASK_INDEX", "MASK_ITEM_SEQ", "NEG_ITEMS", "POS_ITEMS", "REORDER_ITEM_SEQ", "nproc",
+    "world_size", "offset", "ip", "port", "group_offset", "local_rank", "neg_sampling",
+    "training_neg_sample_num",
+)
+# fmt: on
+_WHOLE = ("epochs", "train_batch_size", "eval_batch_size", "eval_step", "stopping_step", "seed")
+_TOP_LEVEL_KEY = re.compile(r"^([A-Za-z][\w-]*) *:", re.MULTILINE)
+
+
+def recbole_properties() -> Path:
+    """Find RecBole's own folder of yaml files."""
+    spec = find_spec("recbole")
+    assert spec is not None  # a requirement of this package
+    return Path(next(iter(spec.submodule_search_locations or []))) / "properties"
+
+
+@cache
+def recbole_models() -> frozenset[str]:
+    """Name the models of RecBole; three of them have no yaml file of their name."""
+    listed = {path.stem for path in (recbole_properties() / "model").glob("*.yaml")}
+    return frozenset(listed - {"lightgbm", "xgboost"} | {"Random", "LightGBM", "XGBoost"})
+
+
+@cache
+def downloadable_datasets() -> frozenset[str]:
+    """Name the data sets that RecBole can fetch."""
+    return frozenset(_keys_of(recbole_properties() / "dataset" / "url.yaml"))
+
+
+@cache
+def known_keys() -> frozenset[str]:
+    """Name every key of RecBole's yaml files and argument lists, and every key of ours."""
+    from recbole.utils import argument_list
+
+    keys = set(_UNLISTED)
+    for arguments in ("general", "training", "evaluation", "dataset"):
+        keys.update(getattr(argument_list, f"{arguments}_arguments"))
+    links = ("url.yaml", "kg_url.yaml")
+    for folder in (recbole_properties(), properties_folder()):
+        for path in folder.rglob("*.yaml"):
+            if path.name not in links and path.parent.name != "prompt":
+                keys.update(_keys_of(path))
+    return frozenset(keys)
+
+
+def find_model(name: str) -> type:
+    """Import the class of a model by its name.
+
+    Raises:
+        InputError: no such model (names the nearest), or a package that it needs is missing.
+    """
+    if name in recbole_models():
+        from recbole.utils import get_model
+
+        try:
+            return get_model(name)
+        except ImportError as error:
+            raise InputError(f"model {name} needs the package {error.name}; install it") from error
+    from recbole_e2urec.methods import METHODS
+
+    if name != "LLMRec" and name not in METHODS:
+        known = {"LLMRec", *METHODS, *recbole_models()}
+        raise InputError(f"unknown model {name!r}; {nearest(name, known)}")
+    from recbole_e2urec.model.llmrec import LLMRec
+
+    return LLMRec
+
+
+def check_dataset(name: str, folder: Path) -> None:
+    """Refuse a data set that is neither in the folder nor one that RecBole can fetch.
+
+    Raises:
+        InputError: names the nearest, or where to put its files.
+    """
+    if name in downloadable_datasets():
+        return
+    present = {path.name for path in folder.glob("*/")} if folder.is_dir() else set()
+    hint = nearest(name, present | downloadable_datasets() | {"ml-100k"})
+    if not hint.startswith("did you mean"):
+        hint = f"put its atomic files into {folder / name}"
+    raise InputError(f"unknown dataset {name!r}; {hint}")
+
+
+def check_keys(given: Iterable[str], source: str) -> None:
+    """Refuse a key that nothing reads.
+
+    Raises:
+        InputError: names the key, where it was given, and the nearest known one.
+    """
+    for key in given:
+        if key not in known_keys():
+            raise InputError(f"unknown key {key!r} in {source}; {nearest(key, known_keys())}")
+
+
+def check_values(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Refuse a value that cannot stand in for the default: text for a number, text for a boolean.
+
+    Raises:
+        InputError: names the key, the value and what would do.
+    """
+    for key, value in given.items():
+        default = defaults.get(key)
+        if isinstance(default, bool) and not isinstance(value, bool):
+            raise InputError(f"{key}: {value!r} does not do; True or False is needed")
+        if isinstance(default, int | float) and isinstance(value, str):
+            raise InputError(f"{key}: {value!r} does not do; a number is needed")
+        if key in _WHOLE and (isinstance(value, bool) or not isinstance(value, int)):
+            raise InputError(f"{key}: {value!r} does not do; a whole number is needed")
+
+
+def _keys_of(path: Path) -> list[str]:
+    return _TOP_LEVEL_KEY.findall(path.read_text(encoding="utf-8"))

@@ -1,0 +1,188 @@
+"""Named LoRA adapters on one backbone; the only place that switches them.
+
+peft's switches have side effects: making an adapter active sets its ``requires_grad``, turning
+adapters off and on sets it again, and a switch between a forward and its backward drops gradients
+in silence. Here adapters are switched by context managers alone, which put back mode, adapter and
+gradient flags. Open and close them around forward and backward, never between the two.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+
+from recbole_e2urec import storage
+from recbole_e2urec.llm.base import LanguageModel
+from recbole_e2urec.llm.lora import (
+    LoraOptions,
+    adapter_weights,
+    backbone_weights,
+    layer_names,
+    lora_config,
+)
+from recbole_e2urec.llm.seeding import seeded
+from recbole_e2urec.llm.switches import switches_kept
+
+PEFT_PREFIX = "base_model.model."  # how every weight name in peft's files begins
+
+
+class AdapterBank:
+    """The adapters of one language model.
+
+    ``None`` names the bare backbone wherever a name is expected. Nothing is active at first, a
+    fresh adapter changes no output, and what learns is decided by :meth:`training` alone. Make one
+    bank a model.
+    """
+
+    def __init__(self, language_model: LanguageModel) -> None:
+        self.language_model = language_model
+        self._layers = layer_names(language_model.model)
+        self._options: dict[str, LoraOptions] = {}
+        self._peft: PeftModel | None = None
+        self._open: list[str | None] = [None]  # names of the open contexts; the last is active
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the adapters, oldest first."""
+        return list(self._options)
+
+    def add(self, name: str, options: LoraOptions, seed: int) -> None:
+        """Add an adapter that changes no output yet (its B matrices are zero).
+
+        Args:
+            name: a new name, without dots.
+            options: its shape.
+            seed: of its A matrices; the global random state stays untouched.
+
+        Raises:
+            InputError: a target module that the backbone does not have or LoRA cannot adapt.
+            ValueError: the name is taken or not usable.
+        """
+        if not name or "." in name or name in self._options:
+            raise ValueError(f"adapter name {name!r} is taken, empty or dotted; have {self.names}")
+        config = lora_config(options, self.language_model, self._layers)
+        model = self.language_model.model
+        with switches_kept(model), seeded(seed):
+            if self._peft is None:
+                self._peft = PeftModel(model, config, adapter_name=name)
+            else:
+                self._peft.add_adapter(name, config)
+        model.disable_input_require_grads()  # peft's hook serves reentrant checkpoints only
+        self._options[name] = options
+        for parameter in self.parameters(name):
+            parameter.requires_grad_(False)
+        self._switch()
+
+    def copy(self, source: str, target: str) -> None:
+        """Add ``target``, an adapter with the options and the weights of ``source``."""
+        self._check(source)
+        self.add(target, self._options[source], seed=0)
+        self.load(target, self.state(source))
+
+    def remove(self, name: str) -> None:
+        """Remove an adapter; after the last one the model is what it was before the first.
+
+        Raises:
+            ValueError: no such adapter, or a context of it is still open.
+        """
+        self._check(name)
+        if name in self._open:
+            raise ValueError(f"adapter {name!r} is in use; leave its context first")
+        del self._options[name]
+        peft: Any = self._peft
+        with switches_kept(self.language_model.model):
+            if self._options:
+                peft.set_adapter(self.names[0])  # or peft chooses one itself and warns
+                peft.delete_adapter(name)
+            else:
+                peft.unload()
+                self._peft = None
+        self._switch()
+
+    def parameters(self, name: str | None) -> list[nn.Parameter]:
+        """Parameters of an adapter, or of the bare backbone (tied ones once), in a fixed order."""
+        return list(self._weights(name).values())
+
+    def state(self, name: str | None) -> dict[str, Tensor]:
+        """Copies of the weights; their names do not depend on any adapter's name."""
+        return {key: weight.detach().clone() for key, weight in self._weights(name).items()}
+
+    def load(self, name: str | None, state: Mapping[str, Tensor]) -> None:
+        """Write weights that :meth:`state` gave into an adapter, or into the bare backbone.
+
+        Raises:
+            ValueError: names or shapes differ from what is there; nothing is written then.
+        """
+        weights = self._weights(name)
+        there = {(key, tuple(weight.shape)) for key, weight in weights.items()}
+        given = {(key, tuple(weight.shape)) for key, weight in state.items()}
+        if there != given:
+            key, shape = min(there ^ given)
+            raise ValueError(f"this state does not fit {name!r}: first difference at {key} {shape}")
+        with torch.no_grad():
+            for key, weight in weights.items():
+                weight.copy_(state[key])
+
+    def save(self, name: str, folder: Path) -> None:
+        """Write an adapter as peft does; ``PeftModel.from_pretrained(model, folder)`` reads it."""
+        self._check(name)
+        config = lora_config(self._options[name], self.language_model, self._layers).to_dict()
+        config |= {"inference_mode": True, "target_modules": sorted(config["target_modules"])}
+        state = {PEFT_PREFIX + key: weight for key, weight in self.state(name).items()}
+        storage.write_tensors(folder / "adapter_model.safetensors", state, {"format": "pt"})
+        storage.write_json(folder / "adapter_config.json", config)
+
+    @contextmanager
+    def active(self, name: str | None) -> Iterator[None]:
+        """Use this adapter (``None``: none) in every forward of the body."""
+        self._check(name)
+        self._open.append(name)
+        try:
+            self._switch()
+            yield
+        finally:
+            self._open.pop()
+            self._switch()
+
+    @contextmanager
+    def frozen(self, name: str | None) -> Iterator[None]:
+        """Use this adapter in evaluation mode, with no gradient on anything."""
+        model = self.language_model
+        with self.active(name), switches_kept(model), torch.no_grad():
+            model.eval().requires_grad_(False)
+            yield
+
+    @contextmanager
+    def training(self, name: str | None) -> Iterator[None]:
+        """Use this adapter in training mode; only its weights (``None``: the backbone's) learn."""
+        model = self.language_model
+        with self.active(name), switches_kept(model), torch.enable_grad():
+            model.train().requires_grad_(False)
+            for parameter in self.parameters(name):
+                parameter.requires_grad_(True)
+            yield
+
+    def _check(self, name: str | None) -> None:
+        if name is not None and name not in self._options:
+            raise ValueError(f"no adapter {name!r}; have {self.names}")
+
+    def _weights(self, name: str | None) -> dict[str, nn.Parameter]:
+        self._check(name)
+        model = self.language_model.model
+        return backbone_weights(model) if name is None else adapter_weights(model)[name]
+
+    def _switch(self) -> None:
+        """Make the innermost open name the active one and change nothing else."""
+        if self._peft is None:
+            return
+        tuner: Any = self._peft.base_model
+        with switches_kept(self.language_model.model):
+            if self._open[-1] is None:
+                tuner.disable_adapter_layers()
+            else:
+                tuner.enable_adapter_layers()
+                self._peft.set_adapter(self._open[-1])

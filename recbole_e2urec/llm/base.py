@@ -1,0 +1,106 @@
+"""What every language model offers the rest of the package, whatever its family."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as LORA_TARGETS
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from recbole_e2urec.llm.codec import PromptCodec
+
+
+class LanguageModel(nn.Module, ABC):
+    """A backbone that reads a prompt and answers at one position.
+
+    Prompts are padded on the right and the attention mask is always passed, so a score depends
+    neither on the padding nor on the neighbours in the batch.
+
+    Attributes:
+        model: the transformers model, with its own forward and its own weight names.
+        answer_ids: token ids of (no, yes).
+        pad_id: token id that fills up a row.
+        prefix_ids, suffix_ids: token ids to put before and after a prompt's own tokens.
+        max_tokens: longest prompt in tokens, prefix and suffix included.
+        hidden_size: width h of what the head reads.
+        vocab_size: number of logits; may exceed the tokenizer's own vocabulary (T5: 32128, 32100).
+        lora_targets: names of the layers that LoRA adapts unless told otherwise.
+    """
+
+    task_type: str  # peft's word for the family
+
+    def __init__(self, model: PreTrainedModel, codec: PromptCodec, max_tokens: int) -> None:
+        super().__init__()
+        self.model = model
+        self.codec = codec
+        self.answer_ids = codec.answer_ids
+        self.pad_id = codec.pad_id
+        self.prefix_ids = codec.prefix_ids
+        self.suffix_ids = codec.suffix_ids
+        self.max_tokens = max_tokens
+        self.vocab_size, self.hidden_size = model.get_output_embeddings().weight.shape
+        self.lora_targets: list[str] = list(
+            LORA_TARGETS.get(model.config.model_type) or _attention_projections(model)
+        )
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text by itself; no special tokens are added."""
+        return self.codec.encode(texts)
+
+    def hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Last hidden state at the answer position, exactly what the LM head reads.
+
+        Args:
+            input_ids: int64 [b, t], padded on the right.
+            attention_mask: int64 [b, t], 1 for a token and 0 for padding.
+
+        Returns:
+            [b, h], in the dtype of the model.
+        """
+        if len(input_ids) == 0:  # transformers cannot reshape an empty batch
+            return torch.zeros(0, self.hidden_size, dtype=self.model.dtype, device=input_ids.device)
+        return self._state(input_ids, attention_mask)
+
+    @abstractmethod
+    def _state(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """What :meth:`hidden` promises, for at least one row."""
+
+    @abstractmethod
+    def own_logits(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Logits at the answer position by the model's own forward: slow, the reference. [b, v]."""
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits of hidden states, in float32 whatever the dtype of the model. [b, h] -> [b, v]."""
+        return self.model.get_output_embeddings()(hidden).float()
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Logits over the vocabulary at the answer position. [b, t], [b, t] -> [b, v]."""
+        return self.head(self.hidden(input_ids, attention_mask))
+
+    @torch.no_grad()
+    def agrees_with_its_model(self) -> bool:
+        """Whether head(hidden) is what the model's own forward says, tried on a short prompt.
+
+        False for architectures that do more to their logits than one matrix product.
+        """
+        ids = torch.tensor([self.prefix_ids + list(self.answer_ids) + self.suffix_ids])
+        ids = ids.to(self.model.device)
+        mask = torch.ones_like(ids)
+        ours, own = self(ids, mask), self.own_logits(ids, mask)
+        tolerance = 1e-4 if self.model.dtype == torch.float32 else 1e-2
+        return bool((ours - own).abs().max() <= tolerance * (1 + own.abs().max()))
+
+
+def _attention_projections(model: PreTrainedModel) -> list[str]:
+    """Query and value layers by the usual names; every linear layer where none is found."""
+    names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    for pair in (["q_proj", "v_proj"], ["query", "value"], ["q", "v"]):
+        if names.issuperset(pair):
+            return pair
+    linear = {
+        name.rpartition(".")[2]
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module is not model.get_output_embeddings()
+    }
+    return sorted(linear)

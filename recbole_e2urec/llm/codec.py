@@ -1,0 +1,87 @@
+"""From text to token ids, and what a tokenizer puts around and between texts."""
+
+import re
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from recbole_e2urec.errors import InputError
+
+PROBE = "a"  # short, and in the vocabulary of every tokenizer
+
+
+class PromptCodec:
+    """Token ids of prompt parts and of the two answers, by the tokenizer's own behaviour.
+
+    A prompt is tokenised part by part and the parts are joined as ids. Tokenizers that mark the
+    start of a word by a space (byte-level BPE: GPT-2, Llama 3, Qwen) would glue the parts together,
+    so for them every part, and the answer too, is encoded with one leading space (" Yes");
+    tokenizers that begin a word by themselves (SentencePiece: T5, Llama 2; our word-level one) get
+    the text as it is ("Yes"). Which kind it is, is asked, not looked up.
+
+    A special token's name inside a title ("</s>") is spelled out, never that token.
+
+    Attributes:
+        pad_id: id that fills up a row; the end token where the tokenizer has no padding token.
+        prefix_ids: ids that the tokenizer puts before a text (Llama: the begin token).
+        suffix_ids: ids that it puts after a text (T5: the end token).
+        answer_ids: the ids of (no, yes).
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, answers: tuple[str, str]) -> None:
+        self.tokenizer = tokenizer
+        self._special = re.compile(
+            "|".join(map(re.escape, tokenizer.all_special_tokens)) or r"(?!)"
+        )
+        self.separator = self._find_separator()
+        self.prefix_ids, self.suffix_ids = self._find_surroundings()
+        candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+        self.pad_id: int = next(token for token in candidates if token is not None)
+        no, yes = (self._answer_id(answer) for answer in answers)
+        if no == yes:
+            raise InputError(
+                f"answer_no {answers[0]!r} and answer_yes {answers[1]!r} are the same token; "
+                "name two different words"
+            )
+        self.answer_ids: tuple[int, int] = (no, yes)
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Encode each text by itself, without the special tokens around a prompt.
+
+        Spaces at its ends are dropped: what parts two texts is decided here.
+        """
+        return self._ids([self.separator + self._as_text(text.strip(" ")) for text in texts])
+
+    def _as_text(self, text: str) -> str:
+        """Spell out the names of special tokens: tokenizers find them in the middle of a text."""
+        return self._special.sub(lambda name: " ".join(name[0]), text)
+
+    def _ids(self, texts: list[str], special: bool = False) -> list[list[int]]:
+        if not texts:
+            return []
+        encoded = self.tokenizer(texts, add_special_tokens=special, verbose=False)
+        return [list(ids) for ids in encoded["input_ids"]]
+
+    def _find_separator(self) -> str:
+        """A space, where a word after a space differs from the same word at the start of a text."""
+        alone, pair = self._ids([PROBE, f"{PROBE} {PROBE}"])
+        return "" if pair[len(alone) :] == alone else " "
+
+    def _find_surroundings(self) -> tuple[list[int], list[int]]:
+        bare, full = self._ids([PROBE])[0], self._ids([PROBE], special=True)[0]
+        for start in range(len(full) - len(bare) + 1):
+            if full[start : start + len(bare)] == bare:
+                return full[:start], full[start + len(bare) :]
+        return [], []
+
+    def _answer_id(self, answer: str) -> int:
+        """Id of an answer word, as it follows the prompt or else as it stands at a text's start."""
+        forms = self._ids([self.separator + answer, answer])
+        for ids in forms:
+            if len(ids) == 1 and ids[0] != self.tokenizer.unk_token_id:
+                return ids[0]
+        tokens = self.tokenizer.convert_ids_to_tokens(forms[0])
+        raise InputError(
+            f"the answer word {answer!r} is not one token of the backbone but {len(tokens)}: "
+            f"{tokens}; name answer_yes and answer_no words that its tokenizer keeps whole"
+        )

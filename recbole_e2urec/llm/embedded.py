@@ -1,0 +1,146 @@
+"""Small backbones that need no download: real T5 and Llama models made from a config."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+from recbole_e2urec.errors import InputError
+from recbole_e2urec.llm.base import LanguageModel
+from recbole_e2urec.llm.causal import CausalLM
+from recbole_e2urec.llm.codec import PromptCodec
+from recbole_e2urec.llm.seeding import seeded
+from recbole_e2urec.llm.seq2seq import Seq2SeqLM
+from recbole_e2urec.llm.words import word_tokenizer
+
+# Written out: at these widths on a CPU it trains faster than the fused kernel.
+ATTENTION = "eager"
+
+
+@dataclass(frozen=True)
+class EmbeddedOptions:
+    """Size of an embedded backbone.
+
+    Attributes:
+        d_model: width of the hidden states.
+        d_ff: width of the feed-forward layers.
+        layers: encoder layers (T5), layers (Llama).
+        decoder_layers: decoder layers (T5 only).
+        heads: attention heads; d_model must be a multiple of it.
+        dropout: share of activations dropped in training, 0 to below 1.
+        max_words: most words that the tokenizer keeps whole; rarer ones are spelled.
+    """
+
+    d_model: int = 64
+    d_ff: int = 128
+    layers: int = 1
+    decoder_layers: int = 1
+    heads: int = 2
+    dropout: float = 0.0
+    max_words: int = 30_000
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, by the name of its key."""
+        for name in ("d_model", "d_ff", "layers", "decoder_layers", "heads", "max_words"):
+            if getattr(self, name) < 1:
+                raise InputError(f"backbone_{name} is {getattr(self, name)}; it must be at least 1")
+        if self.d_model % (2 * self.heads):
+            raise InputError(
+                f"backbone_d_model {self.d_model} is not a multiple of twice backbone_heads "
+                f"{self.heads}; try {2 * self.heads * max(1, self.d_model // (2 * self.heads))}"
+            )
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"backbone_dropout is {self.dropout}; it must be in [0, 1)")
+
+
+def build_embedded(
+    name: str,
+    options: EmbeddedOptions,
+    texts: Iterable[str],
+    answers: tuple[str, str],
+    max_tokens: int,
+    seed: int,
+) -> LanguageModel:
+    """Build an embedded backbone with weights drawn from ``seed``.
+
+    Args:
+        name: a key of :data:`EMBEDDED`.
+        options: its size.
+        texts: item titles and template words, from which the vocabulary is made.
+        answers: the answer words (no, yes); they join the vocabulary.
+        max_tokens: longest prompt in tokens.
+        seed: of the weights; the global random state is neither read nor changed.
+
+    Returns:
+        The model in evaluation mode, on the CPU in float32. The same texts, options and seed give
+        the same weights bit for bit.
+    """
+    return EMBEDDED[name](options, [*texts, *answers], answers, max_tokens, seed)
+
+
+def _tiny_t5(
+    options: EmbeddedOptions,
+    texts: list[str],
+    answers: tuple[str, str],
+    max_tokens: int,
+    seed: int,
+) -> LanguageModel:
+    tokenizer = word_tokenizer(texts, options.max_words, "$A </s>")
+    config = T5Config(
+        vocab_size=len(tokenizer),
+        d_model=options.d_model,
+        d_kv=options.d_model // options.heads,
+        d_ff=options.d_ff,
+        num_layers=options.layers,
+        num_decoder_layers=options.decoder_layers,
+        num_heads=options.heads,
+        dropout_rate=options.dropout,
+        **_special_ids(tokenizer, decoder_start_token_id=tokenizer.pad_token_id),
+    )
+    config._attn_implementation = ATTENTION
+    with seeded(seed):
+        model = T5ForConditionalGeneration(config).eval()
+    return Seq2SeqLM(model, PromptCodec(tokenizer, answers), max_tokens)
+
+
+def _tiny_llama(
+    options: EmbeddedOptions,
+    texts: list[str],
+    answers: tuple[str, str],
+    max_tokens: int,
+    seed: int,
+) -> LanguageModel:
+    tokenizer = word_tokenizer(texts, options.max_words, "<s> $A")
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=options.d_model,
+        intermediate_size=options.d_ff,
+        num_hidden_layers=options.layers,
+        num_attention_heads=options.heads,
+        max_position_embeddings=max_tokens,
+        attention_dropout=options.dropout,
+        tie_word_embeddings=True,
+        **_special_ids(tokenizer, bos_token_id=tokenizer.bos_token_id),
+    )
+    config._attn_implementation = ATTENTION
+    with seeded(seed):
+        model = LlamaForCausalLM(config).eval()
+    return CausalLM(model, PromptCodec(tokenizer, answers), max_tokens)
+
+
+def _special_ids(tokenizer: PreTrainedTokenizerFast, **more: int) -> dict[str, Any]:
+    return {
+        "pad_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        **more,
+    }
+
+
+EMBEDDED: dict[str, Callable[..., LanguageModel]] = {"tiny-t5": _tiny_t5, "tiny-llama": _tiny_llama}

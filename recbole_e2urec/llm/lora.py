@@ -1,0 +1,100 @@
+"""What a LoRA adapter is: its options, its peft config and where its weights sit in a model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from peft import LoraConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+
+from recbole_e2urec.errors import InputError
+from recbole_e2urec.llm.base import LanguageModel
+
+
+@dataclass(frozen=True)
+class LoraOptions:
+    """Shape of a LoRA adapter (Hu et al. 2022); the defaults are those of the E2URec scripts.
+
+    Attributes:
+        r: rank of the update.
+        alpha: its scale; the update is multiplied by alpha / r.
+        dropout: share of the adapter's inputs dropped in training, 0 to below 1.
+        target_modules: names of the adapted layers; empty = the backbone's attention queries and
+            values (``LanguageModel.lora_targets``).
+    """
+
+    r: int = 16
+    alpha: int = 32
+    dropout: float = 0.05
+    target_modules: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, by the name of its key."""
+        if self.r < 1:
+            raise InputError(f"lora_r is {self.r}; the rank must be at least 1")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"lora_dropout is {self.dropout}; it must be in [0, 1)")
+
+
+def lora_config(options: LoraOptions, model: LanguageModel, layers: Sequence[str]) -> LoraConfig:
+    """Build peft's config of an adapter.
+
+    Args:
+        options: the adapter's shape.
+        model: the backbone.
+        layers: names that ``target_modules`` may choose from, see :func:`layer_names`.
+
+    Raises:
+        InputError: a target module that the backbone does not have (peft minds only if all miss).
+    """
+    targets = list(options.target_modules or model.lora_targets)
+    missing = [target for target in targets if target not in layers]
+    if missing:
+        raise InputError(
+            f"lora_target_modules {missing} are no layers of the backbone; "
+            f"choose from {list(layers)}"
+        )
+    return LoraConfig(
+        r=options.r,
+        lora_alpha=options.alpha,
+        lora_dropout=options.dropout,
+        target_modules=targets,
+        bias="none",
+        task_type=model.task_type,
+        base_model_name_or_path=model.model.name_or_path,
+    )
+
+
+def layer_names(model: nn.Module) -> list[str]:
+    """Last names of the layers that LoRA can adapt, in a model without adapters."""
+    return sorted(
+        {
+            path.rpartition(".")[2]
+            for path, module in model.named_modules()
+            if isinstance(module, nn.Linear | nn.Embedding) or type(module).__name__ == "Conv1D"
+        }
+    )
+
+
+def adapter_weights(model: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
+    """Weights of every adapter: by adapter name, then by a weight name without the adapter's."""
+    found: dict[str, dict[str, nn.Parameter]] = {}
+    for path, module in model.named_modules():
+        if not isinstance(module, BaseTunerLayer):
+            continue
+        for kind in module.adapter_layer_names:  # lora_A, lora_B, ...
+            for key, weight in getattr(module, kind).named_parameters():
+                adapter, _, rest = key.partition(".")
+                name = ".".join(filter(None, (path, kind, rest)))
+                found.setdefault(adapter, {})[name] = weight
+    return found
+
+
+def backbone_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Weights that belong to no adapter, tied ones once, under the names of the bare model."""
+    of_adapters = {w for weights in adapter_weights(model).values() for w in weights.values()}
+    return {
+        name.replace(".base_layer.", "."): weight
+        for name, weight in model.named_parameters()
+        if weight not in of_adapters
+    }

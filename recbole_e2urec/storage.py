@@ -1,0 +1,83 @@
+"""Files that appear whole or not at all.
+
+Every file is written to a temporary name in its own folder, flushed to disk and moved into place.
+Tensors are safetensors, everything else is JSON or text; nothing here pickles or unpickles.
+"""
+
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from recbole_e2urec.errors import InputError
+
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically; creates the folder. Raises InputError when the disk is full."""
+    _write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write one JSON document atomically; NaN and infinities are refused with a ValueError."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read one JSON document."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write named tensors and text metadata into one safetensors file, atomically."""
+    whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    _write_atomically(path, lambda temporary: save_file(whole, temporary, dict(metadata or {})))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read what :func:`write_tensors` wrote: the tensors on the CPU, and the metadata."""
+    with safe_open(path, framework="pt", device="cpu") as file:
+        names = list(file.keys())
+        return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
+
+
+def _write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        write(temporary)
+        _flush(temporary)
+        os.replace(temporary, path)
+    except BaseException as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, Exception) and _is_no_room(error):
+            raise InputError(
+                f"cannot write {path}: {error}; free some space or name another checkpoint_dir"
+            ) from error
+        raise
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _is_no_room(error: Exception) -> bool:
+    """Tell a full or closed disk from other failures; safetensors wraps the OS error in text."""
+    if isinstance(error, OSError):
+        return error.errno in NO_ROOM
+    return type(error).__name__ == "SafetensorError" and "os error" in str(error).lower()

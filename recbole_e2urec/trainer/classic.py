@@ -1,0 +1,91 @@
+"""Any model of RecBole, trained and tested by RecBole's own trainer."""
+
+import itertools
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from recbole.utils import get_local_time, get_trainer, init_seed
+
+from recbole_e2urec.compat import as_input_errors
+from recbole_e2urec.data.loaders import Loaders
+from recbole_e2urec.errors import InputError
+from recbole_e2urec.trainer.eased import eased
+
+_count = itertools.count(1)
+
+
+class ClassicFit(NamedTuple):
+    """A trained classic model.
+
+    Attributes:
+        trainer: RecBole's trainer; ``trainer.model`` holds the best weights.
+        results: plain numbers: ``valid`` and ``test`` metrics, ``epochs``, ``steps``, ``seconds``,
+            ``trained_parameters``, ``train_loss`` by epoch, and ``checkpoint``, the file's path.
+    """
+
+    trainer: Any
+    results: dict[str, Any]
+
+
+def fit_classic(config: Any, loaders: Loaders) -> ClassicFit:
+    """Train a model of RecBole, keep its best epoch on validation, and test that.
+
+    Seeds and order of steps are RecBole's own, so the numbers are, too.
+
+    Raises:
+        InputError: the loss or the scores became NaN, or the disk is full.
+    """
+    started = time.perf_counter()
+    init_seed(config["seed"], config["reproducibility"])
+    trainer = make_trainer(config, loaders)
+    with _as_bad_learning_rate():
+        _, valid = trainer.fit(
+            loaders.train, loaders.valid, saved=True, show_progress=config["show_progress"]
+        )
+    seconds = time.perf_counter() - started
+    test = trainer.evaluate(loaders.test, show_progress=config["show_progress"])
+    epochs = len(trainer.train_loss_dict)
+    results = {
+        "valid": plain(valid),
+        "test": plain(test),
+        "epochs": epochs,
+        "steps": epochs * len(loaders.train),
+        "seconds": seconds,
+        "trained_parameters": sum(
+            weights.numel() for weights in trainer.model.parameters() if weights.requires_grad
+        ),
+        "train_loss": [float(loss) for loss in trainer.train_loss_dict.values()],
+        "checkpoint": str(trainer.saved_model_file),
+    }
+    return ClassicFit(trainer, results)
+
+
+def make_trainer(config: Any, loaders: Loaders) -> Any:
+    """Build the model of the config and RecBole's trainer for it, with a checkpoint of its own."""
+    with as_input_errors():
+        model = config.model_class(config, loaders.train._dataset).to(config["device"])
+    trainer = eased(get_trainer(config["MODEL_TYPE"], config["model"]))(config, model)
+    # RecBole's name has seconds only: two trainers started in one second would share a file
+    name = f"{config['model']}-{get_local_time()}-{os.getpid()}-{next(_count)}.pth"
+    trainer.saved_model_file = str(Path(config["checkpoint_dir"]) / name)
+    return trainer
+
+
+def plain(metrics: Any) -> dict[str, float]:
+    """Metrics as Python floats (NumPy 2 would print ``np.float64(0.5)``); None is empty."""
+    return {str(name): float(value) for name, value in (metrics or {}).items()}
+
+
+@contextmanager
+def _as_bad_learning_rate() -> Iterator[None]:
+    """Give RecBole's "Training loss is nan" as a hint; other errors are bugs and pass."""
+    try:
+        yield
+    except ValueError as error:
+        if "loss is nan" not in str(error):
+            raise
+        raise InputError("the training loss became NaN; try a smaller learning_rate") from error

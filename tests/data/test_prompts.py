@@ -1,0 +1,142 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recbole_e2urec.data.prompts import PromptTemplate, rating_text
+from recbole_e2urec.errors import InputError
+
+FOLDER = Path(__file__).parents[2] / "properties" / "prompt"
+NAMES = ["plain", "compact"]
+
+
+def shipped(name):
+    values = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+    return PromptTemplate.from_mapping(values, f"{name}.yaml")
+
+
+@pytest.mark.parametrize(
+    ("rating", "text"),
+    [(4.0, "4"), (3.5, "3.5"), (10, "10"), (-0.0, "0"), (np.float32(3.3), "3.3")],
+)
+def test_rating_text_is_as_people_write_it(rating, text):
+    assert rating_text(rating) == text
+
+
+@pytest.mark.parametrize("rating", [None, np.nan])
+def test_rating_text_of_a_missing_rating_is_none(rating):
+    assert rating_text(rating) is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(title=st.text(min_size=1))
+def test_shipped_templates_show_any_title_as_it_is(name, title):
+    template = shipped(name)
+    assert title in template.render_entry(title, 4.0, 5.0)
+    assert title in template.render_question(title) + " "
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_titles_are_never_rendered_as_templates(name):
+    title = "{{ 7 * 7 }} {% for x in y %} {# note #}"
+    assert title in shipped(name).render_question(title)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("rating", [None, np.nan])
+def test_shipped_templates_have_no_rating_words_without_ratings(name, rating):
+    template = shipped(name)
+    texts = [
+        template.render_history(rated=False),
+        template.render_entry("Heat", rating),
+        template.render_question("Heat", rated=False),
+    ]
+    assert not [word for word in ("star", "None", "nan", "4", "5") if word in "".join(texts)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shipped_templates_leave_out_a_user_without_features(name):
+    assert shipped(name).render_user({}) == ""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shipped_templates_end_every_part_but_the_last_in_white_space(name):
+    template = shipped(name)
+    assert template.render_user({"age": "24"})[-1].isspace()
+    assert template.render_entry("Heat", 4.0)[-1].isspace()
+    assert template.render_history()[-1:] in ("", "\n")
+    assert not template.render_question("Heat")[-1].isspace()
+
+
+def test_plain_template_worked_example():
+    template = shipped("plain")
+    user = template.render_user({"age": "24", "zip_code": "85711"})
+    assert user == "About the user: age 24, zip code 85711.\n"
+    assert template.render_entry("Heat", 3.5, 5.0) == "- Heat: 3.5 stars of 5\n"
+    assert template.render_entry("Heat", 1.0, 5.0) == "- Heat: 1 star of 5\n"
+    assert template.render_entry("Heat", None, 5.0) == "- Heat\n"
+    assert template.render_question("Babe").startswith("Will the user like Babe?\nThe more stars")
+
+
+def test_compact_template_worked_example():
+    template = shipped("compact")
+    assert template.render_user({"age": "24", "gender": "M"}) == "24 M\n"
+    assert template.render_entry("Heat", 4.0, 5.0) == "Heat 4\n"
+    assert template.render_history() == ""
+    assert template.render_question("Babe") == "Babe ?"
+
+
+def test_template_ends_a_part_that_does_not_end_itself():
+    assert PromptTemplate(entry="{{ title }}", question="{{ title }}").render_entry("a", 1) == "a\n"
+
+
+def test_literal_texts_are_the_words_of_every_branch():
+    template = PromptTemplate(
+        entry="{{ title }}{% if rating %} stars {{ rating }}{% endif %}",
+        question="like {{ title }} ?",
+    )
+    assert template.literal_texts() == ["stars", "like", "?"]
+
+
+def test_literal_texts_hold_the_words_inside_expressions():
+    assert ";" in shipped("compact").literal_texts()
+    assert {"star", "stars"} <= set(shipped("plain").literal_texts())
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"entry": "{{ title }}", "queston": "{{ title }}"}, "did you mean 'question'"),
+        ({"entry": "{{ title }}"}, "no question"),
+        ({"question": "{{ title }}", "entry": None}, "no entry"),
+        ({"question": "{{ title }}", "entry": 3}, "entry is 3"),
+        ({"question": "{{ title }", "entry": "x"}, "question"),
+        ({"question": "{{ titel }}", "entry": "x"}, "'titel' is undefined; it may use: title"),
+        ({"question": "{{ title }}", "entry": "{{ stars }}"}, "entry: 'stars' is undefined"),
+        ({"question": "Good?", "entry": "x"}, "question does not name the title"),
+        ({"question": "{{ title.__class__.mro() }}", "entry": "x"}, "unsafe"),
+        ({"question": "{{ title + 1 }}", "entry": "x"}, "question"),
+    ],
+)
+def test_from_mapping_refuses_in_one_line(values, message):
+    with pytest.raises(InputError, match=message) as error:
+        PromptTemplate.from_mapping(values, "mine.yaml")
+    assert "\n" not in str(error.value)
+
+
+def test_render_user_names_a_feature_that_the_data_lacks():
+    template = PromptTemplate(
+        entry="{{ title }}", question="{{ title }}", user="{{ features.job }}"
+    )
+    with pytest.raises(InputError, match=r"user: .*job"):
+        template.render_user({"age": "24"})
+
+
+def test_from_mapping_takes_an_empty_part_as_none():
+    template = PromptTemplate.from_mapping(
+        {"entry": "{{ title }}", "question": "{{ title }}", "user": None}
+    )
+    assert template.render_user({"age": "24"}) == ""

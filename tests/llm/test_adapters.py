@@ -1,0 +1,149 @@
+import pytest
+import torch
+from bank_steps import LORA, answer, changed, gradients, shake, step, switches
+
+from recbole_e2urec.llm.adapters import AdapterBank
+from recbole_e2urec.llm.backbone import BackboneOptions, load_backbone
+from recbole_e2urec.llm.lora import LoraOptions
+
+
+def test_fresh_adapter_changes_no_bit(language_model, batch):
+    bare = language_model(*batch)
+    bank = AdapterBank(language_model)
+    bank.add("a", LORA, seed=1)
+    assert torch.equal(answer(bank, batch, "a"), bare)
+    assert torch.equal(answer(bank, batch, None), bare)
+
+
+def test_nothing_is_active_after_add(bank, batch):
+    bare = answer(bank, batch, None)
+    shake(bank, "a")
+    assert torch.equal(bank.language_model(*batch), bare)
+    assert not torch.equal(answer(bank, batch, "a"), bare)
+
+
+def test_add_same_seed_gives_the_same_weights_and_leaves_the_global_state(bank):
+    before = torch.get_rng_state()
+    bank.add("same", LORA, seed=1)
+    bank.add("other", LORA, seed=2)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not changed(bank.state("a"), bank.state("same"))
+    assert changed(bank.state("a"), bank.state("other"))
+
+
+def test_add_keeps_mode_and_flags_of_the_backbone(language_model):
+    bank = AdapterBank(language_model.eval())
+    bank.add("a", LORA, seed=1)
+    bank.add("b", LORA, seed=1)
+    assert not any(module.training for module in language_model.modules())
+    assert all(parameter.requires_grad for parameter in bank.parameters(None))
+    assert not any(parameter.requires_grad for parameter in bank.parameters("b"))
+
+
+def test_training_an_adapter_changes_that_adapter_only(bank, batch):
+    bank.add("b", LORA, seed=2)
+    before = {name: bank.state(name) for name in ("a", "b", None)}
+    step(bank, batch, "a")
+    assert changed(before["a"], bank.state("a"))
+    assert not changed(before["b"], bank.state("b"))
+    assert not changed(before[None], bank.state(None))
+
+
+def test_training_the_backbone_changes_all_of_it_and_no_adapter(bank, batch):
+    before = {name: bank.state(name) for name in ("a", None)}
+    step(bank, batch, None)
+    still = set(before[None]) - set(changed(before[None], bank.state(None)))
+    # one decoder position has nothing to choose from: its self-attention scores learn nothing
+    assert all("decoder.block.0.layer.0.SelfAttention" in key for key in still)
+    assert not changed(before["a"], bank.state("a"))
+
+
+def test_training_puts_dropout_on(bank, batch):
+    shake(bank, "a")
+    with bank.training("a"):
+        first, second = bank.language_model(*batch), bank.language_model(*batch)
+    assert not torch.equal(first, second)
+
+
+def test_gradients_flow_when_a_teacher_answers_before_the_step(bank, batch):
+    shake(bank, "a")
+    bank.add("teacher", LORA, seed=2)
+    alone = gradients(bank, batch)
+    target = answer(bank, batch, "teacher")
+    assert not target.requires_grad
+    assert all(torch.equal(x, y) for x, y in zip(alone, gradients(bank, batch), strict=True))
+
+
+@pytest.mark.parametrize("context", ["active", "frozen", "training"])
+@pytest.mark.parametrize("name", ["a", None])
+def test_context_restores_everything_after_an_error(bank, batch, context, name):
+    shake(bank, "a")
+    bank.language_model.train()
+    bank.parameters(None)[0].requires_grad_(False)
+    before, bare = switches(bank), answer(bank, batch, None)
+    with pytest.raises(RuntimeError), getattr(bank, context)(name):
+        raise RuntimeError
+    assert switches(bank) == before
+    assert torch.is_grad_enabled()
+    assert torch.equal(bank.language_model.eval()(*batch), bare)
+
+
+def test_contexts_nest(bank, batch):
+    bank.add("b", LORA, seed=2)
+    shake(bank, "a", 1)
+    shake(bank, "b", 2)
+    wanted = {name: answer(bank, batch, name) for name in ("a", "b", None)}
+    with bank.training("a"):
+        inside = switches(bank)
+        for name in ("b", None, "a"):
+            with bank.frozen(name):
+                assert torch.equal(bank.language_model(*batch), wanted[name])
+        assert switches(bank) == inside
+        assert bank.language_model(*batch).requires_grad
+    with bank.frozen("b"):
+        with bank.training("a"):
+            assert bank.language_model(*batch).requires_grad
+        assert torch.equal(bank.language_model(*batch), wanted["b"])
+
+
+def test_frozen_has_no_gradient_and_no_dropout(bank, batch):
+    shake(bank, "a")
+    with bank.frozen("a"):
+        first, second = bank.language_model(*batch), bank.language_model(*batch)
+        assert not any(parameter.requires_grad for parameter in bank.language_model.parameters())
+    assert not first.requires_grad
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("name", ["a", "", "x.y"])
+def test_add_refuses_a_taken_or_unusable_name(bank, name):
+    with pytest.raises(ValueError, match="adapter name"):
+        bank.add(name, LORA, seed=1)
+
+
+def test_unknown_name_is_refused(bank):
+    with pytest.raises(ValueError, match="no adapter 'x'; have"), bank.active("x"):
+        pass
+
+
+def test_gradient_checkpointing_trains_the_adapter_like_without(texts, batch):
+    grads = []
+    for checkpointing in (False, True):
+        options = BackboneOptions("tiny-t5", gradient_checkpointing=checkpointing)
+        bank = AdapterBank(load_backbone(options, texts, seed=7))
+        bank.add("a", LoraOptions(r=4, dropout=0.0), seed=1)
+        shake(bank, "a")
+        grads.append(gradients(bank, batch))
+    assert len(grads[0]) > 0
+    for plain, recomputed in zip(*grads, strict=True):
+        torch.testing.assert_close(plain, recomputed, rtol=1e-4, atol=1e-6)
+
+
+def test_adapter_of_a_bfloat16_backbone_is_kept_in_float32(language_model, batch):
+    bank = AdapterBank(language_model.to(torch.bfloat16))
+    bank.add("a", LORA, seed=1)
+    before = bank.state("a")
+    step(bank, batch, "a")
+    assert {weight.dtype for weight in before.values()} == {torch.float32}
+    assert changed(before, bank.state("a"))
+    assert bank.language_model.hidden(*batch).dtype == torch.bfloat16

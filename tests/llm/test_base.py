@@ -1,0 +1,57 @@
+import torch
+from torch.testing import assert_close
+
+LOOSE = {"rtol": 1e-5, "atol": 1e-5}
+
+
+def test_forward_equals_the_models_own_logits(language_model, batch):
+    assert_close(language_model(*batch), language_model.own_logits(*batch), **LOOSE)
+
+
+def test_forward_is_head_of_hidden(language_model, batch):
+    hidden = language_model.hidden(*batch)
+    assert hidden.shape == (3, language_model.hidden_size)
+    assert torch.equal(language_model.head(hidden), language_model(*batch))
+
+
+def test_score_does_not_depend_on_batch_neighbours(language_model, batch):
+    ids, mask = batch
+    together = language_model(ids, mask)
+    for row in range(3):
+        assert_close(language_model(ids[[row]], mask[[row]])[0], together[row], **LOOSE)
+
+
+def test_score_does_not_depend_on_the_amount_of_padding(language_model, batch):
+    ids, mask = batch
+    wider = [torch.nn.functional.pad(tensor, (0, 9)) for tensor in (ids, mask)]
+    assert_close(language_model(*wider), language_model(ids, mask), **LOOSE)
+
+
+def test_score_does_not_depend_on_what_stands_in_the_padding(language_model, batch):
+    ids, mask = batch
+    other = torch.where(mask == 1, ids, torch.full_like(ids, 315))
+    assert_close(language_model(other, mask), language_model(ids, mask), **LOOSE)
+
+
+def test_score_depends_on_every_token(language_model, batch):
+    ids, mask = batch
+    for position in range(5):
+        changed = ids.clone()
+        changed[0, position] = 330
+        assert not torch.allclose(language_model(changed, mask)[0], language_model(ids, mask)[0])
+
+
+def test_empty_batch_gives_no_rows(language_model):
+    nothing = torch.zeros(0, 5, dtype=torch.long)
+    assert language_model(nothing, nothing).shape == (0, language_model.vocab_size)
+
+
+def test_agrees_with_its_model_sees_a_head_that_does_more(language_model, monkeypatch):
+    assert language_model.agrees_with_its_model()
+    own = language_model.own_logits
+    monkeypatch.setattr(language_model, "own_logits", lambda *args: torch.tanh(own(*args)))
+    assert not language_model.agrees_with_its_model()
+
+
+def test_bfloat16_model_answers_in_float32(language_model, batch):
+    assert language_model.to(torch.bfloat16)(*batch).dtype == torch.float32
