@@ -15,6 +15,8 @@ from recbole.config.configurator import Config as RecBoleConfig
 from recbole.utils import ModelType
 
 from recbole_e2urec import compat
+from recbole_e2urec.complaints import as_input_errors
+from recbole_e2urec.data.nearest import nearest
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.evalmode import EvalPlan, merge_load_col, plan_evaluation
 from recbole_e2urec.evaluator.accuracy import register_accuracy
@@ -64,6 +66,29 @@ class Config(RecBoleConfig):
             InputError: a key is missing or its value does not fit.
         """
         return build_options(kind, self.final_config_dict, prefix)
+
+    def settings(self) -> dict[str, Any]:
+        """Settings of the run that differ from RecBole's and ours, and all keys of our own."""
+        own = read_yaml(properties_folder() / "overall.yaml")
+        for name in ("LLMRec", self.model) if self.is_language_model else (self.model,):
+            own.update(properties("model", str(name)))
+        keys = sorted({*own, *self.external_config_dict, "epochs", "learning_rate"})
+        return {key: self.final_config_dict.get(key) for key in keys}
+
+    def prompt_template(self) -> tuple[dict[str, Any], str]:
+        """Read the parts of the prompt that ``prompt`` names, and say where they come from.
+
+        Raises:
+            InputError: neither one of our prompts nor a file; names the nearest.
+        """
+        name = str(self["prompt"])
+        parts = properties("prompt", name)
+        if parts:
+            return parts, f"prompt {name}"
+        if Path(name).suffix in (".yaml", ".yml"):
+            return read_yaml(Path(name)), name
+        known = [path.stem for path in (properties_folder() / "prompt").glob("*.yaml")]
+        raise InputError(f"unknown prompt {name!r}; {nearest(name, known)}, or a .yaml file")
 
     @property
     def is_language_model(self) -> bool:
@@ -150,6 +175,11 @@ class Config(RecBoleConfig):
             final["train_neg_sample_args"] = external.get("train_neg_sample_args")
         if "load_col" not in external:
             self._load_configured_columns(final)
+        for key in ("save_dataset", "save_dataloaders"):
+            if final[key]:
+                raise InputError(
+                    f"{key}: a cache keeps the settings of the run that made it; drop it"
+                )
         if int(external.get("nproc") or 1) > 1:
             raise InputError("nproc: more than one process is not supported; use nproc 1")
         return final
@@ -162,7 +192,7 @@ class Config(RecBoleConfig):
 
     def _set_default_parameters(self) -> None:
         folder = self.final_config_dict["data_path"]
-        with compat.as_input_errors():
+        with as_input_errors():
             super()._set_default_parameters()
         own = Path(str(folder)) / self.dataset
         if "data_path" in self.external_config_dict and own.is_dir():
@@ -176,7 +206,7 @@ class Config(RecBoleConfig):
         final = self.final_config_dict
         if not final["use_gpu"]:
             final["gpu_id"] = ""
-        with compat.as_input_errors():
+        with as_input_errors():
             super()._init_device()
         if final["device"] == torch.device("cpu"):
             os.environ.pop("CUDA_VISIBLE_DEVICES", None)
@@ -184,9 +214,9 @@ class Config(RecBoleConfig):
                 os.environ["CUDA_VISIBLE_DEVICES"] = before
 
     def _set_train_neg_sample_args(self) -> None:
-        with compat.as_input_errors():
+        with as_input_errors():
             super()._set_train_neg_sample_args()
 
     def _set_eval_neg_sample_args(self, phase: str) -> None:
-        with compat.as_input_errors():
+        with as_input_errors():
             super()._set_eval_neg_sample_args(phase)

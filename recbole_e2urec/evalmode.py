@@ -38,6 +38,10 @@ class EvalPlan(NamedTuple):
             raise InputError(f"eval_args: {chosen['eval_args']!r} does not do; see overall.yaml")
         args = {**defaults["eval_args"], **chosen["eval_args"], "mode": dict(self.mode)}
         _check_args(args)
+        if chosen["rank_positives"] not in ("label", "all"):
+            raise InputError(
+                f"rank_positives: {chosen['rank_positives']!r}; label or all is needed"
+            )
         metrics = _listed(chosen["metrics"])
         if len({_type_of(metric) for metric in metrics}) > 1:
             raise InputError(f"metrics: {', '.join(metrics)} mix labels and ranking; use one kind")

@@ -1,5 +1,6 @@
 """Which keys a run may set, which models and data sets RecBole knows, and what fits a key."""
 
+import difflib
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -7,7 +8,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from recbole_e2urec.data.nearest import nearest
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.yamlfiles import properties_folder
 
@@ -79,7 +79,7 @@ def find_model(name: str) -> type:
 
     if name != "LLMRec" and name not in METHODS:
         known = {"LLMRec", *METHODS, *recbole_models()}
-        raise InputError(f"unknown model {name!r}; {nearest(name, known)}")
+        raise InputError(f"unknown model {name!r}; {_hint(name, known, 'see the README')}")
     from recbole_e2urec.model.llmrec import LLMRec
 
     return LLMRec
@@ -94,9 +94,8 @@ def check_dataset(name: str, folder: Path) -> None:
     if name in downloadable_datasets():
         return
     present = {path.name for path in folder.glob("*/")} if folder.is_dir() else set()
-    hint = nearest(name, present | downloadable_datasets() | {"ml-100k"})
-    if not hint.startswith("did you mean"):
-        hint = f"put its atomic files into {folder / name}"
+    known = present | downloadable_datasets() | {"ml-100k"}
+    hint = _hint(name, known, f"put its atomic files into {folder / name}")
     raise InputError(f"unknown dataset {name!r}; {hint}")
 
 
@@ -108,7 +107,8 @@ def check_keys(given: Iterable[str], source: str) -> None:
     """
     for key in given:
         if key not in known_keys():
-            raise InputError(f"unknown key {key!r} in {source}; {nearest(key, known_keys())}")
+            hint = _hint(key, known_keys(), "see --help for the main keys")
+            raise InputError(f"unknown key {key!r} in {source}; {hint}")
 
 
 def check_values(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
@@ -125,6 +125,13 @@ def check_values(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
             raise InputError(f"{key}: {value!r} does not do; a number is needed")
         if key in _WHOLE and (isinstance(value, bool) or not isinstance(value, int)):
             raise InputError(f"{key}: {value!r} does not do; a whole number is needed")
+
+
+def _hint(word: str, known: Iterable[str], otherwise: str) -> str:
+    """Suggest the nearest name, whatever its case; the names are too many to list."""
+    by_lower = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word.lower(), by_lower, n=1)
+    return f"did you mean {by_lower[close[0]]!r}?" if close else otherwise
 
 
 def _keys_of(path: Path) -> list[str]:

@@ -16,7 +16,7 @@ from recbole.data.dataset import Dataset, SequentialDataset
 from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
-from recbole_e2urec.compat import as_input_errors
+from recbole_e2urec.complaints import as_input_errors
 from recbole_e2urec.data.atomic import check_finite, find_bad_number
 from recbole_e2urec.data.labels import check_labels
 from recbole_e2urec.data.rows import IdMap, RowTable
@@ -61,7 +61,9 @@ class RowDataMixin(Dataset):
         Raises:
             InputError: a split that RecBole does not know or that does not give three parts.
         """
-        self._check_order()
+        order = self.config["eval_args"]["order"]
+        if self._augments() and order != "TO":
+            raise InputError(f"eval_args: order {order}: {self.config['model']} needs order TO")
         view = copy.copy(self)
         view.rows, view.time_field = self.rows, "row_time"
         view.inter_feat = Interaction(
@@ -134,11 +136,6 @@ class RowDataMixin(Dataset):
             self._augmented = (hidden.tobytes(), part)
         return self._augmented[1]
 
-    def _check_order(self) -> None:
-        order = self.config["eval_args"]["order"]
-        if self._augments() and order != "TO":
-            raise InputError(f"eval_args: order {order}: {self.config['model']} needs order TO")
-
     def _load_feat(self, filepath: str, source: Any) -> Any:
         encoding = self.config["encoding"] or "utf-8"
         place = (Path(filepath), self.config["field_separator"], encoding)
@@ -164,11 +161,6 @@ class RowDataMixin(Dataset):
                     f"{filepath}, line 1: write {name}:float; numbers are needed there"
                 )
         return present
-
-    def _data_filtering(self) -> None:
-        super()._data_filtering()
-        if len(self.inter_feat) == 0:
-            raise InputError(f"{self.dataset_name}: no interaction is left after filtering")
 
     def _set_label_by_threshold(self) -> None:
         """Keep what RecBole is about to delete or round; here ratings and times are still raw."""

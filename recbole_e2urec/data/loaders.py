@@ -15,7 +15,7 @@ from recbole.data.utils import create_samplers, get_dataloader
 from recbole.sampler import KGSampler
 from recbole.utils import ModelType
 
-from recbole_e2urec.compat import as_input_errors
+from recbole_e2urec.complaints import as_input_errors
 from recbole_e2urec.data.dataset import ROW_ID, RowDataMixin
 from recbole_e2urec.data.rows import Splits
 from recbole_e2urec.data.sampler import RowSampler
@@ -136,11 +136,10 @@ def evaluation_loader(
 
 def relevant(config: Any, dataset: RowDataMixin, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Rows whose item counts as a hit in ranking: liked ones, or all (``rank_positives: all``)."""
-    rule = config["rank_positives"]
-    if rule not in ("label", "all"):
-        raise InputError(f"rank_positives: {rule!r} does not do; label or all is needed")
     label = dataset.rows.label
-    return rows if rule == "all" or label is None else rows[label[rows] == 1]
+    if config["rank_positives"] == "all" or label is None:
+        return rows
+    return rows[label[rows] == 1]
 
 
 def _train_loader(

@@ -2,12 +2,14 @@
 
 from functools import cache
 from typing import Any
+from urllib.error import URLError
 
 from recbole.data import dataset as recbole_datasets
 from recbole.utils import ModelType
 
-from recbole_e2urec.compat import as_input_errors
+from recbole_e2urec.complaints import as_input_errors
 from recbole_e2urec.data.dataset import LLMRecDataset, RowDataMixin
+from recbole_e2urec.errors import InputError
 
 
 @cache
@@ -23,8 +25,8 @@ def load_dataset(config: Any) -> RowDataMixin:
     """Load, filter and number the data set of a run, in the class that its model wants.
 
     Raises:
-        InputError: a file or column is missing, a cell is not a number, nothing is left, or the
-            labels do not do.
+        InputError: a file or column is missing or cannot be fetched, a cell is not a number,
+            nothing is left, or the labels do not do.
     """
     if config.is_language_model:
         kind: type = LLMRecDataset
@@ -36,5 +38,11 @@ def load_dataset(config: Any) -> RowDataMixin:
         usual = by_type.get(config["MODEL_TYPE"], "Dataset")
         own = f"{config['model']}Dataset"
         kind = with_rows(getattr(recbole_datasets, own, getattr(recbole_datasets, usual)))
-    with as_input_errors():
-        return kind(config)
+    try:
+        with as_input_errors():
+            return kind(config)
+    except URLError as error:
+        advice = f"put its atomic files into {config['data_path']}"
+        raise InputError(
+            f"{config['dataset']} cannot be fetched: {error.reason}; {advice}"
+        ) from error

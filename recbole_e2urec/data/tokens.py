@@ -1,5 +1,7 @@
 """Every prompt from tokenised segments: packed arrays in, padded batches out."""
 
+import copy
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -8,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from recbole_e2urec.data.rows import RowTable
 from recbole_e2urec.data.segments import Encode, PromptTexts, SegmentStore
@@ -70,6 +73,26 @@ class PromptTable:
         self._room = limits.max_tokens - len(self._prefix) - len(self._suffix)
         self._check_questions()
 
+    def with_history(self, history: NDArray[np.int64]) -> "PromptTable":  # [n, k]
+        """The same prompts with other histories; the tokens are shared."""
+        other = copy.copy(self)
+        other._history = history
+        return other
+
+    def fingerprint(self) -> str:
+        """Hash of all that decides the tokens of the prompts: segments, histories, limits."""
+        parts = [
+            self._store.tokens,
+            self._store.starts,
+            self._store.lengths,
+            self._entry_of_row,
+            self._history,
+        ]
+        digest = hashlib.sha256(repr(self._limits).encode())
+        for part in parts:
+            digest.update(np.ascontiguousarray(part).tobytes())
+        return digest.hexdigest()
+
     def lengths(
         self, rows: NDArray[np.int64], items: NDArray[np.int64] | None = None
     ) -> NDArray[np.int64]:  # [b], [b] -> [b]
@@ -104,6 +127,20 @@ class PromptTable:
             np.put_along_axis(ids, ends[:, None] + np.arange(after), self._suffix[None, :], axis=1)
         mask = (place < (ends + after)[:, None]).astype(np.int64)
         return TokenBatch(torch.from_numpy(ids), torch.from_numpy(mask))
+
+    def joined(
+        self, rows: NDArray[np.int64], other: "PromptTable", other_rows: NDArray[np.int64]
+    ) -> TokenBatch:  # [a], [b] -> [a + b, t]
+        """Prompts of this table, then prompts of another one, in one batch."""
+        first, second = self.batch(rows), other.batch(other_rows)
+        width = max(first.input_ids.shape[1], second.input_ids.shape[1])
+        fills = (self._limits.pad_id, 0)
+        return TokenBatch(
+            *(
+                torch.cat([F.pad(part, (0, width - part.shape[1]), value=fill) for part in pair])
+                for pair, fill in zip(zip(first, second, strict=True), fills, strict=True)
+            )
+        )
 
     def text(self, row: int, item: int | None = None) -> str:
         """The prompt of one row as text, cut as in :meth:`batch`, without special tokens."""

@@ -41,7 +41,7 @@ class BackboneOptions:
     answer_yes: str = field(default="Yes", metadata={"key": "answer_yes"})
     answer_no: str = field(default="No", metadata={"key": "answer_no"})
     dtype: str = "float32"
-    max_tokens: int = field(default=512, metadata={"key": "max_tokens"})
+    max_tokens: int = field(default=512, metadata={"key": "max_prompt_tokens"})
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
@@ -49,7 +49,7 @@ class BackboneOptions:
         if self.dtype not in DTYPES:
             raise InputError(f"backbone_dtype is {self.dtype!r}; choose from {', '.join(DTYPES)}")
         if self.max_tokens < 1:
-            raise InputError(f"max_tokens is {self.max_tokens}; it must be at least 1")
+            raise InputError(f"max_prompt_tokens is {self.max_tokens}; it must be at least 1")
 
 
 def load_backbone(

@@ -35,6 +35,8 @@ class EmbeddedOptions:
         decoder_layers: decoder layers (T5 only).
         heads: attention heads; d_model must be a multiple of it.
         dropout: share of activations dropped in training, 0 to below 1.
+        init: T5's ``initializer_factor``; 1.0, its own default, starts the embeddings so large
+            that a small model hardly moves them.
         max_words: most words that the tokenizer keeps whole; rarer ones are spelled.
     """
 
@@ -44,6 +46,7 @@ class EmbeddedOptions:
     decoder_layers: int = 1
     heads: int = 2
     dropout: float = 0.0
+    init: float = 0.1
     max_words: int = 30_000
 
     def __post_init__(self) -> None:
@@ -102,6 +105,7 @@ def _tiny_t5(
         num_decoder_layers=options.decoder_layers,
         num_heads=options.heads,
         dropout_rate=options.dropout,
+        initializer_factor=options.init,
         **_special_ids(tokenizer, decoder_start_token_id=tokenizer.pad_token_id),
     )
     config._attn_implementation = ATTENTION

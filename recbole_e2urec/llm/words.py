@@ -7,14 +7,16 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 SPECIAL = ("<pad>", "</s>", "<s>")
-NUMBERS = range(121)  # ages, stars and counts
-# A year in brackets is one word (most film titles end in one); then words with inner apostrophes,
+# Ages, stars, counts, and the groups of three digits that longer numbers are split into.
+NUMBERS = [f"{number:0{width}d}" for width in (1, 2, 3) for number in range(10**width)]
+# A year in brackets is one word (most film titles end in one); numbers of five digits or more (zip
+# codes) give off groups of three; then words with inner apostrophes,
 # points and hyphens; then single signs.
-WORD = r"\(\d{4}\)|\w+(?:['\u2019.\-]\w+)*|[^\w\s]"
+WORD = r"\(\d{4}\)|\d{3}(?=\d\d)|\w+(?:['\u2019.\-]\w+)*|[^\w\s]"
 
 
 def word_tokenizer(texts: Iterable[str], max_words: int, template: str) -> PreTrainedTokenizerFast:
-    """Build a tokenizer whose vocabulary is the words of ``texts`` and the numbers 0 to 120.
+    """Build a tokenizer whose vocabulary is the words of ``texts`` and the numbers of up to three digits.
 
     Case and accents are kept. Spaces only separate words, so tokenising texts one by one gives the
     same ids as tokenising them joined by a space or a line break. A word outside the vocabulary
@@ -58,4 +60,4 @@ def _vocabulary(counts: Counter[str], max_words: int) -> list[str]:
     characters = sorted(set().union(*counts) | set(map(chr, range(33, 127))))
     spelling = [f"<0x{byte:02X}>" for byte in range(256)]
     words = sorted(counts, key=lambda word: (-counts[word], word))[:max_words]
-    return list(dict.fromkeys([*SPECIAL, *spelling, *characters, *map(str, NUMBERS), *words]))
+    return list(dict.fromkeys([*SPECIAL, *spelling, *characters, *NUMBERS, *words]))

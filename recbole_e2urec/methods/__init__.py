@@ -1,3 +1,6 @@
 """The unlearning methods by name: one file a method, one line here."""
 
-METHODS: dict[str, type] = {}
+from recbole_e2urec.methods.base import Unlearner
+from recbole_e2urec.methods.e2urec import E2URec
+
+METHODS: dict[str, type[Unlearner]] = {"E2URec": E2URec}

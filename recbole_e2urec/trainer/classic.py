@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from recbole.utils import get_local_time, get_trainer, init_seed
 
-from recbole_e2urec.compat import as_input_errors
+from recbole_e2urec.complaints import as_input_errors
 from recbole_e2urec.data.loaders import Loaders
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.trainer.eased import eased
@@ -37,12 +37,13 @@ def fit_classic(config: Any, loaders: Loaders) -> ClassicFit:
     Seeds and order of steps are RecBole's own, so the numbers are, too.
 
     Raises:
-        InputError: the loss or the scores became NaN, or the disk is full.
+        InputError: the loss or the scores became NaN, an optional package of the model is missing,
+            or the disk is full.
     """
     started = time.perf_counter()
     init_seed(config["seed"], config["reproducibility"])
     trainer = make_trainer(config, loaders)
-    with _as_bad_learning_rate():
+    with _explained(config["model"]):
         _, valid = trainer.fit(
             loaders.train, loaders.valid, saved=True, show_progress=config["show_progress"]
         )
@@ -81,10 +82,12 @@ def plain(metrics: Any) -> dict[str, float]:
 
 
 @contextmanager
-def _as_bad_learning_rate() -> Iterator[None]:
-    """Give RecBole's "Training loss is nan" as a hint; other errors are bugs and pass."""
+def _explained(model: str) -> Iterator[None]:
+    """Explain a missing package and RecBole's "Training loss is nan"; other errors are bugs."""
     try:
         yield
+    except ModuleNotFoundError as error:
+        raise InputError(f"model {model} needs the package {error.name}; install it") from error
     except ValueError as error:
         if "loss is nan" not in str(error):
             raise

@@ -20,6 +20,11 @@ class OwnCheckpoints:
         with own_checkpoints(self._written):
             super()._save_checkpoint(*args, **options)  # type: ignore[misc]
 
+    def save_pretrained_model(self, *args: Any, **options: Any) -> None:
+        """As RecBole's, for the models that it trains in two stages."""
+        with own_checkpoints(self._written):
+            super().save_pretrained_model(*args, **options)  # type: ignore[misc]
+
     def resume_checkpoint(self, resume_file: Any) -> None:
         """Go on from a checkpoint that this trainer wrote."""
         with own_checkpoints(self._written):

@@ -1,0 +1,3 @@
+"""Unlearning for language-model recommenders, as a plugin for RecBole."""
+
+__version__ = "0.1.0"

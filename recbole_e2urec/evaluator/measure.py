@@ -1,0 +1,133 @@
+"""What a model answers on the groups of rows that matter, and the measures made from it."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import copy
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from recbole_e2urec.evaluator.divergence import (
+    euclidean,
+    jeffreys_half,
+    jensen_shannon,
+    residual,
+)
+from recbole_e2urec.evaluator.labelled import labelled_metrics
+from recbole_e2urec.evaluator.membership import answer_losses, membership_auc
+from recbole_e2urec.model.llmrec import LLMRec
+
+CHUNK = 2048  # rows whose whole distributions are compared at once
+Rows = NDArray[np.int64]
+
+
+class Groups(NamedTuple):
+    """Row ids to ask about.
+
+    Attributes:
+        forget: training rows to forget.
+        retain: training rows that stay.
+        test: all test rows.
+        heldout_forget_users: test rows of users with a forgotten row.
+        heldout_other_users: test rows of everyone else.
+        control: rows of users that no model was trained on.
+    """
+
+    forget: Rows
+    retain: Rows
+    test: Rows
+    heldout_forget_users: Rows
+    heldout_other_users: Rows
+    control: Rows
+
+
+class Answers(NamedTuple):
+    """What one model says.
+
+    Attributes:
+        yes: P(yes) by row id, float64 [n]; NaN where nothing was asked.
+        hidden: hidden states on the forget rows, [forget, h].
+        head: turns hidden states into logits, [b, h] -> [b, vocab].
+    """
+
+    yes: NDArray[np.float64]
+    hidden: Tensor
+    head: nn.Module
+
+
+def ask(
+    model: LLMRec, adapter: str | None, groups: Groups, forget_history: Rows, history: Rows
+) -> Answers:
+    """Ask a model about all groups, each row once.
+
+    Args:
+        model: who answers, with ``adapter``.
+        adapter: None = the backbone itself.
+        groups: the rows.
+        forget_history: histories of the prompts of forget rows, [n, k].
+        history: histories of all others, [n, k].
+    """
+    yes = np.full(len(model.labels), np.nan)  # type: ignore[arg-type]
+    others = np.unique(np.concatenate([groups.retain, groups.test, groups.control]))
+    with model.bank.frozen(adapter):
+        with model.shown(forget_history):
+            hidden = model.hidden(groups.forget)
+        yes[groups.forget] = model.yes(hidden).cpu().numpy()
+        with model.shown(history):
+            yes[others] = model.yes(model.hidden(others)).cpu().numpy()
+    head = copy.deepcopy(model.language_model.model.get_output_embeddings())
+    return Answers(yes, hidden, head.requires_grad_(False))
+
+
+def utility(
+    config: Any, answers: Answers, groups: Groups, labels: NDArray[np.float32]
+) -> dict[str, Any]:
+    """AUC, ACC and LogLoss of each group but the control users', by group."""
+    names = [name for name in Groups._fields if name != "control"]
+    rows = {name: getattr(groups, name) for name in names}
+    return {
+        name: labelled_metrics(config, answers.yes[part], labels[part])
+        for name, part in rows.items()
+    }
+
+
+def attacks(
+    answers: Answers, groups: Groups, labels: NDArray[np.float32]
+) -> dict[str, float | None]:
+    """Membership inference against forget rows.
+
+    ``mia_auc``: non-members are rows of users that no model saw; ``mia_auc_same_users``: held-out
+    rows of the forgotten users, who are remembered as a whole, so this is no clean control.
+    """
+    losses = answer_losses(answers.yes, labels)
+    pairs = {"mia_auc": groups.control, "mia_auc_same_users": groups.heldout_forget_users}
+    found = {
+        name: membership_auc(losses[groups.forget], losses[rows]) for name, rows in pairs.items()
+    }
+    return {name: None if np.isnan(value) else value for name, value in found.items()}
+
+
+def distance_to(
+    answers: Answers, original: Answers, retrained: Answers, forget: Rows
+) -> dict[str, float | None]:
+    """Distances to Retrain on the forget rows: JSD, Jeffreys/2 and L2 (means), and residual."""
+    measures = {"jsd": jensen_shannon, "jeffreys_half": jeffreys_half, "l2": euclidean}
+    sums = dict.fromkeys(measures, 0.0)
+    with torch.no_grad():
+        for start in range(0, len(forget), CHUNK):
+            part = slice(start, start + CHUNK)
+            ours = answers.head(answers.hidden[part]).float()
+            theirs = retrained.head(retrained.hidden[part]).float()
+            for name, measure in measures.items():
+                sums[name] += float(measure(ours, theirs).sum())
+    three = (torch.from_numpy(one.yes[forget]) for one in (answers, original, retrained))
+    share = residual(*three)
+    means: dict[str, float | None] = {name: total / len(forget) for name, total in sums.items()}
+    return {**means, "residual": None if np.isnan(share) else share}
+
+
+def mapping_without_rows(groups: Groups) -> Mapping[str, int]:
+    """Number of rows of each group."""
+    return {name: len(rows) for name, rows in groups._asdict().items()}

@@ -1,0 +1,224 @@
+"""E2URec: unlearning by a LoRA adapter between two teachers."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recbole_e2urec.data.tokens import length_grouped_batches
+from recbole_e2urec.errors import InputError
+from recbole_e2urec.methods.base import Unlearned, Unlearner
+from recbole_e2urec.model.llmrec import LLMRec
+from recbole_e2urec.model.losses import answer_loss, e2urec_loss, forgetting_teacher, kl_divergence
+from recbole_e2urec.trainer.loop import epoch_seed
+from recbole_e2urec.trainer.unlearning import Plan, Request, train_adapter
+
+AUGMENTED, STUDENT = "augmented", "E2URec"
+
+
+@dataclass(frozen=True)
+class E2URecOptions:
+    """Settings of E2URec; the paper's values are in the comments of its yaml.
+
+    Attributes:
+        alpha: how strongly the forget data is pushed away, at least 0.
+        beta: weight of the forgetting loss in the joint phase, in [0, 1].
+        unlearn_learning_rate: of the student.
+        unlearn_batch_size: forget rows a step; a joint step adds as many retain rows.
+        warmup_epochs: passes over the forget set on the forgetting loss alone.
+        joint_epochs: passes over the forget set, each step beside a batch of retain rows.
+        augmented_learning_rate: of the augmented model.
+        augmented_epochs: passes of the augmented model over the forget set.
+    """
+
+    alpha: float
+    beta: float
+    unlearn_learning_rate: float
+    unlearn_batch_size: int
+    warmup_epochs: int
+    joint_epochs: int
+    augmented_learning_rate: float
+    augmented_epochs: int
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, by the name of its key."""
+        if self.alpha < 0:
+            raise InputError(f"alpha is {self.alpha}; it must be at least 0")
+        if not 0 <= self.beta <= 1:
+            raise InputError(f"beta is {self.beta}; it must be in [0, 1]")
+        if min(self.warmup_epochs, self.joint_epochs, self.augmented_epochs) < 0:
+            raise InputError("warmup_epochs, joint_epochs and augmented_epochs must be at least 0")
+        if self.unlearn_batch_size < 1:
+            raise InputError(f"unlearn_batch_size is {self.unlearn_batch_size}; give 1 or more")
+
+
+class Step(NamedTuple):
+    """Row ids of one step; the warm-up has no retain rows."""
+
+    forget: NDArray[np.int64]
+    retain: NDArray[np.int64]
+
+
+class E2URec(Unlearner):
+    """Wang et al., "Towards Efficient and Effective Unlearning of LLMs for Recommendation".
+
+    arXiv 2403.03536; Frontiers of Computer Science 19(3):193327, 2025. A fresh LoRA adapter, the
+    student, is the only thing that learns. On forget rows it imitates the forgetting teacher,
+    ``z_o - alpha * relu(z_a - z_o)``, on retain rows the remembering teacher, Original, and the
+    true answers: ``beta * KL(p_f || student) + (1 - beta) * (KL(p_o || student) + CE)``.
+
+    Departures from the public code: the attention mask is always passed; losses look at the answer
+    position alone; log_softmax instead of ``log(p + 1e-12)``; a teacher answers each row once, as
+    a hidden state that the shared head turns into logits again; the student runs once per row and
+    step, forget and retain rows in one pass; the augmented model is an adapter on Original instead
+    of a copy of all weights; its training is part of the cost. With ``tuning: lora`` student and
+    augmented model begin as copies of Original's adapter.
+    """
+
+    options_class = E2URecOptions
+
+    def unlearn(self, original: LLMRec, request: Request) -> Unlearned:
+        """See :meth:`Unlearner.unlearn`; the adapter is ``E2URec``."""
+        lessons = _Lessons(original, request, self.options)
+        augmented = lessons.train_augmented()
+        student = lessons.train_student()
+        cost = {
+            "seconds": augmented["seconds"] + student["seconds"],
+            "steps": augmented["steps"] + student["steps"],
+            "trained_parameters": student["trained_parameters"],
+            "peak_memory_mb": max(augmented["peak_memory_mb"], student["peak_memory_mb"]),
+        }
+        return Unlearned(STUDENT, cost, student["losses"], lessons.digest)
+
+
+class _Lessons:
+    """The augmented model, the teachers' answers and the student's steps for one request."""
+
+    def __init__(self, model: LLMRec, request: Request, options: E2URecOptions) -> None:
+        self.model, self.request, self.options = model, request, options
+        self.forget_table = model.table.with_history(request.forget_history)
+        self.retain_table = model.table.with_history(request.retain_history)
+        self.digest = ""
+        labels = model.labels
+        assert labels is not None  # Original was trained on them
+        self.labels = torch.from_numpy(labels).to(model.device)
+
+    def train_augmented(self) -> dict[str, Any]:
+        """Train Original further on the forget set, as an adapter of its own."""
+        options = self.options
+        self._fresh(AUGMENTED)
+        settings = {
+            "learning_rate": options.augmented_learning_rate,
+            "epochs": options.augmented_epochs,
+            "batch_size": options.unlearn_batch_size,
+        }
+        plan = Plan(
+            options.augmented_epochs,
+            options.augmented_learning_rate,
+            self.request.seed,
+            lambda epoch: [step.forget for step in self._steps(epoch, joint=False)],
+            lambda rows: {"loss": self.model.answer_loss(rows)},
+            self.request.show,
+        )
+        stage = self.request.stage(AUGMENTED, settings)
+        with self.model.shown(self.request.forget_history):
+            return train_adapter(self.model, AUGMENTED, stage, plan)
+
+    def train_student(self) -> dict[str, Any]:
+        """Ask the teachers, then train the student."""
+        options = self.options
+        self._fresh(STUDENT)
+        stage = self.request.stage(STUDENT, asdict(options))
+        self.digest = stage.digest
+        started = time.perf_counter()
+        if not stage.finished:
+            self._ask_teachers()
+        plan = Plan(
+            options.warmup_epochs + options.joint_epochs,
+            options.unlearn_learning_rate,
+            self.request.seed,
+            lambda epoch: self._steps(epoch, joint=epoch >= options.warmup_epochs),
+            self._student_loss,
+            self.request.show,
+            spent=time.perf_counter() - started,
+        )
+        return train_adapter(self.model, STUDENT, stage, plan)
+
+    def _fresh(self, name: str) -> None:
+        bank, seed = self.model.bank, self.request.seed
+        if name in bank.names:
+            bank.remove(name)
+        if self.model.adapter is None:
+            bank.add(name, self.model.lora, seed)
+        else:
+            bank.copy(self.model.adapter, name)
+
+    def _steps(self, epoch: int, joint: bool) -> list[Step]:
+        """Batches of an epoch: all forget rows, and as many retain rows drawn anew if joint."""
+        request, size = self.request, self.options.unlearn_batch_size
+        generator = np.random.default_rng(epoch_seed(request.seed, epoch))
+        lengths = self.forget_table.lengths(request.forget)
+        parts = length_grouped_batches(lengths, size, generator)
+        nothing = request.retain[:0]
+        if not joint:
+            return [Step(request.forget[part], nothing) for part in parts]
+        drawn = self._retain_rows(epoch)
+        beside = length_grouped_batches(self.retain_table.lengths(drawn), size, generator)
+        return [
+            Step(request.forget[part], drawn[beside[place % len(beside)]])
+            for place, part in enumerate(parts)
+        ]
+
+    def _retain_rows(self, epoch: int) -> NDArray[np.int64]:
+        """Retain rows of a joint epoch, as many as there are forget rows, without repetition."""
+        seed = np.random.SeedSequence([self.request.seed, epoch, 1])
+        count = min(len(self.request.forget), len(self.request.retain))
+        return np.random.default_rng(seed).choice(self.request.retain, count, replace=False)
+
+    def _ask_teachers(self) -> None:
+        """Let each teacher answer each row once; hidden states are kept by row id."""
+        model, request = self.model, self.request
+        first = self.options.warmup_epochs
+        last = first + self.options.joint_epochs
+        drawn = [self._retain_rows(epoch) for epoch in range(first, last)]
+        retain = np.unique(np.concatenate([request.retain[:0], *drawn]))
+        self.place = np.zeros(len(model.labels), dtype=np.int64)  # type: ignore[arg-type]
+        self.place[request.forget] = np.arange(len(request.forget))
+        self.place[retain] = np.arange(len(retain))
+        with model.bank.frozen(model.adapter):
+            with model.shown(request.forget_history):
+                self.remembered_forget = model.hidden(request.forget)
+            with model.shown(request.retain_history):
+                self.remembered_retain = model.hidden(retain)
+        with model.bank.frozen(AUGMENTED), model.shown(request.forget_history):
+            self.augmented_forget = model.hidden(request.forget)
+
+    def _student_loss(self, step: Step) -> Mapping[str, Tensor]:
+        """Loss terms of one step; the student passes once over all of its rows."""
+        lm = self.model.language_model
+        batch = self.forget_table.joined(step.forget, self.retain_table, step.retain)
+        device = self.model.device
+        logits = lm(batch.input_ids.to(device), batch.attention_mask.to(device))
+        on_forget, on_retain = logits.split([len(step.forget), len(step.retain)])
+        with torch.no_grad():
+            place = torch.from_numpy(self.place[step.forget])
+            teacher = forgetting_teacher(
+                lm.head(self.remembered_forget[place]),
+                lm.head(self.augmented_forget[place]),
+                self.options.alpha,
+            )
+        forget = kl_divergence(teacher, on_forget)
+        if len(step.retain) == 0:
+            return {"loss": forget, "forget": forget}
+        with torch.no_grad():
+            kept = lm.head(self.remembered_retain[torch.from_numpy(self.place[step.retain])])
+        labels = self.labels[torch.from_numpy(step.retain)]
+        truth = answer_loss(on_retain, labels, lm.answer_ids)
+        remember = kl_divergence(kept, on_retain) + truth
+        loss = e2urec_loss(forget, remember, self.options.beta)
+        return {"loss": loss, "forget": forget, "remember": remember}

@@ -1,0 +1,152 @@
+"""The language-model recommender as a model of RecBole."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from recbole.model.abstract_recommender import GeneralRecommender
+from recbole.utils import InputType, ModelType
+from torch import Tensor
+
+from recbole_e2urec.data.dataset import ROW_ID
+from recbole_e2urec.data.prompts import PromptTemplate
+from recbole_e2urec.data.tokens import PromptTable, TokenLimits, length_grouped_batches
+from recbole_e2urec.errors import InputError
+from recbole_e2urec.llm.adapters import AdapterBank
+from recbole_e2urec.llm.backbone import BackboneOptions, load_backbone
+from recbole_e2urec.llm.embedded import EMBEDDED, EmbeddedOptions
+from recbole_e2urec.llm.lora import LoraOptions
+from recbole_e2urec.model.losses import answer_loss, yes_probability
+from recbole_e2urec.model.prompting import PromptOptions, make_texts
+
+ORIGINAL = "original"  # the adapter that tuning: lora trains
+
+
+@dataclass(frozen=True)
+class LLMRecOptions:
+    """How the recommender is tuned and scored.
+
+    Attributes:
+        tuning: train all weights (full) or an adapter on the frozen backbone (lora).
+        score_batch_size: prompts scored at once.
+        seed: of the weights of an embedded backbone and of adapters.
+    """
+
+    tuning: Literal["full", "lora"] = "full"
+    score_batch_size: int = 256
+    seed: int = 2020
+
+
+class LLMRec(GeneralRecommender):
+    """Asks a language model whether a user will like an item; the score is P(yes).
+
+    P(yes) is a softmax over the two answer words at the answer position. RecBole's loaders give the
+    rows; the prompt of a row is looked up by its ``row_id``, with the row's ``item_id`` as the
+    item in question, so candidates of a ranking share the history of their row.
+
+    Attributes:
+        language_model: the backbone; ``bank`` holds its adapters.
+        adapter: the adapter that answers; None = the backbone's own weights.
+        table: the prompts.
+        labels: 1 = liked, float32 by row id; None for data without labels.
+    """
+
+    type = ModelType.CONTEXT
+    input_type = InputType.POINTWISE
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        self.options = config.options(LLMRecOptions)
+        self.prompt_options = config.options(PromptOptions)
+        template = PromptTemplate.from_mapping(*config.prompt_template())
+        texts, vocabulary = make_texts(config, dataset, template, self.prompt_options)
+        backbone = config.options(BackboneOptions, "backbone_")
+        embedded = backbone.name in EMBEDDED
+        size = config.options(EmbeddedOptions, "backbone_") if embedded else None
+        language_model = load_backbone(backbone, vocabulary, self.options.seed, size)
+        self.language_model = language_model.to(self.device)
+        self.bank = AdapterBank(language_model)
+        self.lora = config.options(LoraOptions, "lora_")
+        self.adapter: str | None = None
+        if self.options.tuning == "lora":
+            self.bank.add(ORIGINAL, self.lora, self.options.seed)
+            self.adapter = ORIGINAL
+        limits = TokenLimits(
+            language_model.max_tokens,
+            language_model.pad_id,
+            language_model.prefix_ids,
+            language_model.suffix_ids,
+        )
+        nothing = np.full((len(dataset.rows), 0), -1, dtype=np.int64)
+        self.table = PromptTable(dataset.rows, nothing, texts, language_model.encode, limits)
+        self.labels = dataset.rows.label
+
+    def calculate_loss(self, interaction: Any) -> Tensor:
+        """Cross-entropy of the true answers of a batch of RecBole's; a scalar."""
+        rows = interaction[ROW_ID].cpu().numpy()
+        return self.answer_loss(rows, interaction[self.ITEM_ID].cpu().numpy())
+
+    def predict(self, interaction: Any) -> Tensor:
+        """P(yes) of each pair of row and item, float32 [batch]."""
+        rows = interaction[ROW_ID].cpu().numpy()
+        items = interaction[self.ITEM_ID].cpu().numpy()
+        with self.bank.frozen(self.adapter):
+            return self.yes(self.hidden(rows, items))
+
+    def answer_loss(
+        self, rows: NDArray[np.int64], items: NDArray[np.int64] | None = None
+    ) -> Tensor:
+        """Cross-entropy of the true answers of these rows, mean; a scalar.
+
+        Raises:
+            InputError: the data has no labels to learn from.
+        """
+        if self.labels is None:
+            raise InputError("a language model learns from labels; set threshold, or add a label")
+        labels = torch.from_numpy(self.labels[rows]).to(self.device)
+        return answer_loss(self.logits(rows, items), labels, self.language_model.answer_ids)
+
+    def logits(
+        self, rows: NDArray[np.int64], items: NDArray[np.int64] | None = None
+    ) -> Tensor:  # [b], [b] -> [b, vocab]
+        """Logits at the answer position, under whatever adapter and mode is set."""
+        batch = self.table.batch(rows, items)
+        return self.language_model(
+            batch.input_ids.to(self.device), batch.attention_mask.to(self.device)
+        )
+
+    def hidden(
+        self, rows: NDArray[np.int64], items: NDArray[np.int64] | None = None
+    ) -> Tensor:  # [n], [n] -> [n, hidden]
+        """What the head reads at the answer position, for any number of rows, without gradient."""
+        model = self.language_model
+        states = torch.empty(len(rows), model.hidden_size, dtype=model.model.dtype)
+        lengths = self.table.lengths(rows, items)
+        with torch.no_grad():
+            for part in length_grouped_batches(lengths, self.options.score_batch_size, None):
+                asked = None if items is None else items[part]
+                batch = self.table.batch(rows[part], asked)
+                inputs = batch.input_ids.to(self.device), batch.attention_mask.to(self.device)
+                states[part] = model.hidden(*inputs).cpu()
+        return states.to(self.device)
+
+    def yes(self, hidden: Tensor) -> Tensor:  # [n, hidden] -> [n]
+        """P(yes) of hidden states, float32."""
+        head, answers = self.language_model.head, self.language_model.answer_ids
+        with torch.no_grad():
+            parts = [yes_probability(head(part), answers) for part in hidden.split(4096)]
+        return torch.cat(parts) if parts else hidden.new_zeros(0)
+
+    @contextmanager
+    def shown(self, history: NDArray[np.int64]) -> Iterator[None]:
+        """Use these histories in the prompts inside the block ([n, k], see shown_histories)."""
+        before = self.table
+        self.table = before.with_history(history)
+        try:
+            yield
+        finally:
+            self.table = before

@@ -1,0 +1,56 @@
+"""Losses as pure functions of tensors: no model, no config.
+
+All distributions are over the vocabulary at the answer position and stay in log space: a log of
+``p + epsilon`` would bend the gradient where a teacher is sure.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def answer_loss(
+    logits: Tensor, labels: Tensor, answer_ids: tuple[int, int]
+) -> Tensor:  # [batch, vocab], [batch] -> []
+    """Cross-entropy of the true answer word, mean over rows.
+
+    Args:
+        logits: at the answer position.
+        labels: 1 = yes, 0 = no.
+        answer_ids: token ids of (no, yes).
+    """
+    answers = torch.tensor(answer_ids, device=logits.device)
+    return F.cross_entropy(logits, answers[labels.long()])
+
+
+def kl_divergence(
+    teacher_logits: Tensor, student_logits: Tensor
+) -> Tensor:  # [batch, vocab], [batch, vocab] -> []
+    """KL(teacher || student) in nats, mean over rows."""
+    teacher = F.log_softmax(teacher_logits, dim=-1)
+    student = F.log_softmax(student_logits, dim=-1)
+    return F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+
+
+def forgetting_teacher(
+    original: Tensor, augmented: Tensor, alpha: float
+) -> Tensor:  # [batch, vocab], [batch, vocab] -> [batch, vocab]
+    """Logits of the forgetting teacher: ``z_o - alpha * relu(z_a - z_o)``.
+
+    What the augmented model, which knows the forget data even better, says louder than Original is
+    pushed down. Source: E2URec, arXiv 2403.03536; the target of Eldan and Russinovich (2023).
+    """
+    return original - alpha * torch.relu(augmented - original)
+
+
+def e2urec_loss(forget: Tensor, remember: Tensor, beta: float) -> Tensor:  # [], [] -> []
+    """``beta * forget + (1 - beta) * remember`` (arXiv 2403.03536)."""
+    return beta * forget + (1 - beta) * remember
+
+
+def yes_probability(
+    logits: Tensor, answer_ids: tuple[int, int]
+) -> Tensor:  # [batch, vocab] -> [batch]
+    """P(yes) of a softmax over the two answer words, float32."""
+    two = logits[:, list(answer_ids)].float()
+    return torch.softmax(two, dim=-1)[:, 1]

@@ -1,0 +1,79 @@
+"""From a loaded dataset to its prompt table: template, titles, user features, histories."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recbole_e2urec.data.history import history_rows
+from recbole_e2urec.data.prompts import PromptTemplate
+from recbole_e2urec.data.rows import RowTable, Splits
+from recbole_e2urec.data.segments import PromptTexts, prompt_texts
+from recbole_e2urec.data.titles import item_titles, read_catalogue, read_features, user_features
+
+
+@dataclass(frozen=True)
+class PromptOptions:
+    """What a prompt shows.
+
+    Attributes:
+        history_length: most earlier interactions shown.
+        title_field: the column of the ``.item`` file with the title; None names items by token.
+        user_fields: columns of the ``.user`` file that the prompt may mention.
+    """
+
+    history_length: int = 10
+    title_field: str | None = None
+    user_fields: tuple[str, ...] = ()
+
+
+def make_texts(
+    config: Any, dataset: Any, template: PromptTemplate, options: PromptOptions
+) -> tuple[PromptTexts, list[str]]:
+    """Render the segments of a dataset, and give the texts that a word tokenizer learns from.
+
+    The latter are the item catalogue and the template's own words: nothing about users.
+
+    Raises:
+        InputError: a file or a column that the prompt needs is missing.
+    """
+    folder = Path(config["data_path"])
+    read = {"separator": config["field_separator"], "encoding": config["encoding"] or "utf-8"}
+    catalogue: dict[str, str] = {}
+    features: dict[str, dict[str, str]] = {}
+    if options.title_field:
+        path = folder / f"{dataset.dataset_name}.item"
+        catalogue = read_catalogue(path, config["ITEM_ID_FIELD"], options.title_field, **read)
+    if options.user_fields:
+        path = folder / f"{dataset.dataset_name}.user"
+        features = read_features(path, config["USER_ID_FIELD"], options.user_fields, **read)
+    titles = item_titles(dataset.ids, catalogue)
+    known = user_features(dataset.ids, features) if features else ()
+    texts = prompt_texts(template, dataset.rows, titles, known)
+    return texts, [*titles, *template.literal_texts()]
+
+
+def shown_histories(
+    rows: RowTable, parts: Splits, hidden: NDArray[np.int64], length: int
+) -> NDArray[np.int64]:  # -> [n, k]
+    """Row ids that the prompt of each row shows, whatever the split.
+
+    Training and validation rows see training rows only, test rows see validation rows as well,
+    and all of them only what is strictly earlier in time (see :func:`history_rows`).
+
+    Args:
+        rows: all rows of the dataset.
+        parts: the split, users that take part in nothing included.
+        hidden: rows that no history shows, such as forgotten rows of users who stay.
+        length: most rows shown.
+    """
+    allowed = np.zeros(len(rows), dtype=bool)
+    allowed[parts.train] = True
+    allowed[hidden] = False
+    shown = history_rows(rows.user, rows.item, rows.time, allowed, length)
+    allowed[parts.valid] = True
+    with_valid = history_rows(rows.user, rows.item, rows.time, allowed, length)
+    shown[parts.test] = with_valid[parts.test]
+    return shown

@@ -1,0 +1,73 @@
+"""The whole story of one run: data, split, training, forgetting, measuring, results."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from recbole.utils import init_logger, init_seed
+
+from recbole_e2urec import compat
+from recbole_e2urec.config import Config
+from recbole_e2urec.data.loaders import make_loaders
+from recbole_e2urec.data.loading import load_dataset
+from recbole_e2urec.experiment import Experiment, parts_of
+from recbole_e2urec.results import save_rows, versions
+from recbole_e2urec.trainer.classic import fit_classic, plain
+
+RESULTS = "results.jsonl"
+
+
+def run_recbole_e2urec(
+    model: str | None = None,
+    dataset: str | None = None,
+    config_file_list: Sequence[str] | None = None,
+    config_dict: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Train a recommender, make it forget, and measure how well that worked.
+
+    Args:
+        model: a method (``E2URec``), ``LLMRec`` alone, or any model of RecBole.
+        dataset: a data set's name.
+        config_file_list: yaml files, later ones win.
+        config_dict: settings from Python.
+        overrides: settings as text, as on the command line; they win over all.
+
+    Returns:
+        ``rows``, the objects that also went to ``results.jsonl`` in ``checkpoint_dir``: Original,
+        Retrain and the method, or the one model that ran; ``groups``, the number of rows measured;
+        and ``results_file``.
+
+    Raises:
+        InputError: bad input; one line that says what, where, and what would do.
+    """
+    compat.apply()
+    config = Config(model, dataset, config_file_list, config_dict, overrides)
+    init_seed(config["seed"], config["reproducibility"])
+    init_logger(config)
+    data = load_dataset(config)
+    if not config.is_language_model:
+        rows, groups = [_run_classic(config, data)], {}
+    elif config["model"] == "LLMRec":
+        rows, groups = Experiment(config, data).recommend()
+    else:
+        rows, groups = Experiment(config, data).forget()
+    common = {"dataset": config["dataset"], "seed": config["seed"], "versions": versions()}
+    rows = [{"model": row["model"], **common, **row} for row in rows]
+    path = Path(config["checkpoint_dir"]) / RESULTS
+    save_rows(path, rows)
+    return {"rows": rows, "groups": groups, "results_file": str(path)}
+
+
+def _run_classic(config: Config, dataset: Any) -> dict[str, Any]:
+    """Train and test a model of RecBole on the rows that language models get."""
+    parts = parts_of(config, dataset)
+    fit = fit_classic(config, make_loaders(config, dataset, parts.splits)).results
+    cost = {name: fit[name] for name in ("seconds", "trained_parameters", "steps")}
+    return {
+        "model": str(config["model"]),
+        "test": plain(fit["test"]),
+        "valid": plain(fit["valid"]),
+        "cost": cost,
+        "settings": config.settings(),
+    }

@@ -1,0 +1,162 @@
+"""RecBole's trainer for the language model: stages, length-grouped batches, exact resuming."""
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.trainer import Trainer
+
+from recbole_e2urec.data.dataset import ROW_ID
+from recbole_e2urec.data.tokens import length_grouped_batches
+from recbole_e2urec.trainer.cost import peak_memory_mb
+from recbole_e2urec.model.llmrec import LLMRec
+from recbole_e2urec.trainer.classic import plain
+from recbole_e2urec.trainer.loop import (
+    Clock,
+    epoch_seed,
+    load_optimizer,
+    optimizer_tensors,
+    seed_dropout,
+    train_epoch,
+    with_prefix,
+    without_prefix,
+)
+from recbole_e2urec.trainer.stage import Stage
+
+
+class LLMRecTrainer(Trainer):
+    """Trains LLMRec as RecBole trains any model, early stopping on validation included.
+
+    What differs: AdamW on the weights that ``tuning`` names, batches of similar prompt length,
+    checkpoints as safetensors in a :class:`Stage` after every epoch, and an order of data that
+    depends on seed and epoch alone, so a resumed run ends with the numbers of an uninterrupted one.
+    """
+
+    def __init__(self, config: Any, model: LLMRec, stage: Stage) -> None:
+        self.stage = stage
+        self.spent = 0.0  # seconds of earlier runs of this stage
+        self.steps = 0
+        super().__init__(config, model)
+        self.saved_model_file = str(stage.folder / "best.safetensors")
+
+    def run(self, train_data: Any, valid_data: Any) -> dict[str, Any]:
+        """Fit, or resume, or reuse; the model has the best weights afterwards.
+
+        Returns:
+            The stage's summary: ``seconds``, ``steps``, ``epochs``, ``trained_parameters``,
+            ``peak_memory_mb``, ``train_loss`` by epoch and ``valid``, the best result.
+        """
+        model = self.model
+        if self.stage.finished:
+            model.bank.load(model.adapter, self.stage.weights())
+            self.eval_collector.data_collect(train_data)
+            return self.stage.summary()
+        self.stage.tidy()
+        self._resume()
+        self.started = time.perf_counter()
+        show = bool(self.config["show_progress"])
+        self.fit(
+            train_data, valid_data, saved=True, show_progress=show, callback_fn=self._after_epoch
+        )
+        model.bank.load(model.adapter, self.stage.best())
+        summary = self._summary()
+        self.stage.finish(model.bank.state(model.adapter), summary)
+        return summary
+
+    def evaluate(
+        self,
+        eval_data: Any,
+        load_best_model: bool = False,
+        model_file: Any = None,
+        show_progress: bool = False,
+    ) -> Any:
+        """As RecBole's, on the weights that the model has: :meth:`run` left the best ones."""
+        return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+
+    def _build_optimizer(self, **_: Any) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(
+            self.model.bank.parameters(self.model.adapter),
+            lr=self.learning_rate,
+            weight_decay=self.weight_decay,
+        )
+
+    def _train_epoch(
+        self, train_data: Any, epoch_idx: int, loss_func: Any = None, show_progress: bool = False
+    ) -> float:
+        model: LLMRec = self.model
+        rows = train_data._dataset.inter_feat[ROW_ID].numpy()
+        generator = np.random.default_rng(epoch_seed(self.config["seed"], epoch_idx))
+        size = self.config["train_batch_size"]
+        batches = length_grouped_batches(model.table.lengths(rows), size, generator)
+        clock = Clock(self.stage.name, epoch_idx, self.epochs, show_progress)
+        self.steps += len(batches)
+        with torch.random.fork_rng(devices=[]), model.bank.training(model.adapter):
+            seed_dropout(self.config["seed"], epoch_idx)
+            terms = train_epoch(
+                self.optimizer,
+                batches,
+                lambda batch: {"loss": model.answer_loss(rows[batch])},
+                clock,
+                self.learning_rate,
+            )
+        return terms["loss"]
+
+    def _save_checkpoint(self, epoch: int, verbose: bool = True, **_: Any) -> None:
+        """Keep the weights: RecBole calls this when validation improves, or without validation."""
+        self.stage.save_best(self.model.bank.state(self.model.adapter))
+        if self.eval_step <= 0 or epoch < 0 or not self._validates:
+            self._after_epoch(epoch, 0.0)
+
+    def _after_epoch(self, epoch: int, _: float) -> None:
+        """Write down where the stage is; RecBole calls this after each evaluation."""
+        state = {
+            "epoch": epoch + 1,
+            "cur_step": self.cur_step,
+            "best_valid_score": float(self.best_valid_score),
+            "best_valid_result": plain(self.best_valid_result),
+            "train_loss": {str(key): float(loss) for key, loss in self.train_loss_dict.items()},
+            "seconds": self._seconds(),
+            "steps": self.steps,
+        }
+        tensors = with_prefix("model", self.model.bank.state(self.model.adapter))
+        self.stage.save_progress({**tensors, **optimizer_tensors(self.optimizer)}, state)
+
+    def fit(self, train_data: Any, valid_data: Any = None, *args: Any, **options: Any) -> Any:
+        """As RecBole's, unless a resumed stage had already stopped early."""
+        self._validates = valid_data is not None
+        if self.cur_step > self.stopping_step:
+            self.start_epoch = self.epochs + 1
+        if self.start_epoch >= self.epochs:
+            self.eval_collector.data_collect(train_data)
+            return self.best_valid_score, self.best_valid_result
+        return super().fit(train_data, valid_data, *args, **options)
+
+    def _resume(self) -> None:
+        progress = self.stage.progress()
+        if progress is None:
+            return
+        tensors, state = progress
+        self.model.bank.load(self.model.adapter, without_prefix("model", tensors))
+        load_optimizer(self.optimizer, tensors)
+        self.start_epoch, self.cur_step = state["epoch"], state["cur_step"]
+        self.best_valid_score = state["best_valid_score"]
+        self.best_valid_result = state["best_valid_result"]
+        self.train_loss_dict = {int(key): loss for key, loss in state["train_loss"].items()}
+        self.spent, self.steps = state["seconds"], state["steps"]
+        self.logger.info(f"{self.stage.name}: goes on after epoch {self.start_epoch}")
+
+    def _seconds(self) -> float:
+        return self.spent + time.perf_counter() - self.started
+
+    def _summary(self) -> dict[str, Any]:
+        weights = self.model.bank.parameters(self.model.adapter)
+        return {
+            "seconds": self._seconds(),
+            "steps": self.steps,
+            "epochs": len(self.train_loss_dict),
+            "trained_parameters": sum(weight.numel() for weight in weights),
+            "peak_memory_mb": peak_memory_mb(),
+            "train_loss": list(self.train_loss_dict.values()),
+            "valid": plain(self.best_valid_result),
+        }

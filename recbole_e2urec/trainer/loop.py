@@ -1,0 +1,112 @@
+"""One epoch of gradient steps, and optimizer states as named tensors."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from recbole_e2urec.errors import InputError
+
+CLIP = 1.0  # largest norm of a gradient; above it the gradient is scaled down
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Where an epoch lies in its stage."""
+
+    stage: str  # what is trained, for the progress bar
+    epoch: int  # from 0
+    epochs: int  # in the whole stage
+    show: bool = True  # whether to draw a progress bar
+
+
+def train_epoch(
+    optimizer: torch.optim.Optimizer,
+    batches: Sequence[Any],
+    losses: Callable[[Any], Mapping[str, Tensor]],
+    clock: Clock,
+    learning_rate: float,
+) -> dict[str, float]:
+    """Take one step a batch; the rate falls linearly to a tenth over the stage.
+
+    Args:
+        optimizer: of the parameters that learn.
+        batches: whatever ``losses`` takes.
+        losses: the loss of a batch by terms; the term ``loss`` is minimised.
+        clock: place in the stage.
+        learning_rate: at the first step of the stage.
+
+    Returns:
+        The mean of each term over the steps.
+
+    Raises:
+        InputError: the loss is not a finite number.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    totals: dict[str, float] = {}
+    total, done = clock.epochs * len(batches), clock.epoch * len(batches)
+    title = f"{clock.stage} {clock.epoch + 1}/{clock.epochs}"
+    with tqdm(total=total, initial=done, desc=title, disable=not clock.show, leave=False) as bar:
+        for step, batch in enumerate(batches, start=done):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate * (1 - 0.9 * step / total)
+            terms = losses(batch)
+            optimizer.zero_grad(set_to_none=True)
+            terms["loss"].backward()
+            torch.nn.utils.clip_grad_norm_(parameters, CLIP)
+            optimizer.step()
+            for name, term in terms.items():
+                totals[name] = totals.get(name, 0.0) + float(term.detach())
+            if not np.isfinite(totals["loss"]):
+                raise InputError(f"{clock.stage}: the loss became NaN; try a smaller learning rate")
+            bar.set_postfix(loss=f"{totals['loss'] / (step - done + 1):.4f}", refresh=False)
+            bar.update()
+    return {name: value / max(1, len(batches)) for name, value in totals.items()}
+
+
+def epoch_seed(seed: int, epoch: int) -> np.random.SeedSequence:
+    """Seed of one epoch: data order and dropout need no state from the epochs before."""
+    return np.random.SeedSequence([seed, epoch])
+
+
+def seed_dropout(seed: int, epoch: int) -> None:
+    """Start torch's global generator for an epoch; call inside ``torch.random.fork_rng``."""
+    torch.manual_seed(int(epoch_seed(seed, epoch).generate_state(1)[0]))
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """State of an optimizer as named tensors."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"optimizer.{index}.{name}": torch.as_tensor(value)
+        for index, entries in state.items()
+        for name, value in entries.items()
+    }
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what :func:`optimizer_tensors` gave."""
+    whole = optimizer.state_dict()
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        kind, _, rest = name.partition(".")
+        if kind == "optimizer":
+            index, _, entry = rest.partition(".")
+            state.setdefault(int(index), {})[entry] = value
+    optimizer.load_state_dict({**whole, "state": state})
+
+
+def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename tensors to ``prefix.name``."""
+    return {f"{prefix}.{name}": value for name, value in tensors.items()}
+
+
+def without_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Pick the tensors that :func:`with_prefix` renamed, under their own names."""
+    start = f"{prefix}."
+    names: Iterable[str] = (name for name in tensors if name.startswith(start))
+    return {name[len(start) :]: tensors[name] for name in names}

@@ -1,0 +1,85 @@
+"""Stages: trained models as artefacts that are reused when finished and resumed when not.
+
+A stage is a folder named after a hash of everything that decides its outcome. Its files:
+
+- ``progress.safetensors``: weights, optimizer state and counters after the last whole epoch;
+- ``best.safetensors``: the weights of the best epoch so far;
+- ``weights.safetensors`` and ``stage.json``: the outcome; the latter is written last, so a stage
+  is finished if and only if it is there.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from recbole_e2urec.storage import read_json, read_tensors, write_json, write_tensors
+
+STATE = "state"
+
+
+class Stage:
+    """One trained model on disk.
+
+    Args:
+        root: the folder of all stages.
+        name: what the stage makes, such as ``Original``.
+        inputs: everything that decides the outcome, as JSON values.
+    """
+
+    def __init__(self, root: Path, name: str, inputs: Mapping[str, Any]) -> None:
+        self.name, self.inputs = name, dict(inputs)
+        text = json.dumps(self.inputs, sort_keys=True, default=str)
+        self.digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        self.folder = root / f"{name}-{self.digest}"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the outcome is there."""
+        return (self.folder / "stage.json").is_file()
+
+    def finish(self, weights: Mapping[str, Tensor], summary: Mapping[str, Any]) -> None:
+        """Write the outcome and drop what only an unfinished stage needs."""
+        write_tensors(self.folder / "weights.safetensors", weights)
+        outcome = {"name": self.name, "inputs": self.inputs, "summary": dict(summary)}
+        write_json(self.folder / "stage.json", json.loads(json.dumps(outcome, default=str)))
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Remove leftovers: parts of files, and progress once the stage is finished."""
+        names = ["progress.safetensors", "best.safetensors"] if self.finished else []
+        leftovers = [self.folder / name for name in names]
+        for path in [*leftovers, *self.folder.glob(".*.part")]:
+            path.unlink(missing_ok=True)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Weights of a finished stage."""
+        return read_tensors(self.folder / "weights.safetensors")[0]
+
+    def summary(self) -> dict[str, Any]:
+        """What a finished stage said about itself."""
+        return read_json(self.folder / "stage.json")["summary"]
+
+    def save_progress(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Remember where the stage is, in one file."""
+        metadata = {STATE: json.dumps(state)}
+        write_tensors(self.folder / "progress.safetensors", tensors, metadata)
+
+    def progress(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """What :meth:`save_progress` wrote last; None for a stage that has not begun."""
+        path = self.folder / "progress.safetensors"
+        if not path.is_file():
+            return None
+        tensors, metadata = read_tensors(path)
+        return tensors, json.loads(metadata[STATE])
+
+    def save_best(self, weights: Mapping[str, Tensor]) -> None:
+        """Keep the weights of the best epoch so far."""
+        write_tensors(self.folder / "best.safetensors", weights)
+
+    def best(self) -> dict[str, Tensor]:
+        """Weights of the best epoch so far."""
+        return read_tensors(self.folder / "best.safetensors")[0]

@@ -1,0 +1,117 @@
+"""Training of one adapter, epoch by epoch, in a stage: what gradient unlearning is made of."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recbole_e2urec.model.llmrec import LLMRec
+from recbole_e2urec.trainer.cost import peak_memory_mb
+from recbole_e2urec.trainer.loop import (
+    Clock,
+    load_optimizer,
+    optimizer_tensors,
+    seed_dropout,
+    train_epoch,
+    with_prefix,
+    without_prefix,
+)
+from recbole_e2urec.trainer.stage import Stage
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How an adapter is trained.
+
+    Attributes:
+        epochs: number of epochs.
+        learning_rate: of AdamW at the first step.
+        seed: of dropout.
+        batches: the batches of an epoch, by its number; must depend on the number alone.
+        losses: loss terms of a batch; ``loss`` is minimised.
+        show: whether to draw progress bars.
+        spent: seconds that preparation took; they are part of the cost.
+    """
+
+    epochs: int
+    learning_rate: float
+    seed: int
+    batches: Callable[[int], list[Any]]
+    losses: Callable[[Any], Mapping[str, Tensor]]
+    show: bool = True
+    spent: float = 0.0
+
+
+def train_adapter(model: LLMRec, name: str, stage: Stage, plan: Plan) -> dict[str, Any]:
+    """Train the adapter ``name``, resume it, or load what a finished stage holds.
+
+    No other weight learns. Files are written after every epoch.
+
+    Returns:
+        Its summary: ``seconds``, ``steps``, ``epochs``, ``trained_parameters``,
+        ``peak_memory_mb`` and ``losses``, the mean of each term by epoch.
+    """
+    if stage.finished:
+        model.bank.load(name, stage.weights())
+        return stage.summary()
+    stage.tidy()
+    optimizer = torch.optim.AdamW(model.bank.parameters(name), plan.learning_rate, weight_decay=0.0)
+    state: dict[str, Any] = {"epoch": 0, "seconds": plan.spent, "steps": 0, "losses": []}
+    progress = stage.progress()
+    if progress is not None:
+        tensors, state = progress
+        model.bank.load(name, without_prefix("model", tensors))
+        load_optimizer(optimizer, tensors)
+    for epoch in range(state["epoch"], plan.epochs):
+        started = time.perf_counter()
+        batches = plan.batches(epoch)
+        clock = Clock(stage.name, epoch, plan.epochs, plan.show)
+        with torch.random.fork_rng(devices=[]), model.bank.training(name):
+            seed_dropout(plan.seed, epoch)
+            terms = train_epoch(optimizer, batches, plan.losses, clock, plan.learning_rate)
+        state = {
+            "epoch": epoch + 1,
+            "seconds": state["seconds"] + time.perf_counter() - started,
+            "steps": state["steps"] + len(batches),
+            "losses": [*state["losses"], terms],
+        }
+        tensors = with_prefix("model", model.bank.state(name))
+        stage.save_progress({**tensors, **optimizer_tensors(optimizer)}, state)
+    summary = {
+        "seconds": state["seconds"],
+        "steps": state["steps"],
+        "epochs": plan.epochs,
+        "trained_parameters": sum(weight.numel() for weight in model.bank.parameters(name)),
+        "peak_memory_mb": peak_memory_mb(),
+        "losses": state["losses"],
+    }
+    stage.finish(model.bank.state(name), summary)
+    return summary
+
+
+@dataclass(frozen=True)
+class Request:
+    """What an unlearner works with.
+
+    Attributes:
+        forget: row ids to forget.
+        retain: row ids that stay.
+        forget_history: histories that the prompts of forget rows show, [n, k] by row id.
+        retain_history: the same for all other rows.
+        stage: makes the stage of a part of the method, from its name and settings.
+        seed: of everything random in the method.
+        show: whether to draw progress bars.
+    """
+
+    forget: NDArray[np.int64]
+    retain: NDArray[np.int64]
+    forget_history: NDArray[np.int64]
+    retain_history: NDArray[np.int64]
+    stage: Callable[[str, Mapping[str, Any]], Stage]
+    seed: int
+    show: bool = True

@@ -1,0 +1,65 @@
+"""Shared by all tests: one thread, no network, a folder of its own, and small data sets."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from atomic_files import TITLES, small_interactions, write_table
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Give each test its folder and an empty command line; take the network away."""
+
+    def no_network(*args: Any, **options: Any) -> None:
+        raise OSError("the tests use no network")
+
+    monkeypatch.setattr(sys, "argv", ["tests"])
+    monkeypatch.setattr(socket.socket, "connect", no_network)
+    monkeypatch.setattr(socket, "create_connection", no_network)
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def small_data(tmp_path: Path) -> Path:
+    """Write the data set ``small``: 24 users of 12 rows, with titles and ages; gives data_path."""
+    folder = tmp_path / "data" / "small"
+    write_table(
+        folder / "small.inter",
+        "user_id:token item_id:token rating:float timestamp:float",
+        small_interactions(),
+    )
+    titles = [*TITLES, *(f"Film {item}" for item in range(len(TITLES), 20))]
+    write_table(
+        folder / "small.item",
+        "item_id:token movie_title:token_seq genre:token",
+        [[f"i{item}", title, f"g{item % 3}"] for item, title in enumerate(titles)],
+    )
+    ages = [[f"u{user}", 20 + user, "FM"[user % 2]] for user in range(24)]
+    write_table(folder / "small.user", "user_id:token age:float gender:token", ages)
+    return folder.parent
+
+
+@pytest.fixture
+def small_config(small_data: Path) -> Callable[..., Any]:
+    """Make the Config of a model on ``small``; keyword arguments are settings."""
+    from recbole_e2urec.config import Config
+
+    def make(model: str, **settings: Any) -> Any:
+        always = {"data_path": str(small_data), "epochs": 1, "show_progress": False}
+        return Config(model, "small", config_dict={**always, **settings})
+
+    return make

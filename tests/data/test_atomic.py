@@ -1,0 +1,31 @@
+import pytest
+from atomic_files import write_table
+
+from recbole_e2urec.data.atomic import find_bad_number
+
+HEADER = "user_id:token rating:float time:float"
+
+
+def find(tmp_path, rows, columns=("rating", "time"), missing_is_bad=True):
+    path = write_table(tmp_path / "a.inter", HEADER, rows)
+    return find_bad_number(path, "\t", "utf-8", columns, missing_is_bad)
+
+
+def test_find_bad_number_names_line_column_and_value(tmp_path):
+    rows = [["a", 3, 1], ["b", "three", 2]]
+    assert find(tmp_path, rows) == "line 3, column rating: 'three' is not a number"
+
+
+def test_find_bad_number_looks_at_the_named_columns_only(tmp_path):
+    assert find(tmp_path, [["a", "x", 1]], ["time", "absent"]) is None
+
+
+@pytest.mark.parametrize("cell", ["", "NA", "nan", "inf"])
+def test_find_bad_number_counts_a_missing_value_if_asked(tmp_path, cell):
+    rows = [["a", cell, 1]]
+    assert find(tmp_path, rows) == f"line 2, column rating: {cell!r} is not a number"
+    assert find(tmp_path, rows, missing_is_bad=False) is None
+
+
+def test_find_bad_number_reads_a_short_line_as_missing_cells(tmp_path):
+    assert find(tmp_path, [["a", 3]]) == "line 2, column time: '' is not a number"

@@ -1,0 +1,26 @@
+import math
+
+import numpy as np
+from recbole.evaluator import metric_types, register
+
+from recbole_e2urec.evaluator.accuracy import accuracy, register_accuracy
+
+
+def test_accuracy_is_the_share_of_right_answers():
+    scores, labels = np.array([0.9, 0.2, 0.6, 0.4]), np.array([1, 0, 0, 1])
+    assert accuracy(scores, labels) == 0.5
+
+
+def test_accuracy_takes_one_half_as_a_no():
+    assert accuracy(np.array([0.5]), np.array([0])) == 1
+
+
+def test_accuracy_of_no_rows_is_nan():
+    assert math.isnan(accuracy(np.empty(0), np.empty(0)))
+
+
+def test_register_makes_it_a_metric_of_recbole():
+    register_accuracy()
+    assert metric_types["acc"] == metric_types["auc"]
+    assert register.metric_information["acc"] == register.metric_information["auc"]
+    assert "acc" not in register.smaller_metrics

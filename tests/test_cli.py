@@ -1,0 +1,149 @@
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recbole_e2urec import cli
+from recbole_e2urec.errors import InputError
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Put recorders in the place of the run and of its report."""
+    seen: list[dict[str, Any]] = []
+    quick_start = types.ModuleType("recbole_e2urec.quick_start")
+    quick_start.run_recbole_e2urec = lambda **given: seen.append(given)  # type: ignore[attr-defined]
+    report = types.ModuleType("recbole_e2urec.report")
+    report.print_report = lambda results: None  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, quick_start.__name__, quick_start)
+    monkeypatch.setitem(sys.modules, report.__name__, report)
+    return seen
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def run(**given: Any) -> None:
+        raise error
+
+    module = sys.modules["recbole_e2urec.quick_start"]
+    monkeypatch.setattr(module, "run_recbole_e2urec", run)
+
+
+def test_parse_reads_names_files_and_settings() -> None:
+    found = cli.parse(["-m", "FM", "--dataset=ml-1m", "--config_files=a.yaml b.yaml", "--epochs=3"])
+    assert found == cli.Arguments("FM", "ml-1m", ["a.yaml", "b.yaml"], {"epochs": "3"})
+
+
+def test_parse_keeps_everything_after_the_first_equals_sign() -> None:
+    assert cli.parse(["--prompt=a=b --c"]).settings == {"prompt": "a=b --c"}
+
+
+def test_parse_takes_config_files_as_separate_words() -> None:
+    assert cli.parse(["--config_files", "a.yaml", "b.yaml", "--seed=1"]).config_files == [
+        "a.yaml",
+        "b.yaml",
+    ]
+
+
+def test_parse_takes_a_file_name_with_a_space(tmp_path: Path) -> None:
+    (tmp_path / "my run.yaml").touch()
+    assert cli.parse(["--config_files=my run.yaml"]).config_files == ["my run.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--epochs", "3"], "--epochs has no value; write --epochs=3, with an equals sign"),
+        (["--epochs"], "write --epochs=value"),
+        (["--epochs", "--seed=1"], "write --epochs=value"),
+        (["ml-1m"], "unexpected argument 'ml-1m'; settings are written --key=value"),
+        (["-x"], "unexpected argument '-x'"),
+        (["--a=1", "--a=2"], "--a is given twice: '1' and '2'; keep one"),
+        (["--model"], "expected one argument; see recbole-e2urec --help"),
+    ],
+)
+def test_parse_says_how_to_type_it(argv: list[str], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        cli.parse(argv)
+    assert message in str(caught.value)
+
+
+def test_main_hands_over_what_was_typed(runs: list[dict[str, Any]]) -> None:
+    assert cli.main(["--model=FM", "--forget_file=a=b.csv", "--seed=007"]) == 0
+    assert runs == [
+        {
+            "model": "FM",
+            "dataset": None,
+            "config_file_list": [],
+            "overrides": {"forget_file": "a=b.csv", "seed": "007"},
+        }
+    ]
+
+
+def test_main_gives_bad_input_one_line_and_code_2(
+    runs: list[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing(monkeypatch, InputError("forget_ratio: 2\nis too much"))
+    assert cli.main([]) == 2
+    assert capsys.readouterr().err == "recbole-e2urec: error: forget_ratio: 2 is too much\n"
+
+
+def test_main_gives_a_full_disk_one_line_and_code_2(
+    runs: list[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing(monkeypatch, OSError(28, "No space left on device", "log/FM.log"))
+    assert cli.main([]) == 2
+    assert capsys.readouterr().err == (
+        "recbole-e2urec: error: cannot write log/FM.log: No space left on device\n"
+    )
+
+
+def test_main_lets_a_bug_show_its_traceback(
+    runs: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(monkeypatch, KeyError("bug"))
+    with pytest.raises(KeyError):
+        cli.main([])
+
+
+def test_main_gives_an_interruption_code_130(
+    runs: list[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing(monkeypatch, KeyboardInterrupt())
+    assert cli.main([]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_help_names_the_main_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert all(f"--{key}=" in text for key in ("forget_ratio", "backbone", "eval_mode"))
+
+
+def test_help_answers_in_under_a_second() -> None:
+    started = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "run_recbole_e2urec.py", "--help"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    assert time.perf_counter() - started < 1
+
+
+def test_parsing_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from recbole_e2urec.cli import parse; parse(['--a=1'])\n"
+        "print({'torch', 'recbole', 'numpy', 'pandas', 'transformers'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "set()"

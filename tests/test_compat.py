@@ -1,0 +1,166 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from atomic_files import write_table
+
+from recbole_e2urec import compat
+from recbole_e2urec.errors import InputError
+
+
+def test_apply_lets_recboles_own_config_work() -> None:
+    from recbole.config import Config
+
+    compat.apply()
+    assert Config("FM", "ml-100k")["model"] == "FM"
+
+
+def test_apply_twice_wraps_the_collector_once() -> None:
+    from recbole.evaluator.collector import Collector
+
+    compat.apply()
+    once = Collector.get_data_struct
+    compat.apply()
+    assert Collector.get_data_struct is once
+
+
+def test_importing_the_recbole_side_imports_neither_ray_nor_quick_start() -> None:
+    code = (
+        "import sys, recbole_e2urec.config, recbole_e2urec.trainer.classic as c, "
+        "recbole_e2urec.data.loading\n"
+        "recbole_e2urec.compat.apply()\n"
+        "print([name for name in sys.modules if name in ('ray', 'recbole.quick_start')])"
+    )
+    root = Path(__file__).parent.parent
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("version", ["1.2.0", "1.2.1"])
+def test_check_versions_accepts_the_recbole_it_is_made_for(version: str) -> None:
+    compat.check_versions(version, "2.3.3")
+
+
+def test_check_versions_refuses_another_recbole_and_says_which_is_needed() -> None:
+    with pytest.raises(InputError, match=r"RecBole 1\.1\.1 is installed; 1\.2\.0 or 1\.2\.1"):
+        compat.check_versions("1.1.1", "2.3.3")
+
+
+def test_check_versions_refuses_pandas_3() -> None:
+    with pytest.raises(InputError, match=r"pandas 3\.0\.1; install pandas<3"):
+        compat.check_versions("1.2.1", "3.0.1")
+
+
+def test_numpy_aliases_leave_present_names_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(np, "float", "kept", raising=False)
+    compat.add_numpy_aliases()
+    assert np.float == "kept"
+    assert np.int is np.int_
+
+
+def test_dok_update_fills_a_matrix() -> None:
+    import scipy.sparse as sp
+
+    compat.add_dok_update()
+    matrix = sp.dok_matrix((2, 3), dtype=np.float32)
+    matrix._update({(0, 1): 1.0, (1, 2): 5.0})
+    assert matrix.toarray().tolist() == [[0, 1, 0], [0, 0, 5]]
+
+
+def test_reading_keeps_a_leading_quote_and_the_lines_after_it(small_config) -> None:
+    from recbole_e2urec.data.loading import load_dataset
+
+    config = small_config("FM", load_col={"item": ["item_id", "movie_title"]})
+    folder = Path(config["data_path"])
+    write_table(
+        folder / "small.item",
+        "item_id:token movie_title:token_seq",
+        [["i0", '"Heat'], ["i1", "Ronin"]],
+    )
+    config["load_col"] = {**config["load_col"], "inter": ["user_id", "item_id", "rating"]}
+    dataset = load_dataset(config)
+    words = dataset.field2id_token["movie_title"]
+    assert {'"Heat', "Ronin"} <= set(words)
+
+
+def _collector(metrics: list[str]):
+    from recbole.evaluator.collector import Collector
+
+    compat.apply()
+    settings = {
+        "metrics": metrics,
+        "topk": [1],
+        "device": torch.device("cpu"),
+        "eval_args": {"mode": {"valid": "full", "test": "full"}},
+    }
+    return Collector(settings)
+
+
+def test_collected_counts_survive_being_collected_twice() -> None:
+    collector = _collector(["ItemCoverage"])
+    collector.data_struct.set("data.num_items", 5)
+    for _ in range(2):
+        assert collector.get_data_struct().get("data.num_items") == 5
+
+
+def test_nan_scores_are_refused() -> None:
+    collector = _collector(["ItemCoverage"])
+    with pytest.raises(InputError, match="scores are NaN"):
+        collector.eval_batch_collect(torch.tensor([[0.0, float("nan")]]), None, None, None)
+
+
+def test_own_checkpoints_load_what_they_wrote(tmp_path: Path) -> None:
+    files: set[Path] = set()
+    with compat.own_checkpoints(files):
+        torch.save({"config": Path("a")}, tmp_path / "a.pth")
+        assert torch.load(tmp_path / "a.pth") == {"config": Path("a")}
+
+
+def test_own_checkpoints_refuse_a_file_of_another_run(tmp_path: Path) -> None:
+    torch.save({}, tmp_path / "b.pth")
+    with (
+        compat.own_checkpoints(set()),
+        pytest.raises(InputError, match=r"b\.pth was not written by this run"),
+    ):
+        torch.load(tmp_path / "b.pth")
+
+
+def test_own_checkpoints_leave_no_torn_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(value, file, **options):
+        Path(file).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with (
+        compat.own_checkpoints(set()),
+        pytest.raises(InputError, match="No space left on device; free some space"),
+    ):
+        torch.save({}, tmp_path / "c.pth")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_own_checkpoints_put_torch_back(tmp_path: Path) -> None:
+    before = torch.load, torch.save
+    with pytest.raises(RuntimeError), compat.own_checkpoints(set()):
+        raise RuntimeError
+    assert (torch.load, torch.save) == before
+
+
+def test_download_alone_passes_over_the_missing_process_group(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from recbole.data.dataset.dataset import Dataset
+
+    def lonely(self: object) -> None:
+        raise ValueError("Default process group has not been initialized")
+
+    monkeypatch.setattr(Dataset, "_download", lonely)
+    compat.download_alone()
+    Dataset._download(object())

@@ -1,0 +1,369 @@
+import dataclasses
+import sys
+import types
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import torch
+from recbole.utils import InputType, ModelType
+
+from recbole_e2urec import methods
+from recbole_e2urec.config import Config
+from recbole_e2urec.errors import InputError
+from recbole_e2urec.options import build_options
+from recbole_e2urec.yamlfiles import properties, properties_folder, read_yaml, typed
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def language_model(monkeypatch: pytest.MonkeyPatch) -> type:
+    """Put a class that trains nothing in the place of LLMRec, and name a method after it."""
+    module = types.ModuleType("recbole_e2urec.model.llmrec")
+    kind = type("LLMRec", (), {"type": ModelType.CONTEXT, "input_type": InputType.POINTWISE})
+    kind.__module__ = module.__name__
+    module.LLMRec = kind  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(methods, "METHODS", {"Forgetful": object})
+    return kind
+
+
+# what the text of --key=text stands for
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3),
+        ("-0.5", -0.5),
+        ("1e-3", 0.001),
+        (".5", 0.5),
+        ("True", True),
+        ("false", False),
+        ("~", None),
+        ("None", None),
+        ("[1, 2]", [1, 2]),
+        ("['AUC','LogLoss']", ["AUC", "LogLoss"]),
+        ("{'rating':4}", {"rating": 4}),
+        ("{rating: 4}", {"rating": 4}),
+        ("'12'", "12"),
+    ],
+)
+def test_typed_reads_yaml(text: str, value: Any) -> None:
+    assert typed(text) == value
+    assert type(typed(text)) is type(value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("a=b", "2014-2018", "1,2", "re.csv", "os.txt", "Yes", "No", "on", "007", "12:30"),
+        *("0x1F", "1_000", "2020-01-01", "google/flan-t5-base", "Will they like it: yes?", ""),
+        *("[5,inf)", "(0,1]", "# no comment", "- item", "nan", "__import__('os').getcwd()"),
+    ],
+)
+def test_typed_keeps_other_text_as_typed(text: str) -> None:
+    assert typed(text) == text
+
+
+def test_typed_refuses_a_mapping_without_its_space() -> None:
+    with pytest.raises(InputError, match=r"--threshold=.*write a space after each colon"):
+        typed("{rating:4}", "threshold")
+
+
+# files
+
+
+def test_read_yaml_names_file_and_line_of_a_mistake(tmp_path: Path) -> None:
+    file = write(tmp_path / "bad.yaml", "epochs: 3\nmetrics: [AUC\nseed: 1\n")
+    with pytest.raises(InputError, match=r"bad\.yaml, line 3: not valid yaml"):
+        Config("FM", "ml-100k", [file])
+
+
+def test_read_yaml_refuses_what_is_no_mapping(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="lines such as 'epochs: 10'"):
+        read_yaml(Path(write(tmp_path / "list.yaml", "- 1\n")))
+
+
+def test_read_yaml_of_an_empty_file_is_empty(tmp_path: Path) -> None:
+    assert read_yaml(Path(write(tmp_path / "empty.yaml", "# nothing\n"))) == {}
+
+
+def test_config_names_a_missing_file() -> None:
+    with pytest.raises(InputError, match=r"cannot read the config file nowhere\.yaml"):
+        Config("FM", "ml-100k", ["nowhere.yaml"])
+
+
+def test_properties_of_a_hub_id_look_for_a_file_with_dashes() -> None:
+    assert properties("backbone", "nobody/nothing") == {}
+
+
+def test_every_yaml_of_ours_parses() -> None:
+    for path in properties_folder().rglob("*.yaml"):
+        assert read_yaml(path), path
+
+
+# layers
+
+
+def test_later_layers_win(tmp_path: Path) -> None:
+    first = write(tmp_path / "a.yaml", "epochs: 2\nseed: 2\ntopk: [2]\nlearning_rate: 0.2\n")
+    second = write(tmp_path / "b.yaml", "seed: 3\ntopk: [3]\nlearning_rate: 0.3\n")
+    config = Config(
+        "BPR",
+        "ml-100k",
+        [first, second],
+        {"topk": [4], "learning_rate": 0.4},
+        {"learning_rate": "0.5"},
+    )
+    assert [config[key] for key in ("epochs", "seed", "topk", "learning_rate")] == [2, 3, [4], 0.5]
+
+
+def test_model_and_dataset_come_from_files_when_not_given(tmp_path: Path) -> None:
+    config = Config(None, None, [write(tmp_path / "a.yaml", "model: Pop\ndataset: ml-100k\n")])
+    assert (config["model"], config["dataset"]) == ("Pop", "ml-100k")
+
+
+def test_the_command_line_of_the_process_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["pytest", "--epochs=99", "--timeout=60"])
+    assert Config("Pop", "ml-100k")["epochs"] != 99
+
+
+def test_strings_of_the_config_dict_are_not_evaluated() -> None:
+    assert Config("Pop", "ml-100k", config_dict={"wandb_project": "1 + 1"})["wandb_project"] == (
+        "1 + 1"
+    )
+
+
+def test_the_config_dict_of_the_caller_stays_as_it_was() -> None:
+    given = {"train_neg_sample_args": {"distribution": "uniform"}}
+    Config("BPR", "ml-100k", config_dict=given)
+    assert given == {"train_neg_sample_args": {"distribution": "uniform"}}
+
+
+def test_named_columns_are_loaded_beside_those_of_the_model() -> None:
+    columns = Config("FM", "ml-100k", config_dict={"TIME_FIELD": "when"})["load_col"]
+    assert "when" in columns["inter"]
+    assert columns["item"] == ["item_id", "release_year", "class"]
+
+
+def test_load_col_of_the_user_replaces_ours() -> None:
+    given = {"inter": ["user_id", "item_id"]}
+    assert Config("Pop", "ml-100k", config_dict={"load_col": given})["load_col"] == given
+
+
+# models
+
+
+def test_a_method_is_the_language_model_under_its_own_name(language_model: type) -> None:
+    config = Config("Forgetful", "ml-100k")
+    assert config.model_class is language_model
+    assert config["model"] == "Forgetful"
+    assert config.is_language_model
+
+
+def test_the_language_model_is_evaluated_by_labels_in_order_of_time(language_model: type) -> None:
+    config = Config("LLMRec", "ml-100k")
+    assert config["metrics"] == ["AUC", "ACC", "LogLoss"]
+    assert config["eval_args"]["order"] == "TO"
+    assert config["train_neg_sample_args"]["distribution"] == "none"
+
+
+def test_the_backbones_file_is_a_layer(language_model: type) -> None:
+    chosen = Config("LLMRec", "ml-100k", config_dict={"backbone": "tiny-llama"})
+    assert properties("backbone", "tiny-llama").items() <= chosen.final_config_dict.items()
+
+
+def test_a_classic_model_is_not_a_language_model() -> None:
+    assert not Config("FM", "ml-100k").is_language_model
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"), [("DepFM", "DeepFM"), ("deepfm", "DeepFM"), ("LLMRek", "LLMRec")]
+)
+def test_an_unknown_model_is_met_with_the_nearest(wrong: str, right: str) -> None:
+    with pytest.raises(InputError, match=f"unknown model '{wrong}'; did you mean '{right}'"):
+        Config(wrong, "ml-100k")
+
+
+def test_an_unknown_dataset_is_met_with_the_nearest() -> None:
+    with pytest.raises(InputError, match="unknown dataset 'ml-101k'; did you mean 'ml-100k'"):
+        Config("FM", "ml-101k")
+
+
+def test_a_dataset_near_nothing_is_told_where_to_go() -> None:
+    with pytest.raises(InputError, match="'qqqq'; put its atomic files into dataset/qqqq"):
+        Config("FM", "qqqq")
+
+
+# keys and values
+
+
+@pytest.mark.parametrize("source", ["config_dict", "the command line", "a file"])
+def test_an_unknown_key_is_met_with_the_nearest(source: str, tmp_path: Path) -> None:
+    given = {"forget_ration": 0.1}
+    files = [write(tmp_path / "a file", "forget_ration: 0.1\n")] if source == "a file" else []
+    with pytest.raises(InputError, match=f"'forget_ration' in .*{source}.*'forget_ratio'"):
+        Config(
+            "FM",
+            "ml-100k",
+            files,
+            given if source == "config_dict" else None,
+            given if source == "the command line" else None,
+        )
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "wanted"),
+    [
+        ("use_gpu", "no", "True or False"),
+        ("learning_rate", "fast", "a number"),
+        ("epochs", 2.5, "a whole number"),
+        ("topk", "5,10", "a list such as"),
+        ("rank_positives", "some", "label or all"),
+        ("save_dataset", True, "a cache keeps"),
+        ("nproc", 2, "more than one process"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_refused(key: str, value: Any, wanted: str) -> None:
+    with pytest.raises(InputError, match=f"{key}.*{wanted}"):
+        Config("FM", "ml-100k", config_dict={key: value})
+
+
+# device
+
+
+def test_use_gpu_false_is_the_cpu_and_hides_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
+    config = Config("Pop", "ml-100k", config_dict={"use_gpu": False, "gpu_id": "1"})
+    assert config["device"] == torch.device("cpu")
+    import os
+
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "5"
+
+
+# evaluation
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "mode", "first", "valid"),
+    [
+        ("FM", {}, "labeled", "AUC", "AUC"),
+        ("DIN", {}, "labeled", "AUC", "AUC"),
+        ("BPR", {}, "uni100", "Recall", "NDCG@10"),
+        ("SASRec", {}, "uni100", "Recall", "NDCG@10"),
+        ("FM", {"eval_mode": "full"}, "full", "Recall", "NDCG@10"),
+        ("FM", {"eval_args": {"mode": "uni50"}}, "uni50", "Recall", "NDCG@10"),
+        ("FM", {"metrics": ["Hit"], "topk": [5]}, "uni100", "Hit", "Hit@5"),
+        ("BPR", {"metrics": "LogLoss"}, "labeled", "LogLoss", "LogLoss"),
+        ("DIN", {"eval_mode": "uni100", "metrics": ["AUC"]}, "uni100", "AUC", "AUC"),
+    ],
+)
+def test_mode_metrics_and_valid_metric_fit_each_other(
+    model: str, given: dict[str, Any], mode: str, first: str, valid: str
+) -> None:
+    config = Config(model, "ml-100k", config_dict=given)
+    assert config["eval_args"]["mode"] == {"valid": mode, "test": mode}
+    assert config["metrics"][0] == first
+    assert config["valid_metric"] == valid
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"eval_mode": "labelled"}, "'labelled' is not one of"),
+        ({"eval_mode": "labeled", "metrics": ["NDCG"]}, "NDCG ranks items"),
+        ({"metrics": ["NDCG", "AUC"]}, "mix labels and ranking"),
+        ({"metrics": ["Acuracy"]}, "unknown metric 'Acuracy'"),
+        ({"valid_metric": "MRR@10"}, "MRR@10 is not among AUC, ACC, LogLoss"),
+        ({"eval_args": {"mode": {"valid": "labeled", "test": "full"}}}, "mixes labels and ranking"),
+        ({"eval_args": {"ordr": "TO"}}, "unknown part 'ordr'"),
+        ({"eval_args": {"split": "RS"}}, "split 'RS'"),
+    ],
+)
+def test_settings_of_evaluation_that_do_not_fit_are_refused(
+    given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        Config("FM", "ml-100k", config_dict=given)
+
+
+def test_a_part_of_eval_args_keeps_our_other_parts() -> None:
+    args = Config("FM", "ml-100k", config_dict={"eval_args": {"group_by": "none"}})["eval_args"]
+    assert (args["group_by"], args["order"], args["split"]) == (
+        "none",
+        "TO",
+        {"RS": [0.8, 0.1, 0.1]},
+    )
+
+
+def test_cross_entropy_takes_no_negatives_and_pairwise_loss_takes_one() -> None:
+    assert Config("SASRec", "ml-100k")["train_neg_sample_args"]["distribution"] == "none"
+    pairwise = Config("SASRec", "ml-100k", config_dict={"loss_type": "BPR"})
+    assert pairwise["train_neg_sample_args"]["sample_num"] == 1
+
+
+def test_one_normalised_field_switches_the_others_off() -> None:
+    config = Config("FM", "ml-100k", config_dict={"normalize_field": ["timestamp"]})
+    assert config["normalize_all"] is None
+
+
+# option dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    ratio: float
+    by: Literal["user", "item"]
+    file: str | None
+    words: tuple[str, ...]
+    size: int = dataclasses.field(metadata={"key": "train_batch_size"})
+
+
+GOOD = {
+    "forget_ratio": 1,
+    "forget_by": "user",
+    "forget_file": None,
+    "forget_words": ["a"],
+    "train_batch_size": 8,
+}
+
+
+def test_options_fill_a_dataclass() -> None:
+    wanted = build_options(Wanted, GOOD, "forget_")
+    assert wanted == Wanted(1.0, "user", None, ("a",), 8)
+    assert isinstance(wanted.ratio, float)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("forget_ratio", "abc", "forget_ratio: 'abc' does not do; a number is needed"),
+        ("forget_ratio", True, "a number is needed"),
+        ("forget_by", "usr", "'user' or 'item' is needed"),
+        ("forget_file", 5, "text or nothing"),
+        ("forget_words", "a", r"a list such as \[text, ...\] is needed"),
+        ("train_batch_size", 1.5, "a whole number is needed"),
+    ],
+)
+def test_options_refuse_what_does_not_fit(key: str, value: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        build_options(Wanted, {**GOOD, key: value}, "forget_")
+
+
+def test_options_refuse_a_missing_key() -> None:
+    with pytest.raises(InputError, match="the setting 'forget_by' is missing"):
+        build_options(Wanted, {k: v for k, v in GOOD.items() if k != "forget_by"}, "forget_")
+
+
+def test_config_makes_options() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Seed:
+        seed: int
+
+    assert Config("Pop", "ml-100k", config_dict={"seed": 5}).options(Seed).seed == 5
