@@ -115,6 +115,15 @@ def _check_args(args: Mapping[str, Any]) -> None:
             )
     if not isinstance(args["split"], Mapping) or len(args["split"]) != 1:
         raise InputError(f"eval_args: split {args['split']!r}; write {{'RS': [0.8, 0.1, 0.1]}}")
+    ((kind, parts),) = args["split"].items()
+    if (kind in ("RS", "TS") and not _are_shares(parts)) or (kind == "TS" and len(parts) != 3):
+        raise InputError(f"eval_args: split {kind} {parts!r}; write shares such as [0.8, 0.1, 0.1]")
+
+
+def _are_shares(parts: Any) -> bool:
+    if not isinstance(parts, list) or not all(isinstance(part, int | float) for part in parts):
+        return False
+    return all(part >= 0 for part in parts) and sum(parts) > 0
 
 
 def _listed(value: Any) -> list[str]:

@@ -145,7 +145,7 @@ class Experiment:
         user = self.dataset.rows.user
         return split.forget[np.isin(user[split.forget], user[split.retain])]
 
-    def _fit(
+    def _fit(  # noqa: PLR0913
         self, name: str, train: Rows, valid: Rows, shown: Rows, groups: Groups,
         before: Rows, after: Rows,
     ) -> tuple[str, Answers, dict[str, Any], dict[str, float]]:  # fmt: skip
@@ -157,7 +157,7 @@ class Experiment:
         answers = ask(self.model, self.model.adapter, groups, before, after)
         return trainer.stage.digest, answers, cost, self._ranking(self.model.adapter, after)
 
-    def _measured(
+    def _measured(  # noqa: PLR0913
         self, name: str, stage: str, answers: Answers, cost: Mapping[str, Any],
         ranking: Mapping[str, float], groups: Groups, original: Answers, retrained: Answers,
         retrain_cost: Mapping[str, Any],

@@ -46,8 +46,9 @@ def run_recbole_e2urec(
     init_seed(config["seed"], config["reproducibility"])
     init_logger(config)
     data = load_dataset(config)
+    groups: dict[str, int] = {}
     if not config.is_language_model:
-        rows, groups = [_run_classic(config, data)], {}
+        rows = [_run_classic(config, data)]
     elif config["model"] == "LLMRec":
         rows, groups = Experiment(config, data).recommend()
     else:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from atomic_files import TITLES, small_interactions, write_table
@@ -61,5 +62,40 @@ def small_config(small_data: Path) -> Callable[..., Any]:
     def make(model: str, **settings: Any) -> Any:
         always = {"data_path": str(small_data), "epochs": 1, "show_progress": False}
         return Config(model, "small", config_dict={**always, **settings})
+
+    return make
+
+
+@pytest.fixture
+def toy_data(tmp_path: Path) -> Path:
+    """Write the data set ``toy``: 40 users, 60 items, 1500 rows, most times shared; as small_data.
+
+    Times are whole numbers below 12, so that float32 holds them, and each user has ties.
+    """
+    folder = tmp_path / "data" / "toy"
+    generator = np.random.default_rng(11)
+    pairs = generator.permutation(40 * 60)[:1500]
+    rows = [
+        [f"u{pair // 60}", f"i{pair % 60}", 1 + (pair // 60 + pair % 60) % 5, int(time)]
+        for pair, time in zip(pairs, generator.integers(0, 12, len(pairs)), strict=True)
+    ]
+    write_table(
+        folder / "toy.inter", "user_id:token item_id:token rating:float timestamp:float", rows
+    )
+    films = [[f"i{item}", f"Film {item}"] for item in range(60)]
+    write_table(folder / "toy.item", "item_id:token movie_title:token_seq", films)
+    people = [[f"u{user}", 20 + user, "FM"[user % 2]] for user in range(40)]
+    write_table(folder / "toy.user", "user_id:token age:float gender:token", people)
+    return folder.parent
+
+
+@pytest.fixture
+def toy_config(toy_data: Path) -> Callable[..., Any]:
+    """Make the Config of a model on ``toy``; keyword arguments are settings."""
+    from recbole_e2urec.config import Config
+
+    def make(model: str, **settings: Any) -> Any:
+        always = {"data_path": str(toy_data), "epochs": 1, "show_progress": False}
+        return Config(model, "toy", config_dict={**always, **settings})
 
     return make

@@ -140,10 +140,47 @@ def test_help_answers_in_under_a_second() -> None:
 
 def test_parsing_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from recbole_e2urec.cli import parse; parse(['--a=1'])\n"
+        "import sys, io, contextlib; from recbole_e2urec.cli import parse; parse(['--a=1'])\n"
+        "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):\n"
+        "    parse(['--help'])\n"
         "print({'torch', 'recbole', 'numpy', 'pandas', 'transformers'} & set(sys.modules))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--model=DepFM"], "unknown model 'DepFM'; did you mean 'DeepFM'?"),
+        (["--dataset=ml-101k"], "unknown dataset 'ml-101k'; did you mean 'ml-100k'?"),
+        (["--forget_ration=1"], "did you mean 'forget_ratio'?"),
+        (["--model=FM", "--epochs=many"], "epochs: 'many' does not do"),
+        (["--config_files=no.yaml"], "cannot read the config file no.yaml"),
+    ],
+)
+def test_main_answers_a_real_mistake_in_one_line(
+    argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(argv) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("recbole-e2urec: error: ")
+    assert message in lines[0]
+
+
+def test_a_mistyped_argument_ends_the_process_with_code_2_and_no_traceback() -> None:
+    done = subprocess.run(
+        [sys.executable, "run_recbole_e2urec.py", "--epochs"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == (
+        "recbole-e2urec: error: --epochs has no value; write --epochs=value, with an equals sign\n"
+    )

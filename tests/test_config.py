@@ -133,6 +133,13 @@ def test_the_command_line_of_the_process_is_not_read(monkeypatch: pytest.MonkeyP
     assert Config("Pop", "ml-100k")["epochs"] != 99
 
 
+@pytest.mark.parametrize(
+    "text", ["os.txt", "re.csv", "2014-2018", "1,2", "a=b.csv", "007", "google/flan-t5-base"]
+)
+def test_a_file_name_of_the_command_line_arrives_as_typed(text: str) -> None:
+    assert Config("Pop", "ml-100k", overrides={"forget_file": text})["forget_file"] == text
+
+
 def test_strings_of_the_config_dict_are_not_evaluated() -> None:
     assert Config("Pop", "ml-100k", config_dict={"wandb_project": "1 + 1"})["wandb_project"] == (
         "1 + 1"
@@ -227,6 +234,15 @@ def test_an_unknown_key_is_met_with_the_nearest(source: str, tmp_path: Path) -> 
         ("rank_positives", "some", "label or all"),
         ("save_dataset", True, "a cache keeps"),
         ("nproc", 2, "more than one process"),
+        ("nproc", "many", "a whole number"),
+        ("threshold", 4, "a mapping such as {a: 1}"),
+        ("threshold", {"rating": "high"}, "a number, as in {rating: 4}"),
+        ("val_interval", "[3,inf)", "a mapping such as {a: 1}"),
+        ("load_col", ["rating"], "a mapping such as {a: 1}"),
+        ("learning_rate", [0.1], "a number"),
+        ("train_batch_size", 0, "a whole number from 1 on"),
+        ("eval_batch_size", 0, "a whole number from 1 on"),
+        ("seed", -1, "a whole number from 0 on"),
     ],
 )
 def test_a_value_that_does_not_fit_is_refused(key: str, value: Any, wanted: str) -> None:
@@ -284,6 +300,10 @@ def test_mode_metrics_and_valid_metric_fit_each_other(
         ({"eval_args": {"mode": {"valid": "labeled", "test": "full"}}}, "mixes labels and ranking"),
         ({"eval_args": {"ordr": "TO"}}, "unknown part 'ordr'"),
         ({"eval_args": {"split": "RS"}}, "split 'RS'"),
+        ({"eval_args": {"split": {"RS": 3}}}, r"split RS 3; write shares"),
+        ({"eval_args": {"split": {"RS": [0.8, "x"]}}}, "write shares"),
+        ({"eval_args": {"split": {"RS": [0, 0, 0]}}}, "write shares"),
+        ({"eval_args": {"split": {"TS": [0.8, 0.2]}}}, r"write shares such as \[0.8, 0.1, 0.1\]"),
     ],
 )
 def test_settings_of_evaluation_that_do_not_fit_are_refused(

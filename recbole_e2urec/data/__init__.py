@@ -1,0 +1,1 @@
+"""Rows, histories, prompts, tokens, forget requests: everything before a model."""

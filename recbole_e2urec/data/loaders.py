@@ -13,7 +13,7 @@ from recbole.data.dataloader import FullSortEvalDataLoader, NegSampleEvalDataLoa
 from recbole.data.interaction import Interaction
 from recbole.data.utils import create_samplers, get_dataloader
 from recbole.sampler import KGSampler
-from recbole.utils import ModelType
+from recbole.utils import EvaluatorType, ModelType
 
 from recbole_e2urec.complaints import as_input_errors
 from recbole_e2urec.data.dataset import ROW_ID, RowDataMixin
@@ -125,6 +125,9 @@ def evaluation_loader(
     rows = getattr(splits, phase) if rows is None else rows
     if mode != "labeled":
         rows = relevant(config, dataset, rows)
+        longest, items = max(config["topk"]), dataset.item_num - 1
+        if config["eval_type"] == EvaluatorType.RANKING and longest > items:
+            raise InputError(f"topk: {longest} is more than the {items} items")
     part = dataset.take(rows, hidden)
     if len(part) == 0:
         return None

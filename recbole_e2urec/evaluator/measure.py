@@ -1,9 +1,9 @@
 """What a model answers on the groups of rows that matter, and the measures made from it."""
 
+import copy
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import copy
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -69,7 +69,7 @@ def ask(
         forget_history: histories of the prompts of forget rows, [n, k].
         history: histories of all others, [n, k].
     """
-    yes = np.full(len(model.labels), np.nan)  # type: ignore[arg-type]
+    yes = np.full(len(model.labels), np.nan)
     others = np.unique(np.concatenate([groups.retain, groups.test, groups.control]))
     with model.bank.frozen(adapter):
         with model.shown(forget_history):

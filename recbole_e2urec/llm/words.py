@@ -16,7 +16,7 @@ WORD = r"\(\d{4}\)|\d{3}(?=\d\d)|\w+(?:['\u2019.\-]\w+)*|[^\w\s]"
 
 
 def word_tokenizer(texts: Iterable[str], max_words: int, template: str) -> PreTrainedTokenizerFast:
-    """Build a tokenizer whose vocabulary is the words of ``texts`` and the numbers of up to three digits.
+    """Build a tokenizer whose vocabulary is the words of ``texts`` and numbers to 999.
 
     Case and accents are kept. Spaces only separate words, so tokenising texts one by one gives the
     same ids as tokenising them joined by a space or a line break. A word outside the vocabulary

@@ -187,7 +187,7 @@ class _Lessons:
         last = first + self.options.joint_epochs
         drawn = [self._retain_rows(epoch) for epoch in range(first, last)]
         retain = np.unique(np.concatenate([request.retain[:0], *drawn]))
-        self.place = np.zeros(len(model.labels), dtype=np.int64)  # type: ignore[arg-type]
+        self.place = np.zeros(len(model.labels), dtype=np.int64)
         self.place[request.forget] = np.arange(len(request.forget))
         self.place[retain] = np.arange(len(retain))
         with model.bank.frozen(model.adapter):

@@ -9,9 +9,9 @@ from recbole.trainer import Trainer
 
 from recbole_e2urec.data.dataset import ROW_ID
 from recbole_e2urec.data.tokens import length_grouped_batches
-from recbole_e2urec.trainer.cost import peak_memory_mb
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.trainer.classic import plain
+from recbole_e2urec.trainer.cost import peak_memory_mb
 from recbole_e2urec.trainer.loop import (
     Clock,
     epoch_seed,
@@ -32,6 +32,10 @@ class LLMRecTrainer(Trainer):
     checkpoints as safetensors in a :class:`Stage` after every epoch, and an order of data that
     depends on seed and epoch alone, so a resumed run ends with the numbers of an uninterrupted one.
     """
+
+    cur_step: int
+    best_valid_score: float
+    best_valid_result: Any
 
     def __init__(self, config: Any, model: LLMRec, stage: Stage) -> None:
         self.stage = stage

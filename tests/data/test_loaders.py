@@ -72,6 +72,15 @@ def test_every_model_meets_the_same_candidates(small_config):
     assert asked[1:] == asked[:1] * (len(RANKED) - 1)
 
 
+def test_uni100_gives_bpr_and_sasrec_the_same_candidates_despite_ties(toy_config):
+    asked = [
+        candidates(make_loaders(config, *prepare(config)).test)
+        for config in (toy_config(model, eval_mode="uni100") for model in ("BPR", "SASRec"))
+    ]
+    assert asked[0] == asked[1]
+    assert asked[0]
+
+
 def test_each_evaluation_meets_the_same_candidates_in_batches_of_any_size(small_config):
     asked = []
     for size in (7, 70_000):
@@ -174,4 +183,11 @@ def test_a_user_who_used_every_item_cannot_be_ranked_by_samples(small_config):
     header = "user_id:token item_id:token rating:float timestamp:float"
     write_table(Path(config["data_path"]) / "small.inter", header, rows)
     with pytest.raises(InputError, match=r"interacted with (every item|all items)"):
+        make_loaders(config, *prepare(config))
+
+
+@pytest.mark.parametrize("mode", ["full", "uni5"])
+def test_a_ranked_list_longer_than_the_catalogue_is_refused(small_config, mode):
+    config = small_config("BPR", eval_mode=mode, topk=[5, 21])
+    with pytest.raises(InputError, match="topk: 21 is more than the 20 items"):
         make_loaders(config, *prepare(config))

@@ -1,9 +1,13 @@
 import math
 
 import numpy as np
+import pytest
 from recbole.evaluator import metric_types, register
 
+from recbole_e2urec.data.loaders import build_splits, make_loaders
+from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.evaluator.accuracy import accuracy, register_accuracy
+from recbole_e2urec.trainer.classic import fit_classic
 
 
 def test_accuracy_is_the_share_of_right_answers():
@@ -24,3 +28,16 @@ def test_register_makes_it_a_metric_of_recbole():
     assert metric_types["acc"] == metric_types["auc"]
     assert register.metric_information["acc"] == register.metric_information["auc"]
     assert "acc" not in register.smaller_metrics
+
+
+def test_acc_of_a_run_is_the_accuracy_of_its_scores(small_config):
+    config = small_config("FM", train_batch_size=64, metric_decimal_place=8)
+    dataset = load_dataset(config)
+    loaders = make_loaders(config, dataset, build_splits(dataset))
+    run = fit_classic(config, loaders)
+    labels, scores = [], []
+    for batch, *_ in loaders.test:
+        labels.append(batch["label"].numpy())
+        scores.append(run.trainer.model.predict(batch).detach().numpy())
+    expected = accuracy(np.concatenate(scores), np.concatenate(labels))
+    assert run.results["test"]["acc"] == pytest.approx(expected, abs=1e-8)

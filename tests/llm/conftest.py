@@ -4,6 +4,7 @@ from bank_steps import LORA
 
 from recbole_e2urec.llm.adapters import AdapterBank
 from recbole_e2urec.llm.backbone import BackboneOptions, load_backbone
+from recbole_e2urec.llm.embedded import EmbeddedOptions
 
 TEXTS = [
     "Toy Story (1995)",
@@ -21,7 +22,8 @@ def texts():
 
 @pytest.fixture(params=["tiny-t5", "tiny-llama"])
 def language_model(request):
-    return load_backbone(BackboneOptions(request.param), TEXTS, seed=7)
+    size = EmbeddedOptions(init=1.0)  # weights large enough for every gradient to show
+    return load_backbone(BackboneOptions(request.param), TEXTS, seed=7, size=size)
 
 
 @pytest.fixture

@@ -187,5 +187,5 @@ def test_dtype_is_what_was_asked(t5_folder):
 
 @pytest.mark.parametrize(("key", "value"), [("dtype", "int8"), ("max_tokens", 0)])
 def test_backbone_options_refuse_what_cannot_work(key, value):
-    with pytest.raises(InputError, match=key):
+    with pytest.raises(InputError, match=key.rpartition("_")[2]):
         BackboneOptions(**{key: value})

@@ -1,10 +1,12 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from recbole_e2urec.config import Config
+from recbole_e2urec.data.forget import choose_control_users
 from recbole_e2urec.data.loaders import build_splits, make_loaders
 from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.errors import InputError
@@ -54,6 +56,12 @@ def test_fit_gives_finite_plain_numbers(small_config, model):
         assert results[phase]
         assert all(type(value) is float for value in results[phase].values())
         assert all(math.isfinite(value) for value in results[phase].values())
+
+
+@pytest.mark.parametrize("model", ["FM", "BPR", "SASRec"])
+def test_fit_survives_ties_in_time(toy_config, model):
+    test = fit(toy_config(model, **SMALL)).results["test"]
+    assert all(math.isfinite(value) for value in test.values())
 
 
 @pytest.mark.parametrize("model", ["FM", "BPR", "SASRec"])
@@ -158,6 +166,16 @@ def test_bpr_is_recboles() -> None:
     results = fit_as_recbole("BPR", RECBOLE_RANKED)
     assert results["train_loss"][0] == pytest.approx(27.724031150341034, rel=1e-6)
     assert results["test"] == {"recall@10": 0.0067, "mrr@10": 0.0206, "ndcg@10": 0.0087}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["FM", "DeepFM"])
+def test_a_context_model_learns_labels_on_our_default_split(model: str) -> None:
+    config = Config(model, "ml-100k", config_dict={"epochs": 5, "show_progress": False})
+    dataset = load_dataset(config)
+    left_out = choose_control_users(np.unique(dataset.rows.user), 0.1, 2020)
+    loaders = make_loaders(config, dataset, build_splits(dataset, left_out))
+    assert fit_classic(config, loaders).results["test"]["auc"] > 0.6
 
 
 @pytest.mark.slow

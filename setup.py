@@ -1,0 +1,76 @@
+"""Packaging: the package, the yaml files of ``properties/`` inside it, and the console script."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_namespace_packages, find_packages, setup
+
+PACKAGE = "recbole_e2urec"
+PROPERTIES = f"{PACKAGE}.properties"
+
+REQUIRES = [
+    # RecBole 1.2.1 demands ray<=2.6.3, which has no wheel for Python 3.12; 1.2.0 has ray as an
+    # extra. compat.py is written against these two versions and no other.
+    'recbole==1.2.1; python_version < "3.12"',
+    'recbole==1.2.0; python_version >= "3.12"',
+    # The general models of RecBole 1.2.0 import it without declaring it.
+    "kmeans-pytorch==0.3",
+    "numpy>=1.26,<3",
+    # RecBole fills missing values in place (fillna on a column), which pandas 3 ignores without a
+    # word: padding rows then hold NaN, or -9223372036854775808 as an identifier.
+    "pandas>=2.1,<3",
+    "scipy>=1.11",
+    "scikit-learn>=1.2",
+    "torch>=2.6",
+    "transformers>=5,<6",
+    "peft>=0.18",
+    "tokenizers",
+    "safetensors",
+    "huggingface_hub",
+    "jinja2>=3.1",
+    "pyyaml>=6",
+    "texttable>=1.6",
+    "tqdm>=4.60",
+]
+
+TEST_REQUIRES = [
+    "pytest>=8",
+    "hypothesis>=6.100",
+    "ruff>=0.9",
+    "mypy>=1.11",
+    "pandas-stubs",
+    "types-PyYAML",
+    "import-linter>=2.1",
+    # The packaging test builds a wheel without a network, so with these and no others.
+    "build>=1",
+    "setuptools>=65",
+    "wheel",
+]
+
+
+def _version() -> str:
+    """Read the version from the package's own file, without importing the package."""
+    text = (Path(__file__).parent / PACKAGE / "__init__.py").read_text(encoding="utf-8")
+    match = re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
+    if match is None:
+        raise RuntimeError(f"{PACKAGE}/__init__.py has no line __version__ = ...")
+    return match.group(1)
+
+
+setup(
+    name=PACKAGE,
+    version=_version(),
+    description="Unlearning for language-model recommenders, as a plugin for RecBole",
+    license="MIT",
+    python_requires=">=3.10,<3.13",
+    packages=[
+        *find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
+        PROPERTIES,
+        *(f"{PROPERTIES}.{name}" for name in find_namespace_packages("properties")),
+    ],
+    package_dir={PROPERTIES: "properties"},
+    package_data={"": ["*.yaml"]},
+    install_requires=REQUIRES,
+    extras_require={"test": TEST_REQUIRES},
+    entry_points={"console_scripts": ["recbole-e2urec = recbole_e2urec.cli:main"]},
+)
