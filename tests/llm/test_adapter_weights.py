@@ -5,6 +5,7 @@ from peft import PeftModel
 
 from recbole_e2urec.llm.adapters import AdapterBank
 from recbole_e2urec.llm.backbone import BackboneOptions, load_backbone
+from recbole_e2urec.llm.embedded import EmbeddedOptions
 
 
 def test_copy_answers_like_its_source_and_goes_its_own_way(bank, batch):
@@ -87,6 +88,6 @@ def test_saved_adapter_is_read_by_peft(bank, batch, texts, tmp_path):
     shake(bank, "a")
     bank.save("a", tmp_path)
     name = "tiny-t5" if bank.language_model.model.config.is_encoder_decoder else "tiny-llama"
-    fresh = load_backbone(BackboneOptions(name), texts, seed=7)
+    fresh = load_backbone(BackboneOptions(name), texts, seed=7, size=EmbeddedOptions(init=1.0))
     PeftModel.from_pretrained(fresh.model, tmp_path)
     assert torch.equal(fresh.eval()(*batch), answer(bank, batch, "a"))

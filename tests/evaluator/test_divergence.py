@@ -1,0 +1,49 @@
+import math
+
+import pytest
+import torch
+
+from recbole_e2urec.evaluator.divergence import (
+    euclidean,
+    jeffreys_half,
+    jensen_shannon,
+    residual,
+)
+from recbole_e2urec.evaluator.membership import answer_losses, membership_auc
+
+P = torch.log(torch.tensor([[0.5, 0.5]]))
+Q = torch.log(torch.tensor([[0.25, 0.75]]))
+
+
+def test_jensen_shannon_of_a_worked_pair():
+    middle = (0.375, 0.625)
+    to_p = sum(0.5 * math.log(0.5 / m) for m in middle)
+    to_q = 0.25 * math.log(0.25 / middle[0]) + 0.75 * math.log(0.75 / middle[1])
+    assert float(jensen_shannon(P, Q)) == pytest.approx((to_p + to_q) / 2, abs=1e-7)
+
+
+def test_jensen_shannon_of_disjoint_answers_is_ln_2():
+    sure = torch.tensor([[1e4, 0.0]])
+    assert float(jensen_shannon(sure, sure.flip(1))) == pytest.approx(math.log(2))
+
+
+def test_jeffreys_half_of_a_worked_pair():
+    # 1/2 of sum (p - q) log(p / q)
+    expected = (0.25 * math.log(2) - 0.25 * math.log(2 / 3)) / 2
+    assert float(jeffreys_half(P, Q)) == pytest.approx(expected, abs=1e-7)
+
+
+def test_euclidean_of_a_worked_pair():
+    assert float(euclidean(P, Q)) == pytest.approx(math.sqrt(2) / 4, abs=1e-7)
+
+
+def test_residual_is_one_for_original_and_zero_for_retrain():
+    original, retrain = torch.tensor([0.9, 0.2]), torch.tensor([0.6, 0.4])
+    assert residual(original, original, retrain) == pytest.approx(1)
+    assert residual(retrain, original, retrain) == 0
+
+
+def test_membership_auc_counts_pairs_in_which_the_member_has_the_smaller_loss():
+    losses = answer_losses(torch.tensor([0.9, 0.5, 0.4, 0.8]).numpy(), torch.ones(4).numpy())
+    # members 0.9 and 0.5 against 0.4 and 0.8: three of four pairs
+    assert membership_auc(losses[:2], losses[2:]) == pytest.approx(0.75)
