@@ -11,6 +11,7 @@ from recbole_e2urec.config import Config
 from recbole_e2urec.data.loaders import make_loaders
 from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.experiment import Experiment, parts_of
+from recbole_e2urec.forgetting import Forgetting
 from recbole_e2urec.results import save_rows, versions
 from recbole_e2urec.trainer.classic import fit_classic, plain
 
@@ -52,7 +53,7 @@ def run_recbole_e2urec(
     elif config["model"] == "LLMRec":
         rows, groups = Experiment(config, data).recommend()
     else:
-        rows, groups = Experiment(config, data).forget()
+        rows, groups = Forgetting(config, data).run()
     common = {"dataset": config["dataset"], "seed": config["seed"], "versions": versions()}
     rows = [{"model": row["model"], **common, **row} for row in rows]
     path = Path(config["checkpoint_dir"]) / RESULTS

@@ -1,7 +1,6 @@
 """What a model answers on the groups of rows that matter, and the measures made from it."""
 
 import copy
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -128,6 +127,6 @@ def distance_to(
     return {**means, "residual": None if np.isnan(share) else share}
 
 
-def mapping_without_rows(groups: Groups) -> Mapping[str, int]:
+def group_sizes(groups: Groups) -> dict[str, int]:
     """Number of rows of each group."""
     return {name: len(rows) for name, rows in groups._asdict().items()}

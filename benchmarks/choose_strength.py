@@ -1,0 +1,101 @@
+"""Choose E2URec's strength on a development request: ``python benchmarks/choose_strength.py``.
+
+The request names as many users as the reported one, none of whom is in it, and has an Original
+and a Retrain of its own. Usefulness is read on validation rows; test rows are never scored.
+The rule: among settings that keep validation AUC within 0.01 of Original's and close between half
+and five quarters of Original's distance to Retrain in forget AUC, the smallest residual.
+Each line is one setting; the chosen one comes last. Any ``--key=value`` sets what is common to all.
+"""
+
+import argparse
+import itertools
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from recbole.utils import init_seed
+
+from recbole_e2urec import compat
+from recbole_e2urec.config import Config
+from recbole_e2urec.data.forget import ForgetOptions, choose_forget
+from recbole_e2urec.data.loading import load_dataset
+from recbole_e2urec.experiment import parts_of
+from recbole_e2urec.forgetting import Forgetting
+from recbole_e2urec.methods.e2urec import E2URec, E2URecOptions
+
+GRID = {
+    "alpha": (2.0, 4.0, 8.0),
+    "beta": (0.4, 0.7),
+    "joint_epochs": (2,),
+}
+
+
+def development_users(config: Config, dataset: Any) -> list[str]:
+    """Tokens of as many training users as the reported request has, drawn from all others."""
+    rows, train = dataset.rows, parts_of(config, dataset).splits.train
+    reported = choose_forget(config.options(ForgetOptions, "forget_"), train, rows, dataset.ids)
+    forgotten = np.unique(rows.user[reported.forget])
+    others = set(np.setdiff1d(rows.user[train], forgotten).tolist())
+    tokens = sorted(token for token, user in dataset.ids.users.items() if user in others)
+    drawn = np.random.default_rng(config["forget_seed"] + 1).permutation(len(tokens))
+    return [tokens[place] for place in drawn[: len(forgotten)]]
+
+
+def closed(row: dict[str, Any], original: dict[str, Any], retrain: dict[str, Any]) -> float:
+    """Share of Original's distance to Retrain in forget AUC that a model has closed."""
+    auc = [one["forget"]["auc"] for one in (original, row, retrain)]
+    return float((auc[0] - auc[1]) / (auc[0] - auc[2]))
+
+
+def line(row: dict[str, Any], share: float) -> str:
+    """Show the validation and forget measures of a row."""
+    return (
+        f"valid AUC {row['test']['auc']:.4f}  forget AUC {row['forget']['auc']:.4f} "
+        f"LogLoss {row['forget']['logloss']:.4f}  closed {share:6.3f}  residual "
+        f"{row['to_retrain']['residual']:.3f}  JSD {row['to_retrain']['jsd']:.5f}  MIA "
+        f"{row['mia_auc']:.4f}  {row['cost']['seconds']:.0f} s"
+    )
+
+
+def main() -> None:
+    """Train the development request's models, try every setting, and name the chosen one."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name, values in GRID.items():
+        parser.add_argument(f"--{name}", type=float, nargs="+", default=values)
+    known, rest = parser.parse_known_args()
+    common = dict(part.removeprefix("--").split("=", 1) for part in rest)
+    compat.apply()
+    common.setdefault("checkpoint_dir", "saved/development")
+    config = Config("E2URec", None, None, {"show_progress": False}, common)
+    init_seed(config["seed"], config["reproducibility"])
+    dataset = load_dataset(config)
+    request = Path(config["checkpoint_dir"]) / "development_request.csv"
+    request.parent.mkdir(parents=True, exist_ok=True)
+    request.write_text("\n".join(["user_id", *development_users(config, dataset)]) + "\n")
+    config = Config(
+        "E2URec", None, None, {"show_progress": False}, {**common, "forget_file": str(request)}
+    )
+    run = Forgetting(config, dataset, held_out="valid")
+    original = run.measured("Original", run.original)
+    retrain = run.measured("Retrain", run.retrain)
+    print("Original", line(original, 0.0), "Retrain ", line(retrain, 1.0), sep="\n", flush=True)
+    found = []
+    base: Any = config.options(E2URecOptions)
+    for values in itertools.product(*(getattr(known, name) for name in GRID)):
+        setting = dict(zip(GRID, values, strict=True))
+        typed = {name: type(getattr(base, name))(value) for name, value in setting.items()}
+        options = E2URecOptions(**{**vars(base), **typed})
+        row = run.measured("E2URec", run.unlearn(E2URec(options)))
+        share = closed(row, original, retrain)
+        print(typed, line(row, share), flush=True)
+        useful = row["test"]["auc"] >= original["test"]["auc"] - 0.01
+        if useful and 0.5 <= share <= 1.25:
+            found.append((row["to_retrain"]["residual"], typed))
+    if not found:
+        sys.exit("no setting keeps the rule")
+    print("chosen:", min(found, key=lambda pair: pair[0])[1])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""An unlearning run: Original, Retrain and a method on one split, measured alike."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from recbole_e2urec.config import Config
+from recbole_e2urec.data.forget import ForgetOptions, choose_forget
+from recbole_e2urec.data.loaders import evaluation_loader, make_loaders
+from recbole_e2urec.evaluator.measure import (
+    Answers,
+    Groups,
+    ask,
+    attacks,
+    distance_to,
+    group_sizes,
+    utility,
+)
+from recbole_e2urec.experiment import Experiment, Rows, hash_of
+from recbole_e2urec.methods import METHODS
+from recbole_e2urec.methods.base import Unlearner
+from recbole_e2urec.trainer.classic import plain
+from recbole_e2urec.trainer.stage import Stage
+from recbole_e2urec.trainer.unlearning import Request
+
+
+class Answered(NamedTuple):
+    """A model of the table: the stage that made it, its answers, cost and ranking metrics."""
+
+    stage: str
+    answers: Answers
+    cost: Mapping[str, Any]
+    ranking: Mapping[str, float]
+
+
+class Forgetting(Experiment):
+    """One request: Retrain and Original are trained once, then any number of methods can follow.
+
+    Args:
+        config: of the run.
+        dataset: its rows.
+        held_out: the part on which usefulness is measured: ``test``, or ``valid`` where settings
+            are being chosen.
+    """
+
+    def __init__(self, config: Config, dataset: Any, held_out: str = "test") -> None:
+        super().__init__(config, dataset)
+        options = config.options(ForgetOptions, "forget_")
+        self.split = choose_forget(options, self.parts.splits.train, dataset.rows, dataset.ids)
+        self.held_out = getattr(self.parts.splits, held_out)
+        self.groups = self._groups()
+        hidden = self._hidden()
+        self.before, self.after = self.history(hidden[:0]), self.history(hidden)
+        self.retrain = self._fit("Retrain", self.split.retain, self.after)
+        self.model.bank.load(self.model.adapter, self.start)
+        self.original = self._fit("Original", self.parts.splits.train, self.before)
+
+    def run(self) -> tuple[list[dict[str, Any]], dict[str, int]]:
+        """Unlearn with the method that the settings name, and measure all three models."""
+        name = str(self.config["model"])
+        options: Any = self.config.options(METHODS[name].options_class)
+        unlearned = self.unlearn(METHODS[name](options))
+        made = {"Original": self.original, "Retrain": self.retrain, name: unlearned}
+        return [self.measured(*pair) for pair in made.items()], group_sizes(self.groups)
+
+    def unlearn(self, method: Unlearner) -> Answered:
+        """Unlearn the request, and ask the unlearned model about all groups."""
+        request = Request(
+            self.split.forget, self.split.retain, self.before, self.after,
+            self._part, self.config["seed"], self.shows,
+        )  # fmt: skip
+        with self.model.shown(self.after):
+            unlearned = method.unlearn(self.model, request)
+        return self._answered(unlearned.digest, unlearned.adapter, unlearned.cost)
+
+    def measured(self, name: str, made: Answered) -> dict[str, Any]:
+        """All measures of one model, as a row of the results."""
+        labels, answers = self.dataset.rows.label, made.answers
+        original, retrained = self.original.answers, self.retrain.answers
+        row = {
+            "model": name,
+            "stage": made.stage,
+            **utility(self.config, answers, self.groups, labels),
+            "to_retrain": distance_to(answers, original, retrained, self.groups.forget),
+            **attacks(answers, self.groups, labels),
+        }
+        if made.ranking:
+            row["ranking"] = dict(made.ranking)
+        relative = _ratio(made.cost, self.retrain.cost)
+        return self.completed(row, {**made.cost, "relative_to_retrain": relative})
+
+    def _fit(self, name: str, train: Rows, shown: Rows) -> Answered:
+        """Train Original or Retrain from the start weights; only retained users validate."""
+        user, valid = self.dataset.rows.user, self.parts.splits.valid
+        valid = valid[np.isin(user[valid], user[self.split.retain])]
+        loaders = make_loaders(self.config, self.dataset, self.parts.splits, train)
+        own = evaluation_loader(self.config, self.dataset, self.parts.splits, "valid", valid)
+        with self.model.shown(shown):
+            trainer = self.trainer(name, train, valid)
+            cost = trainer.run(loaders.train, own)
+        return self._answered(trainer.stage.digest, self.model.adapter, cost)
+
+    def _answered(self, stage: str, adapter: str | None, cost: Mapping[str, Any]) -> Answered:
+        answers = ask(self.model, adapter, self.groups, self.before, self.after)
+        return Answered(stage, answers, cost, self._ranking(adapter))
+
+    def _part(self, name: str, settings: Mapping[str, Any]) -> Stage:
+        """The stage of a part of a method."""
+        inputs = {
+            "original": self.original.stage,
+            "settings": dict(settings),
+            "lora": self.training_settings(),
+            "forget": hash_of(self.split.forget),
+            "histories": [hash_of(self.before), hash_of(self.after)],
+        }
+        return self.stage(name, inputs)
+
+    def _hidden(self) -> Rows:
+        """Forgotten rows of users who keep other training rows: no other prompt shows them."""
+        user, split = self.dataset.rows.user, self.split
+        return split.forget[np.isin(user[split.forget], user[split.retain])]
+
+    def _groups(self) -> Groups:
+        user, rows, split = self.dataset.rows.user, self.held_out, self.split
+        forgotten = np.isin(user[rows], user[split.forget])
+        control = self.parts.control
+        return Groups(split.forget, split.retain, rows, rows[forgotten], rows[~forgotten], control)
+
+    def _ranking(self, adapter: str | None) -> dict[str, float]:
+        """Metrics of ranked test items; empty when the run is evaluated by labels."""
+        if self.config.plan.kind == "labeled":
+            return {}
+        loader = evaluation_loader(self.config, self.dataset, self.parts.splits, "test")
+        train = make_loaders(self.config, self.dataset, self.parts.splits).train
+        trainer = self.trainer("ranking", self.parts.splits.train, self.parts.splits.valid)
+        before = self.model.adapter
+        self.model.adapter = adapter
+        try:
+            with self.model.shown(self.after):
+                trainer.eval_collector.data_collect(train)
+                return plain(trainer.evaluate(loader, show_progress=self.shows))
+        finally:
+            self.model.adapter = before
+
+
+def _ratio(cost: Mapping[str, Any], reference: Mapping[str, Any]) -> float | None:
+    return cost["seconds"] / reference["seconds"] if reference["seconds"] else None
