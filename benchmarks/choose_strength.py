@@ -1,11 +1,11 @@
 """Choose E2URec's strength on a development request: ``python benchmarks/choose_strength.py``.
 
-It needs the package installed. The request names as many users as the reported one, none of whom is
-in it, and has an Original and a Retrain of its own. Usefulness is read on validation rows; test rows
-are never scored. The rule: among settings that keep validation AUC within 0.01 of Original's and
-close between half and five quarters of Original's distance to Retrain in forget AUC, the smallest
-residual. Each line is one setting; the chosen one comes last. ``--alpha 2 4`` and the like set the
-grid, any ``--key=value`` what is common to all.
+It needs the package installed. The request names as many users as the reported one, none of whom
+is in it, and has an Original and a Retrain of its own. Usefulness is read on validation rows; test
+rows are never scored. The rule: among settings that keep validation AUC within 0.01 of Original's
+and close between half and five quarters of Original's distance to Retrain in forget AUC, the
+smallest residual. Each line is one setting; the chosen one comes last. ``--alpha 2 4`` and the like
+set the grid, any ``--key=value`` what is common to all.
 """
 
 import argparse

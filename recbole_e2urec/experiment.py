@@ -24,9 +24,9 @@ from recbole_e2urec.trainer.stage import Stage
 Rows = NDArray[np.int64]
 TRAINING = (
     "backbone", "tuning", "epochs", "learning_rate", "train_batch_size", "weight_decay",
-    "eval_step", "stopping_step", "valid_metric", "seed", "lora_r", "lora_alpha", "lora_dropout",
-    "lora_target_modules", "eval_args", "device",
+    "eval_step", "stopping_step", "valid_metric", "seed", "eval_args", "device",
 )  # fmt: skip
+LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
 
 
 class Parts(NamedTuple):
@@ -119,7 +119,8 @@ class Experiment:
 
     def training_settings(self) -> dict[str, Any]:
         """The settings that decide what training yields."""
-        return {name: str(self.config[name]) for name in TRAINING}
+        names = TRAINING + (LORA if self.config["tuning"] == "lora" else ())
+        return {name: str(self.config[name]) for name in names}
 
     @property
     def shows(self) -> bool:

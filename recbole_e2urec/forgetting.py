@@ -17,7 +17,7 @@ from recbole_e2urec.evaluator.measure import (
     group_sizes,
     utility,
 )
-from recbole_e2urec.experiment import Experiment, Rows, hash_of
+from recbole_e2urec.experiment import LORA, Experiment, Rows, hash_of
 from recbole_e2urec.methods import METHODS
 from recbole_e2urec.methods.base import Unlearner
 from recbole_e2urec.trainer.classic import plain
@@ -110,7 +110,8 @@ class Forgetting(Experiment):
         inputs = {
             "original": self.original.stage,
             "settings": dict(settings),
-            "lora": self.training_settings(),
+            "training": self.training_settings(),
+            "lora": {key: str(self.config[key]) for key in LORA},
             "forget": hash_of(self.split.forget),
             "histories": [hash_of(self.before), hash_of(self.after)],
         }

@@ -1,6 +1,5 @@
 """What a model answers on the groups of rows that matter, and the measures made from it."""
 
-import copy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,8 +75,7 @@ def ask(
         yes[groups.forget] = model.yes(hidden).cpu().numpy()
         with model.shown(history):
             yes[others] = model.yes(model.hidden(others)).cpu().numpy()
-    head = copy.deepcopy(model.language_model.model.get_output_embeddings())
-    return Answers(yes, hidden, head.requires_grad_(False))
+    return Answers(yes, hidden, model.language_model.head_copy())
 
 
 def utility(

@@ -1,5 +1,6 @@
 """What every language model offers the rest of the package, whatever its family."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -73,6 +74,10 @@ class LanguageModel(nn.Module, ABC):
     def head(self, hidden: Tensor) -> Tensor:
         """Logits of hidden states, in float32 whatever the dtype of the model. [b, h] -> [b, v]."""
         return self.model.get_output_embeddings()(hidden).float()
+
+    def head_copy(self) -> nn.Module:
+        """A frozen copy of the head: it turns kept hidden states into logits whatever learns."""
+        return copy.deepcopy(self.model.get_output_embeddings()).requires_grad_(False)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Logits over the vocabulary at the answer position. [b, t], [b, t] -> [b, v]."""

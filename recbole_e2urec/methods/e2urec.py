@@ -1,7 +1,8 @@
 """E2URec: unlearning by a LoRA adapter between two teachers."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -72,12 +73,13 @@ class E2URec(Unlearner):
     ``z_o - alpha * relu(z_a - z_o)``, on retain rows the remembering teacher, Original, and the
     true answers: ``beta * KL(p_f || student) + (1 - beta) * (KL(p_o || student) + CE)``.
 
-    Departures from the public code: the attention mask is always passed; losses look at the answer
-    position alone; log_softmax instead of ``log(p + 1e-12)``; a teacher answers each row once, as
-    a hidden state that the shared head turns into logits again; the student runs once per row and
-    step, forget and retain rows in one pass; the augmented model is an adapter on Original instead
-    of a copy of all weights; its training is part of the cost. With ``tuning: lora`` student and
-    augmented model begin as copies of Original's adapter.
+    Departures from the public code: the attention mask is always passed; losses look at the
+    answer position alone; log_softmax instead of ``log(p + 1e-12)``; a teacher answers each row
+    once, as a hidden state that its head turns into logits again; the student runs once per row
+    and step, forget and retain rows in one pass; the augmented model's training is part of the
+    cost. It trains what Original trained: all weights with ``tuning: full``, which are put back
+    when it has answered; with ``tuning: lora`` it and the student begin as copies of Original's
+    adapter.
     """
 
     options_class = E2URecOptions
@@ -109,9 +111,8 @@ class _Lessons:
         self.labels = torch.from_numpy(labels).to(model.device)
 
     def train_augmented(self) -> dict[str, Any]:
-        """Train Original further on the forget set, as an adapter of its own."""
-        options = self.options
-        self._fresh(AUGMENTED)
+        """Train Original further on the forget set, and keep what it answers there."""
+        options, model, request = self.options, self.model, self.request
         settings = {
             "learning_rate": options.augmented_learning_rate,
             "epochs": options.augmented_epochs,
@@ -120,14 +121,36 @@ class _Lessons:
         plan = Plan(
             options.augmented_epochs,
             options.augmented_learning_rate,
-            self.request.seed,
+            request.seed,
             lambda epoch: [step.forget for step in self._steps(epoch, joint=False)],
-            lambda rows: {"loss": self.model.answer_loss(rows)},
-            self.request.show,
+            lambda rows: {"loss": model.answer_loss(rows)},
+            request.show,
         )
-        stage = self.request.stage(AUGMENTED, settings)
-        with self.model.shown(self.request.forget_history):
-            return train_adapter(self.model, AUGMENTED, stage, plan)
+        stage = request.stage(AUGMENTED, settings)
+        with self._augmentable() as name, model.shown(request.forget_history):
+            cost = train_adapter(model, name, stage, plan)
+            started = time.perf_counter()
+            with model.bank.frozen(name):
+                self.augmented_forget = model.hidden(request.forget)
+            self.augmented_head = model.language_model.head_copy()
+        return {**cost, "seconds": cost["seconds"] + time.perf_counter() - started}
+
+    @contextmanager
+    def _augmentable(self) -> Iterator[str | None]:
+        """What becomes the augmented model: a copy of Original's adapter, or all weights.
+
+        In the latter case they are the backbone's own, and are put back afterwards.
+        """
+        bank = self.model.bank
+        if self.model.adapter is not None:
+            self._fresh(AUGMENTED)
+            yield AUGMENTED
+            return
+        original = bank.state(None)
+        try:
+            yield None
+        finally:
+            bank.load(None, original)
 
     def train_student(self) -> dict[str, Any]:
         """Ask the teachers, then train the student."""
@@ -195,8 +218,6 @@ class _Lessons:
                 self.remembered_forget = model.hidden(request.forget)
             with model.shown(request.retain_history):
                 self.remembered_retain = model.hidden(retain)
-        with model.bank.frozen(AUGMENTED), model.shown(request.forget_history):
-            self.augmented_forget = model.hidden(request.forget)
 
     def _student_loss(self, step: Step) -> Mapping[str, Tensor]:
         """Loss terms of one step; the student passes once over all of its rows."""
@@ -209,7 +230,7 @@ class _Lessons:
             place = torch.from_numpy(self.place[step.forget])
             teacher = forgetting_teacher(
                 lm.head(self.remembered_forget[place]),
-                lm.head(self.augmented_forget[place]),
+                self.augmented_head(self.augmented_forget[place]).float(),
                 self.options.alpha,
             )
         forget = kl_divergence(teacher, on_forget)

@@ -47,10 +47,10 @@ class Plan:
     spent: float = 0.0
 
 
-def train_adapter(model: LLMRec, name: str, stage: Stage, plan: Plan) -> dict[str, Any]:
+def train_adapter(model: LLMRec, name: str | None, stage: Stage, plan: Plan) -> dict[str, Any]:
     """Train the adapter ``name``, resume it, or load what a finished stage holds.
 
-    No other weight learns. Files are written after every epoch.
+    No other weight learns; None trains the backbone's own. Files are written after every epoch.
 
     Returns:
         Its summary: ``seconds``, ``steps``, ``epochs``, ``trained_parameters``,
