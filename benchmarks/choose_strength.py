@@ -27,8 +27,8 @@ from recbole_e2urec.forgetting import Forgetting
 from recbole_e2urec.methods.e2urec import E2URec, E2URecOptions
 
 GRID = {
-    "alpha": (2.0, 4.0, 8.0),
-    "beta": (0.4, 0.7),
+    "alpha": (4.0, 5.0, 8.0),
+    "beta": (0.4, 0.55, 0.7),
     "joint_epochs": (3,),
 }
 
