@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import recbole
+import recbole.utils
 import scipy.sparse as sp
 import torch
 from recbole.config.configurator import Config
@@ -148,6 +149,20 @@ def copy_collected_data() -> None:
         return collected
 
     Collector.get_data_struct = get_data_struct
+
+
+def recbole_model(name: str) -> type:
+    """Give RecBole's class of a model, as ``recbole.utils.get_model`` does.
+
+    Symptom: sequential models, and all that trains after them in the same process, check every
+    operation's gradient, and a NaN ends in a traceback. Cause: ``sine.py`` turns on torch's anomaly
+    detection when it is imported, and any sequential model imports it. Can go when it does not.
+    """
+    before = torch.is_anomaly_enabled()
+    try:
+        return recbole.utils.get_model(name)
+    finally:
+        torch.autograd.set_detect_anomaly(before)
 
 
 def refuse_nan_scores() -> None:

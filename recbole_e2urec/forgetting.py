@@ -81,6 +81,7 @@ class Forgetting(Experiment):
         row = {
             "model": name,
             "stage": made.stage,
+            "request": self.retrain.stage,  # Original's measures differ between requests
             **utility(self.config, answers, self.groups, labels),
             "to_retrain": distance_to(answers, original, retrained, self.groups.forget),
             **attacks(answers, self.groups, labels),

@@ -75,10 +75,10 @@ def find_model(name: str) -> type:
         InputError: no such model (names the nearest), or a package that it needs is missing.
     """
     if name in recbole_models():
-        from recbole.utils import get_model
+        from recbole_e2urec.compat import recbole_model
 
         try:
-            return get_model(name)
+            return recbole_model(name)
         except ImportError as error:
             raise InputError(f"model {name} needs the package {error.name}; install it") from error
     from recbole_e2urec.methods import METHODS

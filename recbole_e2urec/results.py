@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from recbole_e2urec import __version__
-from recbole_e2urec.storage import write_text
+from recbole_e2urec.storage import remove_parts, write_text
 
-KEY = ("model", "dataset", "backbone", "seed", "stage")
+KEY = ("model", "dataset", "backbone", "seed", "stage", "request")
 PACKAGES = ("recbole", "torch", "transformers", "peft", "numpy", "pandas")
 
 
 def save_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Add rows to the file; a row of the same stage, model and seed is replaced."""
+    """Add rows to the file; a row of the same stage, request, model and seed is replaced."""
     kept = {_key(row): row for row in [*load_rows(path), *rows]}
     write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in kept.values()))
+    remove_parts(path.parent, path.name)
 
 
 def load_rows(path: Path) -> list[dict[str, Any]]:

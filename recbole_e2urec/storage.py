@@ -51,6 +51,12 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
 
 
+def remove_parts(folder: Path, name: str = "*") -> None:
+    """Remove what killed writes of the files of this name (a pattern) left in the folder."""
+    for part in folder.glob(f".{name}.*.part"):
+        part.unlink(missing_ok=True)
+
+
 def _write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     temporary: Path | None = None
     try:

@@ -164,3 +164,15 @@ def test_download_alone_passes_over_the_missing_process_group(
     monkeypatch.setattr(Dataset, "_download", lonely)
     compat.download_alone()
     Dataset._download(object())
+
+
+def test_a_sequential_model_leaves_anomaly_detection_off() -> None:
+    code = (
+        "import torch; from recbole_e2urec.keys import find_model\n"
+        "find_model('SASRec'); print(torch.is_anomaly_enabled())"
+    )
+    root = Path(__file__).parent.parent
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["False"]

@@ -52,11 +52,11 @@ class LLMRecTrainer(Trainer):
             ``peak_memory_mb``, ``train_loss`` by epoch and ``valid``, the best result.
         """
         model = self.model
+        self.stage.tidy()
         if self.stage.finished:
             model.bank.load(model.adapter, self.stage.weights())
             self.eval_collector.data_collect(train_data)
             return self.stage.summary()
-        self.stage.tidy()
         self._resume()
         self.started = time.perf_counter()
         show = bool(self.config["show_progress"])
@@ -132,6 +132,8 @@ class LLMRecTrainer(Trainer):
         if self.cur_step > self.stopping_step:
             self.start_epoch = self.epochs + 1
         if self.start_epoch >= self.epochs:
+            if not self.train_loss_dict:  # epochs: 0
+                self.stage.save_best(self.model.bank.state(self.model.adapter))
             self.eval_collector.data_collect(train_data)
             return self.best_valid_score, self.best_valid_result
         return super().fit(train_data, valid_data, *args, **options)

@@ -16,7 +16,13 @@ from typing import Any
 
 from torch import Tensor
 
-from recbole_e2urec.storage import read_json, read_tensors, write_json, write_tensors
+from recbole_e2urec.storage import (
+    read_json,
+    read_tensors,
+    remove_parts,
+    write_json,
+    write_tensors,
+)
 
 STATE = "state"
 
@@ -51,9 +57,9 @@ class Stage:
     def tidy(self) -> None:
         """Remove leftovers: parts of files, and progress once the stage is finished."""
         names = ["progress.safetensors", "best.safetensors"] if self.finished else []
-        leftovers = [self.folder / name for name in names]
-        for path in [*leftovers, *self.folder.glob(".*.part")]:
-            path.unlink(missing_ok=True)
+        for name in names:
+            (self.folder / name).unlink(missing_ok=True)
+        remove_parts(self.folder)
 
     def weights(self) -> dict[str, Tensor]:
         """Weights of a finished stage."""

@@ -56,10 +56,10 @@ def train_adapter(model: LLMRec, name: str | None, stage: Stage, plan: Plan) -> 
         Its summary: ``seconds``, ``steps``, ``epochs``, ``trained_parameters``,
         ``peak_memory_mb`` and ``losses``, the mean of each term by epoch.
     """
+    stage.tidy()
     if stage.finished:
         model.bank.load(name, stage.weights())
         return stage.summary()
-    stage.tidy()
     optimizer = torch.optim.AdamW(model.bank.parameters(name), plan.learning_rate, weight_decay=0.0)
     state: dict[str, Any] = {"epoch": 0, "seconds": plan.spent, "steps": 0, "losses": []}
     progress = stage.progress()
