@@ -12,6 +12,7 @@ is one setting; the chosen one comes last. ``--alpha 2 4`` and the like set the 
 import argparse
 import itertools
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,15 @@ import numpy as np
 from recbole.utils import init_seed
 
 from recbole_e2urec import compat
+from recbole_e2urec.cli import parse
 from recbole_e2urec.config import Config
 from recbole_e2urec.data.forget import ForgetOptions, choose_forget
 from recbole_e2urec.data.loading import load_dataset
+from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment import parts_of
 from recbole_e2urec.forgetting import Forgetting
 from recbole_e2urec.methods.e2urec import E2URec, E2URecOptions
+from recbole_e2urec.storage import write_text
 
 GRID = {
     "alpha": (4.0, 5.0, 8.0),
@@ -51,7 +55,7 @@ def closed(row: dict[str, Any], original: dict[str, Any], retrain: dict[str, Any
 
 
 def line(row: dict[str, Any], share: float) -> str:
-    """Show the validation and forget measures of a row."""
+    """Show a row; what it calls ``test`` is the part held out, here validation."""
     return (
         f"valid AUC {row['test']['auc']:.4f}  forget AUC {row['forget']['auc']:.4f} "
         f"LogLoss {row['forget']['logloss']:.4f}  closed {share:6.3f}  residual "
@@ -60,35 +64,35 @@ def line(row: dict[str, Any], share: float) -> str:
     )
 
 
-def main() -> None:
-    """Train the development request's models, try every setting, and name the chosen one."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name, values in GRID.items():
-        parser.add_argument(f"--{name}", type=float, nargs="+", default=values)
-    known, rest = parser.parse_known_args()
-    common = dict(part.removeprefix("--").split("=", 1) for part in rest)
-    compat.apply()
-    common.setdefault("checkpoint_dir", "saved/development")
-    config = Config("E2URec", None, None, {"show_progress": False}, common)
+def development_run(settings: dict[str, str]) -> Forgetting:
+    """Write the development request, and train its Original and Retrain."""
+    fixed = {"show_progress": False, "checkpoint_dir": "saved/development"}
+    config = Config("E2URec", None, None, fixed, settings)
     init_seed(config["seed"], config["reproducibility"])
     dataset = load_dataset(config)
     request = Path(config["checkpoint_dir"]) / "development_request.csv"
-    request.parent.mkdir(parents=True, exist_ok=True)
-    request.write_text("\n".join(["user_id", *development_users(config, dataset)]) + "\n")
-    config = Config(
-        "E2URec", None, None, {"show_progress": False}, {**common, "forget_file": str(request)}
-    )
-    run = Forgetting(config, dataset, held_out="valid")
+    write_text(request, "\n".join(["user_id", *development_users(config, dataset)]) + "\n")
+    settings = {**settings, "forget_file": str(request)}
+    return Forgetting(Config("E2URec", None, None, fixed, settings), dataset, held_out="valid")
+
+
+def main() -> None:
+    """Train the development request's models, try every setting, and name the chosen one."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    for name, values in GRID.items():
+        parser.add_argument(f"--{name}", type=float, nargs="+", default=values)
+    grid, rest = parser.parse_known_args()
+    compat.apply()
+    run = development_run(parse(rest).settings)
     original = run.measured("Original", run.original)
     retrain = run.measured("Retrain", run.retrain)
     print("Original", line(original, 0.0), "Retrain ", line(retrain, 1.0), sep="\n", flush=True)
     found = []
-    base: Any = config.options(E2URecOptions)
-    for values in itertools.product(*(getattr(known, name) for name in GRID)):
+    base: Any = run.config.options(E2URecOptions)
+    for values in itertools.product(*(getattr(grid, name) for name in GRID)):
         setting = dict(zip(GRID, values, strict=True))
         typed = {name: type(getattr(base, name))(value) for name, value in setting.items()}
-        options = E2URecOptions(**{**vars(base), **typed})
-        row = run.measured("E2URec", run.unlearn(E2URec(options)))
+        row = run.measured("E2URec", run.unlearn(E2URec(replace(base, **typed))))
         share = closed(row, original, retrain)
         print(typed, line(row, share), flush=True)
         useful = row["test"]["auc"] >= original["test"]["auc"] - 0.01
@@ -101,4 +105,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"error: {error}")

@@ -41,14 +41,14 @@ class Forgetting(Experiment):
         config: of the run.
         dataset: its rows.
         held_out: the part on which usefulness is measured: ``test``, or ``valid`` where settings
-            are being chosen.
+            are being chosen. Rows of results call it ``test`` in either case.
     """
 
     def __init__(self, config: Config, dataset: Any, held_out: str = "test") -> None:
         super().__init__(config, dataset)
         options = config.options(ForgetOptions, "forget_")
         self.split = choose_forget(options, self.parts.splits.train, dataset.rows, dataset.ids)
-        self.held_out = getattr(self.parts.splits, held_out)
+        self.held_out = held_out
         self.groups = self._groups()
         hidden = self._hidden()
         self.before, self.after = self.history(hidden[:0]), self.history(hidden)
@@ -111,7 +111,6 @@ class Forgetting(Experiment):
         inputs = {
             "original": self.original.stage,
             "settings": dict(settings),
-            "training": self.training_settings(),
             "lora": {key: str(self.config[key]) for key in LORA},
             "forget": hash_of(self.split.forget),
             "histories": [hash_of(self.before), hash_of(self.after)],
@@ -124,16 +123,17 @@ class Forgetting(Experiment):
         return split.forget[np.isin(user[split.forget], user[split.retain])]
 
     def _groups(self) -> Groups:
-        user, rows, split = self.dataset.rows.user, self.held_out, self.split
+        user, split = self.dataset.rows.user, self.split
+        rows = getattr(self.parts.splits, self.held_out)
         forgotten = np.isin(user[rows], user[split.forget])
         control = self.parts.control
         return Groups(split.forget, split.retain, rows, rows[forgotten], rows[~forgotten], control)
 
     def _ranking(self, adapter: str | None) -> dict[str, float]:
-        """Metrics of ranked test items; empty when the run is evaluated by labels."""
+        """Metrics of ranked held-out items; empty when the run is evaluated by labels."""
         if self.config.plan.kind == "labeled":
             return {}
-        loader = evaluation_loader(self.config, self.dataset, self.parts.splits, "test")
+        loader = evaluation_loader(self.config, self.dataset, self.parts.splits, self.held_out)
         train = make_loaders(self.config, self.dataset, self.parts.splits).train
         trainer = self.trainer("ranking", self.parts.splits.train, self.parts.splits.valid)
         before = self.model.adapter

@@ -1,11 +1,12 @@
 """What a model answers on the groups of rows that matter, and the measures made from it."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from recbole_e2urec.evaluator.divergence import (
     euclidean,
@@ -47,12 +48,12 @@ class Answers(NamedTuple):
     Attributes:
         yes: P(yes) by row id, float64 [n]; NaN where nothing was asked.
         hidden: hidden states on the forget rows, [forget, h].
-        head: turns hidden states into logits, [b, h] -> [b, vocab].
+        head: turns hidden states into logits, float32, [b, h] -> [b, vocab].
     """
 
     yes: NDArray[np.float64]
     hidden: Tensor
-    head: nn.Module
+    head: Callable[[Tensor], Tensor]
 
 
 def ask(
@@ -115,8 +116,8 @@ def distance_to(
     with torch.no_grad():
         for start in range(0, len(forget), CHUNK):
             part = slice(start, start + CHUNK)
-            ours = answers.head(answers.hidden[part]).float()
-            theirs = retrained.head(retrained.hidden[part]).float()
+            ours = answers.head(answers.hidden[part])
+            theirs = retrained.head(retrained.hidden[part])
             for name, measure in measures.items():
                 sums[name] += float(measure(ours, theirs).sum())
     three = (torch.from_numpy(one.yes[forget]) for one in (answers, original, retrained))

@@ -2,7 +2,7 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as LORA_TARGETS
@@ -75,9 +75,10 @@ class LanguageModel(nn.Module, ABC):
         """Logits of hidden states, in float32 whatever the dtype of the model. [b, h] -> [b, v]."""
         return self.model.get_output_embeddings()(hidden).float()
 
-    def head_copy(self) -> nn.Module:
-        """A frozen copy of the head: it turns kept hidden states into logits whatever learns."""
-        return copy.deepcopy(self.model.get_output_embeddings()).requires_grad_(False)
+    def head_copy(self) -> Callable[[Tensor], Tensor]:
+        """What :meth:`head` computes now, whatever the weights become: [b, h] -> [b, v]."""
+        layer = copy.deepcopy(self.model.get_output_embeddings()).requires_grad_(False)
+        return lambda hidden: layer(hidden).float()
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Logits over the vocabulary at the answer position. [b, t], [b, t] -> [b, v]."""

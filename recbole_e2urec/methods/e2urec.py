@@ -79,7 +79,7 @@ class E2URec(Unlearner):
     and step, forget and retain rows in one pass; the augmented model's training is part of the
     cost. It trains what Original trained: all weights with ``tuning: full``, which are put back
     when it has answered; with ``tuning: lora`` it and the student begin as copies of Original's
-    adapter.
+    adapter. ``trained_parameters`` of the cost are the student's, as in the paper.
     """
 
     options_class = E2URecOptions
@@ -95,7 +95,7 @@ class E2URec(Unlearner):
             "trained_parameters": student["trained_parameters"],
             "peak_memory_mb": max(augmented["peak_memory_mb"], student["peak_memory_mb"]),
         }
-        return Unlearned(STUDENT, cost, student["losses"], lessons.digest)
+        return Unlearned(STUDENT, cost, student["losses"], lessons.stage.digest)
 
 
 class _Lessons:
@@ -105,7 +105,8 @@ class _Lessons:
         self.model, self.request, self.options = model, request, options
         self.forget_table = model.table.with_history(request.forget_history)
         self.retain_table = model.table.with_history(request.retain_history)
-        self.digest = ""
+        self.stage = request.stage(STUDENT, asdict(options))
+        self.asking = 0.0  # seconds in which teachers answered
         labels = model.labels
         assert labels is not None  # Original was trained on them
         self.labels = torch.from_numpy(labels).to(model.device)
@@ -129,11 +130,11 @@ class _Lessons:
         stage = request.stage(AUGMENTED, settings)
         with self._augmentable() as name, model.shown(request.forget_history):
             cost = train_adapter(model, name, stage, plan)
-            started = time.perf_counter()
-            with model.bank.frozen(name):
-                self.augmented_forget = model.hidden(request.forget)
-            self.augmented_head = model.language_model.head_copy()
-        return {**cost, "seconds": cost["seconds"] + time.perf_counter() - started}
+            if not self.stage.finished:
+                with self._timed(), model.bank.frozen(name):
+                    self.augmented_forget = model.hidden(request.forget)
+                    self.augmented_head = model.language_model.head_copy()
+        return cost
 
     @contextmanager
     def _augmentable(self) -> Iterator[str | None]:
@@ -153,14 +154,12 @@ class _Lessons:
             bank.load(None, original)
 
     def train_student(self) -> dict[str, Any]:
-        """Ask the teachers, then train the student."""
+        """Ask Original, then train the student."""
         options = self.options
         self._fresh(STUDENT)
-        stage = self.request.stage(STUDENT, asdict(options))
-        self.digest = stage.digest
-        started = time.perf_counter()
-        if not stage.finished:
-            self._ask_teachers()
+        if not self.stage.finished:
+            with self._timed():
+                self._ask_original()
         plan = Plan(
             options.warmup_epochs + options.joint_epochs,
             options.unlearn_learning_rate,
@@ -168,9 +167,15 @@ class _Lessons:
             lambda epoch: self._steps(epoch, joint=epoch >= options.warmup_epochs),
             self._student_loss,
             self.request.show,
-            spent=time.perf_counter() - started,
+            spent=self.asking,
         )
-        return train_adapter(self.model, STUDENT, stage, plan)
+        return train_adapter(self.model, STUDENT, self.stage, plan)
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.asking += time.perf_counter() - started
 
     def _fresh(self, name: str) -> None:
         bank, seed = self.model.bank, self.request.seed
@@ -203,8 +208,8 @@ class _Lessons:
         count = min(len(self.request.forget), len(self.request.retain))
         return np.random.default_rng(seed).choice(self.request.retain, count, replace=False)
 
-    def _ask_teachers(self) -> None:
-        """Let each teacher answer each row once; hidden states are kept by row id."""
+    def _ask_original(self) -> None:
+        """Let Original answer each row once; hidden states are kept by row id."""
         model, request = self.model, self.request
         first = self.options.warmup_epochs
         last = first + self.options.joint_epochs
@@ -230,7 +235,7 @@ class _Lessons:
             place = torch.from_numpy(self.place[step.forget])
             teacher = forgetting_teacher(
                 lm.head(self.remembered_forget[place]),
-                self.augmented_head(self.augmented_forget[place]).float(),
+                self.augmented_head(self.augmented_forget[place]),
                 self.options.alpha,
             )
         forget = kl_divergence(teacher, on_forget)
