@@ -25,6 +25,7 @@ import torch
 from recbole.config.configurator import Config
 from recbole.data.dataset import dataset
 from recbole.evaluator.collector import Collector
+from recbole.evaluator.metrics import LogLoss
 
 from recbole_e2urec.errors import InputError
 
@@ -48,6 +49,7 @@ def apply() -> None:
     download_alone()
     copy_collected_data()
     refuse_nan_scores()
+    measure_single_rows()
 
 
 def check_versions(recbole_version: str, pandas_version: str) -> None:
@@ -179,6 +181,23 @@ def refuse_nan_scores() -> None:
         original(self, scores, *rest)
 
     Collector.eval_batch_collect = eval_batch_collect
+
+
+def measure_single_rows() -> None:
+    """Let LogLoss take one row.
+
+    Symptom: ``TypeError: object of type 'numpy.float64' has no len()`` under NumPy 1.26. Cause:
+    ``np.float64(array)`` makes a scalar of an array with one value there. Twice the same row has
+    the same mean. Can go when RecBole casts by ``astype``, or NumPy 1.26 is no longer admitted.
+    """
+    original = LogLoss.metric_info
+
+    def metric_info(self: Any, preds: Any, trues: Any) -> Any:
+        if len(preds) == 1:
+            preds, trues = np.repeat(preds, 2), np.repeat(trues, 2)
+        return original(self, preds, trues)
+
+    LogLoss.metric_info = metric_info
 
 
 @contextmanager

@@ -176,3 +176,12 @@ def test_a_sequential_model_leaves_anomaly_detection_off() -> None:
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["False"]
+
+
+def test_logloss_of_a_single_row() -> None:
+    from recbole.config import Config
+    from recbole.evaluator.metrics import LogLoss
+
+    compat.apply()
+    measure = LogLoss(Config("FM", "ml-100k"))
+    assert measure.metric_info(np.array([0.25]), np.array([1.0])) == pytest.approx(np.log(4))
