@@ -57,7 +57,9 @@ def closed(row: dict[str, Any], original: dict[str, Any], retrain: dict[str, Any
 def line(row: dict[str, Any], share: float) -> str:
     """Show a row; what it calls ``test`` is the part held out, here validation."""
     return (
-        f"valid AUC {row['test']['auc']:.4f}  forget AUC {row['forget']['auc']:.4f} "
+        f"valid AUC {row['test']['auc']:.4f} (forgotten users "
+        f"{row['heldout_forget_users']['auc']:.4f}, others "
+        f"{row['heldout_other_users']['auc']:.4f})  forget AUC {row['forget']['auc']:.4f} "
         f"LogLoss {row['forget']['logloss']:.4f}  closed {share:6.3f}  residual "
         f"{row['to_retrain']['residual']:.3f}  JSD {row['to_retrain']['jsd']:.5f}  MIA "
         f"{row['mia_auc']:.4f}  {row['cost']['seconds']:.0f} s"
@@ -73,7 +75,9 @@ def development_run(settings: dict[str, str]) -> Forgetting:
     request = Path(config["checkpoint_dir"]) / "development_request.csv"
     write_text(request, "\n".join(["user_id", *development_users(config, dataset)]) + "\n")
     settings = {**settings, "forget_file": str(request)}
-    return Forgetting(Config("E2URec", None, None, fixed, settings), dataset, held_out="valid")
+    run = Forgetting(Config("E2URec", None, None, fixed, settings), dataset, held_out="valid")
+    run.train()
+    return run
 
 
 def main() -> None:

@@ -73,6 +73,9 @@ def parse(argv: Sequence[str]) -> Arguments:
             different values.
     """
     known, rest = _parser().parse_known_args(argv)
+    for key in ("model", "dataset"):
+        if getattr(known, key) == "":
+            raise InputError(f"--{key} is empty; write --{key}=name")
     settings: dict[str, str] = {}
     for position, argument in enumerate(rest):
         match = _SETTING.fullmatch(argument)

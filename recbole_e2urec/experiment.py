@@ -50,6 +50,12 @@ def parts_of(config: Config, dataset: Any) -> Parts:
         InputError: a split that leaves a part empty.
     """
     whole = build_splits(dataset)
+    for name, rows in (("validation", whole.valid), ("test", whole.test)):
+        if len(rows) == 0:
+            raise InputError(
+                f"eval_args: the split {config['eval_args']['split']} leaves no {name} rows; "
+                "give each part a share, as {'RS': [0.8, 0.1, 0.1]}"
+            )
     users = np.unique(dataset.rows.user)
     control = choose_control_users(users, config["control_users"], config["forget_seed"])
     train = whole.train

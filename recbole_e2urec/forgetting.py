@@ -52,6 +52,9 @@ class Forgetting(Experiment):
         self.groups = self._groups()
         hidden = self._hidden()
         self.before, self.after = self.history(hidden[:0]), self.history(hidden)
+
+    def train(self) -> None:
+        """Train Retrain and then Original, which the backbone holds from there on."""
         self.retrain = self._fit("Retrain", self.split.retain, self.after)
         self.model.bank.load(self.model.adapter, self.start)
         self.original = self._fit("Original", self.parts.splits.train, self.before)
@@ -60,7 +63,9 @@ class Forgetting(Experiment):
         """Unlearn with the method that the settings name, and measure all three models."""
         name = str(self.config["model"])
         options: Any = self.config.options(METHODS[name].options_class)
-        unlearned = self.unlearn(METHODS[name](options))
+        method = METHODS[name](options)  # refuses bad settings before anything is trained
+        self.train()
+        unlearned = self.unlearn(method)
         made = {"Original": self.original, "Retrain": self.retrain, name: unlearned}
         return [self.measured(*pair) for pair in made.items()], group_sizes(self.groups)
 

@@ -1,12 +1,11 @@
-"""Which keys a run may set, which models and data sets RecBole knows, and what fits a key."""
+"""Which keys a run may set, and which models and data sets RecBole knows."""
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.yamlfiles import properties_folder
@@ -22,13 +21,6 @@ _UNLISTED = (
     "training_neg_sample_num",
 )
 # fmt: on
-# Whole numbers, and the least that does.
-_WHOLE = {
-    **dict.fromkeys(("epochs", "eval_step", "stopping_step"), None),
-    **dict.fromkeys(("train_batch_size", "eval_batch_size", "nproc"), 1),
-    "seed": 0,
-}
-_MAPPINGS = ("threshold", "val_interval")  # also where the default is nothing
 _TOP_LEVEL_KEY = re.compile(r"^([A-Za-z][\w-]*) *:", re.MULTILINE)
 
 
@@ -115,37 +107,6 @@ def check_keys(given: Iterable[str], source: str) -> None:
         if key not in known_keys():
             hint = _hint(key, known_keys(), "see --help for the main keys")
             raise InputError(f"unknown key {key!r} in {source}; {hint}")
-
-
-def check_values(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-    """Refuse a value that cannot stand in for the default: text for a number, a list for a mapping.
-
-    Raises:
-        InputError: names the key, the value and what would do.
-    """
-    for key, value in given.items():
-        wanted = _unmet(key, value, defaults.get(key))
-        if wanted:
-            raise InputError(f"{key}: {value!r} does not do; {wanted} is needed")
-
-
-def _unmet(key: str, value: Any, default: Any) -> str | None:
-    """Say what is needed instead of the value, or None when it does."""
-    if isinstance(default, bool):
-        return None if isinstance(value, bool) else "True or False"
-    if key in _WHOLE:
-        least = _WHOLE[key]
-        if isinstance(value, bool) or not isinstance(value, int):
-            return "a whole number"
-        return f"a whole number from {least} on" if least is not None and value < least else None
-    if isinstance(default, int | float) and isinstance(value, str | list | Mapping):
-        return "a number"
-    if isinstance(default, Mapping) or key in _MAPPINGS:
-        is_rating = key == "threshold" and isinstance(value, Mapping)
-        if is_rating and not all(isinstance(entry, int | float) for entry in value.values()):
-            return "a number, as in {rating: 4},"
-        return None if value is None or isinstance(value, Mapping) else "a mapping such as {a: 1}"
-    return None
 
 
 def _hint(word: str, known: Iterable[str], otherwise: str) -> str:

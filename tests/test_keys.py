@@ -55,21 +55,3 @@ def test_check_dataset_hints_at_a_folder_that_is_there(tmp_path: Path) -> None:
 def test_check_keys_says_where_a_key_was_given() -> None:
     with pytest.raises(InputError, match=r"unknown key 'epoch' in run\.yaml; did you mean"):
         keys.check_keys({"epoch": 1}, "run.yaml")
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "default"),
-    [
-        ("threshold", None, {"rating": 4}),
-        ("threshold", {"rating": 3.5}, {"rating": 4}),
-        ("learning_rate", 1, 0.001),
-        ("learning_rate", 0.1, 1),
-        ("epochs", 0, 300),
-        ("eval_step", 0, 1),
-        ("topk", 10, [10]),
-        ("use_gpu", False, True),
-        ("a_key_without_default", "anything", None),
-    ],
-)
-def test_check_values_lets_pass_what_does(key: str, value: object, default: object) -> None:
-    keys.check_values({key: value}, {key: default})

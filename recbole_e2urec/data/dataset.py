@@ -35,6 +35,7 @@ class RowDataMixin(Dataset):
 
     rows: RowTable
     ids: IdMap
+    _has_time: bool
     _whole: Any = None  # all rows as tensors, an Interaction; None until prepare()
     _augmented: tuple[bytes, Any] | None = None  # the last augmentation, by the rows left out
 
@@ -55,13 +56,19 @@ class RowDataMixin(Dataset):
 
         RecBole's own splitting runs on a view of all rows whose time is exact, so ``TO``, ``RO``,
         ``RS``, ``LS``, ``TS`` and ``benchmark_filename`` mean what they mean there, and a
-        sequential model gets the same parts as the others. Without a time column, ``TO`` is the
-        file's order. A random order depends on ``seed`` alone.
+        sequential model gets the same parts as the others. A random order depends on ``seed``
+        alone. Without a time column ``TO`` is refused, and a history follows the file's order.
 
         Raises:
-            InputError: a split that RecBole does not know or that does not give three parts.
+            InputError: a split that RecBole does not know or that does not give three parts, or
+                an order of time without times.
         """
         order = self.config["eval_args"]["order"]
+        if order == "TO" and not self._has_time and self.benchmark_filename_list is None:
+            raise InputError(
+                f"{self.config['dataset']}: the .inter file has no column {self.time_field!r} to "
+                "order by; name it with TIME_FIELD, or set eval_args to {order: RO}"
+            )
         if self._augments() and order != "TO":
             raise InputError(f"eval_args: order {order}: {self.config['model']} needs order TO")
         view = copy.copy(self)
@@ -168,6 +175,7 @@ class RowDataMixin(Dataset):
         user, item = (frame[name].to_numpy(np.int64) for name in (self.uid_field, self.iid_field))
         rating = self._raw_column(self.config["RATING_FIELD"])
         time = self._raw_column(self.time_field)
+        self._has_time = time is not None
         if all(name in frame for name in self.config["threshold"] or {}):
             super()._set_label_by_threshold()
         label = self._raw_column(self.label_field)

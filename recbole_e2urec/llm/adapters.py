@@ -50,6 +50,10 @@ class AdapterBank:
         """Names of the adapters, oldest first."""
         return list(self._options)
 
+    def check(self, options: LoraOptions) -> None:
+        """Refuse options that :meth:`add` would refuse; nothing is added."""
+        lora_config(options, self.language_model, self._layers)
+
     def add(self, name: str, options: LoraOptions, seed: int) -> None:
         """Add an adapter that changes no output yet (its B matrices are zero).
 

@@ -71,6 +71,7 @@ class LLMRec(GeneralRecommender):
         self.language_model = language_model.to(self.device)
         self.bank = AdapterBank(language_model)
         self.lora = config.options(LoraOptions, "lora_")
+        self.bank.check(self.lora)  # now, not when a student is added after hours of training
         self.adapter: str | None = None
         if self.options.tuning == "lora":
             self.bank.add(ORIGINAL, self.lora, self.options.seed)

@@ -19,6 +19,7 @@ def test_only_the_student_learns_and_original_answers_bit_by_bit_as_before(
 ) -> None:
     config = small_config("E2URec", tuning=tuning, backbone=backbone, epochs=1, show_progress=False)
     run = Forgetting(config, load_dataset(config))
+    run.train()
     model = run.model
     rows = run.split.forget
     weights = model.bank.state(None)

@@ -1,0 +1,69 @@
+"""Whether a value fits its key, where RecBole would crash on it or quietly do something else."""
+
+import codecs
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from recbole_e2urec.errors import InputError
+
+# Whole numbers, and the least that does.
+_WHOLE = {
+    **dict.fromkeys(("epochs", "eval_step", "stopping_step"), None),
+    **dict.fromkeys(("train_batch_size", "eval_batch_size", "nproc", "MAX_ITEM_LIST_LENGTH"), 1),
+    "seed": 0,
+}
+_SIZE = re.compile(r".*_size|(n|num)_(layers|heads)")  # whole as well, where the default is
+_MAPPINGS = ("threshold", "val_interval")  # also where the default is nothing
+_LISTS = ("normalize_field", "numerical_features", "user_fields")
+_LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")
+
+
+def check_values(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Refuse a value that cannot stand in for the default: text for a number, a list for a mapping.
+
+    Raises:
+        InputError: names the key, the value and what would do.
+    """
+    for key, value in given.items():
+        wanted = _unmet(key, value, defaults.get(key))
+        if wanted:
+            raise InputError(f"{key}: {value!r} does not do; {wanted} is needed")
+
+
+def _unmet(key: str, value: Any, default: Any) -> str | None:
+    """Say what is needed instead of the value, or None when it does."""
+    if isinstance(default, bool):
+        return None if isinstance(value, bool) else "True or False"
+    if key in _WHOLE or (_SIZE.fullmatch(key) and isinstance(default, int)):
+        return _unmet_whole(value, _WHOLE.get(key, 1))
+    if isinstance(default, int | float) and not isinstance(value, int | float):
+        return "a number"
+    if isinstance(default, Mapping) or key in _MAPPINGS:
+        return _unmet_mapping(key, value)
+    if key in _LISTS and not isinstance(value, list | None):
+        return f"a list such as [{value}]"
+    if key == "learner" and str(value).lower() not in _LEARNERS:
+        return " or ".join(_LEARNERS)
+    return _unmet_encoding(value) if key == "encoding" else None
+
+
+def _unmet_whole(value: Any, least: int | None) -> str | None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        return "a whole number"
+    return f"a whole number from {least} on" if least is not None and value < least else None
+
+
+def _unmet_mapping(key: str, value: Any) -> str | None:
+    is_rating = key == "threshold" and isinstance(value, Mapping)
+    if is_rating and not all(isinstance(entry, int | float) for entry in value.values()):
+        return "a number, as in {rating: 4},"
+    return None if value is None or isinstance(value, Mapping) else "a mapping such as {a: 1}"
+
+
+def _unmet_encoding(value: Any) -> str | None:
+    try:
+        codecs.lookup(value)
+    except (LookupError, TypeError):
+        return "an encoding such as utf-8"
+    return None

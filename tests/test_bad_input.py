@@ -1,0 +1,172 @@
+"""Bad data, bad requests and a full disk, from the command line: one line, code 2, no leftovers."""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recbole_e2urec import cli
+
+ALWAYS = {"dataset": "small", "title_field": "movie_title", "show_progress": False, "epochs": 1}
+
+
+def refusal(capfd: pytest.CaptureFixture[str], data: Path, **settings: Any) -> str:
+    """Run the main job, which must refuse in one line, and leave no result; gives the line."""
+    given = {"data_path": data, **ALWAYS, **settings}
+    assert cli.main([f"--{key}={value}" for key, value in given.items()]) == 2
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("recbole-e2urec: error: ")
+    left = [path for path in Path("saved").rglob("*") if path.is_file()]
+    assert left == []
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "forget.csv names nobody; give one user token a line"),
+        ("user_id\n\n", "forget.csv names nobody"),
+        ("u1\nnobody\n", "'nobody' on line 2"),
+        ("user_id,item_id\nu1,i999\n", "'i999' on line 2"),
+        ("u1,i1,5\n", "columns do not fit forget_by 'user'"),
+        ("user_id\n" + "".join(f"u{user}\n" for user in range(24)), "names all"),
+        ("user_id,item_id\nu1\n", "1 columns where 2 were expected"),
+    ],
+)
+def test_a_forget_file_that_does_not_do(
+    text: str, message: str, small_data: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    Path("forget.csv").write_text(text, encoding="utf-8")
+    assert message in refusal(capfd, small_data, forget_file="forget.csv")
+
+
+def test_a_forget_file_that_names_nobody_in_training(
+    small_data: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    table = (small_data / "small" / "small.inter").read_text(encoding="utf-8").splitlines()
+    newest = max((line for line in table if line.startswith("u1\t")), key=lambda x: x.split()[3])
+    user, item = newest.split()[:2]  # the user's last row: a test row
+    Path("forget.csv").write_text(f"user_id,item_id\n{user},{item}\n", encoding="utf-8")
+    message = refusal(capfd, small_data, forget_file="forget.csv")
+    assert "nothing that it names is in the training part" in message
+
+
+def edit(data: Path, change: Callable[[list[list[str]]], None], suffix: str = "inter") -> None:
+    """Change the cells of an atomic file of ``small``."""
+    path = data / "small" / f"small.{suffix}"
+    cells = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
+    change(cells)
+    path.write_text("\n".join("\t".join(line) for line in cells) + "\n", encoding="utf-8")
+
+
+def cell(line: int, column: int, value: str) -> Callable[[list[list[str]]], None]:
+    """Put a value into one cell."""
+
+    def change(cells: list[list[str]]) -> None:
+        cells[line][column] = value
+
+    return change
+
+
+def without(column: int) -> Callable[[list[list[str]]], None]:
+    """Drop a column."""
+
+    def change(cells: list[list[str]]) -> None:
+        for line in cells:
+            del line[column]
+
+    return change
+
+
+def all_five(cells: list[list[str]]) -> None:
+    """Give every row the same rating."""
+    for line in cells[1:]:
+        line[2] = "5"
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        (cell(3, 2, "good"), ("rating", "'good'", "line 4")),
+        (cell(5, 3, "2021-02-03"), ("timestamp", "'2021-02-03'", "line 6")),
+        (without(3), ("timestamp",)),
+        (without(1), ("item_id",)),
+        (without(2), ("no labels", "rating")),
+        (all_five, ("every label is 1", "both classes are needed")),
+    ],
+)
+def test_data_that_the_job_cannot_use(
+    change: Callable[[list[list[str]]], None],
+    parts: tuple[str, ...],
+    small_data: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    edit(small_data, change)
+    message = refusal(capfd, small_data)
+    assert all(part in message for part in parts), message
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"answer_yes": "very likely"}, "the answer word 'very likely' is not one token"),
+        ({"answer_yes": "No"}, "are the same token"),
+        ({"user_fields": "[shoe_size]"}, "no column 'shoe_size'"),
+        ({"eval_args": "{'split': {'RS': [1, 0, 0]}}"}, "leaves no validation rows"),
+        ({"eval_args": "{'split': {'RS': [0.9, 0.1, 0]}}"}, "leaves no test rows"),
+        ({"control_users": 1.0}, "the share of control users is 1.0"),
+        ({"lora_target_modules": "[nose]"}, "['nose'] are no layers of the backbone"),
+        ({"learner": "sgd"}, "E2URec learns by adamw alone"),
+        ({"learner": "adamm"}, "learner: 'adamm' does not do; adam or adamw"),
+        ({"learning_rate": "~"}, "learning_rate: None does not do; a number"),
+        ({"alpha": -1}, "alpha is -1.0; it must be at least 0"),
+        ({"encoding": "klingon"}, "an encoding such as utf-8"),
+        ({"normalize_field": "age"}, "a list such as [age]"),
+        ({"model": ""}, "--model is empty"),
+        ({"model": "BPR", "train_neg_sample_args": "~"}, "BPR learns from pairs"),
+        ({"model": "BPR", "embedding_size": 16.5}, "a whole number is needed"),
+        ({"model": "SASRec", "MAX_ITEM_LIST_LENGTH": 0}, "a whole number from 1 on"),
+    ],
+)
+def test_settings_that_do_not_fit_the_data(
+    settings: dict[str, Any], message: str, small_data: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert message in refusal(capfd, small_data, **settings)
+
+
+def files(folder: str) -> list[str]:
+    """Names of all files below a folder."""
+    return sorted(path.name for path in Path(folder).rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("writes", [0, 1, 4])
+def test_a_full_disk_leaves_whole_files_and_the_same_command_goes_on(
+    writes: int,
+    small_data: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = {"data_path": small_data, **ALWAYS}
+    command = [f"--{key}={value}" for key, value in given.items()]
+    room = [writes]
+
+    def flush(handle: int) -> None:
+        room[0] -= 1
+        if room[0] < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", flush)
+        assert cli.main(command) == 2
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert "No space left on device" in lines[0]
+    assert "free some space" in lines[0]
+    assert not [name for name in files("saved") if name.endswith(".part")]
+    assert "results.jsonl" not in files("saved")
+    assert cli.main(command) == 0
+    assert "results.jsonl" in files("saved")
