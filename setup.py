@@ -26,6 +26,7 @@ REQUIRES = [
     "peft>=0.18",
     "tokenizers",
     "safetensors",
+    "filelock>=3.10",
     "huggingface_hub",
     "jinja2>=3.1",
     "pyyaml>=6",

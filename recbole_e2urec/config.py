@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 from recbole.config.configurator import Config as RecBoleConfig
-from recbole.utils import InputType, ModelType
+from recbole.utils import ModelType
 
 from recbole_e2urec import compat
 from recbole_e2urec.complaints import as_input_errors
@@ -22,7 +22,7 @@ from recbole_e2urec.evalmode import EvalPlan, merge_load_col, plan_evaluation
 from recbole_e2urec.evaluator.accuracy import register_accuracy
 from recbole_e2urec.keys import check_dataset, check_keys, find_model
 from recbole_e2urec.options import build_options
-from recbole_e2urec.values import check_values
+from recbole_e2urec.values import check_negatives, check_supported, check_values
 from recbole_e2urec.yamlfiles import SettingsLoader, properties, properties_folder, read_yaml, typed
 
 T = TypeVar("T")
@@ -176,19 +176,8 @@ class Config(RecBoleConfig):
             final["train_neg_sample_args"] = external.get("train_neg_sample_args")
         if "load_col" not in external:
             self._load_configured_columns(final)
-        self._refuse_unsupported(external)
+        check_supported(external, self.model, self.is_language_model)
         return final
-
-    def _refuse_unsupported(self, given: Mapping[str, Any]) -> None:
-        for key in ("save_dataset", "save_dataloaders"):
-            if given.get(key):
-                raise InputError(
-                    f"{key}: a cache keeps the settings of the run that made it; drop it"
-                )
-        if self.is_language_model and given.get("learner", "adamw") != "adamw":
-            raise InputError(f"learner: {self.model} learns by adamw alone; leave it out")
-        if int(given.get("nproc") or 1) > 1:
-            raise InputError("nproc: more than one process is not supported; use nproc 1")
 
     def _load_configured_columns(self, final: dict[str, Any]) -> None:
         """Load what the settings name; RecBole passes over columns that a file lacks."""
@@ -222,13 +211,7 @@ class Config(RecBoleConfig):
     def _set_train_neg_sample_args(self) -> None:
         with as_input_errors():
             super()._set_train_neg_sample_args()
-        final = self.final_config_dict
-        no_negatives = final["train_neg_sample_args"]["distribution"] == "none"
-        if no_negatives and final["MODEL_INPUT_TYPE"] == InputType.PAIRWISE:
-            raise InputError(
-                f"train_neg_sample_args: {self.model} learns from pairs of a seen and an unseen "
-                "item; set {distribution: uniform, sample_num: 1} or leave it out"
-            )
+        check_negatives(self.final_config_dict, self.model)
 
     def _set_eval_neg_sample_args(self, phase: str) -> None:
         with as_input_errors():

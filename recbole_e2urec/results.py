@@ -8,7 +8,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from recbole_e2urec import __version__
+from recbole_e2urec.errors import InputError
 from recbole_e2urec.storage import remove_parts, write_text
 
 KEY = ("model", "dataset", "backbone", "seed", "stage", "request")
@@ -16,17 +19,34 @@ PACKAGES = ("recbole", "torch", "transformers", "peft", "numpy", "pandas")
 
 
 def save_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Add rows to the file; a row of the same stage, request, model and seed is replaced."""
-    kept = {_key(row): row for row in [*load_rows(path), *rows]}
-    write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in kept.values()))
-    remove_parts(path.parent, path.name)
+    """Add rows to the file; a row of the same stage, request, model and seed is replaced.
+
+    Runs that end at the same time wait for each other.
+
+    Raises:
+        InputError: the disk is full, or the file holds something else.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        kept = {_key(row): row for row in [*load_rows(path), *rows]}
+        write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in kept.values()))
+        remove_parts(path.parent, path.name)
 
 
 def load_rows(path: Path) -> list[dict[str, Any]]:
-    """Read the rows; an absent file has none."""
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    """Read the rows; an absent file has none.
+
+    Raises:
+        InputError: a line that is no row; names it.
+    """
+    rows = []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path}, line {number}: no JSON; mend or move the file") from error
+    return rows
 
 
 @cache

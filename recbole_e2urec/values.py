@@ -5,6 +5,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from recbole.utils import InputType
+
 from recbole_e2urec.errors import InputError
 
 # Whole numbers, and the least that does.
@@ -67,3 +69,32 @@ def _unmet_encoding(value: Any) -> str | None:
     except (LookupError, TypeError):
         return "an encoding such as utf-8"
     return None
+
+
+def check_supported(given: Mapping[str, Any], model: str, is_language_model: bool) -> None:
+    """Refuse what RecBole offers and a run here does not do.
+
+    Raises:
+        InputError: caches of data, several processes, another optimizer for a language model.
+    """
+    for key in ("save_dataset", "save_dataloaders"):
+        if given.get(key):
+            raise InputError(f"{key}: a cache keeps the settings of the run that made it; drop it")
+    if is_language_model and given.get("learner", "adamw") != "adamw":
+        raise InputError(f"learner: {model} learns by adamw alone; leave it out")
+    if int(given.get("nproc") or 1) > 1:
+        raise InputError("nproc: more than one process is not supported; use nproc 1")
+
+
+def check_negatives(settings: Mapping[str, Any], model: str) -> None:
+    """Refuse a model that learns from pairs without the unseen items of the pairs.
+
+    Raises:
+        InputError: says what to set.
+    """
+    no_negatives = settings["train_neg_sample_args"]["distribution"] == "none"
+    if no_negatives and settings["MODEL_INPUT_TYPE"] == InputType.PAIRWISE:
+        raise InputError(
+            f"train_neg_sample_args: {model} learns from pairs of a seen and an unseen item; "
+            "set {distribution: uniform, sample_num: 1} or leave it out"
+        )

@@ -4,19 +4,18 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recbole_e2urec.data.tokens import length_grouped_batches
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.methods.base import Unlearned, Unlearner
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.losses import answer_loss, e2urec_loss, forgetting_teacher, kl_divergence
-from recbole_e2urec.trainer.loop import epoch_seed
+from recbole_e2urec.trainer.pairing import KeptStates, Pairing, Step
 from recbole_e2urec.trainer.unlearning import Plan, Request, train_adapter
 
 AUGMENTED, STUDENT = "augmented", "E2URec"
@@ -58,13 +57,6 @@ class E2URecOptions:
             raise InputError(f"unlearn_batch_size is {self.unlearn_batch_size}; give 1 or more")
 
 
-class Step(NamedTuple):
-    """Row ids of one step; the warm-up has no retain rows."""
-
-    forget: NDArray[np.int64]
-    retain: NDArray[np.int64]
-
-
 class E2URec(Unlearner):
     """Wang et al., "Towards Efficient and Effective Unlearning of LLMs for Recommendation".
 
@@ -103,8 +95,7 @@ class _Lessons:
 
     def __init__(self, model: LLMRec, request: Request, options: E2URecOptions) -> None:
         self.model, self.request, self.options = model, request, options
-        self.forget_table = model.table.with_history(request.forget_history)
-        self.retain_table = model.table.with_history(request.retain_history)
+        self.pairing = Pairing(request, model.table, options.unlearn_batch_size)
         self.stage = request.stage(STUDENT, asdict(options))
         self.asking = 0.0  # seconds in which teachers answered
         labels = model.labels
@@ -123,7 +114,7 @@ class _Lessons:
             options.augmented_epochs,
             options.augmented_learning_rate,
             request.seed,
-            lambda epoch: [step.forget for step in self._steps(epoch, joint=False)],
+            lambda epoch: [step.forget for step in self.pairing.steps(epoch, joint=False)],
             lambda rows: {"loss": model.answer_loss(rows)},
             request.show,
         )
@@ -132,7 +123,7 @@ class _Lessons:
             cost = train_adapter(model, name, stage, plan)
             if not self.stage.finished:
                 with self._timed(), model.bank.frozen(name):
-                    self.augmented_forget = model.hidden(request.forget)
+                    self.augmented_forget = self._kept(request.forget)
                     self.augmented_head = model.language_model.head_copy()
         return cost
 
@@ -164,7 +155,7 @@ class _Lessons:
             options.warmup_epochs + options.joint_epochs,
             options.unlearn_learning_rate,
             self.request.seed,
-            lambda epoch: self._steps(epoch, joint=epoch >= options.warmup_epochs),
+            lambda epoch: self.pairing.steps(epoch, joint=epoch >= options.warmup_epochs),
             self._student_loss,
             self.request.show,
             spent=self.asking,
@@ -186,63 +177,39 @@ class _Lessons:
         else:
             bank.copy(self.model.adapter, name)
 
-    def _steps(self, epoch: int, joint: bool) -> list[Step]:
-        """Batches of an epoch: all forget rows, and as many retain rows drawn anew if joint."""
-        request, size = self.request, self.options.unlearn_batch_size
-        generator = np.random.default_rng(epoch_seed(request.seed, epoch))
-        lengths = self.forget_table.lengths(request.forget)
-        parts = length_grouped_batches(lengths, size, generator)
-        nothing = request.retain[:0]
-        if not joint:
-            return [Step(request.forget[part], nothing) for part in parts]
-        drawn = self._retain_rows(epoch)
-        beside = length_grouped_batches(self.retain_table.lengths(drawn), size, generator)
-        return [
-            Step(request.forget[part], drawn[beside[place % len(beside)]])
-            for place, part in enumerate(parts)
-        ]
-
-    def _retain_rows(self, epoch: int) -> NDArray[np.int64]:
-        """Retain rows of a joint epoch, as many as there are forget rows, without repetition."""
-        seed = np.random.SeedSequence([self.request.seed, epoch, 1])
-        count = min(len(self.request.forget), len(self.request.retain))
-        return np.random.default_rng(seed).choice(self.request.retain, count, replace=False)
-
     def _ask_original(self) -> None:
-        """Let Original answer each row once; hidden states are kept by row id."""
+        """Let Original answer each row once."""
         model, request = self.model, self.request
         first = self.options.warmup_epochs
-        last = first + self.options.joint_epochs
-        drawn = [self._retain_rows(epoch) for epoch in range(first, last)]
-        retain = np.unique(np.concatenate([request.retain[:0], *drawn]))
-        self.place = np.zeros(len(model.labels), dtype=np.int64)
-        self.place[request.forget] = np.arange(len(request.forget))
-        self.place[retain] = np.arange(len(retain))
+        joint = range(first, first + self.options.joint_epochs)
         with model.bank.frozen(model.adapter):
             with model.shown(request.forget_history):
-                self.remembered_forget = model.hidden(request.forget)
+                self.remembered_forget = self._kept(request.forget)
             with model.shown(request.retain_history):
-                self.remembered_retain = model.hidden(retain)
+                self.remembered_retain = self._kept(self.pairing.retain_rows_of(joint))
+
+    def _kept(self, rows: NDArray[np.int64]) -> KeptStates:
+        return KeptStates(rows, self.model.hidden(rows))
 
     def _student_loss(self, step: Step) -> Mapping[str, Tensor]:
         """Loss terms of one step; the student passes once over all of its rows."""
         lm = self.model.language_model
-        batch = self.forget_table.joined(step.forget, self.retain_table, step.retain)
+        forget_table, retain_table = self.pairing.forget_table, self.pairing.retain_table
+        batch = forget_table.joined(step.forget, retain_table, step.retain)
         device = self.model.device
         logits = lm(batch.input_ids.to(device), batch.attention_mask.to(device))
         on_forget, on_retain = logits.split([len(step.forget), len(step.retain)])
         with torch.no_grad():
-            place = torch.from_numpy(self.place[step.forget])
             teacher = forgetting_teacher(
-                lm.head(self.remembered_forget[place]),
-                self.augmented_head(self.augmented_forget[place]),
+                lm.head(self.remembered_forget.of(step.forget)),
+                self.augmented_head(self.augmented_forget.of(step.forget)),
                 self.options.alpha,
             )
         forget = kl_divergence(teacher, on_forget)
         if len(step.retain) == 0:
             return {"loss": forget, "forget": forget}
         with torch.no_grad():
-            kept = lm.head(self.remembered_retain[torch.from_numpy(self.place[step.retain])])
+            kept = lm.head(self.remembered_retain.of(step.retain))
         labels = self.labels[torch.from_numpy(step.retain)]
         truth = answer_loss(on_retain, labels, lm.answer_ids)
         remember = kl_divergence(kept, on_retain) + truth

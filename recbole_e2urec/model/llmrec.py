@@ -12,9 +12,10 @@ from recbole.model.abstract_recommender import GeneralRecommender
 from recbole.utils import InputType, ModelType
 from torch import Tensor
 
+from recbole_e2urec.data.batches import length_grouped_batches
 from recbole_e2urec.data.dataset import ROW_ID
 from recbole_e2urec.data.prompts import PromptTemplate
-from recbole_e2urec.data.tokens import PromptTable, TokenLimits, length_grouped_batches
+from recbole_e2urec.data.tokens import PromptTable, TokenLimits
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.llm.adapters import AdapterBank
 from recbole_e2urec.llm.backbone import BackboneOptions, load_backbone

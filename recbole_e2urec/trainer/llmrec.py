@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from recbole.trainer import Trainer
 
+from recbole_e2urec.data.batches import length_grouped_batches
 from recbole_e2urec.data.dataset import ROW_ID
-from recbole_e2urec.data.tokens import length_grouped_batches
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.trainer.classic import plain
 from recbole_e2urec.trainer.cost import peak_memory_mb

@@ -1,0 +1,77 @@
+"""What gradient unlearning walks through: forget rows, with retain rows beside them."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recbole_e2urec.data.batches import length_grouped_batches
+from recbole_e2urec.data.tokens import PromptTable
+from recbole_e2urec.trainer.loop import epoch_seed
+from recbole_e2urec.trainer.unlearning import Request
+
+Rows = NDArray[np.int64]
+
+
+class Step(NamedTuple):
+    """Row ids of one step; without retain rows in a step on the forget set alone."""
+
+    forget: Rows
+    retain: Rows
+
+
+class Pairing:
+    """The steps of a request's epochs; they depend on its seed and the epoch's number alone.
+
+    Attributes:
+        forget_table, retain_table: prompts of the forget rows and of the others.
+    """
+
+    def __init__(self, request: Request, table: PromptTable, batch_size: int) -> None:
+        self.request, self.batch_size = request, batch_size
+        self.forget_table = table.with_history(request.forget_history)
+        self.retain_table = table.with_history(request.retain_history)
+
+    def steps(self, epoch: int, joint: bool) -> list[Step]:
+        """All forget rows in batches; if joint, as many retain rows, drawn anew, beside them."""
+        request, size = self.request, self.batch_size
+        generator = np.random.default_rng(epoch_seed(request.seed, epoch))
+        lengths = self.forget_table.lengths(request.forget)
+        parts = length_grouped_batches(lengths, size, generator)
+        if not joint:
+            return [Step(request.forget[part], request.retain[:0]) for part in parts]
+        drawn = self.retain_rows(epoch)
+        beside = length_grouped_batches(self.retain_table.lengths(drawn), size, generator)
+        return [
+            Step(request.forget[part], drawn[beside[place % len(beside)]])
+            for place, part in enumerate(parts)
+        ]
+
+    def retain_rows(self, epoch: int) -> Rows:
+        """Retain rows of a joint epoch, as many as there are forget rows, without repetition."""
+        request = self.request
+        seed = np.random.SeedSequence([request.seed, epoch, 1])
+        count = min(len(request.forget), len(request.retain))
+        return np.random.default_rng(seed).choice(request.retain, count, replace=False)
+
+    def retain_rows_of(self, epochs: range) -> Rows:
+        """Retain rows of several joint epochs, each once, sorted."""
+        drawn = [self.retain_rows(epoch) for epoch in epochs]
+        return np.unique(np.concatenate([self.request.retain[:0], *drawn]))
+
+
+class KeptStates:
+    """Hidden states that a teacher gave, one a row.
+
+    Args:
+        rows: sorted row ids, [n].
+        states: in the order of the rows, [n, h].
+    """
+
+    def __init__(self, rows: Rows, states: Tensor) -> None:
+        self._rows, self._states = rows, states
+
+    def of(self, rows: Rows) -> Tensor:
+        """States of some of these rows. [b] -> [b, h]."""
+        return self._states[np.searchsorted(self._rows, rows)]
