@@ -26,6 +26,10 @@ TRAINING = (
     "backbone", "tuning", "epochs", "learning_rate", "train_batch_size", "weight_decay",
     "eval_step", "stopping_step", "valid_metric", "seed", "eval_args", "device",
 )  # fmt: skip
+COST = (
+    "seconds", "relative_to_retrain", "trained_parameters", "adapter_parameters", "steps",
+    "peak_memory_mb",
+)  # fmt: skip
 LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
 
 
@@ -90,13 +94,12 @@ class Experiment:
 
     def completed(self, row: dict[str, Any], cost: Mapping[str, Any]) -> dict[str, Any]:
         """Complete a result with what it cost and under which settings."""
-        names = ("seconds", "relative_to_retrain", "trained_parameters", "steps", "peak_memory_mb")
         more = {name: cost[name] for name in ("valid", "train_loss") if name in cost}
         return {
             **row,
             **more,
             "backbone": self.config["backbone"],
-            "cost": {name: cost[name] for name in names if name in cost},
+            "cost": {name: cost[name] for name in COST if name in cost},
             "settings": self.config.settings(),
         }
 

@@ -22,6 +22,7 @@ UNLEARNING = (
     ("seconds", "cost.seconds", 1),
     ("seconds / Retrain's", "cost.relative_to_retrain", 3),
     ("trained parameters", "cost.trained_parameters", 0),
+    ("of them in the adapter", "cost.adapter_parameters", 0),
     ("steps", "cost.steps", 0),
     ("peak memory, MB", "cost.peak_memory_mb", 0),
 )

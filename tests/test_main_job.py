@@ -62,7 +62,10 @@ def test_a_run_measures_original_retrain_and_e2urec(
     assert unlearned["jsd"] > 0
     assert unlearned["jsd"] != original["jsd"]
     assert rows[1]["cost"]["relative_to_retrain"] == 1.0
-    assert rows[2]["cost"]["trained_parameters"] < rows[0]["cost"]["trained_parameters"]
+    costs = [row["cost"] for row in rows]
+    adapter = costs[2]["adapter_parameters"]
+    assert costs[2]["trained_parameters"] == costs[0]["trained_parameters"] + adapter
+    assert "adapter_parameters" not in costs[0]
 
     lines = Path(results["results_file"]).read_text(encoding="utf-8").splitlines()
     assert [json.loads(line) for line in lines] == json.loads(json.dumps(rows))

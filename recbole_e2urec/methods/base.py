@@ -14,7 +14,8 @@ class Unlearned(NamedTuple):
         adapter: the adapter of the model that answers as the unlearned model does; None = the
             backbone itself.
         cost: ``seconds`` of all that the method trained and computed, ``steps``,
-            ``trained_parameters`` and ``peak_memory_mb``.
+            ``trained_parameters`` (of all models on the way) and ``peak_memory_mb``; a method that
+            leaves an adapter says its ``adapter_parameters``.
         losses: mean of each loss term by epoch.
         digest: names the stage that made it.
     """

@@ -71,7 +71,7 @@ class E2URec(Unlearner):
     and step, forget and retain rows in one pass; the augmented model's training is part of the
     cost. It trains what Original trained: all weights with ``tuning: full``, which are put back
     when it has answered; with ``tuning: lora`` it and the student begin as copies of Original's
-    adapter. ``trained_parameters`` of the cost are the student's, as in the paper.
+    adapter. The cost counts both.
     """
 
     options_class = E2URecOptions
@@ -84,7 +84,8 @@ class E2URec(Unlearner):
         cost = {
             "seconds": augmented["seconds"] + student["seconds"],
             "steps": augmented["steps"] + student["steps"],
-            "trained_parameters": student["trained_parameters"],
+            "trained_parameters": augmented["trained_parameters"] + student["trained_parameters"],
+            "adapter_parameters": student["trained_parameters"],
             "peak_memory_mb": max(augmented["peak_memory_mb"], student["peak_memory_mb"]),
         }
         return Unlearned(STUDENT, cost, student["losses"], lessons.stage.digest)

@@ -14,6 +14,7 @@ from recbole_e2urec.trainer.classic import plain
 from recbole_e2urec.trainer.cost import peak_memory_mb
 from recbole_e2urec.trainer.loop import (
     Clock,
+    adamw,
     epoch_seed,
     load_optimizer,
     optimizer_tensors,
@@ -79,11 +80,8 @@ class LLMRecTrainer(Trainer):
         return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
 
     def _build_optimizer(self, **_: Any) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(
-            self.model.bank.parameters(self.model.adapter),
-            lr=self.learning_rate,
-            weight_decay=self.weight_decay,
-        )
+        weights = self.model.bank.parameters(self.model.adapter)
+        return adamw(weights, self.learning_rate, self.weight_decay)
 
     def _train_epoch(
         self, train_data: Any, epoch_idx: int, loss_func: Any = None, show_progress: bool = False

@@ -14,6 +14,7 @@ from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.trainer.cost import peak_memory_mb
 from recbole_e2urec.trainer.loop import (
     Clock,
+    adamw,
     load_optimizer,
     optimizer_tensors,
     seed_dropout,
@@ -60,7 +61,7 @@ def train_adapter(model: LLMRec, name: str | None, stage: Stage, plan: Plan) -> 
     if stage.finished:
         model.bank.load(name, stage.weights())
         return stage.summary()
-    optimizer = torch.optim.AdamW(model.bank.parameters(name), plan.learning_rate, weight_decay=0.0)
+    optimizer = adamw(model.bank.parameters(name), plan.learning_rate)
     state: dict[str, Any] = {"epoch": 0, "seconds": plan.spent, "steps": 0, "losses": []}
     progress = stage.progress()
     if progress is not None:
