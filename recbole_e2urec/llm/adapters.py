@@ -6,6 +6,7 @@ in silence. Here adapters are switched by context managers alone, which put back
 gradient flags. Open and close them around forward and backward, never between the two.
 """
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,19 @@ from recbole_e2urec.llm.seeding import seeded
 from recbole_e2urec.llm.switches import switches_kept
 
 PEFT_PREFIX = "base_model.model."  # how every weight name in peft's files begins
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence two warnings of peft that a user can do nothing about.
+
+    One is of a name that transformers deprecates; the other says that a layer with an adapter is
+    tied to the head, which matters when adapters are merged into the weights.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")
+        warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`")
+        yield
 
 
 class AdapterBank:
@@ -70,7 +84,7 @@ class AdapterBank:
             raise ValueError(f"adapter name {name!r} is taken, empty or dotted; have {self.names}")
         config = lora_config(options, self.language_model, self._layers)
         model = self.language_model.model
-        with switches_kept(model), seeded(seed):
+        with switches_kept(model), seeded(seed), _quiet():
             if self._peft is None:
                 self._peft = PeftModel(model, config, adapter_name=name)
             else:

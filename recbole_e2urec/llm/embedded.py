@@ -38,8 +38,6 @@ class EmbeddedOptions:
         init: T5's ``initializer_factor``; 1.0, its own default, starts the embeddings so large
             that a small model hardly moves them.
         max_words: most words that the tokenizer keeps whole; rarer ones are spelled.
-        words: words to know besides those of the catalogue and the templates, such as the
-            published names of user groups: no user data is read to find words.
     """
 
     d_model: int = 64
@@ -50,7 +48,6 @@ class EmbeddedOptions:
     dropout: float = 0.0
     init: float = 0.1
     max_words: int = 30_000
-    words: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, by the name of its key."""
@@ -88,7 +85,7 @@ def build_embedded(
         The model in evaluation mode, on the CPU in float32. The same texts, options and seed give
         the same weights bit for bit.
     """
-    return EMBEDDED[name](options, [*texts, *options.words, *answers], answers, max_tokens, seed)
+    return EMBEDDED[name](options, [*texts, *answers], answers, max_tokens, seed)
 
 
 def _tiny_t5(
