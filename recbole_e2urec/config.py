@@ -16,8 +16,6 @@ from recbole.utils import ModelType
 
 from recbole_e2urec import compat
 from recbole_e2urec.complaints import as_input_errors
-from recbole_e2urec.data.nearest import nearest
-from recbole_e2urec.errors import InputError
 from recbole_e2urec.evalmode import EvalPlan, merge_load_col, plan_evaluation
 from recbole_e2urec.evaluator.accuracy import register_accuracy
 from recbole_e2urec.keys import check_dataset, check_keys, find_model
@@ -75,21 +73,6 @@ class Config(RecBoleConfig):
             own.update(properties("model", str(name)))
         keys = sorted({*own, *self.external_config_dict, "epochs", "learning_rate"})
         return {key: self.final_config_dict.get(key) for key in keys}
-
-    def prompt_template(self) -> tuple[dict[str, Any], str]:
-        """Read the parts of the prompt that ``prompt`` names, and say where they come from.
-
-        Raises:
-            InputError: neither one of our prompts nor a file; names the nearest.
-        """
-        name = str(self["prompt"])
-        parts = properties("prompt", name)
-        if parts:
-            return parts, f"prompt {name}"
-        if Path(name).suffix in (".yaml", ".yml"):
-            return read_yaml(Path(name)), name
-        known = [path.stem for path in (properties_folder() / "prompt").glob("*.yaml")]
-        raise InputError(f"unknown prompt {name!r}; {nearest(name, known)}, or a .yaml file")
 
     @property
     def is_language_model(self) -> bool:

@@ -51,15 +51,14 @@ def parts_of(config: Config, dataset: Any) -> Parts:
     """Split the rows, and set the control users aside.
 
     Raises:
-        InputError: a split that leaves a part empty.
+        InputError: a split that leaves nothing to train or to test on.
     """
     whole = build_splits(dataset)
-    for name, rows in (("validation", whole.valid), ("test", whole.test)):
-        if len(rows) == 0:
-            raise InputError(
-                f"eval_args: the split {config['eval_args']['split']} leaves no {name} rows; "
-                "give each part a share, as {'RS': [0.8, 0.1, 0.1]}"
-            )
+    if len(whole.test) == 0:
+        raise InputError(
+            f"eval_args: the split {config['eval_args']['split']} leaves no test rows; "
+            "give them a share, as {'RS': [0.8, 0.1, 0.1]}"
+        )
     users = np.unique(dataset.rows.user)
     control = choose_control_users(users, config["control_users"], config["forget_seed"])
     train = whole.train

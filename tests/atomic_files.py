@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+INTER = "user_id:token item_id:token rating:float timestamp:float"
 # Titles that RecBole's own reader, or pandas, would change.
 TITLES = ['"Quoted", the', "None", "NA", "Seven  (a.k.a.  Se7en)", "千と千尋の神隠し"]
 
@@ -27,3 +28,16 @@ def small_interactions(users: int = 24, items: int = 20, each: int = 12) -> list
             rating = int(np.clip(1 + (user + item) % 5, 1, 5))
             rows.append([f"u{user}", f"i{item}", rating, 1_600_000_000 + 7 * place])
     return [rows[index] for index in generator.permutation(len(rows))]
+
+
+def rewrite(config: Any, rows: Sequence[Sequence[Any]], header: str = INTER) -> Any:
+    """Put other interactions into the config's data set."""
+    write_table(Path(config["data_path"]) / "small.inter", header, rows)
+    return config
+
+
+def rewritten(config: Any, place: int, column: int, value: Any) -> Any:
+    """Put another value into one cell of the config's data set."""
+    rows = small_interactions()
+    rows[place][column] = value
+    return rewrite(config, rows)

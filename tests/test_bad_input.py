@@ -116,7 +116,7 @@ def test_data_that_the_job_cannot_use(
         ({"answer_yes": "very likely"}, "the answer word 'very likely' is not one token"),
         ({"answer_yes": "No"}, "are the same token"),
         ({"user_fields": "[shoe_size]"}, "no column 'shoe_size'"),
-        ({"eval_args": "{'split': {'RS': [1, 0, 0]}}"}, "leaves no validation rows"),
+        ({"eval_args": "{'split': {'RS': [1, 0, 0]}}"}, "leaves no test rows"),
         ({"eval_args": "{'split': {'RS': [0.9, 0.1, 0]}}"}, "leaves no test rows"),
         ({"control_users": 1.0}, "the share of control users is 1.0"),
         ({"lora_target_modules": "[nose]"}, "['nose'] are no layers of the backbone"),

@@ -2,7 +2,7 @@ import dataclasses
 import sys
 import types
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +11,7 @@ from recbole.utils import InputType, ModelType
 from recbole_e2urec import methods
 from recbole_e2urec.config import Config
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.options import build_options
-from recbole_e2urec.yamlfiles import properties, properties_folder, read_yaml, typed
+from recbole_e2urec.yamlfiles import properties
 
 
 def write(path: Path, text: str) -> str:
@@ -30,81 +29,6 @@ def language_model(monkeypatch: pytest.MonkeyPatch) -> type:
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr(methods, "METHODS", {"Forgetful": object})
     return kind
-
-
-# what the text of --key=text stands for
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("3", 3),
-        ("-0.5", -0.5),
-        ("1e-3", 0.001),
-        (".5", 0.5),
-        ("True", True),
-        ("false", False),
-        ("~", None),
-        ("None", None),
-        ("[1, 2]", [1, 2]),
-        ("['AUC','LogLoss']", ["AUC", "LogLoss"]),
-        ("{'rating':4}", {"rating": 4}),
-        ("{rating: 4}", {"rating": 4}),
-        ("'12'", "12"),
-    ],
-)
-def test_typed_reads_yaml(text: str, value: Any) -> None:
-    assert typed(text) == value
-    assert type(typed(text)) is type(value)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("a=b", "2014-2018", "1,2", "re.csv", "os.txt", "Yes", "No", "on", "007", "12:30"),
-        *("0x1F", "1_000", "2020-01-01", "google/flan-t5-base", "Will they like it: yes?", ""),
-        *("[5,inf)", "(0,1]", "# no comment", "- item", "nan", "__import__('os').getcwd()"),
-    ],
-)
-def test_typed_keeps_other_text_as_typed(text: str) -> None:
-    assert typed(text) == text
-
-
-def test_typed_refuses_a_mapping_without_its_space() -> None:
-    with pytest.raises(InputError, match=r"--threshold=.*write a space after each colon"):
-        typed("{rating:4}", "threshold")
-
-
-# files
-
-
-def test_read_yaml_names_file_and_line_of_a_mistake(tmp_path: Path) -> None:
-    file = write(tmp_path / "bad.yaml", "epochs: 3\nmetrics: [AUC\nseed: 1\n")
-    with pytest.raises(InputError, match=r"bad\.yaml, line 3: not valid yaml"):
-        Config("FM", "ml-100k", [file])
-
-
-def test_read_yaml_refuses_what_is_no_mapping(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="lines such as 'epochs: 10'"):
-        read_yaml(Path(write(tmp_path / "list.yaml", "- 1\n")))
-
-
-def test_read_yaml_of_an_empty_file_is_empty(tmp_path: Path) -> None:
-    assert read_yaml(Path(write(tmp_path / "empty.yaml", "# nothing\n"))) == {}
-
-
-def test_config_names_a_missing_file() -> None:
-    with pytest.raises(InputError, match=r"cannot read the config file nowhere\.yaml"):
-        Config("FM", "ml-100k", ["nowhere.yaml"])
-
-
-def test_properties_of_a_hub_id_look_for_a_file_with_dashes() -> None:
-    assert properties("backbone", "nobody/nothing") == {}
-
-
-def test_every_yaml_of_ours_parses() -> None:
-    for path in properties_folder().rglob("*.yaml"):
-        assert read_yaml(path), path
 
 
 # layers
@@ -331,54 +255,6 @@ def test_cross_entropy_takes_no_negatives_and_pairwise_loss_takes_one() -> None:
 def test_one_normalised_field_switches_the_others_off() -> None:
     config = Config("FM", "ml-100k", config_dict={"normalize_field": ["timestamp"]})
     assert config["normalize_all"] is None
-
-
-# option dataclasses
-
-
-@dataclasses.dataclass(frozen=True)
-class Wanted:
-    ratio: float
-    by: Literal["user", "item"]
-    file: str | None
-    words: tuple[str, ...]
-    size: int = dataclasses.field(metadata={"key": "train_batch_size"})
-
-
-GOOD = {
-    "forget_ratio": 1,
-    "forget_by": "user",
-    "forget_file": None,
-    "forget_words": ["a"],
-    "train_batch_size": 8,
-}
-
-
-def test_options_fill_a_dataclass() -> None:
-    wanted = build_options(Wanted, GOOD, "forget_")
-    assert wanted == Wanted(1.0, "user", None, ("a",), 8)
-    assert isinstance(wanted.ratio, float)
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "message"),
-    [
-        ("forget_ratio", "abc", "forget_ratio: 'abc' does not do; a number is needed"),
-        ("forget_ratio", True, "a number is needed"),
-        ("forget_by", "usr", "'user' or 'item' is needed"),
-        ("forget_file", 5, "text or nothing"),
-        ("forget_words", "a", r"a list such as \[text, ...\] is needed"),
-        ("train_batch_size", 1.5, "a whole number is needed"),
-    ],
-)
-def test_options_refuse_what_does_not_fit(key: str, value: Any, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        build_options(Wanted, {**GOOD, key: value}, "forget_")
-
-
-def test_options_refuse_a_missing_key() -> None:
-    with pytest.raises(InputError, match="the setting 'forget_by' is missing"):
-        build_options(Wanted, {k: v for k, v in GOOD.items() if k != "forget_by"}, "forget_")
 
 
 def test_config_makes_options() -> None:

@@ -34,6 +34,7 @@ def job(data: Path, model: str = "E2URec", **settings: Any) -> list[dict[str, An
         {"forget_by": "item"},
         {"eval_args": {"order": "RO"}},
         {"eval_args": {"group_by": "none"}},
+        {"eval_args": {"split": {"RS": [0.8, 0, 0.2]}}},
         {"eval_args": {"split": {"LS": "valid_and_test"}}},
     ],
 )

@@ -8,6 +8,7 @@ Titles and features are values, never templates: jinja text inside a title stays
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -17,6 +18,7 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from recbole_e2urec.data.nearest import nearest
 from recbole_e2urec.errors import InputError
+from recbole_e2urec.yamlfiles import properties, properties_folder, read_yaml
 
 # What a part may use; the attributes of PromptTemplate say what each name holds.
 _NAMES = {
@@ -52,6 +54,21 @@ class PromptTemplate:
             self.render_history(rated=rating is not None)
         if self.render_question("one") == self.render_question("two"):
             raise InputError("prompt template: question does not name the title; add {{ title }}")
+
+    @classmethod
+    def named(cls, name: str) -> "PromptTemplate":
+        """Read the template ``properties/prompt/<name>.yaml``, or the yaml file of this name.
+
+        Raises:
+            InputError: neither is there (names the nearest), or as in :meth:`from_mapping`.
+        """
+        parts = properties("prompt", name)
+        if parts:
+            return cls.from_mapping(parts, f"prompt {name}")
+        if Path(name).suffix in (".yaml", ".yml"):
+            return cls.from_mapping(read_yaml(Path(name)), name)
+        known = [path.stem for path in (properties_folder() / "prompt").glob("*.yaml")]
+        raise InputError(f"unknown prompt {name!r}; {nearest(name, known)}, or a .yaml file")
 
     @classmethod
     def from_mapping(

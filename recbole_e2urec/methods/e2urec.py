@@ -60,8 +60,8 @@ class E2URecOptions:
 class E2URec(Unlearner):
     """Wang et al., "Towards Efficient and Effective Unlearning of LLMs for Recommendation".
 
-    arXiv 2403.03536; Frontiers of Computer Science 19(3):193327, 2025. A fresh LoRA adapter, the
-    student, is the only thing that learns. On forget rows it imitates the forgetting teacher,
+    arXiv 2403.03536; Frontiers of Computer Science 19(3):193327, 2025. The student is a fresh LoRA
+    adapter on Original, whose own weights stay. On forget rows it imitates the forgetting teacher,
     ``z_o - alpha * relu(z_a - z_o)``, on retain rows the remembering teacher, Original, and the
     true answers: ``beta * KL(p_f || student) + (1 - beta) * (KL(p_o || student) + CE)``.
 

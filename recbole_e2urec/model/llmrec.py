@@ -63,7 +63,7 @@ class LLMRec(GeneralRecommender):
         super().__init__(config, dataset)
         self.options = config.options(LLMRecOptions)
         self.prompt_options = config.options(PromptOptions)
-        template = PromptTemplate.from_mapping(*config.prompt_template())
+        template = PromptTemplate.named(str(config["prompt"]))
         texts, vocabulary = make_texts(config, dataset, template, self.prompt_options)
         backbone = config.options(BackboneOptions, "backbone_")
         embedded = backbone.name in EMBEDDED
