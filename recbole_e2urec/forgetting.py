@@ -25,6 +25,11 @@ from recbole_e2urec.trainer.stage import Stage
 from recbole_e2urec.trainer.unlearning import Request
 
 
+# Retain rows that are measured: as many as forget rows, but no fewer than these. To ask every model
+# about all of them took as long as E2URec's training.
+LEAST_RETAIN = 10_000
+
+
 class Answered(NamedTuple):
     """A model of the table: the stage that made it, its answers, cost and ranking metrics."""
 
@@ -131,8 +136,11 @@ class Forgetting(Experiment):
         user, split = self.dataset.rows.user, self.split
         rows = getattr(self.parts.splits, self.held_out)
         forgotten = np.isin(user[rows], user[split.forget])
+        asked = min(len(split.retain), max(len(split.forget), LEAST_RETAIN))
+        generator = np.random.default_rng(self.config["forget_seed"])
+        retain = np.sort(generator.choice(split.retain, asked, replace=False))
         control = self.parts.control
-        return Groups(split.forget, split.retain, rows, rows[forgotten], rows[~forgotten], control)
+        return Groups(split.forget, retain, rows, rows[forgotten], rows[~forgotten], control)
 
     def _ranking(self, adapter: str | None) -> dict[str, float]:
         """Metrics of ranked held-out items; empty when the run is evaluated by labels."""

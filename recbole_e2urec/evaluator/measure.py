@@ -27,7 +27,7 @@ class Groups(NamedTuple):
 
     Attributes:
         forget: training rows to forget.
-        retain: training rows that stay.
+        retain: training rows that stay, or a sample of them.
         test: all test rows.
         heldout_forget_users: test rows of users with a forgotten row.
         heldout_other_users: test rows of everyone else.
