@@ -24,7 +24,6 @@ from recbole_e2urec.trainer.classic import plain
 from recbole_e2urec.trainer.stage import Stage
 from recbole_e2urec.trainer.unlearning import Request
 
-
 # Retain rows that are measured: as many as forget rows, but no fewer than these. To ask every model
 # about all of them took as long as E2URec's training.
 LEAST_RETAIN = 10_000
