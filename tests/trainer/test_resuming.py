@@ -90,6 +90,7 @@ def test_forgetting_with_adapters_goes_on_after_each_epoch(
     small_config: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = {"tuning": "lora", "epochs": 2, "augmented_epochs": 2, "learning_rate": 0.01}
+    given |= {"warmup_epochs": 1, "joint_epochs": 3}
     whole = forget(small_config("E2URec", checkpoint_dir="whole", **given))
     config = small_config("E2URec", checkpoint_dir="parts", **given)
     assert interrupted(monkeypatch, lambda: forget(config)) == (whole, 2 + 2 + 2 + 4)
