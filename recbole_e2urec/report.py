@@ -40,7 +40,8 @@ def print_report(results: Mapping[str, Any]) -> None:
     print(f"\n{rows[0]['dataset']}, seed {rows[0]['seed']}")
     print(table(rows, UNLEARNING + _ranking(rows) if measured else _plain(rows)))
     if measured:
-        print(", ".join(f"{count} {name} rows" for name, count in results["groups"].items()))
+        sizes = (f"{count} {name} rows" for name, count in results["groups"].items())
+        print("measured on", ", ".join(sizes))
         print(READING)
     print(f"results: {results['results_file']}")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import as_arguments
 
 from recbole_e2urec import cli
 
@@ -16,7 +17,7 @@ ALWAYS = {"dataset": "small", "title_field": "movie_title", "show_progress": Fal
 def refusal(capfd: pytest.CaptureFixture[str], data: Path, **settings: Any) -> str:
     """Run the main job, which must refuse in one line, and leave no result; gives the line."""
     given = {"data_path": data, **ALWAYS, **settings}
-    assert cli.main([f"--{key}={value}" for key, value in given.items()]) == 2
+    assert cli.main(as_arguments(given)) == 2
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 1, lines
     assert lines[0].startswith("recbole-e2urec: error: ")
@@ -151,7 +152,7 @@ def test_a_full_disk_leaves_whole_files_and_the_same_command_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     given = {"data_path": small_data, **ALWAYS}
-    command = [f"--{key}={value}" for key, value in given.items()]
+    command = as_arguments(given)
     room = [writes]
 
     def flush(handle: int) -> None:

@@ -6,17 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from command_line import write
 from recbole.utils import InputType, ModelType
 
 from recbole_e2urec import methods
 from recbole_e2urec.config import Config
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.yamlfiles import properties
-
-
-def write(path: Path, text: str) -> str:
-    path.write_text(text, encoding="utf-8")
-    return str(path)
 
 
 @pytest.fixture

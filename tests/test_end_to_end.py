@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from atomic_files import small_interactions, write_table
+from command_line import as_arguments
 
 from recbole_e2urec import cli
 from recbole_e2urec.quick_start import run_recbole_e2urec
@@ -88,7 +89,7 @@ def test_the_command_line_prints_the_table_of_the_results(
     small_data: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     given = {"data_path": small_data, "dataset": "small", "title_field": "movie_title", **ALWAYS}
-    assert cli.main([f"--{key}={value}" for key, value in given.items()]) == 0
+    assert cli.main(as_arguments(given)) == 0
     (row, *_) = job(small_data)
     shown = capfd.readouterr().out
     (line,) = [line for line in shown.splitlines() if line.startswith("test AUC")]

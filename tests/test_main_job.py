@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import as_arguments
 
 from recbole_e2urec import cli
 from recbole_e2urec.quick_start import run_recbole_e2urec
@@ -126,7 +127,7 @@ def test_a_mistake_in_the_request_is_one_line_and_code_2(
     Path("bad.yaml").write_text("metrics: [AUC\nseed: 1\n", encoding="utf-8")
     given = {**settings(small_data), "dataset": "small"}
     typed = [argument.split("=")[0].removeprefix("--") for argument in arguments]
-    rest = [f"--{key}={value}" for key, value in given.items() if key not in typed]
+    rest = as_arguments({key: value for key, value in given.items() if key not in typed})
     assert cli.main([*arguments, *rest]) == 2
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 1

@@ -2,15 +2,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import write
 
 from recbole_e2urec.config import Config
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.yamlfiles import properties, properties_folder, read_yaml, typed
-
-
-def write(path: Path, text: str) -> str:
-    path.write_text(text, encoding="utf-8")
-    return str(path)
 
 
 @pytest.mark.parametrize(

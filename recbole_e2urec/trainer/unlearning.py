@@ -100,8 +100,8 @@ class Request:
     """What an unlearner works with.
 
     Attributes:
-        forget: row ids to forget.
-        retain: row ids that stay.
+        forget: row ids to forget, sorted.
+        retain: row ids that stay, sorted.
         forget_history: histories that the prompts of forget rows show, [n, k] by row id.
         retain_history: the same for all other rows.
         stage: makes the stage of a part of the method, from its name and settings.
