@@ -104,6 +104,13 @@ class PromptTable:
         ]
         return np.concatenate([np.zeros(0, dtype=np.int64), *parts]) + special * (len(rows) > 0)
 
+    def tokens(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:  # [b] -> [m]
+        """Token ids that these prompts show, sorted; special tokens around prompts are left out."""
+        segments = np.zeros(0, dtype=np.int64)
+        for at in range(0, len(rows), CHUNK):
+            segments = np.union1d(segments, self._plan(rows[at : at + CHUNK], None))
+        return np.unique(self._store.gather(segments)).astype(np.int64)
+
     def batch(
         self, rows: NDArray[np.int64], items: NDArray[np.int64] | None = None
     ) -> TokenBatch:  # [b], [b] -> [b, t]

@@ -23,6 +23,8 @@ from recbole_e2urec.llm.lora import (
     adapter_weights,
     backbone_weights,
     layer_names,
+    learning_size,
+    learning_tokens,
     lora_config,
 )
 from recbole_e2urec.llm.seeding import seeded
@@ -175,14 +177,24 @@ class AdapterBank:
             yield
 
     @contextmanager
-    def training(self, name: str | None) -> Iterator[None]:
-        """Use this adapter in training mode; only its weights (``None``: the backbone's) learn."""
+    def training(self, name: str | None, tokens: Tensor | None = None) -> Iterator[None]:
+        """Use this adapter in training mode; only its weights (``None``: the backbone's) learn.
+
+        Args:
+            name: of the adapter.
+            tokens: int64 [m], the only tokens that adapted embeddings learn; None: all of them.
+        """
         model = self.language_model
         with self.active(name), switches_kept(model), torch.enable_grad():
             model.train().requires_grad_(False)
             for parameter in self.parameters(name):
                 parameter.requires_grad_(True)
-            yield
+            with learning_tokens(self._weights(name), tokens):
+                yield
+
+    def learning(self, name: str | None, tokens: Tensor | None = None) -> int:
+        """How many numbers learn in :meth:`training`."""
+        return learning_size(self._weights(name), tokens)
 
     def _check(self, name: str | None) -> None:
         if name is not None and name not in self._options:

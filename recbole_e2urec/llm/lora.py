@@ -1,14 +1,19 @@
 """What a LoRA adapter is: its options, its peft config and where its weights sit in a model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
 from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import nn
+from torch import Tensor, nn
 
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.llm.base import LanguageModel
+
+EMBEDDING = "lora_embedding_"  # part of the names of an adapted embedding's matrices, A and B
+COLUMNS = f"{EMBEDDING}A"  # [r, vocabulary]; B is [h, r]
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,45 @@ def adapter_weights(model: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
                 name = ".".join(filter(None, (path, kind, rest)))
                 found.setdefault(adapter, {})[name] = weight
     return found
+
+
+@contextmanager
+def learning_tokens(weights: Mapping[str, nn.Parameter], tokens: Tensor | None) -> Iterator[None]:
+    """Let the adapted embeddings learn the rows of these tokens alone; None: all rows.
+
+    The row of token t is changed by ``B @ A[:, t]``: other columns of A get no gradient inside the
+    block, and B, which all tokens share, does not learn at all.
+
+    Args:
+        weights: of one adapter, as :func:`adapter_weights` names them.
+        tokens: int64 [m], token ids.
+    """
+    hooks = []
+    try:
+        for name, weight in weights.items():
+            if tokens is None or EMBEDDING not in name:
+                continue
+            if name.endswith(COLUMNS):
+                kept = torch.zeros(weight.shape[1], dtype=weight.dtype, device=weight.device)
+                kept[tokens] = 1
+                hooks.append(weight.register_hook(kept.mul))
+            else:
+                weight.requires_grad_(False)
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def learning_size(weights: Mapping[str, nn.Parameter], tokens: Tensor | None) -> int:
+    """Count the numbers that learn under :func:`learning_tokens`."""
+    total = 0
+    for name, weight in weights.items():
+        if tokens is None or EMBEDDING not in name:
+            total += weight.numel()
+        elif name.endswith(COLUMNS):
+            total += weight.shape[0] * len(tokens)
+    return total
 
 
 def backbone_weights(model: nn.Module) -> dict[str, nn.Parameter]:

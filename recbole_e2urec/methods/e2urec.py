@@ -34,6 +34,8 @@ class E2URecOptions:
         joint_epochs: passes over the forget set, each step beside a batch of retain rows.
         augmented_learning_rate: of the augmented model.
         augmented_epochs: passes of the augmented model over the forget set.
+        own_tokens_only: an adapted embedding learns only the tokens that no retain row's prompt
+            shows; where there are none, or if False, all tokens.
     """
 
     alpha: float
@@ -44,6 +46,7 @@ class E2URecOptions:
     joint_epochs: int
     augmented_learning_rate: float
     augmented_epochs: int
+    own_tokens_only: bool
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, by the name of its key."""
@@ -71,7 +74,9 @@ class E2URec(Unlearner):
     and step, forget and retain rows in one pass; the augmented model's training is part of the
     cost. It trains what Original trained: all weights with ``tuning: full``, which are put back
     when it has answered; with ``tuning: lora`` it and the student begin as copies of Original's
-    adapter. The cost counts both.
+    adapter. The cost counts both. Where the adapter reaches the word embeddings, it learns there
+    only the tokens that no retain row's prompt shows (``own_tokens_only``), such as the forgotten
+    users' numbers: other users' answers do not depend on those.
     """
 
     options_class = E2URecOptions
@@ -152,6 +157,7 @@ class _Lessons:
         if not self.stage.finished:
             with self._timed():
                 self._ask_original()
+        tokens = self._learning_tokens()
         plan = Plan(
             options.warmup_epochs + options.joint_epochs,
             options.unlearn_learning_rate,
@@ -160,8 +166,16 @@ class _Lessons:
             self._student_loss,
             self.request.show,
             spent=self.asking,
+            tokens=tokens,
         )
         return train_adapter(self.model, STUDENT, self.stage, plan)
+
+    def _learning_tokens(self) -> Tensor | None:
+        if not self.options.own_tokens_only:
+            return None
+        with self._timed():
+            own = self.pairing.own_tokens()
+        return own if len(own) else None
 
     @contextmanager
     def _timed(self) -> Iterator[None]:

@@ -31,7 +31,7 @@ def train_epoch(
     clock: Clock,
     learning_rate: float,
 ) -> dict[str, float]:
-    """Take one step a batch; the rate falls linearly to a tenth over the stage.
+    """Take one step a batch; the rate falls linearly to nothing over the stage.
 
     Args:
         optimizer: of the parameters that learn.
@@ -53,7 +53,7 @@ def train_epoch(
     with tqdm(total=total, initial=done, desc=title, disable=not clock.show, leave=False) as bar:
         for step, batch in enumerate(batches, start=done):
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate * (1 - 0.9 * step / total)
+                group["lr"] = learning_rate * (1 - step / total)
             terms = losses(batch)
             optimizer.zero_grad(set_to_none=True)
             terms["loss"].backward()

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -47,6 +48,15 @@ class Pairing:
             Step(request.forget[part], drawn[beside[place % len(beside)]])
             for place, part in enumerate(parts)
         ]
+
+    def own_tokens(self) -> Tensor:
+        """Tokens that prompts of forget rows show and no prompt of a retain row does, int64 [m].
+
+        What a model keeps in their embeddings is of use to forget rows alone.
+        """
+        forget = self.forget_table.tokens(self.request.forget)
+        others = self.retain_table.tokens(self.request.retain)
+        return torch.from_numpy(np.setdiff1d(forget, others, assume_unique=True))
 
     def retain_rows(self, epoch: int) -> Rows:
         """Retain rows of a joint epoch, as many as there are forget rows, without repetition."""

@@ -37,6 +37,7 @@ class Plan:
         losses: loss terms of a batch; ``loss`` is minimised.
         show: whether to draw progress bars.
         spent: seconds that preparation took; they are part of the cost.
+        tokens: int64 [m], the only tokens that adapted embeddings learn; None: all of them.
     """
 
     epochs: int
@@ -46,6 +47,7 @@ class Plan:
     losses: Callable[[Any], Mapping[str, Tensor]]
     show: bool = True
     spent: float = 0.0
+    tokens: Tensor | None = None
 
 
 def train_adapter(model: LLMRec, name: str | None, stage: Stage, plan: Plan) -> dict[str, Any]:
@@ -72,7 +74,7 @@ def train_adapter(model: LLMRec, name: str | None, stage: Stage, plan: Plan) -> 
         started = time.perf_counter()
         batches = plan.batches(epoch)
         clock = Clock(stage.name, epoch, plan.epochs, plan.show)
-        with torch.random.fork_rng(devices=[]), model.bank.training(name):
+        with torch.random.fork_rng(devices=[]), model.bank.training(name, plan.tokens):
             seed_dropout(plan.seed, epoch)
             terms = train_epoch(optimizer, batches, plan.losses, clock, plan.learning_rate)
         state = {
@@ -87,7 +89,7 @@ def train_adapter(model: LLMRec, name: str | None, stage: Stage, plan: Plan) -> 
         "seconds": state["seconds"],
         "steps": state["steps"],
         "epochs": plan.epochs,
-        "trained_parameters": sum(weight.numel() for weight in model.bank.parameters(name)),
+        "trained_parameters": model.bank.learning(name, plan.tokens),
         "peak_memory_mb": peak_memory_mb(),
         "losses": state["losses"],
     }

@@ -198,3 +198,14 @@ def test_table_tokenises_each_distinct_segment_once():
     _, words = make([1, 2, 1, 2], [1, 1, 2, 2], [4, 4, 4, 4])
     assert len(words.texts) == len(set(words.texts))
     assert "" not in words.texts
+
+
+def test_tokens_are_those_that_the_prompts_show():
+    table, words = make(
+        [0, 0, 1], [1, 2, 1], [5, 3, 4], k=1, features=[{"age": "30"}, {"age": "41"}]
+    )
+    shown = {words.decode([token]) for token in table.tokens(np.array([2]))}
+    assert shown == {"user", "41", "like", "film", "x", "1", "?"}
+    both = {words.decode([token]) for token in table.tokens(np.array([0, 1]))}
+    assert both == {"user", "30", "seen", "film", "x", "1", "2", "5", "like", "?"}
+    assert table.tokens(np.array([], dtype=np.int64)).tolist() == []

@@ -147,3 +147,37 @@ def test_adapter_of_a_bfloat16_backbone_is_kept_in_float32(language_model, batch
     assert {weight.dtype for weight in before.values()} == {torch.float32}
     assert changed(before, bank.state("a"))
     assert bank.language_model.hidden(*batch).dtype == torch.bfloat16
+
+
+def test_adapted_embedding_learns_the_given_tokens_alone(bank, batch):
+    bank.add("words", LoraOptions(r=4, target_modules=("embed_tokens",)), seed=1)
+    shake(bank, "words")
+    own = torch.tensor([310, 311])  # the second prompt is made of them; no other prompt has them
+    before, answered = bank.state("words"), answer(bank, batch, "words")
+    step(bank, batch, "words", own)
+    after, now = bank.state("words"), answer(bank, batch, "words")
+    assert not torch.equal(now[1], answered[1])
+    assert torch.equal(now[[0, 2]], answered[[0, 2]])
+    columns = {
+        token
+        for key in changed(before, after)
+        for token in (before[key] != after[key]).any(0).nonzero().flatten().tolist()
+        if key.endswith("lora_embedding_A")
+    }
+    assert columns == {310, 311}
+    assert not any(key.endswith("_B") for key in changed(before, after))
+    layers = sum(key.endswith("_A") for key in before)
+    assert bank.learning("words", own) == layers * 4 * 2
+    assert bank.learning("words") == sum(weight.numel() for weight in before.values())
+
+
+def test_what_tokens_say_is_put_back_after_the_block(bank, batch):
+    bank.add("words", LoraOptions(r=4, target_modules=("embed_tokens",)), seed=1)
+    before = switches(bank)
+    with bank.training("words", torch.tensor([310])):
+        assert switches(bank) != before
+    assert switches(bank) == before
+    state = bank.state("words")
+    shake(bank, "words")
+    step(bank, batch, "words")
+    assert set(changed(state, bank.state("words"))) == set(state)

@@ -1,0 +1,42 @@
+"""What gradient unlearning walks through."""
+
+import numpy as np
+import pytest
+
+from recbole_e2urec.data.loading import load_dataset
+from recbole_e2urec.forgetting import Forgetting
+from recbole_e2urec.trainer.pairing import Pairing
+from recbole_e2urec.trainer.unlearning import Request
+
+
+@pytest.fixture
+def pairing(small_config):
+    """The steps of a request, a fifth of the users of ``small``, and the run it belongs to."""
+    config = small_config("E2URec", user_fields=["user_id", "age"])
+    run = Forgetting(config, load_dataset(config))
+    split, seed = run.split, config["seed"]
+    request = Request(split.forget, split.retain, run.before, run.after, run._part, seed, False)
+    return Pairing(request, run.model.table, 16), run
+
+
+def test_own_tokens_are_in_prompts_of_forget_rows_and_in_no_other(pairing):
+    pairs, run = pairing
+    own = pairs.own_tokens()
+    assert 0 < len(own) < 1000
+    shown = {
+        name: table.batch(rows).input_ids.unique()
+        for name, table, rows in (
+            ("forget", pairs.forget_table, run.split.forget),
+            ("retain", pairs.retain_table, run.split.retain),
+        )
+    }
+    assert set(own.tolist()) == set(shown["forget"].tolist()) - set(shown["retain"].tolist())
+
+
+def test_joint_epoch_has_all_forget_rows_beside_as_many_of_the_others(pairing):
+    pairs, run = pairing
+    steps = pairs.steps(3, joint=True)
+    assert sorted(np.concatenate([step.forget for step in steps])) == run.split.forget.tolist()
+    assert all(set(step.retain) <= set(run.split.retain) for step in steps)
+    alone = pairs.steps(3, joint=False)
+    assert all(len(step.retain) == 0 for step in alone)
