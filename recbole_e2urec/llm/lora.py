@@ -108,9 +108,7 @@ def learning_tokens(weights: Mapping[str, nn.Parameter], tokens: Tensor | None) 
     """
     hooks = []
     try:
-        for name, weight in weights.items():
-            if tokens is None or EMBEDDING not in name:
-                continue
+        for name, weight in _limited(weights, tokens).items():
             if name.endswith(COLUMNS):
                 kept = torch.zeros(weight.shape[1], dtype=weight.dtype, device=weight.device)
                 kept[tokens] = 1
@@ -125,13 +123,17 @@ def learning_tokens(weights: Mapping[str, nn.Parameter], tokens: Tensor | None) 
 
 def learning_size(weights: Mapping[str, nn.Parameter], tokens: Tensor | None) -> int:
     """Count the numbers that learn under :func:`learning_tokens`."""
-    total = 0
-    for name, weight in weights.items():
-        if tokens is None or EMBEDDING not in name:
-            total += weight.numel()
-        elif name.endswith(COLUMNS):
-            total += weight.shape[0] * len(tokens)
-    return total
+    limited = _limited(weights, tokens)
+    free = sum(weight.numel() for name, weight in weights.items() if name not in limited)
+    columns = (weight for name, weight in limited.items() if name.endswith(COLUMNS))
+    return free + sum(weight[:, tokens].numel() for weight in columns)
+
+
+def _limited(weights: Mapping[str, nn.Parameter], tokens: Tensor | None) -> dict[str, nn.Parameter]:
+    """Those weights that learn some tokens only: the matrices of adapted embeddings."""
+    if tokens is None:
+        return {}
+    return {name: weight for name, weight in weights.items() if EMBEDDING in name}
 
 
 def backbone_weights(model: nn.Module) -> dict[str, nn.Parameter]:

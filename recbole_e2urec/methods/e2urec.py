@@ -154,10 +154,11 @@ class _Lessons:
         """Ask Original, then train the student."""
         options = self.options
         self._fresh(STUDENT)
+        tokens = None
         if not self.stage.finished:
             with self._timed():
                 self._ask_original()
-        tokens = self._learning_tokens()
+                tokens = self._learning_tokens()
         plan = Plan(
             options.warmup_epochs + options.joint_epochs,
             options.unlearn_learning_rate,
@@ -173,8 +174,7 @@ class _Lessons:
     def _learning_tokens(self) -> Tensor | None:
         if not self.options.own_tokens_only:
             return None
-        with self._timed():
-            own = self.pairing.own_tokens()
+        own = self.pairing.own_tokens()
         return own if len(own) else None
 
     @contextmanager

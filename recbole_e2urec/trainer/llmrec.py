@@ -154,12 +154,11 @@ class LLMRecTrainer(Trainer):
         return self.spent + time.perf_counter() - self.started
 
     def _summary(self) -> dict[str, Any]:
-        weights = self.model.bank.parameters(self.model.adapter)
         return {
             "seconds": self._seconds(),
             "steps": self.steps,
             "epochs": len(self.train_loss_dict),
-            "trained_parameters": sum(weight.numel() for weight in weights),
+            "trained_parameters": self.model.bank.learning(self.model.adapter),
             "peak_memory_mb": peak_memory_mb(),
             "train_loss": list(self.train_loss_dict.values()),
             "valid": plain(self.best_valid_result),
