@@ -5,7 +5,7 @@ out. Every segment but the last ends in white space, so that the prompt is their
 Titles and features are values, never templates: jinja text inside a title stays text.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -22,8 +22,8 @@ from recbole_e2urec.yamlfiles import properties, properties_folder, read_yaml
 
 # What a part may use; the attributes of PromptTemplate say what each name holds.
 _NAMES = {
-    "entry": "title, rating, rating_max",
-    "question": "title",
+    "entry": "title, item, rating, rating_max",
+    "question": "title, item",
     "tail": "rated",
     "user": "features",
     "history": "rated",
@@ -36,11 +36,11 @@ class PromptTemplate:
     """The wording of a prompt, as jinja templates; compiled and tried when created.
 
     Raises:
-        InputError: a part does not compile, uses an unknown name, or the question has no title.
+        InputError: a part does not compile, uses an unknown name, or the question no item.
     """
 
-    entry: str  # one rated item: title, rating (text, or none), rating_max (text, or none)
-    question: str  # about the target: title
+    entry: str  # one rated item: title, item, rating (text, or none), rating_max (text, or none)
+    question: str  # about the target: title, item (its token in the data)
     tail: str = ""  # hint and instruction after the question: rated (has the data ratings?)
     user: str = ""  # features (mapping of name to text; never empty)
     history: str = ""  # lead-in of the history: rated
@@ -52,8 +52,8 @@ class PromptTemplate:
         for rating in (5.0, None):
             self.render_entry("title", rating, 5.0)
             self.render_history(rated=rating is not None)
-        if self.render_question("one") == self.render_question("two"):
-            raise InputError("prompt template: question does not name the title; add {{ title }}")
+        if self.render_question("one", item="1") == self.render_question("two", item="2"):
+            raise InputError("prompt template: question does not name the item; add {{ title }}")
 
     @classmethod
     def named(cls, name: str) -> "PromptTemplate":
@@ -99,20 +99,30 @@ class PromptTemplate:
         return _ended(_render("history", self.history, {"rated": rated}))
 
     def render_entry(
-        self, title: str, rating: float | None, rating_max: float | None = None
+        self, title: str, rating: float | None, rating_max: float | None = None, item: str = ""
     ) -> str:
         """Text of one history entry; without a rating (None or NaN) it has no rating words."""
         values = {
             "title": title,
+            "item": item,
             "rating": rating_text(rating),
             "rating_max": rating_text(rating_max),
         }
         return _ended(_render("entry", self.entry, values))
 
-    def render_question(self, title: str, rated: bool = True) -> str:
+    def render_question(self, title: str, rated: bool = True, item: str = "") -> str:
         """Question about the target and the tail; `rated`: has the data ratings."""
-        question = _ended(_render("question", self.question, {"title": title}))
+        question = _ended(_render("question", self.question, {"title": title, "item": item}))
         return (question + _render("tail", self.tail, {"rated": rated})).rstrip()
+
+    def catalogue_texts(self, titles: Sequence[str], tokens: Sequence[str]) -> list[str]:
+        """How the template writes each item, without a rating; arguments as in `prompt_texts`."""
+        texts: list[str] = []
+        for title, token in zip(titles, tokens, strict=True):
+            if title:
+                texts.append(self.render_entry(title, None, item=token))
+                texts.append(self.render_question(title, item=token))
+        return texts
 
     def literal_texts(self) -> list[str]:
         """The template's own words in every branch: what a word-level tokenizer must know."""

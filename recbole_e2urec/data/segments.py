@@ -27,6 +27,7 @@ def prompt_texts(
     template: PromptTemplate,
     rows: RowTable,
     titles: Sequence[str],
+    tokens: Sequence[str],
     features: Sequence[Mapping[str, str]] = (),
 ) -> PromptTexts:
     """Render the segments of all rows and of every item as a candidate.
@@ -35,6 +36,7 @@ def prompt_texts(
         template: the wording.
         rows: all rows of the dataset.
         titles: title by inner item id, see `item_titles`; blank for ids that are no item.
+        tokens: token in the data by inner item id, see `item_tokens`.
         features: features by inner user id, see `user_features`; empty when there are none.
     """
     rated = rows.rating is not None
@@ -43,12 +45,15 @@ def prompt_texts(
     pairs, entry_of_row = np.unique(rows.item * max(len(values), 1) + code, return_inverse=True)
     highest = float(np.nanmax(values)) if rated and not np.isnan(values).all() else None
     entries = [
-        template.render_entry(titles[item], values[code] if rated else None, highest)
+        template.render_entry(titles[item], values[code] if rated else None, highest, tokens[item])
         for item, code in zip(*np.divmod(pairs, max(len(values), 1)), strict=True)
     ]
     users = [template.render_user(known) for known in features]
     users += [""] * (int(rows.user.max(initial=-1)) + 1 - len(users))
-    questions = [template.render_question(title, rated) if title else "" for title in titles]
+    questions = [
+        template.render_question(title, rated, token) if title else ""
+        for title, token in zip(titles, tokens, strict=True)
+    ]
     return PromptTexts(
         users, template.render_history(rated), entries, entry_of_row.astype(np.int64), questions
     )

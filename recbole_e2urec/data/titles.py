@@ -65,10 +65,15 @@ def read_features(
 
 def item_titles(ids: IdMap, catalogue: Mapping[str, str]) -> list[str]:
     """Title by inner item id; `item <token>` without one; empty for ids that are no item."""
-    titles = [""] * (max(ids.items.values(), default=-1) + 1)
+    return [token and catalogue.get(token, f"item {token}") for token in item_tokens(ids)]
+
+
+def item_tokens(ids: IdMap) -> list[str]:
+    """Token by inner item id; empty for ids that are no item."""
+    tokens = [""] * (max(ids.items.values(), default=-1) + 1)
     for token, item in ids.items.items():
-        titles[item] = catalogue.get(token, f"item {token}")
-    return titles
+        tokens[item] = token
+    return tokens
 
 
 def user_features(ids: IdMap, features: Mapping[str, dict[str, str]]) -> list[dict[str, str]]:

@@ -11,7 +11,13 @@ from recbole_e2urec.data.history import history_rows
 from recbole_e2urec.data.prompts import PromptTemplate
 from recbole_e2urec.data.rows import RowTable, Splits
 from recbole_e2urec.data.segments import PromptTexts, prompt_texts
-from recbole_e2urec.data.titles import item_titles, read_catalogue, read_features, user_features
+from recbole_e2urec.data.titles import (
+    item_titles,
+    item_tokens,
+    read_catalogue,
+    read_features,
+    user_features,
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,8 @@ def make_texts(
 ) -> tuple[PromptTexts, list[str]]:
     """Render the segments of a dataset, and give the texts that a word tokenizer learns from.
 
-    The latter are the item catalogue and the template's own words: nothing about users.
+    The latter are the item catalogue, as the template shows it, and the template's own words:
+    nothing about users.
 
     Raises:
         InputError: a file or a column that the prompt needs is missing.
@@ -49,10 +56,10 @@ def make_texts(
     if options.user_fields:
         path = folder / f"{dataset.dataset_name}.user"
         features = read_features(path, config["USER_ID_FIELD"], options.user_fields, **read)
-    titles = item_titles(dataset.ids, catalogue)
+    titles, tokens = item_titles(dataset.ids, catalogue), item_tokens(dataset.ids)
     known = user_features(dataset.ids, features) if features else ()
-    texts = prompt_texts(template, dataset.rows, titles, known)
-    return texts, [*titles, *template.literal_texts()]
+    texts = prompt_texts(template, dataset.rows, titles, tokens, known)
+    return texts, [*template.catalogue_texts(titles, tokens), *template.literal_texts()]
 
 
 def shown_histories(

@@ -86,11 +86,21 @@ def test_compact_template_worked_example():
     assert template.render_user({"age": "24", "gender": "M"}) == "24 M\n"
     assert template.render_entry("Heat", 4.0, 5.0) == "Heat 4\n"
     assert template.render_history() == ""
-    assert template.render_question("Babe") == "Babe ?"
+    assert template.render_question("Babe", item="8") == "Babe item8 ?"
 
 
 def test_template_ends_a_part_that_does_not_end_itself():
     assert PromptTemplate(entry="{{ title }}", question="{{ title }}").render_entry("a", 1) == "a\n"
+
+
+def test_catalogue_texts_show_every_item_as_the_template_writes_it():
+    template = PromptTemplate(
+        entry="i{{ item }}{% if rating %} stars {{ rating }}{% endif %}",
+        question="like {{ title }} ?",
+        tail="{% if rated %}rated{% endif %}",
+    )
+    texts = template.catalogue_texts(["", "Heat", "Babe"], ["", "7", "8"])
+    assert texts == ["i7\n", "like Heat ?\nrated", "i8\n", "like Babe ?\nrated"]
 
 
 def test_literal_texts_are_the_words_of_every_branch():
@@ -116,7 +126,7 @@ def test_literal_texts_hold_the_words_inside_expressions():
         ({"question": "{{ title }", "entry": "x"}, "question"),
         ({"question": "{{ titel }}", "entry": "x"}, "'titel' is undefined; it may use: title"),
         ({"question": "{{ title }}", "entry": "{{ stars }}"}, "entry: 'stars' is undefined"),
-        ({"question": "Good?", "entry": "x"}, "question does not name the title"),
+        ({"question": "Good?", "entry": "x"}, "question does not name the item"),
         ({"question": "{{ title.__class__.mro() }}", "entry": "x"}, "unsafe"),
         ({"question": "{{ title + 1 }}", "entry": "x"}, "question"),
     ],

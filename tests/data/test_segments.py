@@ -11,6 +11,7 @@ TEMPLATE = PromptTemplate(
     question="like {{ title }} ?",
     tail="{% if rated %}stars{% else %}plain{% endif %}",
 )
+TITLES, TOKENS = ["", "Heat", "Babe"], ["", "7", "8"]
 
 
 def rows(rating):
@@ -19,13 +20,15 @@ def rows(rating):
 
 
 def test_prompt_texts_render_each_distinct_entry_once():
-    texts = prompt_texts(TEMPLATE, rows(np.array([4.0, 2.5, 4.0])), ["", "Heat", "Babe"])
+    texts = prompt_texts(TEMPLATE, rows(np.array([4.0, 2.5, 4.0])), TITLES, TOKENS)
     assert texts.entries == ["Heat 4/4\n", "Babe 2.5/4\n"]
     assert texts.entry_of_row.tolist() == [0, 1, 0]
 
 
 def test_prompt_texts_ask_about_every_item_but_the_padding():
-    texts = prompt_texts(TEMPLATE, rows(np.array([4.0, 2.5, 4.0])), ["", "Heat", "Babe", "Seven"])
+    texts = prompt_texts(
+        TEMPLATE, rows(np.array([4.0, 2.5, 4.0])), [*TITLES, "Seven"], [*TOKENS, "9"]
+    )
     assert texts.questions == [
         "",
         "like Heat ?\nstars",
@@ -34,19 +37,26 @@ def test_prompt_texts_ask_about_every_item_but_the_padding():
     ]
 
 
+def test_prompt_texts_name_an_item_by_its_token_in_the_data():
+    template = PromptTemplate(entry="{{ title }} i{{ item }}", question="i{{ item }} {{ title }} ?")
+    texts = prompt_texts(template, rows(None), TITLES, TOKENS)
+    assert texts.entries == ["Heat i7\n", "Babe i8\n"]
+    assert texts.questions == ["", "i7 Heat ?", "i8 Babe ?"]
+
+
 def test_prompt_texts_without_ratings_have_no_rating_words():
-    texts = prompt_texts(TEMPLATE, rows(None), ["", "Heat", "Babe"])
+    texts = prompt_texts(TEMPLATE, rows(None), TITLES, TOKENS)
     assert texts.entries == ["Heat\n", "Babe\n"]
     assert texts.questions[1] == "like Heat ?\nplain"
 
 
 def test_prompt_texts_of_missing_ratings_have_no_rating_words():
-    texts = prompt_texts(TEMPLATE, rows(np.full(3, np.nan)), ["", "Heat", "Babe"])
+    texts = prompt_texts(TEMPLATE, rows(np.full(3, np.nan)), TITLES, TOKENS)
     assert texts.entries == ["Heat\n", "Babe\n"]
 
 
 def test_prompt_texts_without_features_know_no_user():
-    assert prompt_texts(TEMPLATE, rows(None), ["", "Heat", "Babe"]).users == ["", "", ""]
+    assert prompt_texts(TEMPLATE, rows(None), TITLES, TOKENS).users == ["", "", ""]
 
 
 def encode(texts):

@@ -1,7 +1,13 @@
 import pytest
 
 from recbole_e2urec.data.rows import IdMap
-from recbole_e2urec.data.titles import item_titles, read_catalogue, read_features, user_features
+from recbole_e2urec.data.titles import (
+    item_titles,
+    item_tokens,
+    read_catalogue,
+    read_features,
+    user_features,
+)
 from recbole_e2urec.errors import InputError
 
 ODD_TITLES = [
@@ -124,6 +130,7 @@ def test_read_features_keep_the_order_asked_for(write):
 def test_item_titles_name_the_token_when_there_is_no_title():
     ids = IdMap(users={}, items={"a": 2, "b": 1})
     assert item_titles(ids, {"a": "Alpha", "unused": "x"}) == ["", "item b", "Alpha"]
+    assert item_tokens(ids) == ["", "b", "a"]
 
 
 def test_user_features_are_empty_for_unknown_users():

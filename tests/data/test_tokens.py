@@ -46,7 +46,7 @@ def make(user, item, rating, k=3, max_tokens=100, features=(), special=True):
     history = history_rows(rows.user, rows.item, rows.time, np.ones(len(user), dtype=bool), k)
     words = Words()
     limits = TokenLimits(max_tokens, PAD, [BOS], [EOS]) if special else TokenLimits(max_tokens, PAD)
-    texts = prompt_texts(TEMPLATE, rows, TITLES, features)
+    texts = prompt_texts(TEMPLATE, rows, TITLES, TITLES, features)
     return PromptTable(rows, history, texts, words, limits), words
 
 
