@@ -165,8 +165,7 @@ class Config(RecBoleConfig):
     def _load_configured_columns(self, final: dict[str, Any]) -> None:
         """Load what the settings name; RecBole passes over columns that a file lacks."""
         named = [final[f"{kind}_FIELD"] for kind in _FIELDS] + list(final["threshold"] or {})
-        columns = {"inter": [name for name in named if name]}
-        final["load_col"] = merge_load_col(final["load_col"], columns)
+        final["load_col"] = merge_load_col(final["load_col"], {"inter": [*filter(None, named)]})
 
     def _set_default_parameters(self) -> None:
         folder = self.final_config_dict["data_path"]

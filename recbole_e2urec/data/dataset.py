@@ -164,9 +164,7 @@ class RowDataMixin(Dataset):
         present = [name for name in names if name in frame]
         for name in present:
             if self.field2type[name] != FeatureType.FLOAT:
-                raise InputError(
-                    f"{filepath}, line 1: write {name}:float; numbers are needed there"
-                )
+                raise InputError(f"{filepath}, line 1: write {name}:float; it holds numbers")
         return present
 
     def _set_label_by_threshold(self) -> None:

@@ -6,7 +6,6 @@ in silence. Here adapters are switched by context managers alone, which put back
 gradient flags. Open and close them around forward and backward, never between the two.
 """
 
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,32 +25,19 @@ from recbole_e2urec.llm.lora import (
     learning_size,
     learning_tokens,
     lora_config,
+    shapes,
 )
 from recbole_e2urec.llm.seeding import seeded
-from recbole_e2urec.llm.switches import switches_kept
+from recbole_e2urec.llm.switches import peft_quiet, switches_kept
 
 PEFT_PREFIX = "base_model.model."  # how every weight name in peft's files begins
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence two warnings of peft that a user can do nothing about.
-
-    One is of a name that transformers deprecates; the other says that a layer with an adapter is
-    tied to the head, which matters when adapters are merged into the weights.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")
-        warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`")
-        yield
-
-
 class AdapterBank:
-    """The adapters of one language model.
+    """The adapters of one language model, which has no other bank.
 
     ``None`` names the bare backbone wherever a name is expected. Nothing is active at first, a
-    fresh adapter changes no output, and what learns is decided by :meth:`training` alone. Make one
-    bank a model.
+    fresh adapter changes no output, and :meth:`training` alone decides what learns.
     """
 
     def __init__(self, language_model: LanguageModel) -> None:
@@ -86,7 +72,7 @@ class AdapterBank:
             raise ValueError(f"adapter name {name!r} is taken, empty or dotted; have {self.names}")
         config = lora_config(options, self.language_model, self._layers)
         model = self.language_model.model
-        with switches_kept(model), seeded(seed), _quiet():
+        with switches_kept(model), seeded(seed), peft_quiet():
             if self._peft is None:
                 self._peft = PeftModel(model, config, adapter_name=name)
             else:
@@ -138,10 +124,9 @@ class AdapterBank:
             ValueError: names or shapes differ from what is there; nothing is written then.
         """
         weights = self._weights(name)
-        there = {(key, tuple(weight.shape)) for key, weight in weights.items()}
-        given = {(key, tuple(weight.shape)) for key, weight in state.items()}
-        if there != given:
-            key, shape = min(there ^ given)
+        difference = shapes(weights) ^ shapes(state)
+        if difference:
+            key, shape = min(difference)
             raise ValueError(f"this state does not fit {name!r}: first difference at {key} {shape}")
         with torch.no_grad():
             for key, weight in weights.items():
@@ -151,7 +136,8 @@ class AdapterBank:
         """Write an adapter as peft does; ``PeftModel.from_pretrained(model, folder)`` reads it."""
         self._check(name)
         config = lora_config(self._options[name], self.language_model, self._layers).to_dict()
-        config |= {"inference_mode": True, "target_modules": sorted(config["target_modules"])}
+        config["inference_mode"] = True
+        config["target_modules"] = sorted(config["target_modules"])
         state = {PEFT_PREFIX + key: weight for key, weight in self.state(name).items()}
         storage.write_tensors(folder / "adapter_model.safetensors", state, {"format": "pt"})
         storage.write_json(folder / "adapter_config.json", config)

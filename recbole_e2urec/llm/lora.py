@@ -144,3 +144,8 @@ def backbone_weights(model: nn.Module) -> dict[str, nn.Parameter]:
         for name, weight in model.named_parameters()
         if weight not in of_adapters
     }
+
+
+def shapes(weights: Mapping[str, Tensor]) -> set[tuple[str, tuple[int, ...]]]:
+    """Names with shapes: what two sets of weights must share to take each other's place."""
+    return {(name, tuple(weight.shape)) for name, weight in weights.items()}

@@ -1,5 +1,6 @@
-"""Training mode and gradient flags of a model as state that comes back."""
+"""Training mode, gradient flags and warnings as state that comes back."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,3 +23,16 @@ def switches_kept(model: nn.Module) -> Iterator[None]:
             module.training = modes.get(module, modes[model])
         for parameter in model.parameters():
             parameter.requires_grad_(flags.get(parameter, parameter.requires_grad))
+
+
+@contextmanager
+def peft_quiet() -> Iterator[None]:
+    """Silence two warnings of peft that a user can do nothing about.
+
+    One is of a name that transformers deprecates; the other says that a layer with an adapter is
+    tied to the head, which matters when adapters are merged into the weights.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")
+        warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`")
+        yield
