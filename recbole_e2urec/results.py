@@ -8,11 +8,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from recbole_e2urec import __version__
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.storage import remove_parts, write_text
+from recbole_e2urec.storage import alone, remove_parts, write_text
 
 KEY = ("model", "dataset", "backbone", "seed", "stage", "request")
 PACKAGES = ("recbole", "torch", "transformers", "peft", "numpy", "pandas")
@@ -26,8 +24,7 @@ def save_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     Raises:
         InputError: the disk is full, or the file holds something else.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
+    with alone(path.with_name(f".{path.name}.lock")):
         kept = {_key(row): row for row in [*load_rows(path), *rows]}
         write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in kept.values()))
         remove_parts(path.parent, path.name)

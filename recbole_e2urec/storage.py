@@ -8,10 +8,12 @@ import errno
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -51,6 +53,30 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
 
 
+@contextmanager
+def alone(path: Path, waiting: Callable[[str], None] = lambda message: None) -> Iterator[None]:
+    """Hold the lock file ``path``; another process that asks for it waits until the body ends.
+
+    The lock of a killed process is free again. ``waiting`` is told if there is a wait.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    lock = FileLock(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        waiting(f"another run is at work in {path.parent}; waiting for it")
+        lock.acquire()
+    except OSError as error:
+        raise _explained(path, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def remove_parts(folder: Path, name: str = "*") -> None:
     """Remove what killed writes of the files of this name (a pattern) left in the folder."""
     for part in folder.glob(f".{name}.*.part"):
@@ -71,10 +97,13 @@ def _write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
         if isinstance(error, Exception) and _is_no_room(error):
-            raise InputError(
-                f"cannot write {path}: {error}; free some space or name another checkpoint_dir"
-            ) from error
+            raise _explained(path, error) from error
         raise
+
+
+def _explained(path: Path, error: Exception) -> InputError:
+    advice = "free some space or name another checkpoint_dir"
+    return InputError(f"cannot write {path}: {error}; {advice}")
 
 
 def _flush(path: Path) -> None:

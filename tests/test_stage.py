@@ -5,6 +5,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
+from time import sleep
 from typing import Any
 
 import pytest
@@ -86,6 +88,34 @@ def test_tidy_drops_progress_that_a_kill_left_in_a_finished_stage(stage: Stage) 
 def test_tidy_of_a_stage_that_has_not_begun_makes_nothing(stage: Stage) -> None:
     stage.tidy()
     assert not stage.folder.exists()
+
+
+def test_whoever_waits_for_a_stage_finds_it_finished(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = Stage(stage.folder.parent, stage.name, stage.inputs)
+    found: list[bool] = []
+
+    def wait() -> None:
+        with other.open():
+            found.append(other.finished)
+
+    waiter = Thread(target=wait)
+    with caplog.at_level("INFO"), stage.open():
+        waiter.start()
+        while not caplog.messages:
+            sleep(0.01)
+        assert "another run is at work" in caplog.messages[0]
+        stage.finish(WEIGHTS, {})
+    waiter.join()
+    assert found == [True]
+
+
+def test_a_stage_is_free_again_after_an_error(stage: Stage) -> None:
+    with pytest.raises(ZeroDivisionError), stage.open():
+        raise ZeroDivisionError
+    with stage.open():
+        assert not stage.finished
 
 
 @pytest.mark.parametrize("inputs", [{"seed": 2, "rows": "ab"}, {"seed": 1}, {"seed": "1"}])

@@ -52,12 +52,15 @@ class LLMRecTrainer(Trainer):
             The stage's summary: ``seconds``, ``steps``, ``epochs``, ``trained_parameters``,
             ``peak_memory_mb``, ``train_loss`` by epoch and ``valid``, the best result.
         """
+        with self.stage.open():
+            if self.stage.finished:
+                self.model.bank.load(self.model.adapter, self.stage.weights())
+                self.eval_collector.data_collect(train_data)
+                return self.stage.summary()
+            return self._finish(train_data, valid_data)
+
+    def _finish(self, train_data: Any, valid_data: Any) -> dict[str, Any]:
         model = self.model
-        self.stage.tidy()
-        if self.stage.finished:
-            model.bank.load(model.adapter, self.stage.weights())
-            self.eval_collector.data_collect(train_data)
-            return self.stage.summary()
         self._resume()
         self.started = time.perf_counter()
         show = bool(self.config["show_progress"])

@@ -10,13 +10,16 @@ A stage is a folder named after a hash of everything that decides its outcome. I
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from recbole_e2urec.storage import (
+    alone,
     read_json,
     read_tensors,
     remove_parts,
@@ -46,6 +49,13 @@ class Stage:
     def finished(self) -> bool:
         """Whether the outcome is there."""
         return (self.folder / "stage.json").is_file()
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Train in the body, and nobody else; whoever waits for it then finds it finished."""
+        with alone(self.folder / ".lock", getLogger().info):
+            self.tidy()
+            yield
 
     def finish(self, weights: Mapping[str, Tensor], summary: Mapping[str, Any]) -> None:
         """Write the outcome and drop what only an unfinished stage needs."""

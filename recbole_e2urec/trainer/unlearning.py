@@ -59,10 +59,14 @@ def train_adapter(model: LLMRec, name: str | None, stage: Stage, plan: Plan) -> 
         Its summary: ``seconds``, ``steps``, ``epochs``, ``trained_parameters``,
         ``peak_memory_mb`` and ``losses``, the mean of each term by epoch.
     """
-    stage.tidy()
-    if stage.finished:
-        model.bank.load(name, stage.weights())
-        return stage.summary()
+    with stage.open():
+        if stage.finished:
+            model.bank.load(name, stage.weights())
+            return stage.summary()
+        return _finish(model, name, stage, plan)
+
+
+def _finish(model: LLMRec, name: str | None, stage: Stage, plan: Plan) -> dict[str, Any]:
     optimizer = adamw(model.bank.parameters(name), plan.learning_rate)
     state: dict[str, Any] = {"epoch": 0, "seconds": plan.spent, "steps": 0, "losses": []}
     progress = stage.progress()
