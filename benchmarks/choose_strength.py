@@ -33,7 +33,7 @@ from recbole_e2urec.methods.e2urec import E2URec, E2URecOptions
 from recbole_e2urec.storage import write_text
 
 GRID = {
-    "alpha": (4.0, 4.25, 4.5),
+    "alpha": (5.5, 6.0, 6.5),
     "beta": (0.4, 0.5),
 }
 SEEDS = (2020, 2021)

@@ -73,14 +73,18 @@ class Forgetting(Experiment):
         made = {"Original": self.original, "Retrain": self.retrain, name: unlearned}
         return [self.measured(*pair) for pair in made.items()], group_sizes(self.groups)
 
-    def unlearn(self, method: Unlearner) -> Answered:
-        """Unlearn the request, and ask the unlearned model about all groups."""
-        request = Request(
+    @property
+    def request(self) -> Request:
+        """What a method works with."""
+        return Request(
             self.split.forget, self.split.retain, self.before, self.after,
             self._part, self.config["seed"], self.shows,
         )  # fmt: skip
+
+    def unlearn(self, method: Unlearner) -> Answered:
+        """Unlearn the request, and ask the unlearned model about all groups."""
         with self.model.shown(self.after):
-            unlearned = method.unlearn(self.model, request)
+            unlearned = method.unlearn(self.model, self.request)
         return self._answered(unlearned.digest, unlearned.adapter, unlearned.cost)
 
     def measured(self, name: str, made: Answered) -> dict[str, Any]:

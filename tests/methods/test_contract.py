@@ -1,0 +1,103 @@
+"""What holds for every method, whatever language model it works on."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from recbole_e2urec.data.forget import ForgetSplit
+from recbole_e2urec.data.loading import load_dataset
+from recbole_e2urec.forgetting import Answered, Forgetting
+from recbole_e2urec.methods import METHODS
+
+Begin = Callable[..., Forgetting]
+BACKBONES = ("tiny-t5", "tiny-llama")
+every_method = pytest.mark.parametrize("method", METHODS)
+every_backbone = pytest.mark.parametrize("backbone", BACKBONES)
+
+
+@pytest.fixture
+def begin(small_config: Callable[..., Any]) -> Begin:
+    """Train Original and Retrain on ``small``; keyword arguments are settings."""
+
+    def make(method: str, backbone: str, **settings: Any) -> Forgetting:
+        config = small_config(method, backbone=backbone, **settings)
+        run = Forgetting(config, load_dataset(config))
+        run.train()
+        return run
+
+    return make
+
+
+def unlearn(run: Forgetting, forget: NDArray[np.int64] | None = None) -> Answered:
+    """Unlearn the run's own request, or the given training rows instead."""
+    if forget is not None:
+        train = run.parts.splits.train
+        run.split = ForgetSplit(np.setdiff1d(train, forget), forget)
+    kind = METHODS[str(run.config["model"])]
+    options: Any = run.config.options(kind.options_class)
+    return run.unlearn(kind(options))
+
+
+def everything(run: Forgetting) -> list[torch.Tensor]:
+    """Weights of the backbone and of Original's adapter, and what Original answers."""
+    bank, adapter = run.model.bank, run.model.adapter
+    weights = [*bank.state(None).values(), *bank.state(adapter).values()]
+    with bank.frozen(adapter):
+        return [*weights, run.model.hidden(run.split.forget)]
+
+
+def asked(made: Answered) -> NDArray[np.float64]:
+    return made.answers.yes[~np.isnan(made.answers.yes)]
+
+
+@every_method
+@every_backbone
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_original_stays_bit_by_bit_and_the_unlearned_model_differs(
+    begin: Begin, method: str, backbone: str, tuning: str
+) -> None:
+    run = begin(method, backbone, tuning=tuning)
+    before = everything(run)
+    unlearned = unlearn(run)
+    assert all(map(torch.equal, before, everything(run)))
+    row = run.measured(method, unlearned)
+    assert 0 < row["to_retrain"]["jsd"] <= np.log(2)
+    assert row["to_retrain"]["residual"] != 1.0
+    assert run.measured("Original", run.original)["to_retrain"]["residual"] == 1.0
+    assert run.measured("Retrain", run.retrain)["to_retrain"]["residual"] == 0.0
+
+
+@every_method
+@every_backbone
+def test_the_same_seed_gives_the_same_answers_and_another_one_others(
+    begin: Begin, method: str, backbone: str
+) -> None:
+    seeds = [7, 7, 8]
+    first, again, other = (
+        asked(unlearn(begin(method, backbone, seed=seed, checkpoint_dir=f"saved/{number}")))
+        for number, seed in enumerate(seeds)
+    )
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+@every_method
+@every_backbone
+def test_an_empty_forget_set_changes_nothing(begin: Begin, method: str, backbone: str) -> None:
+    run = begin(method, backbone)
+    unlearned = unlearn(run, run.split.forget[:0])
+    assert np.array_equal(asked(unlearned), asked(run.original))
+
+
+@every_method
+@every_backbone
+def test_a_forget_set_of_one_row_works(begin: Begin, method: str, backbone: str) -> None:
+    run = begin(method, backbone)
+    unlearned = asked(unlearn(run, run.split.forget[:1]))
+    assert len(unlearned) == len(asked(run.original))
+    assert ((unlearned > 0) & (unlearned < 1)).all()
+    assert not np.array_equal(unlearned, asked(run.original))
