@@ -93,7 +93,7 @@ def test_another_seed_adds_rows_and_a_rerun_trains_nothing(small_data: Path) -> 
         return [json.loads(line)["model"] for line in Path(path).read_text().splitlines()]
 
     def stages() -> dict[Path, int]:
-        return {path: path.stat().st_mtime_ns for path in Path("saved/stages").glob("*/*")}
+        return {path: path.stat().st_mtime_ns for path in Path("saved/stages").glob("*/[!.]*")}
 
     three = ["Original", "Retrain", "E2URec"]
     assert models(seed=1) == three
