@@ -20,6 +20,7 @@ from recbole_e2urec.evaluator.measure import (
 from recbole_e2urec.experiment import LORA, Experiment, Rows, hash_of
 from recbole_e2urec.methods import METHODS
 from recbole_e2urec.methods.base import Unlearner
+from recbole_e2urec.model.scorers import Adapted, Scorer, answering
 from recbole_e2urec.trainer.classic import plain
 from recbole_e2urec.trainer.stage import Stage
 from recbole_e2urec.trainer.unlearning import Request
@@ -85,7 +86,7 @@ class Forgetting(Experiment):
         """Unlearn the request, and ask the unlearned model about all groups."""
         with self.model.shown(self.after):
             unlearned = method.unlearn(self.model, self.request)
-        return self._answered(unlearned.digest, unlearned.adapter, unlearned.cost)
+        return self._answered(unlearned.digest, unlearned.scorer, unlearned.cost)
 
     def measured(self, name: str, made: Answered) -> dict[str, Any]:
         """All measures of one model, as a row of the results."""
@@ -113,11 +114,11 @@ class Forgetting(Experiment):
         with self.model.shown(shown):
             trainer = self.trainer(name, train, valid)
             cost = trainer.run(loaders.train, own)
-        return self._answered(trainer.stage.digest, self.model.adapter, cost)
+        return self._answered(trainer.stage.digest, Adapted(self.model.adapter), cost)
 
-    def _answered(self, stage: str, adapter: str | None, cost: Mapping[str, Any]) -> Answered:
-        answers = ask(self.model, adapter, self.groups, self.before, self.after)
-        return Answered(stage, answers, cost, self._ranking(adapter))
+    def _answered(self, stage: str, scorer: Scorer, cost: Mapping[str, Any]) -> Answered:
+        answers = ask(self.model, scorer, self.groups, self.before, self.after)
+        return Answered(stage, answers, cost, self._ranking(scorer))
 
     def _part(self, name: str, settings: Mapping[str, Any]) -> Stage:
         """The stage of a part of a method."""
@@ -145,21 +146,16 @@ class Forgetting(Experiment):
         control = self.parts.control
         return Groups(split.forget, retain, rows, rows[forgotten], rows[~forgotten], control)
 
-    def _ranking(self, adapter: str | None) -> dict[str, float]:
+    def _ranking(self, scorer: Scorer) -> dict[str, float]:
         """Metrics of ranked held-out items; empty when the run is evaluated by labels."""
         if self.config.plan.kind == "labeled":
             return {}
         loader = evaluation_loader(self.config, self.dataset, self.parts.splits, self.held_out)
         train = make_loaders(self.config, self.dataset, self.parts.splits).train
         trainer = self.trainer("ranking", self.parts.splits.train, self.parts.splits.valid)
-        before = self.model.adapter
-        self.model.adapter = adapter
-        try:
-            with self.model.shown(self.after):
-                trainer.eval_collector.data_collect(train)
-                return plain(trainer.evaluate(loader, show_progress=self.shows))
-        finally:
-            self.model.adapter = before
+        with self.model.shown(self.after), answering(self.model, scorer):
+            trainer.eval_collector.data_collect(train)
+            return plain(trainer.evaluate(loader, show_progress=self.shows))
 
 
 def _ratio(cost: Mapping[str, Any], reference: Mapping[str, Any]) -> float | None:

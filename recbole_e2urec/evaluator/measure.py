@@ -1,12 +1,10 @@
 """What a model answers on the groups of rows that matter, and the measures made from it."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from recbole_e2urec.evaluator.divergence import (
     euclidean,
@@ -17,8 +15,8 @@ from recbole_e2urec.evaluator.divergence import (
 from recbole_e2urec.evaluator.labelled import labelled_metrics
 from recbole_e2urec.evaluator.membership import answer_losses, membership_auc
 from recbole_e2urec.model.llmrec import LLMRec
+from recbole_e2urec.model.scorers import Asked, Scorer
 
-CHUNK = 2048  # rows whose whole distributions are compared at once
 Rows = NDArray[np.int64]
 
 
@@ -47,36 +45,34 @@ class Answers(NamedTuple):
 
     Attributes:
         yes: P(yes) by row id, float64 [n]; NaN where nothing was asked.
-        hidden: hidden states on the forget rows, [forget, h].
-        head: turns hidden states into logits, float32, [b, h] -> [b, vocab].
+        forget: its whole answers to the forget rows.
     """
 
     yes: NDArray[np.float64]
-    hidden: Tensor
-    head: Callable[[Tensor], Tensor]
+    forget: Asked
 
 
 def ask(
-    model: LLMRec, adapter: str | None, groups: Groups, forget_history: Rows, history: Rows
+    model: LLMRec, scorer: Scorer, groups: Groups, forget_history: Rows, history: Rows
 ) -> Answers:
-    """Ask a model about all groups, each row once.
+    """Ask about all groups, each row once.
 
     Args:
-        model: who answers, with ``adapter``.
-        adapter: None = the backbone itself.
+        model: the recommender.
+        scorer: who answers.
         groups: the rows.
         forget_history: histories of the prompts of forget rows, [n, k].
         history: histories of all others, [n, k].
     """
     yes = np.full(len(model.labels), np.nan)
     others = np.unique(np.concatenate([groups.retain, groups.test, groups.control]))
-    with model.bank.frozen(adapter):
-        with model.shown(forget_history):
-            hidden = model.hidden(groups.forget)
-        yes[groups.forget] = model.yes(hidden).cpu().numpy()
-        with model.shown(history):
-            yes[others] = model.yes(model.hidden(others)).cpu().numpy()
-    return Answers(yes, hidden, model.language_model.head_copy())
+    words = model.language_model.answer_ids
+    with model.shown(forget_history):
+        forget = scorer.ask(model, groups.forget)
+    yes[groups.forget] = forget.yes(words).cpu().numpy()
+    with model.shown(history):
+        yes[others] = scorer.ask(model, others).yes(words).cpu().numpy()
+    return Answers(yes, forget)
 
 
 def utility(
@@ -114,10 +110,8 @@ def distance_to(
     measures = {"jsd": jensen_shannon, "jeffreys_half": jeffreys_half, "l2": euclidean}
     sums = dict.fromkeys(measures, 0.0)
     with torch.no_grad():
-        for start in range(0, len(forget), CHUNK):
-            part = slice(start, start + CHUNK)
-            ours = answers.head(answers.hidden[part])
-            theirs = retrained.head(retrained.hidden[part])
+        for part in answers.forget.chunks():
+            ours, theirs = answers.forget.logits(part), retrained.forget.logits(part)
             for name, measure in measures.items():
                 sums[name] += float(measure(ours, theirs).sum())
     three = (torch.from_numpy(one.yes[forget]) for one in (answers, original, retrained))

@@ -132,6 +132,15 @@ class AdapterBank:
             for key, weight in weights.items():
                 weight.copy_(state[key])
 
+    @contextmanager
+    def kept(self, name: str | None) -> Iterator[None]:
+        """Put the weights of an adapter, or of the bare backbone, back after the body."""
+        before = self.state(name)
+        try:
+            yield
+        finally:
+            self.load(name, before)
+
     def save(self, name: str, folder: Path) -> None:
         """Write an adapter as peft does; ``PeftModel.from_pretrained(model, folder)`` reads it."""
         self._check(name)

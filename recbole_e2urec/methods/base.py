@@ -1,9 +1,14 @@
-"""What every unlearning method offers."""
+"""What every unlearning method offers, and what those that train a student share."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from recbole_e2urec.model.llmrec import LLMRec
+from recbole_e2urec.model.scorers import Adapted, Scorer
+from recbole_e2urec.trainer.student import ORIGINAL, Batch, Student
 from recbole_e2urec.trainer.unlearning import Request
 
 
@@ -11,8 +16,7 @@ class Unlearned(NamedTuple):
     """The outcome of a method.
 
     Attributes:
-        adapter: the adapter of the model that answers as the unlearned model does; None = the
-            backbone itself.
+        scorer: who answers as the unlearned model does.
         cost: ``seconds`` of all that the method trained and computed, ``steps``,
             ``trained_parameters`` (of all models on the way) and ``peak_memory_mb``; a method that
             leaves an adapter says its ``adapter_parameters``.
@@ -20,7 +24,7 @@ class Unlearned(NamedTuple):
         digest: names the stage that made it.
     """
 
-    adapter: str | None
+    scorer: Scorer
     cost: dict[str, Any]
     losses: list[dict[str, float]]
     digest: str
@@ -41,3 +45,49 @@ class Unlearner(ABC):
     @abstractmethod
     def unlearn(self, original: LLMRec, request: Request) -> Unlearned:
         """Make the unlearned model beside ``original``, whose own answers do not change."""
+
+
+class GradientUnlearner(Unlearner):
+    """A method that trains a student on a loss; ``options_class`` extends StudentOptions.
+
+    Attributes:
+        asks_on_forget: whether the loss looks at Original's answers on forget rows.
+        asks_on_retain: the same on retain rows.
+    """
+
+    asks_on_forget = False
+    asks_on_retain = False
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Loss terms of a step, each a scalar; ``loss`` is minimised."""
+
+    def teach(self, student: Student) -> list[dict[str, Any]]:
+        """Ask further teachers; gives the costs of what was trained for it."""
+        return []
+
+    def unlearn(self, original: LLMRec, request: Request) -> Unlearned:
+        """See :meth:`Unlearner.unlearn`; the student bears the method's name."""
+        student = self.student(original, request)
+        before = self.teach(student)
+        teacher = Adapted(original.adapter)
+        student.teach(ORIGINAL, teacher, self.asks_on_forget, self.asks_on_retain)
+        learned = student.train(self.loss)
+        cost = total([*before, learned])
+        if self.options.student == "lora":
+            cost["adapter_parameters"] = learned["trained_parameters"]
+        return Unlearned(student.scorer, cost, learned["losses"], student.stage.digest)
+
+    def student(self, original: LLMRec, request: Request) -> Student:
+        """Make the student; it has not learned yet."""
+        return Student(original, request, type(self).__name__, self.options)
+
+
+def total(costs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Sum of what several trainings cost; the highest peak of memory."""
+    sums = ("seconds", "steps", "trained_parameters")
+    memory = max((cost["peak_memory_mb"] for cost in costs), default=0.0)
+    return {
+        **{name: sum(cost[name] for cost in costs) for name in sums},
+        "peak_memory_mb": memory,
+    }

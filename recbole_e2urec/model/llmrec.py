@@ -86,6 +86,7 @@ class LLMRec(GeneralRecommender):
         nothing = np.full((len(dataset.rows), 0), -1, dtype=np.int64)
         self.table = PromptTable(dataset.rows, nothing, texts, language_model.encode, limits)
         self.labels = dataset.rows.label
+        self.answer = self._answer_itself  # P(yes); see scorers.answering
 
     def calculate_loss(self, interaction: Any) -> Tensor:
         """Cross-entropy of the true answers of a batch of RecBole's; a scalar."""
@@ -96,6 +97,11 @@ class LLMRec(GeneralRecommender):
         """P(yes) of each pair of row and item, float32 [batch]."""
         rows = interaction[ROW_ID].cpu().numpy()
         items = interaction[self.ITEM_ID].cpu().numpy()
+        return self.answer(rows, items)
+
+    def _answer_itself(
+        self, rows: NDArray[np.int64], items: NDArray[np.int64] | None
+    ) -> Tensor:  # [b], [b] -> [b]
         with self.bank.frozen(self.adapter):
             return self.yes(self.hidden(rows, items))
 

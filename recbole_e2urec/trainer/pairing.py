@@ -69,19 +69,3 @@ class Pairing:
         """Retain rows of several joint epochs, each once, sorted."""
         drawn = [self.retain_rows(epoch) for epoch in epochs]
         return np.unique(np.concatenate([self.request.retain[:0], *drawn]))
-
-
-class KeptStates:
-    """Hidden states that a teacher gave, one a row.
-
-    Args:
-        rows: sorted row ids, [n].
-        states: in the order of the rows, [n, h].
-    """
-
-    def __init__(self, rows: Rows, states: Tensor) -> None:
-        self._rows, self._states = rows, states
-
-    def of(self, rows: Rows) -> Tensor:
-        """States of some of these rows. [b] -> [b, h]."""
-        return self._states[np.searchsorted(self._rows, rows)]

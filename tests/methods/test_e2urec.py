@@ -11,7 +11,9 @@ from torch import Tensor
 
 from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.forgetting import Forgetting
-from recbole_e2urec.methods.e2urec import AUGMENTED, STUDENT, E2URecOptions, _Lessons
+from recbole_e2urec.methods.e2urec import AUGMENTED, E2URec, E2URecOptions
+from recbole_e2urec.model.scorers import Adapted
+from recbole_e2urec.trainer.student import ORIGINAL
 
 
 def kl(teacher: Tensor, student: Tensor) -> Tensor:
@@ -36,27 +38,29 @@ def test_the_loss_of_a_step_is_the_formula_with_teachers_asked_on_the_spot(
     run.train()
     model = run.model
     options: Any = config.options(E2URecOptions)
-    lessons = _Lessons(model, run.request, options)
+    method = E2URec(options)
+    student = method.student(model, run.request)
     with model.shown(run.after):
-        lessons.train_augmented()
-        lessons.train_student()
-    step = lessons.pairing.steps(options.warmup_epochs, joint=True)[0]
-    with model.bank.frozen(STUDENT):
-        found = lessons._student_loss(step)
+        method.teach(student)
+        student.teach(ORIGINAL, Adapted(model.adapter), forget=True, retain=True)
+        student.train(method.loss)
+    step = student.pairing.steps(options.warmup_epochs, joint=True)[0]
+    with model.bank.frozen(student.name):
+        found = method.loss(student.batch(step))
 
     def asked(adapter: str | None, history: NDArray[np.int64], rows: NDArray[np.int64]) -> Tensor:
         with model.bank.frozen(adapter), model.shown(history):
             return model.language_model.head(model.hidden(rows))
 
-    original, augmented, student = (
-        asked(name, run.before, step.forget) for name in (model.adapter, AUGMENTED, STUDENT)
+    original, augmented, answered = (
+        asked(name, run.before, step.forget) for name in (model.adapter, AUGMENTED, student.name)
     )
     target = original - 25.0 * torch.relu(augmented - original)
-    kept, now = (asked(name, run.after, step.retain) for name in (model.adapter, STUDENT))
+    kept, now = (asked(name, run.after, step.retain) for name in (model.adapter, student.name))
     no, yes = model.language_model.answer_ids
     labels = run.dataset.rows.label[step.retain]
     answers = torch.tensor([yes if label == 1 else no for label in labels])
     truth = -now.log_softmax(dim=-1)[torch.arange(len(answers)), answers].mean()
-    expected = 0.3 * kl(target, student) + 0.7 * (kl(kept, now) + truth)
+    expected = 0.3 * kl(target, answered) + 0.7 * (kl(kept, now) + truth)
     assert float(kl(target, original)) > 1e-4  # the teacher says something else than Original
     assert float(found["loss"]) == pytest.approx(float(expected), rel=1e-5)

@@ -1,0 +1,130 @@
+"""Everything that answers: an adapter, stored weights, or several models together.
+
+Evaluation asks a scorer and never which method made it. What was answered is kept as hidden states:
+they are small, and the heads turn them into logits again.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recbole_e2urec.model.llmrec import LLMRec
+from recbole_e2urec.model.losses import yes_probability
+
+CHUNK = 2048  # rows whose whole distributions are in memory at once
+Rows = NDArray[np.int64]
+
+
+class Voice(NamedTuple):
+    """What one model answered."""
+
+    states: Tensor  # [n, h]
+    head: Callable[[Tensor], Tensor]  # [b, h] -> [b, vocab], float32
+
+
+class Asked:
+    """Kept answers to n rows.
+
+    Args:
+        voices: of the models that answered.
+        weights: [n, voices], how much each of them counts in a row; None: all alike.
+    """
+
+    def __init__(self, voices: Sequence[Voice], weights: Tensor | None = None) -> None:
+        self.voices, self.weights = list(voices), weights
+
+    def __len__(self) -> int:
+        """Give the number of rows."""
+        return len(self.voices[0].states)
+
+    @torch.no_grad()
+    def logits(self, part: slice | Tensor = slice(None)) -> Tensor:  # -> [b, vocab]
+        """Logits at the answer position of a part of the rows: the weighted mean over voices."""
+        heard = [voice.head(voice.states[part]) for voice in self.voices]
+        if len(heard) == 1:
+            return heard[0]
+        if self.weights is None:
+            return torch.stack(heard).mean(dim=0)
+        weights = self.weights[part].unbind(dim=1)
+        return torch.stack([w[:, None] * z for w, z in zip(weights, heard, strict=True)]).sum(dim=0)
+
+    def chunks(self) -> Iterator[slice]:
+        """Parts whose logits fit into memory."""
+        return (slice(start, start + CHUNK) for start in range(0, len(self), CHUNK))
+
+    def yes(self, answer_ids: tuple[int, int]) -> Tensor:  # -> [n]
+        """P(yes) of each row, float32."""
+        parts = [yes_probability(self.logits(part), answer_ids) for part in self.chunks()]
+        return torch.cat(parts) if parts else self.voices[0].states.new_zeros(0)
+
+
+class Scorer(ABC):
+    """Answers rows of a recommender's data, under the histories that its prompts show."""
+
+    @abstractmethod
+    def ask(self, model: LLMRec, rows: Rows, items: Rows | None = None) -> Asked:
+        """Ask about these rows, or about other items in their place: [n], [n]."""
+
+
+class Adapted(Scorer):
+    """The backbone with an adapter; None = the backbone alone."""
+
+    def __init__(self, adapter: str | None) -> None:
+        self.adapter = adapter
+
+    def ask(self, model: LLMRec, rows: Rows, items: Rows | None = None) -> Asked:
+        """See :meth:`Scorer.ask`."""
+        with model.bank.frozen(self.adapter):
+            states = model.hidden(rows, items)
+            return Asked([Voice(states, model.language_model.head_copy())])
+
+
+class Stored(Scorer):
+    """Weights that are read when they are needed and take an adapter's place, or the backbone's."""
+
+    def __init__(self, adapter: str | None, read: Callable[[], Mapping[str, Tensor]]) -> None:
+        self.adapter, self.read = adapter, read
+
+    def ask(self, model: LLMRec, rows: Rows, items: Rows | None = None) -> Asked:
+        """See :meth:`Scorer.ask`; the weights that were there come back."""
+        with model.bank.kept(self.adapter):
+            model.bank.load(self.adapter, self.read())
+            return Adapted(self.adapter).ask(model, rows, items)
+
+
+class Ensemble(Scorer):
+    """Several models, whose logits are averaged row by row.
+
+    Args:
+        members: who answers.
+        weigh: weights of the members, from what they answered ([n, members]); None: all alike.
+    """
+
+    def __init__(
+        self, members: Sequence[Scorer], weigh: Callable[[list[Voice]], Tensor] | None = None
+    ) -> None:
+        self.members, self.weigh = list(members), weigh
+
+    def ask(self, model: LLMRec, rows: Rows, items: Rows | None = None) -> Asked:
+        """See :meth:`Scorer.ask`."""
+        voices = [voice for one in self.members for voice in one.ask(model, rows, items).voices]
+        return Asked(voices, self.weigh(voices) if self.weigh else None)
+
+
+@contextmanager
+def answering(model: LLMRec, scorer: Scorer) -> Iterator[None]:
+    """Let the scorer answer in the model's place when RecBole's evaluator asks it."""
+    before = model.answer
+    model.answer = lambda rows, items: scorer.ask(model, rows, items).yes(
+        model.language_model.answer_ids
+    )
+    try:
+        yield
+    finally:
+        model.answer = before

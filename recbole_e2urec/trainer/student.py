@@ -1,0 +1,202 @@
+"""What gradient unlearning has in common: teachers who answered once, and a student who learns."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recbole_e2urec.errors import InputError
+from recbole_e2urec.model.llmrec import LLMRec
+from recbole_e2urec.model.scorers import Adapted, Asked, Scorer, Stored
+from recbole_e2urec.trainer.pairing import Pairing, Step
+from recbole_e2urec.trainer.unlearning import Plan, Request, train_adapter
+
+ORIGINAL = "original"  # the teacher that every student has
+
+
+@dataclass(frozen=True)
+class StudentOptions:
+    """How a student learns; each method adds its own.
+
+    Attributes:
+        unlearn_learning_rate: AdamW's rate at the first step.
+        unlearn_batch_size: forget rows a step, and as many retain rows beside them.
+        joint_epochs: passes over the forget set, each step beside a batch of retain rows.
+        student: what learns: a LoRA adapter on Original (lora), or all of its weights (full).
+        own_tokens_only: an adapted embedding learns only the tokens that no retain row's prompt
+            shows; where there are none, or if False, all tokens.
+    """
+
+    unlearn_learning_rate: float
+    unlearn_batch_size: int
+    joint_epochs: int
+    student: Literal["lora", "full"]
+    own_tokens_only: bool
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, by the name of its key."""
+        if self.unlearn_batch_size < 1:
+            raise InputError(f"unlearn_batch_size is {self.unlearn_batch_size}; give 1 or more")
+        if self.joint_epochs < 0:
+            raise InputError(f"joint_epochs is {self.joint_epochs}; it must be at least 0")
+
+
+class Batch(NamedTuple):
+    """What a loss sees of one step; logits are those at the answer position.
+
+    Attributes:
+        forget: the student's, on forget rows, [f, vocab].
+        retain: the student's, on retain rows, [r, vocab]; r is 0 in a step on forget rows alone.
+        forget_labels, retain_labels: 1 = yes, 0 = no, float32, [f] and [r].
+        answer_ids: token ids of (no, yes).
+        on_forget, on_retain: the teachers', by their names; those that were asked.
+    """
+
+    forget: Tensor
+    retain: Tensor
+    forget_labels: Tensor
+    retain_labels: Tensor
+    answer_ids: tuple[int, int]
+    on_forget: Mapping[str, Tensor]
+    on_retain: Mapping[str, Tensor]
+
+
+Loss = Callable[[Batch], Mapping[str, Tensor]]
+
+
+class Taught(NamedTuple):
+    """A teacher's kept answers to sorted rows."""
+
+    rows: NDArray[np.int64]
+    answers: Asked
+
+    def of(self, rows: NDArray[np.int64]) -> Tensor:  # [b] -> [b, vocab]
+        """Logits of some of the rows."""
+        return self.answers.logits(torch.from_numpy(np.searchsorted(self.rows, rows)))
+
+
+class Student:
+    """Original's successor in one request: its steps, its teachers and its training.
+
+    Args:
+        model: Original.
+        request: what to forget.
+        name: of the student; also of its adapter and its stage.
+        options: how it learns; all of them decide its stage.
+        warmup: epochs on forget rows alone, before the joint ones.
+    """
+
+    def __init__(
+        self,
+        model: LLMRec,
+        request: Request,
+        name: str,
+        options: StudentOptions,
+        warmup: int = 0,
+    ) -> None:
+        if options.student == "full" and model.adapter is not None:
+            raise InputError("student: full needs tuning: full; choose student: lora")
+        self.model, self.request, self.options = model, request, options
+        self.name, self.warmup = name, warmup
+        self.pairing = Pairing(request, model.table, options.unlearn_batch_size)
+        self.stage = request.stage(name, asdict(options))
+        self.asking = 0.0  # seconds in which teachers answered
+        self._on_forget: dict[str, Taught] = {}
+        self._on_retain: dict[str, Taught] = {}
+        labels = model.labels
+        assert labels is not None  # Original was trained on them
+        self._labels = torch.from_numpy(labels).to(model.device)
+
+    @property
+    def scorer(self) -> Scorer:
+        """Who answers as the trained student does."""
+        return Adapted(self.name) if self._adapter else Stored(None, self.stage.weights)
+
+    def teach(self, name: str, teacher: Scorer, forget: bool = False, retain: bool = False) -> None:
+        """Let a teacher answer each row once; nobody is asked for a finished student."""
+        if self.stage.finished:
+            return
+        started = time.perf_counter()
+        request = self.request
+        if forget:
+            with self.model.shown(request.forget_history):
+                rows = request.forget
+                self._on_forget[name] = Taught(rows, teacher.ask(self.model, rows))
+        if retain:
+            with self.model.shown(request.retain_history):
+                epochs = range(self.warmup, self.warmup + self.options.joint_epochs)
+                rows = self.pairing.retain_rows_of(epochs)
+                self._on_retain[name] = Taught(rows, teacher.ask(self.model, rows))
+        self.asking += time.perf_counter() - started
+
+    def train(self, loss: Loss) -> dict[str, Any]:
+        """Train the student; see :func:`train_adapter` for what comes back."""
+        tokens = self._learning_tokens()
+        plan = Plan(
+            self.warmup + self.options.joint_epochs,
+            self.options.unlearn_learning_rate,
+            self.request.seed,
+            lambda epoch: self.pairing.steps(epoch, joint=epoch >= self.warmup),
+            lambda step: loss(self.batch(step)),
+            self.request.show,
+            spent=self.asking,
+            tokens=tokens,
+        )
+        with self._place():
+            return train_adapter(self.model, self._adapter, self.stage, plan)
+
+    def batch(self, step: Step) -> Batch:
+        """What the loss sees of a step; the student passes once over all of its rows."""
+        lm, device = self.model.language_model, self.model.device
+        pairing = self.pairing
+        prompts = pairing.forget_table.joined(step.forget, pairing.retain_table, step.retain)
+        logits = lm(prompts.input_ids.to(device), prompts.attention_mask.to(device))
+        on_forget, on_retain = logits.split([len(step.forget), len(step.retain)])
+        return Batch(
+            on_forget,
+            on_retain,
+            self._labels[torch.from_numpy(step.forget)],
+            self._labels[torch.from_numpy(step.retain)],
+            lm.answer_ids,
+            {name: taught.of(step.forget) for name, taught in self._on_forget.items()},
+            {name: taught.of(step.retain) for name, taught in self._on_retain.items()},
+        )
+
+    @property
+    def _adapter(self) -> str | None:
+        return self.name if self.options.student == "lora" else None
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """Make the student's adapter, or lend it the backbone, whose weights come back."""
+        if self._adapter is None:
+            with self.model.bank.kept(None):
+                yield
+            return
+        fresh_adapter(self.model, self.name, self.request.seed)
+        yield
+
+    def _learning_tokens(self) -> Tensor | None:
+        if self._adapter is None or not self.options.own_tokens_only or self.stage.finished:
+            return None
+        started = time.perf_counter()
+        own = self.pairing.own_tokens()
+        self.asking += time.perf_counter() - started
+        return own if len(own) else None
+
+
+def fresh_adapter(model: LLMRec, name: str, seed: int) -> None:
+    """Add an adapter that answers as Original does: a new one, or a copy of Original's."""
+    bank = model.bank
+    if name in bank.names:
+        bank.remove(name)
+    if model.adapter is None:
+        bank.add(name, model.lora, seed)
+    else:
+        bank.copy(model.adapter, name)
