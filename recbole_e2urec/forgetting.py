@@ -20,7 +20,7 @@ from recbole_e2urec.evaluator.measure import (
 from recbole_e2urec.experiment import LORA, Experiment, Rows, hash_of
 from recbole_e2urec.methods import METHODS
 from recbole_e2urec.methods.base import Unlearner
-from recbole_e2urec.model.scorers import Adapted, Scorer, answering
+from recbole_e2urec.model.scorers import Adapted, Scorer, Stored, answering
 from recbole_e2urec.trainer.classic import plain
 from recbole_e2urec.trainer.stage import Stage
 from recbole_e2urec.trainer.unlearning import Request
@@ -77,9 +77,10 @@ class Forgetting(Experiment):
     @property
     def request(self) -> Request:
         """What a method works with."""
+        untrained = Stored(self.model.adapter, lambda: self.start)
         return Request(
             self.split.forget, self.split.retain, self.before, self.after,
-            self._part, self.config["seed"], self.shows,
+            self._part, untrained, self.config["seed"], self.shows,
         )  # fmt: skip
 
     def unlearn(self, method: Unlearner) -> Answered:

@@ -1,6 +1,22 @@
 """The unlearning methods by name: one file a method, one line here."""
 
+from recbole_e2urec.methods.badt import BadT
 from recbole_e2urec.methods.base import Unlearner
 from recbole_e2urec.methods.e2urec import E2URec
+from recbole_e2urec.methods.fliplabel import FlipLabel
+from recbole_e2urec.methods.graddiff import GradDiff
+from recbole_e2urec.methods.neggrad import NegGrad
+from recbole_e2urec.methods.negkl import NegKL
+from recbole_e2urec.methods.npo import NPO
+from recbole_e2urec.methods.simnpo import SimNPO
 
-METHODS: dict[str, type[Unlearner]] = {"E2URec": E2URec}
+METHODS: dict[str, type[Unlearner]] = {
+    "E2URec": E2URec,
+    "NegGrad": NegGrad,
+    "NegKL": NegKL,
+    "BadT": BadT,
+    "FlipLabel": FlipLabel,
+    "GradDiff": GradDiff,
+    "NPO": NPO,
+    "SimNPO": SimNPO,
+}

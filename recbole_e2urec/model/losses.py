@@ -54,3 +54,34 @@ def yes_probability(
     """P(yes) of a softmax over the two answer words, float32."""
     two = logits[:, list(answer_ids)].float()
     return torch.softmax(two, dim=-1)[:, 1]
+
+
+def answer_log_probabilities(
+    logits: Tensor, labels: Tensor, answer_ids: tuple[int, int]
+) -> Tensor:  # [batch, vocab], [batch] -> [batch]
+    """Log P(true answer word) of each row; arguments as in :func:`answer_loss`."""
+    answers = torch.tensor(answer_ids, device=logits.device)[labels.long()]
+    return F.log_softmax(logits, dim=-1).gather(1, answers[:, None]).squeeze(1)
+
+
+def npo_loss(student: Tensor, reference: Tensor, beta: float) -> Tensor:  # [batch], [batch] -> []
+    """Negative preference optimisation: ``-2/beta * mean log sigmoid(-beta * (s - r))``.
+
+    Args:
+        student: its log-probabilities of what is to be forgotten.
+        reference: those of the model before unlearning.
+        beta: inverse temperature; towards 0 the gradient becomes that of gradient ascent.
+
+    Source: Zhang et al., arXiv 2404.05868, equation 3.
+    """
+    return -2 / beta * F.logsigmoid(-beta * (student - reference)).mean()
+
+
+def simnpo_loss(student: Tensor, beta: float, gamma: float) -> Tensor:  # [batch] -> []
+    """NPO without a reference: ``-2/beta * mean log sigmoid(-beta * s - gamma)``.
+
+    The answer is one token, so the division by its length is by 1.
+
+    Source: Fan et al., arXiv 2410.07163.
+    """
+    return -2 / beta * F.logsigmoid(-beta * student - gamma).mean()

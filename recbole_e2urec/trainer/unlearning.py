@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recbole_e2urec.model.llmrec import LLMRec
+from recbole_e2urec.model.scorers import Scorer
 from recbole_e2urec.trainer.cost import peak_memory_mb
 from recbole_e2urec.trainer.loop import (
     Clock,
@@ -111,6 +112,7 @@ class Request:
         forget_history: histories that the prompts of forget rows show, [n, k] by row id.
         retain_history: the same for all other rows.
         stage: makes the stage of a part of the method, from its name and settings.
+        untrained: answers as the model did before it was tuned.
         seed: of everything random in the method.
         show: whether to draw progress bars.
     """
@@ -120,5 +122,6 @@ class Request:
     forget_history: NDArray[np.int64]
     retain_history: NDArray[np.int64]
     stage: Callable[[str, Mapping[str, Any]], Stage]
+    untrained: Scorer
     seed: int
     show: bool = True

@@ -4,10 +4,13 @@ import pytest
 import torch
 
 from recbole_e2urec.model.losses import (
+    answer_log_probabilities,
     answer_loss,
     e2urec_loss,
     forgetting_teacher,
     kl_divergence,
+    npo_loss,
+    simnpo_loss,
     yes_probability,
 )
 
@@ -36,3 +39,31 @@ def test_e2urec_loss_weighs_forgetting_by_beta():
 def test_yes_probability_looks_at_the_two_answers_only():
     logits = torch.log(torch.tensor([[0.1, 0.6, 0.3]]))
     assert float(yes_probability(logits, (0, 2))) == pytest.approx(0.75)
+
+
+def test_answer_log_probabilities_are_those_of_the_true_answers():
+    logits = torch.log(torch.tensor([[0.5, 0.25, 0.25], [0.1, 0.2, 0.7]]))
+    found = answer_log_probabilities(logits, torch.tensor([1.0, 0.0]), (1, 2))
+    assert found.exp().tolist() == pytest.approx([0.25, 0.2])
+    loss = answer_loss(logits, torch.tensor([1.0, 0.0]), (1, 2))
+    assert float(-found.mean()) == pytest.approx(float(loss))
+
+
+def test_npo_loss_of_a_worked_row():
+    # Twice as likely as the reference says: 2/2 * log(1 + 2**2) = ln 5.
+    student, reference = torch.tensor([0.5]).log(), torch.tensor([0.25]).log()
+    assert float(npo_loss(student, reference, beta=2.0)) == pytest.approx(math.log(5))
+
+
+def test_npo_loss_towards_beta_zero_has_the_gradient_of_gradient_ascent():
+    student = torch.tensor([-0.3, -1.2], requires_grad=True)
+    npo_loss(student, torch.tensor([-2.0, -0.1]), beta=1e-6).backward()
+    assert student.grad.tolist() == pytest.approx([0.5, 0.5], rel=1e-4)  # of the mean
+
+
+def test_simnpo_loss_of_a_worked_row():
+    # P = 1/2, beta 2, gamma 0: log(1 + (1/2)**2) = ln 1.25; gamma moves the exponent.
+    half = torch.tensor([0.5]).log()
+    assert float(simnpo_loss(half, beta=2.0, gamma=0.0)) == pytest.approx(math.log(1.25))
+    moved = float(simnpo_loss(half, beta=2.0, gamma=math.log(4)))
+    assert moved == pytest.approx(math.log(2))

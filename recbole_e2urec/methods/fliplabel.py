@@ -1,0 +1,39 @@
+"""FlipLabel: learn the wrong answers of the forget set beside the true ones of the rest."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from recbole_e2urec.methods.base import GradientUnlearner
+from recbole_e2urec.model.losses import answer_loss
+from recbole_e2urec.trainer.student import Batch, StudentOptions
+
+
+@dataclass(frozen=True)
+class FlipLabelOptions(StudentOptions):
+    """Settings of FlipLabel.
+
+    Attributes:
+        forget_weight: w, the weight of the flipped answers.
+    """
+
+    forget_weight: float
+
+
+class FlipLabel(GradientUnlearner):
+    """``CE(retain) + w * CE(flipped answers of forget)``.
+
+    After Graves et al., "Amnesiac Machine Learning", AAAI 2021; what the public code of E2URec runs
+    as Bad-T, with w = 0.2. Departure: the student is an adapter as in E2URec, unless ``student:
+    full``.
+    """
+
+    options_class = FlipLabelOptions
+
+    def loss(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Loss terms of a step."""
+        flipped = answer_loss(batch.forget, 1 - batch.forget_labels, batch.answer_ids)
+        retain = answer_loss(batch.retain, batch.retain_labels, batch.answer_ids)
+        loss = retain + self.options.forget_weight * flipped
+        return {"loss": loss, "flipped": flipped, "retain": retain}

@@ -1,0 +1,39 @@
+"""GradDiff: the difference of two gradients, the forget set's in full."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from recbole_e2urec.methods.base import GradientUnlearner
+from recbole_e2urec.model.losses import answer_loss
+from recbole_e2urec.trainer.student import Batch, StudentOptions
+
+
+@dataclass(frozen=True)
+class GradDiffOptions(StudentOptions):
+    """Settings of GradDiff.
+
+    Attributes:
+        retain_weight: weight of the descent on the retain set.
+    """
+
+    retain_weight: float
+
+
+class GradDiff(GradientUnlearner):
+    """``-CE(forget) + w * CE(retain)``.
+
+    Maini et al., "TOFU: A Task of Fictitious Unlearning for LLMs", 2024 (arXiv 2401.06121), section
+    4, gradient difference with w = 1. NegGrad is the same up to a factor where its w is 1 / w.
+    Departure: the student is an adapter as in E2URec, unless ``student: full``.
+    """
+
+    options_class = GradDiffOptions
+
+    def loss(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Loss terms of a step."""
+        forget = answer_loss(batch.forget, batch.forget_labels, batch.answer_ids)
+        retain = answer_loss(batch.retain, batch.retain_labels, batch.answer_ids)
+        loss = self.options.retain_weight * retain - forget
+        return {"loss": loss, "forget": forget, "retain": retain}

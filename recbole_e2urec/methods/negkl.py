@@ -1,0 +1,41 @@
+"""NegKL: away from Original's answers on the forget set, near them on the retain set."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from recbole_e2urec.methods.base import GradientUnlearner
+from recbole_e2urec.model.losses import kl_divergence
+from recbole_e2urec.trainer.student import ORIGINAL, Batch, StudentOptions
+
+
+@dataclass(frozen=True)
+class NegKLOptions(StudentOptions):
+    """Settings of NegKL.
+
+    Attributes:
+        forget_weight: w, the weight of the divergence on the forget set.
+    """
+
+    forget_weight: float
+
+
+class NegKL(GradientUnlearner):
+    """``KL(p_o || student)`` on retain rows minus w times the same on forget rows.
+
+    A baseline named in the E2URec paper (arXiv 2403.03536). At its start the student is Original,
+    where both terms and their gradients are nothing: the optimiser sets out on rounding errors. The
+    true answers play no part. Departure: the student is an adapter as in E2URec, unless ``student:
+    full``.
+    """
+
+    options_class = NegKLOptions
+    asks_on_forget = asks_on_retain = True
+
+    def loss(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Loss terms of a step."""
+        forget = kl_divergence(batch.on_forget[ORIGINAL], batch.forget)
+        retain = kl_divergence(batch.on_retain[ORIGINAL], batch.retain)
+        loss = retain - self.options.forget_weight * forget
+        return {"loss": loss, "forget": forget, "retain": retain}

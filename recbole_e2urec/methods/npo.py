@@ -1,0 +1,54 @@
+"""NPO: forgetting as a preference against what Original would say."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from recbole_e2urec.errors import InputError
+from recbole_e2urec.methods.base import GradientUnlearner
+from recbole_e2urec.model.losses import answer_log_probabilities, answer_loss, npo_loss
+from recbole_e2urec.trainer.student import ORIGINAL, Batch, StudentOptions
+
+
+@dataclass(frozen=True)
+class NPOOptions(StudentOptions):
+    """Settings of NPO.
+
+    Attributes:
+        npo_beta: inverse temperature, above 0; towards 0 NPO becomes gradient ascent.
+        retain_weight: weight of the cross-entropy on the retain set.
+    """
+
+    npo_beta: float
+    retain_weight: float
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, by the name of its key."""
+        super().__post_init__()
+        if self.npo_beta <= 0:
+            raise InputError(f"npo_beta is {self.npo_beta}; it must be above 0")
+
+
+class NPO(GradientUnlearner):
+    """``-2/beta * mean log sigmoid(-beta * (log p_s - log p_o)) + w * CE(retain)``.
+
+    Zhang et al., "Negative Preference Optimization", 2024 (arXiv 2404.05868), equation 3 with its
+    retain term (NPO-RT); p_s and p_o are the probabilities that student and Original give to the
+    true answer of a forget row. Departure: the student is an adapter as in E2URec, unless
+    ``student: full``.
+    """
+
+    options_class = NPOOptions
+    asks_on_forget = True
+
+    def loss(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Loss terms of a step."""
+        student, original = (
+            answer_log_probabilities(logits, batch.forget_labels, batch.answer_ids)
+            for logits in (batch.forget, batch.on_forget[ORIGINAL])
+        )
+        forget = npo_loss(student, original, self.options.npo_beta)
+        retain = answer_loss(batch.retain, batch.retain_labels, batch.answer_ids)
+        loss = forget + self.options.retain_weight * retain
+        return {"loss": loss, "forget": forget, "retain": retain}

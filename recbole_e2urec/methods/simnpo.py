@@ -1,0 +1,52 @@
+"""SimNPO: NPO without a reference model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from recbole_e2urec.errors import InputError
+from recbole_e2urec.methods.base import GradientUnlearner
+from recbole_e2urec.model.losses import answer_log_probabilities, answer_loss, simnpo_loss
+from recbole_e2urec.trainer.student import Batch, StudentOptions
+
+
+@dataclass(frozen=True)
+class SimNPOOptions(StudentOptions):
+    """Settings of SimNPO.
+
+    Attributes:
+        simnpo_beta: inverse temperature, above 0.
+        simnpo_gamma: margin by which an answer must become unlikely.
+        retain_weight: weight of the cross-entropy on the retain set.
+    """
+
+    simnpo_beta: float
+    simnpo_gamma: float
+    retain_weight: float
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, by the name of its key."""
+        super().__post_init__()
+        if self.simnpo_beta <= 0:
+            raise InputError(f"simnpo_beta is {self.simnpo_beta}; it must be above 0")
+
+
+class SimNPO(GradientUnlearner):
+    """``-2/beta * mean log sigmoid(-beta * log p_s - gamma) + w * CE(retain)``.
+
+    Fan et al., "Simplicity Prevails", 2024 (arXiv 2410.07163). Its division by the length of the
+    answer is by 1 here, where an answer is one token. Departure: the student is an adapter as in
+    E2URec, unless ``student: full``.
+    """
+
+    options_class = SimNPOOptions
+
+    def loss(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Loss terms of a step."""
+        labels, answers = batch.forget_labels, batch.answer_ids
+        student = answer_log_probabilities(batch.forget, labels, answers)
+        forget = simnpo_loss(student, self.options.simnpo_beta, self.options.simnpo_gamma)
+        retain = answer_loss(batch.retain, batch.retain_labels, answers)
+        loss = forget + self.options.retain_weight * retain
+        return {"loss": loss, "forget": forget, "retain": retain}
