@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recbole_e2urec.config import Config
 from recbole_e2urec.data.forget import ForgetOptions, choose_forget
 from recbole_e2urec.data.loaders import evaluation_loader, make_loaders
+from recbole_e2urec.embeddings import user_embeddings
 from recbole_e2urec.evaluator.measure import (
     Answers,
     Groups,
@@ -23,7 +25,7 @@ from recbole_e2urec.methods.base import Unlearner
 from recbole_e2urec.model.scorers import Adapted, Scorer, Stored, answering
 from recbole_e2urec.trainer.classic import plain
 from recbole_e2urec.trainer.stage import Stage
-from recbole_e2urec.trainer.unlearning import Request
+from recbole_e2urec.trainer.unlearning import Fit, Request, Tools
 
 # Retain rows that are measured: as many as forget rows, but no fewer than these. To ask every model
 # about all of them took as long as E2URec's training.
@@ -78,9 +80,10 @@ class Forgetting(Experiment):
     def request(self) -> Request:
         """What a method works with."""
         untrained = Stored(self.model.adapter, lambda: self.start)
+        tools = Tools(self._part, self._fit_apart, untrained, self._embed)
         return Request(
-            self.split.forget, self.split.retain, self.before, self.after,
-            self._part, untrained, self.config["seed"], self.shows,
+            self.split.forget, self.split.retain, self.dataset.rows.user, self.before, self.after,
+            tools, self.config["seed"], self.shows,
         )  # fmt: skip
 
     def unlearn(self, method: Unlearner) -> Answered:
@@ -107,15 +110,32 @@ class Forgetting(Experiment):
         return self.completed(row, {**made.cost, "relative_to_retrain": relative})
 
     def _fit(self, name: str, train: Rows, shown: Rows) -> Answered:
-        """Train Original or Retrain from the start weights; only retained users validate."""
+        """Train Original or Retrain; only retained users validate either."""
+        cost, stage = self._trained(name, train, self.split.retain, shown)
+        return self._answered(stage.digest, Adapted(self.model.adapter), cost)
+
+    def _fit_apart(self, name: str, train: Rows, shown: Rows) -> Fit:
+        """Train another recommender in Original's place, which comes back."""
+        adapter = self.model.adapter
+        with self.model.bank.kept(adapter):
+            self.model.bank.load(adapter, self.start)
+            cost, stage = self._trained(name, train, train, shown)
+        return Fit(Stored(adapter, stage.weights), cost, stage.digest)
+
+    def _trained(
+        self, name: str, train: Rows, validating: Rows, shown: Rows
+    ) -> tuple[dict[str, Any], Stage]:
+        """Train from the start weights, which the model has; ``validating`` names users by rows."""
         user, valid = self.dataset.rows.user, self.parts.splits.valid
-        valid = valid[np.isin(user[valid], user[self.split.retain])]
+        valid = valid[np.isin(user[valid], user[validating])]
         loaders = make_loaders(self.config, self.dataset, self.parts.splits, train)
         own = evaluation_loader(self.config, self.dataset, self.parts.splits, "valid", valid)
         with self.model.shown(shown):
             trainer = self.trainer(name, train, valid)
-            cost = trainer.run(loaders.train, own)
-        return self._answered(trainer.stage.digest, Adapted(self.model.adapter), cost)
+            return trainer.run(loaders.train, own), trainer.stage
+
+    def _embed(self, train: Rows) -> NDArray[np.float32]:
+        return user_embeddings(self.config, self.parts.splits, train)
 
     def _answered(self, stage: str, scorer: Scorer, cost: Mapping[str, Any]) -> Answered:
         answers = ask(self.model, scorer, self.groups, self.before, self.after)

@@ -8,7 +8,9 @@ from recbole_e2urec.methods.graddiff import GradDiff
 from recbole_e2urec.methods.neggrad import NegGrad
 from recbole_e2urec.methods.negkl import NegKL
 from recbole_e2urec.methods.npo import NPO
+from recbole_e2urec.methods.receraser import RecEraser
 from recbole_e2urec.methods.simnpo import SimNPO
+from recbole_e2urec.methods.sisa import SISA
 
 METHODS: dict[str, type[Unlearner]] = {
     "E2URec": E2URec,
@@ -19,4 +21,6 @@ METHODS: dict[str, type[Unlearner]] = {
     "GradDiff": GradDiff,
     "NPO": NPO,
     "SimNPO": SimNPO,
+    "SISA": SISA,
+    "RecEraser": RecEraser,
 }

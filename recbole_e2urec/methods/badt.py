@@ -27,7 +27,7 @@ class BadT(GradientUnlearner):
 
     def teach(self, student: Student) -> list[dict[str, Any]]:
         """Ask the untrained model."""
-        student.teach(INCOMPETENT, student.request.untrained, forget=True)
+        student.teach(INCOMPETENT, student.request.tools.untrained, forget=True)
         return []
 
     def loss(self, batch: Batch) -> Mapping[str, Tensor]:

@@ -19,15 +19,18 @@ class Unlearned(NamedTuple):
         scorer: who answers as the unlearned model does.
         cost: ``seconds`` of all that the method trained and computed, ``steps``,
             ``trained_parameters`` (of all models on the way) and ``peak_memory_mb``; a method that
-            leaves an adapter says its ``adapter_parameters``.
+            leaves an adapter says its ``adapter_parameters``, one that trained something before
+            the request for its sake ``prior_seconds``.
         losses: mean of each loss term by epoch.
         digest: names the stage that made it.
+        before: who answered before the request; None = Original.
     """
 
     scorer: Scorer
     cost: dict[str, Any]
     losses: list[dict[str, float]]
     digest: str
+    before: Scorer | None = None
 
 
 class Unlearner(ABC):

@@ -57,7 +57,7 @@ class LLMRecTrainer(Trainer):
                 self.model.bank.load(self.model.adapter, self.stage.weights())
                 self.eval_collector.data_collect(train_data)
                 return self.stage.summary()
-            return self._finish(train_data, valid_data)
+            return self._finish(train_data, self._telling(valid_data))
 
     def _finish(self, train_data: Any, valid_data: Any) -> dict[str, Any]:
         model = self.model
@@ -71,6 +71,16 @@ class LLMRecTrainer(Trainer):
         summary = self._summary()
         self.stage.finish(model.bank.state(model.adapter), summary)
         return summary
+
+    def _telling(self, valid_data: Any) -> Any:
+        """Pass over validation rows with one label only: their AUC is no number."""
+        if valid_data is None:
+            return None
+        rows = valid_data._dataset.inter_feat[ROW_ID].numpy()
+        if len(np.unique(self.model.labels[rows])) > 1:
+            return valid_data
+        self.logger.info(f"{self.stage.name}: validation rows of one label only; none are used")
+        return None
 
     def evaluate(
         self,

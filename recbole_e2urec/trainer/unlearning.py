@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -102,6 +102,32 @@ def _finish(model: LLMRec, name: str | None, stage: Stage, plan: Plan) -> dict[s
     return summary
 
 
+class Fit(NamedTuple):
+    """A recommender that was trained on some rows, from the weights that Original began with."""
+
+    scorer: Scorer
+    cost: Mapping[str, Any]
+    digest: str  # names its stage
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What a method can ask the run for.
+
+    Attributes:
+        stage: makes the stage of a part of the method, from its name and settings.
+        fit: trains a recommender, or takes it from its stage: name, row ids, histories [n, k].
+            Only the rows' own users validate it.
+        untrained: answers as the model did before it was tuned.
+        embed: user embeddings of RecBole's BPR trained on the rows, by inner user id, [users, d].
+    """
+
+    stage: Callable[[str, Mapping[str, Any]], Stage]
+    fit: Callable[[str, NDArray[np.int64], NDArray[np.int64]], Fit]
+    untrained: Scorer
+    embed: Callable[[NDArray[np.int64]], NDArray[np.float32]]
+
+
 @dataclass(frozen=True)
 class Request:
     """What an unlearner works with.
@@ -109,19 +135,29 @@ class Request:
     Attributes:
         forget: row ids to forget, sorted.
         retain: row ids that stay, sorted.
-        forget_history: histories that the prompts of forget rows show, [n, k] by row id.
-        retain_history: the same for all other rows.
-        stage: makes the stage of a part of the method, from its name and settings.
-        untrained: answers as the model did before it was tuned.
+        user: inner user id by row id, of all rows.
+        forget_history: histories that the prompts of forget rows show, [n, k] by row id; they are
+            those that all prompts showed before the request.
+        retain_history: the same for all other rows, after it.
+        tools: what the run can do for a method.
         seed: of everything random in the method.
         show: whether to draw progress bars.
     """
 
     forget: NDArray[np.int64]
     retain: NDArray[np.int64]
+    user: NDArray[np.int64]
     forget_history: NDArray[np.int64]
     retain_history: NDArray[np.int64]
-    stage: Callable[[str, Mapping[str, Any]], Stage]
-    untrained: Scorer
+    tools: Tools
     seed: int
     show: bool = True
+
+    @property
+    def train(self) -> NDArray[np.int64]:
+        """Row ids of the training set before the request, sorted."""
+        return np.union1d(self.forget, self.retain)
+
+    def stage(self, name: str, settings: Mapping[str, Any]) -> Stage:
+        """The stage of a part of the method."""
+        return self.tools.stage(name, settings)

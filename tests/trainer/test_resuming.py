@@ -94,3 +94,13 @@ def test_forgetting_with_adapters_goes_on_after_each_epoch(
     whole = forget(small_config("E2URec", checkpoint_dir="whole", **given))
     config = small_config("E2URec", checkpoint_dir="parts", **given)
     assert interrupted(monkeypatch, lambda: forget(config)) == (whole, 2 + 2 + 2 + 4)
+
+
+def test_validation_rows_of_one_label_are_passed_over(toy_config: Callable[..., Any]) -> None:
+    config = toy_config("LLMRec", epochs=2)
+    dataset = load_dataset(config)
+    run = Experiment(config, dataset)
+    dataset.rows.label[run.parts.splits.valid] = 1
+    (row,) = run.recommend()[0]
+    assert row["valid"] == {}
+    assert row["cost"]["steps"] > 0

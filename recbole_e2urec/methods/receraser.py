@@ -1,0 +1,110 @@
+"""RecEraser: shards of users with similar taste, and attention over their models."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from recbole_e2urec.methods.base import Unlearned, Unlearner, total
+from recbole_e2urec.model.llmrec import LLMRec
+from recbole_e2urec.model.scorers import Ensemble, Scorer
+from recbole_e2urec.trainer.attention import AttentionPlan, train_attention
+from recbole_e2urec.trainer.cost import peak_memory_mb
+from recbole_e2urec.trainer.sharding import ShardOptions, balanced_clusters, fit_shards
+from recbole_e2urec.trainer.unlearning import Request
+
+BATCH = 256  # rows a step of the attention
+
+
+@dataclass(frozen=True)
+class RecEraserOptions(ShardOptions):
+    """Settings of RecEraser.
+
+    Attributes:
+        attention_size: width of the space in which the shards' answers are compared.
+        attention_learning_rate: AdamW's rate for the attention.
+        attention_epochs: passes over the rows that it learns from.
+        attention_rows: most training rows that it learns from, drawn at random.
+    """
+
+    attention_size: int
+    attention_learning_rate: float
+    attention_epochs: int
+    attention_rows: int
+
+
+class RecEraser(Unlearner):
+    """Chen et al., "Recommendation Unlearning", WWW 2022.
+
+    Before the request users are clustered into shards of equal size by the embeddings of a matrix
+    factorisation, RecBole's BPR trained on the same rows. Each shard trains a model from Original's
+    start weights, and attention learns how much each of them counts in a row. The request trains
+    the touched shards again without the forgotten rows, and then the attention, on retain rows.
+    Departures: attention weighs the models' logits by what their heads read, since language models
+    have no user and item embeddings to merge; a model's early stopping looks at its own users'
+    validation rows only. As in the paper, who is in which shard was found with the forgotten rows.
+    """
+
+    options_class = RecEraserOptions
+
+    def unlearn(self, original: LLMRec, request: Request) -> Unlearned:
+        """See :meth:`Unlearner.unlearn`; the cost is that of what was trained again."""
+        started = time.perf_counter()
+        members = self._members(request)
+        clustering = time.perf_counter() - started
+        made = fit_shards(request, type(self).__name__, members)
+        before, prior = self._attended(
+            original, request, made.before, request.train, request.forget_history
+        )
+        if not made.again:  # nothing was touched
+            after, again = before, total([])
+        else:
+            after, again = self._attended(
+                original, request, made.after, request.retain, request.retain_history
+            )
+        cost = total([*made.again, again])
+        cost["prior_seconds"] = total([*made.prior, prior])["seconds"] + clustering
+        return Unlearned(after, cost, [], made.digest, before)
+
+    def _members(self, request: Request) -> list[NDArray[np.int64]]:
+        users = np.unique(request.user[request.train])
+        count = min(self.options.shards, len(users))
+        points = request.tools.embed(request.train)[users]
+        cluster = balanced_clusters(points, count, request.seed)
+        return [users[cluster == number] for number in range(count)]
+
+    def _attended(
+        self,
+        model: LLMRec,
+        request: Request,
+        scorers: list[Scorer],
+        rows: NDArray[np.int64],
+        history: NDArray[np.int64],
+    ) -> tuple[Scorer, dict[str, Any]]:
+        """Train attention over these models on a sample of these rows."""
+        options, started = self.options, time.perf_counter()
+        generator = np.random.default_rng([request.seed, len(rows)])
+        count = min(options.attention_rows, len(rows))
+        rows = np.sort(generator.choice(rows, count, replace=False))
+        with model.shown(history):
+            asked = Ensemble(scorers).ask(model, rows)
+        plan = AttentionPlan(
+            options.attention_size,
+            options.attention_learning_rate,
+            options.attention_epochs,
+            BATCH,
+            request.seed,
+        )
+        assert model.labels is not None  # Original was trained on them
+        labels = torch.from_numpy(model.labels[rows]).to(model.device)
+        attention, steps = train_attention(asked, labels, model.language_model.answer_ids, plan)
+        cost = {
+            "seconds": time.perf_counter() - started,
+            "steps": steps,
+            "trained_parameters": sum(weight.numel() for weight in attention.parameters()),
+            "peak_memory_mb": peak_memory_mb(),
+        }
+        return Ensemble(scorers, attention.weigh), cost

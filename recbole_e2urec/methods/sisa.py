@@ -1,0 +1,28 @@
+"""SISA: shards, one model each, and a mean; a request trains the touched shards again."""
+
+from recbole_e2urec.methods.base import Unlearned, Unlearner, total
+from recbole_e2urec.model.llmrec import LLMRec
+from recbole_e2urec.model.scorers import Ensemble
+from recbole_e2urec.trainer.sharding import ShardOptions, fit_shards, random_shards
+from recbole_e2urec.trainer.unlearning import Request
+
+
+class SISA(Unlearner):
+    """Bourtoule et al., "Machine Unlearning", IEEE S&P 2021.
+
+    Users fall into shards at random, before the request. Each shard trains a model from Original's
+    start weights; the answer is the mean of their logits, as in the E2URec scripts. The request
+    trains only those shards again that hold a forgotten row, without it: what was forgotten is in
+    no model. Departures: one slice a shard, so a touched shard is trained from the start; a model's
+    early stopping looks at its own users' validation rows only.
+    """
+
+    options_class = ShardOptions
+
+    def unlearn(self, original: LLMRec, request: Request) -> Unlearned:
+        """See :meth:`Unlearner.unlearn`; the cost is that of the shards trained again."""
+        name = type(self).__name__
+        made = fit_shards(request, name, random_shards(request, self.options.shards))
+        cost = total(made.again)
+        cost["prior_seconds"] = total(made.prior)["seconds"]
+        return Unlearned(Ensemble(made.after), cost, [], made.digest, Ensemble(made.before))
