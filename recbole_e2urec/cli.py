@@ -11,10 +11,11 @@ import re
 import sys
 import textwrap
 from collections.abc import Sequence
-from typing import NamedTuple, NoReturn
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
 
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.yamlfiles import properties_folder
+from recbole_e2urec.yamlfiles import properties_folder, read_yaml
 
 PROGRAM = "recbole-e2urec"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
@@ -42,17 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         arguments = parse(sys.argv[1:] if argv is None else argv)
-        from recbole_e2urec.quick_start import run_recbole_e2urec
-
-        results = run_recbole_e2urec(
-            model=arguments.model,
-            dataset=arguments.dataset,
-            config_file_list=arguments.config_files,
-            overrides=arguments.settings,
-        )
-        from recbole_e2urec.report import print_report
-
-        print_report(results)
+        _run(arguments)
     except InputError as error:
         return _refuse(str(error))
     except OSError as error:
@@ -86,6 +77,42 @@ def parse(argv: Sequence[str]) -> Arguments:
             raise InputError(f"--{key} is given twice: {settings[key]!r} and {value!r}; keep one")
     files = [file for entry in known.config_files for file in _split_files(entry)]
     return Arguments(known.model, known.dataset, files, settings)
+
+
+def _run(arguments: Arguments) -> None:
+    """Run one model, or compare several, and print the report."""
+    given: dict[str, Any] = {
+        "dataset": arguments.dataset,
+        "config_file_list": arguments.config_files,
+        "overrides": arguments.settings,
+    }
+    if _compares(arguments):
+        from recbole_e2urec.compare import run_comparison
+
+        results = run_comparison(**given)
+        from recbole_e2urec.report import print_comparison
+
+        print_comparison(results)
+        return
+    from recbole_e2urec.quick_start import run_recbole_e2urec
+
+    results = run_recbole_e2urec(model=arguments.model, **given)
+    from recbole_e2urec.report import print_report
+
+    print_report(results)
+
+
+def _compares(arguments: Arguments) -> bool:
+    """Whether the settings name several models.
+
+    Raises:
+        InputError: they name one model as well, or a file cannot be read.
+    """
+    layers = [*(read_yaml(Path(file)) for file in arguments.config_files), arguments.settings]
+    found = [layer["model_list"] for layer in layers if "model_list" in layer]
+    if found and found[-1] is not None and arguments.model is not None:
+        raise InputError(f"--model={arguments.model} and a model_list; give one of them")
+    return bool(found) and found[-1] is not None
 
 
 class _Parser(argparse.ArgumentParser):

@@ -27,8 +27,8 @@ TRAINING = (
     "eval_step", "stopping_step", "valid_metric", "seed", "eval_args", "device",
 )  # fmt: skip
 COST = (
-    "seconds", "relative_to_retrain", "trained_parameters", "adapter_parameters", "steps",
-    "peak_memory_mb",
+    "seconds", "relative_to_retrain", "prior_seconds", "trained_parameters", "adapter_parameters",
+    "steps", "peak_memory_mb",
 )  # fmt: skip
 LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
 

@@ -68,13 +68,16 @@ class Forgetting(Experiment):
 
     def run(self) -> tuple[list[dict[str, Any]], dict[str, int]]:
         """Unlearn with the method that the settings name, and measure all three models."""
-        name = str(self.config["model"])
-        options: Any = self.config.options(METHODS[name].options_class)
-        method = METHODS[name](options)  # refuses bad settings before anything is trained
+        method_of(self.config)  # refuses bad settings before anything is trained
         self.train()
-        unlearned = self.unlearn(method)
-        made = {"Original": self.original, "Retrain": self.retrain, name: unlearned}
-        return [self.measured(*pair) for pair in made.items()], group_sizes(self.groups)
+        unlearned = self.unlearned_row(self.config)
+        rows = self.measured("Original", self.original), self.measured("Retrain", self.retrain)
+        return [*rows, unlearned], group_sizes(self.groups)
+
+    def unlearned_row(self, config: Config) -> dict[str, Any]:
+        """Unlearn with the method that these settings name, and measure it."""
+        made = self.unlearn(method_of(config))
+        return {**self.measured(config.model, made), "settings": config.settings()}
 
     @property
     def request(self) -> Request:
@@ -177,6 +180,17 @@ class Forgetting(Experiment):
         with self.model.shown(self.after), answering(self.model, scorer):
             trainer.eval_collector.data_collect(train)
             return plain(trainer.evaluate(loader, show_progress=self.shows))
+
+
+def method_of(config: Config) -> Unlearner:
+    """Make the method that the settings name.
+
+    Raises:
+        InputError: an option of it does not do.
+    """
+    kind = METHODS[str(config.model)]
+    options: Any = config.options(kind.options_class)
+    return kind(options)
 
 
 def _ratio(cost: Mapping[str, Any], reference: Mapping[str, Any]) -> float | None:

@@ -49,19 +49,24 @@ def run_recbole_e2urec(
     data = load_dataset(config)
     groups: dict[str, int] = {}
     if not config.is_language_model:
-        rows = [_run_classic(config, data)]
+        rows = [run_classic(config, data)]
     elif config["model"] == "LLMRec":
         rows, groups = Experiment(config, data).recommend()
     else:
         rows, groups = Forgetting(config, data).run()
-    common = {"dataset": config["dataset"], "seed": config["seed"], "versions": versions()}
-    rows = [{"model": row["model"], **common, **row} for row in rows]
+    rows = completed(rows, config)
     path = Path(config["checkpoint_dir"]) / RESULTS
     save_rows(path, rows)
     return {"rows": rows, "groups": groups, "results_file": str(path)}
 
 
-def _run_classic(config: Config, dataset: Any) -> dict[str, Any]:
+def completed(rows: list[dict[str, Any]], config: Config) -> list[dict[str, Any]]:
+    """Say in each row what is common to a run: data set, seed and versions."""
+    common = {"dataset": config["dataset"], "seed": config["seed"], "versions": versions()}
+    return [{"model": row["model"], **common, **row} for row in rows]
+
+
+def run_classic(config: Config, dataset: Any) -> dict[str, Any]:
     """Train and test a model of RecBole on the rows that language models get."""
     parts = parts_of(config, dataset)
     fit = fit_classic(config, make_loaders(config, dataset, parts.splits)).results

@@ -9,6 +9,7 @@ from recbole_e2urec.methods.neggrad import NegGrad
 from recbole_e2urec.methods.negkl import NegKL
 from recbole_e2urec.methods.npo import NPO
 from recbole_e2urec.methods.receraser import RecEraser
+from recbole_e2urec.methods.retrain import Retrain
 from recbole_e2urec.methods.simnpo import SimNPO
 from recbole_e2urec.methods.sisa import SISA
 
@@ -21,6 +22,7 @@ METHODS: dict[str, type[Unlearner]] = {
     "GradDiff": GradDiff,
     "NPO": NPO,
     "SimNPO": SimNPO,
+    "Retrain": Retrain,
     "SISA": SISA,
     "RecEraser": RecEraser,
 }

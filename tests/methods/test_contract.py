@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from recbole_e2urec.data.forget import ForgetSplit
 from recbole_e2urec.data.loading import load_dataset
-from recbole_e2urec.forgetting import Answered, Forgetting
+from recbole_e2urec.forgetting import Answered, Forgetting, method_of
 from recbole_e2urec.methods import METHODS
-from recbole_e2urec.methods.base import Unlearner
 from recbole_e2urec.model.scorers import Adapted
 
 Begin = Callable[..., Forgetting]
@@ -42,12 +41,6 @@ def begin(small_config: Callable[..., Any], stages: Path) -> Begin:
     return make
 
 
-def method_of(run: Forgetting) -> Unlearner:
-    kind = METHODS[str(run.config["model"])]
-    options: Any = run.config.options(kind.options_class)
-    return kind(options)
-
-
 def forget_only(run: Forgetting, rows: NDArray[np.int64]) -> Forgetting:
     """Make these training rows the request."""
     run.split = ForgetSplit(np.setdiff1d(run.parts.splits.train, rows), rows)
@@ -55,7 +48,7 @@ def forget_only(run: Forgetting, rows: NDArray[np.int64]) -> Forgetting:
 
 
 def unlearn(run: Forgetting) -> Answered:
-    return run.unlearn(method_of(run))
+    return run.unlearn(method_of(run.config))
 
 
 def everything(run: Forgetting) -> list[torch.Tensor]:
@@ -104,7 +97,7 @@ def test_the_same_seed_gives_the_same_answers_and_another_one_others(
 def test_an_empty_forget_set_changes_nothing(begin: Begin, method: str, backbone: str) -> None:
     run = begin(method, backbone)
     forget_only(run, run.split.forget[:0])
-    unlearned = method_of(run).unlearn(run.model, run.request)
+    unlearned = method_of(run.config).unlearn(run.model, run.request)
     before = unlearned.before or Adapted(run.model.adapter)
     rows = run.parts.splits.test
     now, then = (one.ask(run.model, rows).logits() for one in (unlearned.scorer, before))

@@ -1,0 +1,26 @@
+"""Retrain: the recommender that never saw the forget set."""
+
+from dataclasses import dataclass
+
+from recbole_e2urec.methods.base import Unlearned, Unlearner
+from recbole_e2urec.model.llmrec import LLMRec
+from recbole_e2urec.trainer.unlearning import Request
+
+
+@dataclass(frozen=True)
+class RetrainOptions:
+    """Retrain has Original's settings and none of its own."""
+
+
+class Retrain(Unlearner):
+    """Train on the retain set alone, from Original's start weights, with its settings and seed.
+
+    The reference for every distance. It is trained once for a request, whoever asks for it.
+    """
+
+    options_class = RetrainOptions
+
+    def unlearn(self, original: LLMRec, request: Request) -> Unlearned:
+        """See :meth:`Unlearner.unlearn`."""
+        made = request.tools.fit(type(self).__name__, request.retain, request.retain_history)
+        return Unlearned(made.scorer, dict(made.cost), [], made.digest)

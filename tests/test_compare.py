@@ -1,0 +1,140 @@
+"""Several models and seeds: every row once, Original and Retrain once a seed; again for free."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import as_arguments
+
+from recbole_e2urec import cli, compare
+from recbole_e2urec.compare import run_comparison
+from recbole_e2urec.errors import InputError
+from recbole_e2urec.report import comparison
+
+
+def settings(data: Path, **more: Any) -> dict[str, Any]:
+    return {
+        "data_path": str(data),
+        "epochs": 1,
+        "model_list": ["LLMRec", "NegGrad", "SISA", "FM"],
+        "seeds": [1, 2],
+        "shards": 2,
+        "show_progress": False,
+        **more,
+    }
+
+
+def compared(data: Path, **more: Any) -> list[dict[str, Any]]:
+    return run_comparison("small", config_dict=settings(data, **more))["rows"]
+
+
+def untimed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows without what a clock, a memory gauge or another folder changes."""
+    rows = json.loads(json.dumps(rows))
+    for row in rows:
+        row.pop("settings")
+        for name in ("seconds", "relative_to_retrain", "prior_seconds", "peak_memory_mb"):
+            row["cost"].pop(name, None)
+    return rows
+
+
+def test_a_comparison_has_a_row_for_every_model_and_seed(small_data: Path) -> None:
+    rows = compared(small_data)
+    models = ["Original", "Retrain", "NegGrad", "SISA", "FM"]
+    assert [(row["model"], row["seed"]) for row in rows] == [
+        (model, seed) for model in models for seed in (1, 2)
+    ]
+    written = Path("saved/results.jsonl").read_text().splitlines()
+    assert sorted(written) == sorted(map(json.dumps, rows))
+    stages = [path.name.partition("-")[0] for path in Path("saved/stages").glob("*")]
+    assert (stages.count("Original"), stages.count("Retrain"), stages.count("NegGrad")) == (2, 2, 2)
+
+
+def test_the_same_comparison_again_trains_nothing(small_data: Path) -> None:
+    first = compared(small_data)
+    made = {path: path.stat().st_mtime_ns for path in Path("saved/stages").glob("*/[!.]*")}
+    checkpoints = sorted(Path("saved").glob("*.pth"))
+    assert untimed(compared(small_data)) == untimed(first)
+    again = {path: path.stat().st_mtime_ns for path in Path("saved/stages").glob("*/[!.]*")}
+    assert (made, checkpoints) == (again, sorted(Path("saved").glob("*.pth")))
+
+
+def test_an_interrupted_comparison_goes_on(
+    small_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = compared(small_data, checkpoint_dir="whole")
+
+    def run(job: Any, given: Any) -> Any:
+        if job == ("SISA", 2):
+            raise KeyboardInterrupt
+        return make(job, given)
+
+    make = compare._run
+    with monkeypatch.context() as patch:
+        patch.setattr(compare, "_run", run)
+        with pytest.raises(KeyboardInterrupt):
+            compared(small_data)
+    written = Path("saved/results.jsonl").read_text().splitlines()
+    assert 0 < len(written) < len(whole)
+    assert untimed(compared(small_data)) == untimed(whole)
+
+
+def test_several_processes_make_the_same_rows(small_data: Path) -> None:
+    alone = compared(small_data, checkpoint_dir="alone")
+    shared = compared(small_data, nproc_rows=2, checkpoint_dir="shared")
+    assert untimed(shared) == untimed(alone)
+
+
+def test_the_command_line_prints_a_line_a_model(
+    small_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = settings(small_data, model_list="NPO,FM", seeds="3,4")
+    assert cli.main(["--dataset=small", *as_arguments(given)]) == 0
+    shown = capsys.readouterr().out
+    assert "small, seeds 3, 4" in shown
+    assert [line.split()[0] for line in shown.splitlines()[4:8]] == [
+        "Original",
+        "Retrain",
+        "NPO",
+        "FM",
+    ]
+    assert "±" in shown
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"model_list": ["E2URec", "NegGard"]}, "unknown model 'NegGard'"),
+        ({"model_list": "E2URec,"}, "model_list is empty"),
+        ({"model_list": ["FM", "FM"]}, "named twice"),
+        ({"seeds": "1,x"}, "seeds: 'x' does not do"),
+        ({"seeds": [1, 1]}, "named twice"),
+        ({"nproc_rows": 0}, "nproc_rows: 0 does not do"),
+        ({"model_list": ["SISA"], "shards": 0}, "shards is 0"),
+    ],
+)
+def test_a_mistake_is_refused_before_anything_is_trained(
+    small_data: Path, more: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        compared(small_data, **more)
+    assert not list(Path("saved").rglob("*"))
+
+
+def test_a_model_beside_a_list_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--model=FM", "--model_list=FM,BPR"]) == 2
+    assert "give one of them" in capsys.readouterr().err
+
+
+def row(model: str, seed: int, auc: float) -> dict[str, Any]:
+    return {"model": model, "seed": seed, "test": {"auc": auc}, "forget": {"auc": auc + 0.1}}
+
+
+def test_a_comparison_shows_means_deviations_and_gaps_to_the_same_seeds_retrain() -> None:
+    rows = [row("Retrain", 1, 0.5), row("Retrain", 2, 0.7), row("NPO", 1, 0.6), row("NPO", 2, 0.6)]
+    shown = [line.split("  ") for line in comparison(rows).splitlines()]
+    cells = {line[0]: [cell.strip() for cell in line if cell.strip()] for line in shown}
+    # Deviations of (.5, .7): .1414; NPO's gaps are .1 and -.1.
+    assert cells["Retrain"][1:] == ["0.6000 ± 0.1414", "0.7000 ± 0.1414", "0.0000 ± 0.0000"]
+    assert cells["NPO"][1:] == ["0.6000 ± 0.0000", "0.7000 ± 0.0000", "0.0000 ± 0.1414"]
