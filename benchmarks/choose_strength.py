@@ -24,30 +24,18 @@ from recbole.utils import init_seed
 from recbole_e2urec import compat
 from recbole_e2urec.cli import parse
 from recbole_e2urec.config import Config
-from recbole_e2urec.data.forget import ForgetOptions, choose_forget
 from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.experiment import parts_of
 from recbole_e2urec.forgetting import Forgetting
 from recbole_e2urec.methods.e2urec import E2URec, E2URecOptions
 from recbole_e2urec.storage import write_text
+from recbole_e2urec.tuning import development_users
 
 GRID = {
     "alpha": (5.5, 6.0, 6.5),
     "beta": (0.4, 0.5),
 }
 SEEDS = (2020, 2021)
-
-
-def development_users(config: Config, dataset: Any) -> list[str]:
-    """Tokens of as many training users as the reported request has, drawn from all others."""
-    rows, train = dataset.rows, parts_of(config, dataset).splits.train
-    reported = choose_forget(config.options(ForgetOptions, "forget_"), train, rows, dataset.ids)
-    forgotten = np.unique(rows.user[reported.forget])
-    others = set(np.setdiff1d(rows.user[train], forgotten).tolist())
-    tokens = sorted(token for token, user in dataset.ids.users.items() if user in others)
-    drawn = np.random.default_rng(config["forget_seed"] + 1).permutation(len(tokens))
-    return [tokens[place] for place in drawn[: len(forgotten)]]
 
 
 class Trial(NamedTuple):

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,16 +20,15 @@ from tqdm import tqdm
 from recbole_e2urec import compat
 from recbole_e2urec.config import Config
 from recbole_e2urec.data.loading import load_dataset
-from recbole_e2urec.errors import InputError
 from recbole_e2urec.evaluator.measure import group_sizes
-from recbole_e2urec.forgetting import Forgetting, method_of
-from recbole_e2urec.methods import METHODS
+from recbole_e2urec.forgetting import Forgetting
+from recbole_e2urec.grid import ONE_ROW, Grid
+from recbole_e2urec.methods import METHODS, method_of
 from recbole_e2urec.quick_start import RESULTS, completed, run_classic
 from recbole_e2urec.results import load_rows, save_rows
-from recbole_e2urec.yamlfiles import read_yaml, typed
+from recbole_e2urec.tuning import Development, Trial, choose, settings_to_try
+from recbole_e2urec.yamlfiles import read_yaml
 
-# What a single row is told; the comparison shows how far it is.
-ONE_ROW = {"model_list": None, "seeds": None, "nproc_rows": 1, "show_progress": False}
 RECOMMENDER = "LLMRec"  # in a comparison: Original, and Retrain beside it
 
 
@@ -41,12 +40,15 @@ class Given:
     config_files: tuple[str, ...] = ()
     config_dict: Mapping[str, Any] | None = None
     overrides: Mapping[str, Any] | None = None
+    trials: Mapping[str, list[Trial]] = field(default_factory=dict)  # by method; what --tune tried
 
     def config(self, model: str, seed: int | None) -> Config:
         """Settings of one row; None: the seed that the settings say."""
         given = {**(self.overrides or {}), **ONE_ROW}
         if seed is not None:
             given["seed"] = seed
+        if model in self.trials:
+            given.update(choose(self.trials[model]).settings)
         return Config(model, self.dataset, self.config_files, self.config_dict, given)
 
 
@@ -76,36 +78,53 @@ def run_comparison(
     """
     compat.apply()
     layers = [*map(_read, config_file_list or ()), config_dict or {}, overrides or {}]
+    grid = Grid.of(layers)
     given = Given(dataset, tuple(config_file_list or ()), config_dict, overrides)
-    models = _listed(layers, "model_list", [])
-    seeds = [_seed(seed) for seed in _listed(layers, "seeds", [None])]
-    (processes,) = _listed(layers, "nproc_rows", [1])
-    if not isinstance(processes, int) or processes < 1:
-        raise InputError(f"nproc_rows: {processes!r} does not do; a whole number from 1 is needed")
-    first = given.config(models[0], seeds[0])
-    for model in models:
-        config = given.config(model, seeds[0])
-        if model in METHODS:
-            method_of(config)  # refuses bad settings before anything is trained
-    methods = [model for model in models if model in METHODS or model == RECOMMENDER]
-    bases = [Job(RECOMMENDER, seed) for seed in seeds] if methods else []
-    others = [Job(model, seed) for seed in seeds for model in models if model != RECOMMENDER]
+    results = _results_file(grid, given)
+    _runs.clear()  # of another comparison in this process
+    methods = [model for model in grid.models if model in METHODS or model == RECOMMENDER]
+    if grid.tries > 0:
+        fixed = {key for layer in layers for key in layer}
+        given = replace(given, trials=_tuned(given, methods, grid.seeds[0], fixed, grid.tries))
+    bases = [Job(RECOMMENDER, seed) for seed in grid.seeds] if methods else []
+    others = [
+        Job(model, seed) for seed in grid.seeds for model in grid.models if model != RECOMMENDER
+    ]
     rows: list[dict[str, Any]] = []
     groups: dict[str, int] = {}
-    total = len(bases) + len(others)
-    (show,) = _listed(layers, "show_progress", [True])
-    bar = tqdm(total=total, desc="rows", disable=not show, leave=False)
-    with _workers(processes) as workers, bar:
+    bar = tqdm(total=len(bases + others), desc="rows", disable=not grid.show, leave=False)
+    with _workers(grid.processes) as workers, bar:
         for jobs in (bases, others):
             for made, sizes in workers.map(_run, jobs, [given] * len(jobs)):
                 rows += made
                 groups = groups or sizes
                 bar.update()
-    return {
-        "rows": _ordered(rows, models),
-        "groups": groups,
-        "results_file": str(Path(first["checkpoint_dir"]) / RESULTS),
-    }
+    _runs.clear()
+    return {"rows": _ordered(rows, grid.models), "groups": groups, "results_file": str(results)}
+
+
+def _results_file(grid: Grid, given: Given) -> Path:
+    """Refuse bad settings of every model before anything is trained; gives the results' file."""
+    for model in grid.models:
+        config = given.config(model, grid.seeds[0])
+        if model in METHODS:
+            method_of(config)
+    return Path(config["checkpoint_dir"]) / RESULTS
+
+
+def _tuned(
+    given: Given, methods: Sequence[str], seed: int | None, fixed: set[str], tries: int
+) -> dict[str, list[Trial]]:
+    """Try settings of every method on the development request, under the first seed."""
+    development: Development | None = None
+    found: dict[str, list[Trial]] = {}
+    for method in methods:
+        settings = settings_to_try(method, fixed, tries) if method in METHODS else [{}]
+        if len(settings) > 1:
+            config = given.config(method, seed)
+            development = development or Development(config)
+            found[method] = [development.trial(config, values) for values in settings]
+    return found
 
 
 def _run(job: Job, given: Given) -> tuple[list[dict[str, Any]], dict[str, int]]:
@@ -123,24 +142,32 @@ def _run(job: Job, given: Given) -> tuple[list[dict[str, Any]], dict[str, int]]:
     if job.model == RECOMMENDER:
         rows = [run.measured("Original", run.original), run.measured("Retrain", run.retrain)]
     else:
-        rows = [run.unlearned_row(config)]
+        rows = [{**run.unlearned_row(config), **_told(given.trials.get(job.model))}]
     rows = completed(rows, config)
     save_rows(path, rows)
     return rows, group_sizes(run.groups)
 
 
-_runs: dict[tuple[int, str], Forgetting] = {}  # of this process, the last one only
+def _told(trials: list[Trial] | None) -> dict[str, Any]:
+    """What the results say about tuning."""
+    if trials is None:
+        return {}
+    shown = [trial._asdict() for trial in trials]
+    return {"tuning": {"chosen": choose(trials).settings, "trials": shown}}
+
+
+_runs: dict[int, Forgetting] = {}  # of this process by seed, the last one only
 
 
 def _forgetting(config: Config) -> Forgetting:
     """The run that all methods of a seed share in this process, Original in its backbone."""
-    key = (int(config["seed"]), str(config["checkpoint_dir"]))
-    if key not in _runs:
+    seed = int(config["seed"])
+    if seed not in _runs:
         _runs.clear()
         run = Forgetting(config, _dataset(config))
         run.train()
-        _runs[key] = run
-    return _runs[key]
+        _runs[seed] = run
+    return _runs[seed]
 
 
 def _dataset(config: Config) -> Any:
@@ -189,25 +216,3 @@ def _ordered(rows: list[dict[str, Any]], models: Sequence[str]) -> list[dict[str
 
 def _read(file: str) -> dict[str, Any]:
     return read_yaml(Path(file))
-
-
-def _listed(layers: Sequence[Mapping[str, Any]], key: str, default: list[Any]) -> list[Any]:
-    """The value of a key that holds several, from the last layer that has it."""
-    found: list[Any] = default
-    for layer in layers:
-        if key in layer:
-            value = layer[key]
-            if isinstance(value, str):
-                value = [typed(part.strip(), key) for part in value.strip("[]").split(",")]
-            found = value if isinstance(value, list) else [value]
-    if not found or any(value in ("", None) for value in found if key != "seeds"):
-        raise InputError(f"{key} is empty; write --{key}=A,B")
-    if len({str(value) for value in found}) < len(found):
-        raise InputError(f"{key}: something is named twice in {found}")
-    return found
-
-
-def _seed(value: Any) -> int | None:
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
-        raise InputError(f"seeds: {value!r} does not do; whole numbers from 0 on are needed")
-    return value

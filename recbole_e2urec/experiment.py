@@ -127,7 +127,7 @@ class Experiment:
 
     def training_settings(self) -> dict[str, Any]:
         """The settings that decide what training yields."""
-        names = TRAINING + (LORA if self.config["tuning"] == "lora" else ())
+        names = TRAINING + (LORA if self.model.adapter is not None else ())
         return {name: str(self.config[name]) for name in names}
 
     @property

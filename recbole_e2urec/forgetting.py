@@ -17,12 +17,13 @@ from recbole_e2urec.evaluator.measure import (
     attacks,
     distance_to,
     group_sizes,
+    intervals,
     utility,
 )
 from recbole_e2urec.experiment import LORA, Experiment, Rows, hash_of
-from recbole_e2urec.methods import METHODS
+from recbole_e2urec.methods import method_of
 from recbole_e2urec.methods.base import Unlearner
-from recbole_e2urec.model.scorers import Adapted, Scorer, Stored, answering
+from recbole_e2urec.model.scorers import Adapted, Mixture, Scorer, Stored, answering, on_start
 from recbole_e2urec.trainer.classic import plain
 from recbole_e2urec.trainer.stage import Stage
 from recbole_e2urec.trainer.unlearning import Fit, Request, Tools
@@ -83,9 +84,11 @@ class Forgetting(Experiment):
     def request(self) -> Request:
         """What a method works with."""
         untrained = Stored(self.model.adapter, lambda: self.start)
-        tools = Tools(self._part, self._fit_apart, untrained, self._embed)
+        start = (lambda: self.start) if self.model.adapter is None else None
+        tools = Tools(self._part, self._fit_apart, self._fit_adapter, start, untrained, self._embed)
         return Request(
-            self.split.forget, self.split.retain, self.dataset.rows.user, self.before, self.after,
+            self.split.forget, self.split.retain, self.parts.splits.valid,
+            self.dataset.rows.user, self.before, self.after,
             tools, self.config["seed"], self.shows,
         )  # fmt: skip
 
@@ -106,6 +109,7 @@ class Forgetting(Experiment):
             **utility(self.config, answers, self.groups, labels),
             "to_retrain": distance_to(answers, original, retrained, self.groups.forget),
             **attacks(answers, self.groups, labels),
+            "intervals": intervals(answers, original, retrained, self.groups, self.dataset.rows),
         }
         if made.ranking:
             row["ranking"] = dict(made.ranking)
@@ -123,7 +127,23 @@ class Forgetting(Experiment):
         with self.model.bank.kept(adapter):
             self.model.bank.load(adapter, self.start)
             cost, stage = self._trained(name, train, train, shown)
-        return Fit(Stored(adapter, stage.weights), cost, stage.digest)
+        return Fit(Stored(adapter, stage.weights), cost, stage.digest, stage.weights)
+
+    def _fit_adapter(self, name: str, train: Rows, shown: Rows) -> Fit:
+        """Train an adapter on the backbone as it was before tuning, which comes back."""
+        model = self.model
+        if model.adapter is not None:  # that is how Original was trained, too
+            return self._fit_apart(name, train, shown)
+        with on_start(model, lambda: self.start):
+            model.bank.add(name, model.lora, self.config["seed"])
+            model.adapter = name
+            try:
+                cost, stage = self._trained(name, train, train, shown)
+            finally:
+                model.adapter = None
+                model.bank.remove(name)
+        scorer = Mixture([stage.weights], lambda: self.start, None)
+        return Fit(scorer, cost, stage.digest, stage.weights)
 
     def _trained(
         self, name: str, train: Rows, validating: Rows, shown: Rows
@@ -180,17 +200,6 @@ class Forgetting(Experiment):
         with self.model.shown(self.after), answering(self.model, scorer):
             trainer.eval_collector.data_collect(train)
             return plain(trainer.evaluate(loader, show_progress=self.shows))
-
-
-def method_of(config: Config) -> Unlearner:
-    """Make the method that the settings name.
-
-    Raises:
-        InputError: an option of it does not do.
-    """
-    kind = METHODS[str(config.model)]
-    options: Any = config.options(kind.options_class)
-    return kind(options)
 
 
 def _ratio(cost: Mapping[str, Any], reference: Mapping[str, Any]) -> float | None:

@@ -86,6 +86,12 @@ def test_several_processes_make_the_same_rows(small_data: Path) -> None:
     assert untimed(shared) == untimed(alone)
 
 
+def test_another_request_in_the_same_process_is_another_run(small_data: Path) -> None:
+    first = compared(small_data, model_list="LLMRec", seeds=1)
+    other = compared(small_data, model_list="LLMRec", seeds=1, forget_ratio=0.5)
+    assert first[0]["forget"]["rows"] < other[0]["forget"]["rows"]
+
+
 def test_the_command_line_prints_a_line_a_model(
     small_data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -111,6 +117,7 @@ def test_the_command_line_prints_a_line_a_model(
         ({"seeds": "1,x"}, "seeds: 'x' does not do"),
         ({"seeds": [1, 1]}, "named twice"),
         ({"nproc_rows": 0}, "nproc_rows: 0 does not do"),
+        ({"model_list": None}, "no models to compare"),
         ({"model_list": ["SISA"], "shards": 0}, "shards is 0"),
     ],
 )

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from recbole_e2urec.data.rows import RowTable
+from recbole_e2urec.evaluator.bootstrap import UserBootstrap, interval
 from recbole_e2urec.evaluator.divergence import (
     euclidean,
     jeffreys_half,
@@ -13,11 +15,12 @@ from recbole_e2urec.evaluator.divergence import (
     residual,
 )
 from recbole_e2urec.evaluator.labelled import labelled_metrics
-from recbole_e2urec.evaluator.membership import answer_losses, membership_auc
+from recbole_e2urec.evaluator.membership import answer_losses, membership_auc, membership_tpr
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Asked, Scorer
 
 Rows = NDArray[np.int64]
+RESAMPLING_SEED = 0  # one for all runs, so that intervals of two runs can be compared
 
 
 class Groups(NamedTuple):
@@ -92,13 +95,16 @@ def attacks(
 ) -> dict[str, float | None]:
     """Membership inference against forget rows.
 
-    ``mia_auc``: non-members are rows of users that no model saw; ``mia_auc_same_users``: held-out
+    ``mia_auc``: non-members are rows of users that no model saw; ``mia_tpr_at_fpr_01``: the share
+    of members found when 1 % of these are accused; ``mia_auc_same_users``: against held-out
     rows of the forgotten users, who are remembered as a whole, so this is no clean control.
     """
     losses = answer_losses(answers.yes, labels)
-    pairs = {"mia_auc": groups.control, "mia_auc_same_users": groups.heldout_forget_users}
+    members, strangers = losses[groups.forget], losses[groups.control]
     found = {
-        name: membership_auc(losses[groups.forget], losses[rows]) for name, rows in pairs.items()
+        "mia_auc": membership_auc(members, strangers),
+        "mia_tpr_at_fpr_01": membership_tpr(members, strangers),
+        "mia_auc_same_users": membership_auc(members, losses[groups.heldout_forget_users]),
     }
     return {name: None if np.isnan(value) else value for name, value in found.items()}
 
@@ -118,6 +124,32 @@ def distance_to(
     share = residual(*three)
     means: dict[str, float | None] = {name: total / len(forget) for name, total in sums.items()}
     return {**means, "residual": None if np.isnan(share) else share}
+
+
+def intervals(
+    answers: Answers, original: Answers, retrained: Answers, groups: Groups, rows: RowTable
+) -> dict[str, list[float] | None]:
+    """User-clustered 95 % intervals of AUCs, and of paired differences in them.
+
+    ``test_auc`` and ``forget_auc``; ``lost``: Original's test AUC minus this one; ``gap``: this
+    forget AUC minus Retrain's.
+    """
+    label = rows.label
+    assert label is not None  # without labels nothing was trained
+    test, forget = (
+        UserBootstrap(rows.user[part], label[part], RESAMPLING_SEED)
+        for part in (groups.test, groups.forget)
+    )
+    on_test, original_on_test = (test.auc(one.yes[groups.test]) for one in (answers, original))
+    on_forget, retrain_on_forget = (
+        forget.auc(one.yes[groups.forget]) for one in (answers, retrained)
+    )
+    return {
+        "test_auc": interval(on_test),
+        "lost": interval(original_on_test - on_test),
+        "forget_auc": interval(on_forget),
+        "gap": interval(on_forget - retrain_on_forget),
+    }
 
 
 def group_sizes(groups: Groups) -> dict[str, int]:

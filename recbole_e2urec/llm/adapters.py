@@ -6,7 +6,7 @@ in silence. Here adapters are switched by context managers alone, which put back
 gradient flags. Open and close them around forward and backward, never between the two.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from recbole_e2urec.llm.lora import (
     lora_config,
     shapes,
 )
+from recbole_e2urec.llm.mixing import mixed_layers
 from recbole_e2urec.llm.seeding import seeded
 from recbole_e2urec.llm.switches import peft_quiet, switches_kept
 
@@ -169,6 +170,14 @@ class AdapterBank:
         model = self.language_model
         with self.active(name), switches_kept(model), torch.no_grad():
             model.eval().requires_grad_(False)
+            yield
+
+    @contextmanager
+    def mixed(self, names: Sequence[str], weights: Tensor) -> Iterator[None]:
+        """Use all these adapters, each with its weight of every sample: [b, names]; as frozen."""
+        for name in names:
+            self._check(name)
+        with self.frozen(None), mixed_layers(self.language_model.model, names, weights):
             yield
 
     @contextmanager

@@ -1,5 +1,8 @@
 """The unlearning methods by name: one file a method, one line here."""
 
+from typing import Any
+
+from recbole_e2urec.methods.apa import APA
 from recbole_e2urec.methods.badt import BadT
 from recbole_e2urec.methods.base import Unlearner
 from recbole_e2urec.methods.e2urec import E2URec
@@ -25,4 +28,16 @@ METHODS: dict[str, type[Unlearner]] = {
     "Retrain": Retrain,
     "SISA": SISA,
     "RecEraser": RecEraser,
+    "APA": APA,
 }
+
+
+def method_of(config: Any) -> Unlearner:
+    """Make the method that the settings name.
+
+    Raises:
+        InputError: an option of it does not do.
+    """
+    kind = METHODS[str(config.model)]
+    options: Any = config.options(kind.options_class)
+    return kind(options)

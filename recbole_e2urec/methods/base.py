@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
@@ -38,9 +38,11 @@ class Unlearner(ABC):
 
     Attributes:
         options_class: the dataclass, whose keys are its field names.
+        space: options that ``--tune`` chooses, each with its least and greatest value.
     """
 
     options_class: type
+    space: ClassVar[Mapping[str, tuple[float, float]]] = {}
 
     def __init__(self, options: Any) -> None:
         self.options = options
@@ -48,6 +50,9 @@ class Unlearner(ABC):
     @abstractmethod
     def unlearn(self, original: LLMRec, request: Request) -> Unlearned:
         """Make the unlearned model beside ``original``, whose own answers do not change."""
+
+
+RATES = (0.001, 0.01)  # of students, between which ``--tune`` looks
 
 
 class GradientUnlearner(Unlearner):
@@ -58,6 +63,7 @@ class GradientUnlearner(Unlearner):
         asks_on_retain: the same on retain rows.
     """
 
+    space: ClassVar[Mapping[str, tuple[float, float]]] = {"unlearn_learning_rate": RATES}
     asks_on_forget = False
     asks_on_retain = False
 

@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.methods.base import GradientUnlearner
+from recbole_e2urec.methods.base import RATES, GradientUnlearner
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.losses import answer_loss, e2urec_loss, forgetting_teacher, kl_divergence
 from recbole_e2urec.model.scorers import Adapted
@@ -69,6 +69,7 @@ class E2URec(GradientUnlearner):
     """
 
     options_class = E2URecOptions
+    space: ClassVar = {"unlearn_learning_rate": RATES, "alpha": (2.0, 12.0), "beta": (0.2, 0.8)}
     asks_on_forget = asks_on_retain = True
 
     def student(self, original: LLMRec, request: Request) -> Student:

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
-from recbole_e2urec.methods.base import GradientUnlearner
+from recbole_e2urec.methods.base import RATES, GradientUnlearner
 from recbole_e2urec.model.losses import answer_loss
 from recbole_e2urec.trainer.student import Batch, StudentOptions
 
@@ -30,6 +31,7 @@ class GradDiff(GradientUnlearner):
     """
 
     options_class = GradDiffOptions
+    space: ClassVar = {"unlearn_learning_rate": RATES, "retain_weight": (0.5, 50.0)}
 
     def loss(self, batch: Batch) -> Mapping[str, Tensor]:
         """Loss terms of a step."""

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
-from recbole_e2urec.methods.base import GradientUnlearner
+from recbole_e2urec.methods.base import RATES, GradientUnlearner
 from recbole_e2urec.model.losses import kl_divergence
 from recbole_e2urec.trainer.student import ORIGINAL, Batch, StudentOptions
 
@@ -31,6 +32,7 @@ class NegKL(GradientUnlearner):
     """
 
     options_class = NegKLOptions
+    space: ClassVar = {"unlearn_learning_rate": RATES, "forget_weight": (0.02, 2.0)}
     asks_on_forget = asks_on_retain = True
 
     def loss(self, batch: Batch) -> Mapping[str, Tensor]:

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.methods.base import GradientUnlearner
+from recbole_e2urec.methods.base import RATES, GradientUnlearner
 from recbole_e2urec.model.losses import answer_log_probabilities, answer_loss, npo_loss
 from recbole_e2urec.trainer.student import ORIGINAL, Batch, StudentOptions
 
@@ -40,6 +41,11 @@ class NPO(GradientUnlearner):
     """
 
     options_class = NPOOptions
+    space: ClassVar = {
+        "unlearn_learning_rate": RATES,
+        "npo_beta": (0.05, 5.0),
+        "retain_weight": (0.5, 50.0),
+    }
     asks_on_forget = True
 
     def loss(self, batch: Batch) -> Mapping[str, Tensor]:

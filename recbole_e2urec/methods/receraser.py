@@ -14,7 +14,7 @@ from recbole_e2urec.model.scorers import Ensemble, Scorer
 from recbole_e2urec.trainer.attention import AttentionPlan, train_attention
 from recbole_e2urec.trainer.cost import peak_memory_mb
 from recbole_e2urec.trainer.sharding import ShardOptions, balanced_clusters, fit_shards
-from recbole_e2urec.trainer.unlearning import Request
+from recbole_e2urec.trainer.unlearning import Fit, Request
 
 BATCH = 256  # rows a step of the attention
 
@@ -55,7 +55,7 @@ class RecEraser(Unlearner):
         started = time.perf_counter()
         members = self._members(request)
         clustering = time.perf_counter() - started
-        made = fit_shards(request, type(self).__name__, members)
+        made = fit_shards(request, type(self).__name__, members, request.tools.fit)
         before, prior = self._attended(
             original, request, made.before, request.train, request.forget_history
         )
@@ -65,8 +65,8 @@ class RecEraser(Unlearner):
             after, again = self._attended(
                 original, request, made.after, request.retain, request.retain_history
             )
-        cost = total([*made.again, again])
-        cost["prior_seconds"] = total([*made.prior, prior])["seconds"] + clustering
+        cost = total([*made.again_costs, again])
+        cost["prior_seconds"] = total([*made.prior_costs, prior])["seconds"] + clustering
         return Unlearned(after, cost, [], made.digest, before)
 
     def _members(self, request: Request) -> list[NDArray[np.int64]]:
@@ -80,7 +80,7 @@ class RecEraser(Unlearner):
         self,
         model: LLMRec,
         request: Request,
-        scorers: list[Scorer],
+        fits: list[Fit],
         rows: NDArray[np.int64],
         history: NDArray[np.int64],
     ) -> tuple[Scorer, dict[str, Any]]:
@@ -89,6 +89,7 @@ class RecEraser(Unlearner):
         generator = np.random.default_rng([request.seed, len(rows)])
         count = min(options.attention_rows, len(rows))
         rows = np.sort(generator.choice(rows, count, replace=False))
+        scorers = [fit.scorer for fit in fits]
         with model.shown(history):
             asked = Ensemble(scorers).ask(model, rows)
         plan = AttentionPlan(

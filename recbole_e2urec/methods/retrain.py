@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from recbole_e2urec.methods.base import Unlearned, Unlearner
+from recbole_e2urec.methods.base import Unlearned, Unlearner, total
 from recbole_e2urec.model.llmrec import LLMRec
+from recbole_e2urec.model.scorers import Adapted
 from recbole_e2urec.trainer.unlearning import Request
 
 
@@ -22,5 +23,7 @@ class Retrain(Unlearner):
 
     def unlearn(self, original: LLMRec, request: Request) -> Unlearned:
         """See :meth:`Unlearner.unlearn`."""
+        if len(request.forget) == 0:  # Original is what would come out
+            return Unlearned(Adapted(original.adapter), total([]), [], "original")
         made = request.tools.fit(type(self).__name__, request.retain, request.retain_history)
         return Unlearned(made.scorer, dict(made.cost), [], made.digest)

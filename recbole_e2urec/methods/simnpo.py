@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.methods.base import GradientUnlearner
+from recbole_e2urec.methods.base import RATES, GradientUnlearner
 from recbole_e2urec.model.losses import answer_log_probabilities, answer_loss, simnpo_loss
 from recbole_e2urec.trainer.student import Batch, StudentOptions
 
@@ -41,6 +42,11 @@ class SimNPO(GradientUnlearner):
     """
 
     options_class = SimNPOOptions
+    space: ClassVar = {
+        "unlearn_learning_rate": RATES,
+        "simnpo_beta": (0.5, 5.0),
+        "retain_weight": (0.5, 50.0),
+    }
 
     def loss(self, batch: Batch) -> Mapping[str, Tensor]:
         """Loss terms of a step."""

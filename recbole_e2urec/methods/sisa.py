@@ -22,7 +22,11 @@ class SISA(Unlearner):
     def unlearn(self, original: LLMRec, request: Request) -> Unlearned:
         """See :meth:`Unlearner.unlearn`; the cost is that of the shards trained again."""
         name = type(self).__name__
-        made = fit_shards(request, name, random_shards(request, self.options.shards))
-        cost = total(made.again)
-        cost["prior_seconds"] = total(made.prior)["seconds"]
-        return Unlearned(Ensemble(made.after), cost, [], made.digest, Ensemble(made.before))
+        members = random_shards(request, self.options.shards)
+        made = fit_shards(request, name, members, request.tools.fit)
+        before, after = (
+            Ensemble([fit.scorer for fit in fits]) for fits in (made.before, made.after)
+        )
+        cost = total(made.again_costs)
+        cost["prior_seconds"] = total(made.prior_costs)["seconds"]
+        return Unlearned(after, cost, [], made.digest, before)

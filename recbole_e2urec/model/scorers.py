@@ -6,7 +6,7 @@ they are small, and the heads turn them into logits again.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recbole_e2urec.data.batches import length_grouped_batches
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.losses import yes_probability
 
@@ -115,6 +116,58 @@ class Ensemble(Scorer):
         """See :meth:`Scorer.ask`."""
         voices = [voice for one in self.members for voice in one.ask(model, rows, items).voices]
         return Asked(voices, self.weigh(voices) if self.weigh else None)
+
+
+class Mixture(Scorer):
+    """Adapters on the untrained backbone, merged anew for every sample.
+
+    Args:
+        adapters: read the weights of each.
+        start: reads the backbone's weights before tuning; None: it has them.
+        weigh: weights of the adapters from what the untrained backbone makes of each row
+            ([n, h] -> [n, adapters]); None: all alike.
+    """
+
+    def __init__(
+        self,
+        adapters: Sequence[Callable[[], Mapping[str, Tensor]]],
+        start: Callable[[], Mapping[str, Tensor]] | None,
+        weigh: Callable[[Tensor], Tensor] | None,
+    ) -> None:
+        self.adapters, self.start, self.weigh = list(adapters), start, weigh
+
+    def ask(self, model: LLMRec, rows: Rows, items: Rows | None = None) -> Asked:
+        """See :meth:`Scorer.ask`; backbone and adapters are as before afterwards."""
+        bank, lm = model.bank, model.language_model
+        with on_start(model, self.start), ExitStack() as stack:
+            names = [f"mixed{number}" for number in range(len(self.adapters))]
+            for name, read in zip(names, self.adapters, strict=True):
+                bank.add(name, model.lora, seed=0)
+                stack.callback(bank.remove, name)
+                bank.load(name, read())
+            with bank.frozen(None):
+                states = model.hidden(rows, items)
+            alike = torch.full((len(rows), len(names)), 1 / len(names))
+            weights = (self.weigh(states) if self.weigh else alike).to(states)
+            lengths = model.table.lengths(rows, items)
+            for part in length_grouped_batches(lengths, model.options.score_batch_size, None):
+                batch = model.table.batch(rows[part], None if items is None else items[part])
+                with bank.mixed(names, weights[part]):
+                    states[part] = lm.hidden(
+                        batch.input_ids.to(states.device), batch.attention_mask.to(states.device)
+                    )
+            return Asked([Voice(states, lm.head_copy())])
+
+
+@contextmanager
+def on_start(model: LLMRec, start: Callable[[], Mapping[str, Tensor]] | None) -> Iterator[None]:
+    """Give the backbone the weights from before tuning; its own come back."""
+    if start is None:
+        yield
+        return
+    with model.bank.kept(None):
+        model.bank.load(None, start())
+        yield
 
 
 @contextmanager

@@ -74,8 +74,8 @@ class LLMRecTrainer(Trainer):
 
     def _telling(self, valid_data: Any) -> Any:
         """Pass over validation rows with one label only: their AUC is no number."""
-        if valid_data is None:
-            return None
+        if valid_data is None or self.config.plan.kind != "labeled":
+            return valid_data
         rows = valid_data._dataset.inter_feat[ROW_ID].numpy()
         if len(np.unique(self.model.labels[rows])) > 1:
             return valid_data

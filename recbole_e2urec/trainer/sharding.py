@@ -1,6 +1,6 @@
 """Exact unlearning by shards: each user's rows train one model, and only that is trained again."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.model.scorers import Scorer
 from recbole_e2urec.trainer.unlearning import Fit, Request
 
 
@@ -32,29 +31,46 @@ class Shards(NamedTuple):
     """Models of all shards before and after a request.
 
     Attributes:
-        before: who answered before it, by shard.
-        after: who answers after it; a shard without any row left is out.
-        prior: costs of training all shards before the request.
-        again: costs of training the touched ones again.
-        digest: names the stages of ``after``.
+        before: all shards before the request.
+        after: all shards after it; one without any row left is out.
+        again: those of ``after`` that were trained again.
     """
 
-    before: list[Scorer]
-    after: list[Scorer]
-    prior: list[dict[str, Any]]
-    again: list[dict[str, Any]]
-    digest: str
+    before: list[Fit]
+    after: list[Fit]
+    again: list[Fit]
+
+    @property
+    def prior_costs(self) -> list[dict[str, Any]]:
+        """What training before the request cost."""
+        return [dict(fit.cost) for fit in self.before]
+
+    @property
+    def again_costs(self) -> list[dict[str, Any]]:
+        """What the request cost."""
+        return [dict(fit.cost) for fit in self.again]
+
+    @property
+    def digest(self) -> str:
+        """Names the stages of ``after``."""
+        return "-".join(fit.digest for fit in self.after)
 
 
-def fit_shards(request: Request, name: str, users: Sequence[NDArray[np.int64]]) -> Shards:
+def fit_shards(
+    request: Request,
+    name: str,
+    users: Sequence[NDArray[np.int64]],
+    fit: Callable[[str, NDArray[np.int64], NDArray[np.int64]], Fit],
+) -> Shards:
     """Train every shard on all its rows, then those that the request touches on what stays.
 
     Args:
         request: what to forget.
         name: of the method, the start of the stages' names.
         users: inner user ids of each shard.
+        fit: trains the model of a shard, see ``Tools``.
     """
-    prior: list[Fit] = []
+    before: list[Fit] = []
     after: list[Fit] = []
     again: list[Fit] = []
     for number, members in enumerate(users):
@@ -62,19 +78,13 @@ def fit_shards(request: Request, name: str, users: Sequence[NDArray[np.int64]]) 
             rows[np.isin(request.user[rows], members)]
             for rows in (request.train, request.retain, request.forget)
         )
-        prior.append(request.tools.fit(f"{name}{number}", whole, request.forget_history))
+        before.append(fit(f"{name}{number}", whole, request.forget_history))
         if len(lost) == 0:
-            after.append(prior[-1])
+            after.append(before[-1])
         elif len(kept) > 0:
-            again.append(request.tools.fit(f"{name}{number}", kept, request.retain_history))
+            again.append(fit(f"{name}{number}", kept, request.retain_history))
             after.append(again[-1])
-    return Shards(
-        [fit.scorer for fit in prior],
-        [fit.scorer for fit in after],
-        [dict(fit.cost) for fit in prior],
-        [dict(fit.cost) for fit in again],
-        "-".join(fit.digest for fit in after),
-    )
+    return Shards(before, after, again)
 
 
 def random_shards(request: Request, count: int) -> list[NDArray[np.int64]]:

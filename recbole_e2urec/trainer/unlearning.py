@@ -108,6 +108,7 @@ class Fit(NamedTuple):
     scorer: Scorer
     cost: Mapping[str, Any]
     digest: str  # names its stage
+    weights: Callable[[], Mapping[str, Tensor]]  # of what was trained
 
 
 @dataclass(frozen=True)
@@ -118,12 +119,16 @@ class Tools:
         stage: makes the stage of a part of the method, from its name and settings.
         fit: trains a recommender, or takes it from its stage: name, row ids, histories [n, k].
             Only the rows' own users validate it.
+        fit_adapter: the same for an adapter on the backbone as it was before tuning.
+        start: the backbone's weights before tuning; None where tuning leaves them alone.
         untrained: answers as the model did before it was tuned.
         embed: user embeddings of RecBole's BPR trained on the rows, by inner user id, [users, d].
     """
 
     stage: Callable[[str, Mapping[str, Any]], Stage]
     fit: Callable[[str, NDArray[np.int64], NDArray[np.int64]], Fit]
+    fit_adapter: Callable[[str, NDArray[np.int64], NDArray[np.int64]], Fit]
+    start: Callable[[], Mapping[str, Tensor]] | None
     untrained: Scorer
     embed: Callable[[NDArray[np.int64]], NDArray[np.float32]]
 
@@ -135,6 +140,7 @@ class Request:
     Attributes:
         forget: row ids to forget, sorted.
         retain: row ids that stay, sorted.
+        valid: validation row ids, of all users but the control users.
         user: inner user id by row id, of all rows.
         forget_history: histories that the prompts of forget rows show, [n, k] by row id; they are
             those that all prompts showed before the request.
@@ -146,6 +152,7 @@ class Request:
 
     forget: NDArray[np.int64]
     retain: NDArray[np.int64]
+    valid: NDArray[np.int64]
     user: NDArray[np.int64]
     forget_history: NDArray[np.int64]
     retain_history: NDArray[np.int64]

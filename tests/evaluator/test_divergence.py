@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,7 +10,11 @@ from recbole_e2urec.evaluator.divergence import (
     jensen_shannon,
     residual,
 )
-from recbole_e2urec.evaluator.membership import answer_losses, membership_auc
+from recbole_e2urec.evaluator.membership import (
+    answer_losses,
+    membership_auc,
+    membership_tpr,
+)
 
 P = torch.log(torch.tensor([[0.5, 0.5]]))
 Q = torch.log(torch.tensor([[0.25, 0.75]]))
@@ -47,3 +52,10 @@ def test_membership_auc_counts_pairs_in_which_the_member_has_the_smaller_loss():
     losses = answer_losses(torch.tensor([0.9, 0.5, 0.4, 0.8]).numpy(), torch.ones(4).numpy())
     # members 0.9 and 0.5 against 0.4 and 0.8: three of four pairs
     assert membership_auc(losses[:2], losses[2:]) == pytest.approx(0.75)
+
+
+def test_membership_tpr_at_a_false_positive_rate_counts_members_below_the_bound():
+    others = np.arange(100.0)  # 1 % of them may be accused: the one with loss 0
+    assert membership_tpr(np.array([-1.0, 0.5, 1.0, 7.0]), others) == 0.5
+    assert membership_tpr(np.array([-1.0, 7.0]), others, fpr=1.0) == 1.0
+    assert np.isnan(membership_tpr(np.array([]), others))

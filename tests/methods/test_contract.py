@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from recbole_e2urec.data.forget import ForgetSplit
 from recbole_e2urec.data.loading import load_dataset
-from recbole_e2urec.forgetting import Answered, Forgetting, method_of
-from recbole_e2urec.methods import METHODS
+from recbole_e2urec.forgetting import Answered, Forgetting
+from recbole_e2urec.methods import METHODS, method_of
 from recbole_e2urec.model.scorers import Adapted
 
 Begin = Callable[..., Forgetting]
@@ -74,7 +74,7 @@ def test_original_stays_bit_by_bit_and_the_unlearned_model_differs(
     unlearned = unlearn(run)
     assert all(map(torch.equal, before, everything(run)))
     row = run.measured(method, unlearned)
-    assert 0 < row["to_retrain"]["jsd"] <= np.log(2)
+    assert 0 <= row["to_retrain"]["jsd"] <= np.log(2)
     assert row["to_retrain"]["residual"] != 1.0
     assert run.measured("Original", run.original)["to_retrain"]["residual"] == 1.0
     assert run.measured("Retrain", run.retrain)["to_retrain"]["residual"] == 0.0

@@ -6,7 +6,6 @@ import pytest
 from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.forgetting import Forgetting
 from recbole_e2urec.trainer.pairing import Pairing
-from recbole_e2urec.trainer.unlearning import Request
 
 
 @pytest.fixture
@@ -14,8 +13,7 @@ def pairing(small_config):
     """The steps of a request, a fifth of the users of ``small``, and the run it belongs to."""
     config = small_config("E2URec", user_fields=["user_id", "age"])
     run = Forgetting(config, load_dataset(config))
-    split, seed = run.split, config["seed"]
-    request = Request(split.forget, split.retain, run.before, run.after, run._part, seed, False)
+    request = run.request
     return Pairing(request, run.model.table, 16), run
 
 

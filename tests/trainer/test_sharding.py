@@ -29,29 +29,32 @@ def request(forget: list[int], calls: list[tuple[str, list[int]]]) -> Request:
 
     def fit(name: str, rows: Any, history: Any) -> Fit:
         calls.append((name, rows.tolist()))
-        return Fit(Adapted(f"{name} {rows.tolist()}"), {"seconds": 1.0}, name)
+        return Fit(Adapted(f"{name} {rows.tolist()}"), {"seconds": 1.0}, name, dict)
 
     def stage(name: str, settings: Any) -> Stage:
         return Stage(Path("stages"), name, settings)
 
-    tools = Tools(stage, fit, Adapted(None), lambda rows: np.zeros((5, 1), np.float32))
+    embed = lambda rows: np.zeros((5, 1), np.float32)  # noqa: E731
+    tools = Tools(stage, fit, fit, None, Adapted(None), embed)
     nothing = np.empty((8, 0), np.int64)
     gone = np.array(forget, dtype=np.int64)
     stays = np.setdiff1d(np.arange(8), gone)
-    return Request(gone, stays, USER, nothing, nothing, tools, seed=3)
+    return Request(gone, stays, gone[:0], USER, nothing, nothing, tools, seed=3)
 
 
 def test_a_request_trains_only_the_touched_shard_again() -> None:
     calls: list[tuple[str, list[int]]] = []
-    made = fit_shards(request([2], calls), "S", [np.array([1, 3]), np.array([2, 4])])
+    given = request([2], calls)
+    made = fit_shards(given, "S", [np.array([1, 3]), np.array([2, 4])], given.tools.fit)
     assert calls == [("S0", [0, 1, 4, 5]), ("S1", [2, 3, 6, 7]), ("S1", [3, 6, 7])]
     assert made.after[0] is made.before[0]
-    assert (len(made.prior), len(made.again)) == (2, 1)
+    assert made.again == [made.after[1]]
 
 
 def test_a_shard_without_a_row_left_answers_no_more() -> None:
     calls: list[tuple[str, list[int]]] = []
-    made = fit_shards(request([0, 1], calls), "S", [np.array([1]), np.array([2, 3, 4])])
+    given = request([0, 1], calls)
+    made = fit_shards(given, "S", [np.array([1]), np.array([2, 3, 4])], given.tools.fit)
     assert [name for name, _ in calls] == ["S0", "S1"]
     assert made.after == made.before[1:]
 

@@ -1,0 +1,123 @@
+"""Hyper-parameters of a method, chosen on a development request.
+
+The request names as many training users as the reported one, none of whom is in it, and has an
+Original and a Retrain of its own. Usefulness is read on validation rows. Neither the reported
+request nor a test row plays a part.
+"""
+
+import copy
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from recbole.utils import init_seed
+
+from recbole_e2urec.config import Config
+from recbole_e2urec.data.forget import ForgetOptions, choose_forget
+from recbole_e2urec.data.loading import load_dataset
+from recbole_e2urec.experiment import parts_of
+from recbole_e2urec.forgetting import Forgetting
+from recbole_e2urec.methods import METHODS
+from recbole_e2urec.storage import write_text
+
+FOLDER = "development"  # inside checkpoint_dir
+AFFORDABLE = 0.01  # of validation AUC
+
+
+class Trial(NamedTuple):
+    """One setting and what came of it on the development request."""
+
+    settings: dict[str, float]
+    gap: float  # forget AUC minus Retrain's
+    lost: float  # Original's validation AUC minus this one
+    residual: float
+
+
+class Development:
+    """The development request of a run's settings, with its Original and Retrain.
+
+    Args:
+        config: of the run, with the reported request.
+    """
+
+    def __init__(self, config: Config) -> None:
+        init_seed(config["seed"], config["reproducibility"])
+        dataset = load_dataset(config)
+        self.folder = Path(config["checkpoint_dir"]) / FOLDER
+        self.request = self.folder / "request.csv"
+        users = development_users(config, dataset)
+        write_text(self.request, "\n".join([config["USER_ID_FIELD"], *users]) + "\n")
+        self.run = Forgetting(self._moved(config), dataset, held_out="valid")
+        self.run.train()
+        self.original = self.run.measured("Original", self.run.original)
+        self.retrain = self.run.measured("Retrain", self.run.retrain)
+
+    def trial(self, config: Config, settings: Mapping[str, float]) -> Trial:
+        """Unlearn the request by the method of these settings, some of them replaced."""
+        moved = self._moved(config)
+        moved.final_config_dict.update(settings)
+        row = self.run.unlearned_row(moved)
+        return Trial(
+            dict(settings),
+            row["forget"]["auc"] - self.retrain["forget"]["auc"],
+            self.original["test"]["auc"] - row["test"]["auc"],
+            row["to_retrain"]["residual"],
+        )
+
+    def _moved(self, config: Config) -> Config:
+        """The settings with this request and this folder, for what is trained here."""
+        moved = copy.copy(config)
+        moved.final_config_dict = {
+            **config.final_config_dict,
+            "forget_file": str(self.request),
+            "forget_by": "user",
+            "checkpoint_dir": str(self.folder),
+        }
+        return moved
+
+
+def development_users(config: Config, dataset: Any) -> list[str]:
+    """Tokens of as many training users as the reported request has, drawn from all others."""
+    rows, train = dataset.rows, parts_of(config, dataset).splits.train
+    reported = choose_forget(config.options(ForgetOptions, "forget_"), train, rows, dataset.ids)
+    forgotten = np.unique(rows.user[reported.forget])
+    others = set(np.setdiff1d(rows.user[train], forgotten).tolist())
+    tokens = sorted(token for token, user in dataset.ids.users.items() if user in others)
+    drawn = np.random.default_rng(config["forget_seed"] + 1).permutation(len(tokens))
+    count = min(len(forgotten), max(1, len(tokens) // 2))
+    return [tokens[place] for place in drawn[:count]]
+
+
+def settings_to_try(method: str, fixed: Collection[str], count: int) -> list[dict[str, float]]:
+    """Settings of a method: its defaults, then draws from its space, each range in logarithms.
+
+    Args:
+        method: its name.
+        fixed: keys that the user set; they are not searched.
+        count: number of settings, 1 or more; methods without a space have one.
+    """
+    space = {key: bounds for key, bounds in METHODS[method].space.items() if key not in fixed}
+    if not space:
+        return [{}]
+    generator = np.random.default_rng([count, *method.encode()])
+    drawn = [
+        {
+            key: float(np.format_float_scientific(value, 2))
+            for key, (low, high) in space.items()
+            for value in [np.exp(generator.uniform(np.log(low), np.log(high)))]
+        }
+        for _ in range(count - 1)
+    ]
+    return [{}, *drawn]
+
+
+def choose(trials: list[Trial]) -> Trial:
+    """The trial nearest to Retrain in forget AUC among those that cost at most 0.01 of AUC.
+
+    Where each costs more, the cheapest.
+    """
+    affordable = [trial for trial in trials if trial.lost <= AFFORDABLE]
+    if affordable:
+        return min(affordable, key=lambda trial: abs(trial.gap))
+    return min(trials, key=lambda trial: trial.lost)
