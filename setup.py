@@ -31,6 +31,7 @@ REQUIRES = [
     "jinja2>=3.1",
     "pyyaml>=6",
     "texttable>=1.6",
+    "tabulate>=0.9",
     "tqdm>=4.60",
 ]
 

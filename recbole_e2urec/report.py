@@ -1,10 +1,20 @@
-"""Results for a person: one table in the terminal, made from the rows of ``results.jsonl``."""
+"""Results for a person, made from the rows of ``results.jsonl`` and from nothing else.
 
+``python -m recbole_e2urec.report saved/results.jsonl --format=markdown`` prints the comparisons
+that a file holds: text, markdown, csv or latex.
+"""
+
+import argparse
+import sys
 from collections.abc import Mapping, Sequence
-from statistics import mean, stdev
+from pathlib import Path
 from typing import Any
 
 from texttable import Texttable
+
+from recbole_e2urec.errors import InputError
+from recbole_e2urec.results import load_rows
+from recbole_e2urec.tables import FORMATS, WITHIN, comparison, value_of
 
 # Title, path in a row, decimals.
 UNLEARNING = (
@@ -28,23 +38,13 @@ UNLEARNING = (
     ("peak memory, MB", "cost.peak_memory_mb", 0),
 )
 COST = (("seconds", "cost.seconds", 1), ("trained parameters", "cost.trained_parameters", 0))
-# The same where models are lines; the gap is against Retrain of the same seed.
-COMPARED = (
-    ("test AUC", "test.auc", 4),
-    ("test LogLoss", "test.logloss", 4),
-    ("forget AUC", "forget.auc", 4),
-    ("its gap", "gap", 4),
-    ("forget LogLoss", "forget.logloss", 4),
-    ("JSD", "to_retrain.jsd", 4),
-    ("residual", "to_retrain.residual", 3),
-    ("MIA AUC", "mia_auc", 4),
-    ("seconds", "cost.seconds", 1),
-    ("/ Retrain's", "cost.relative_to_retrain", 2),
-    ("before", "cost.prior_seconds", 1),
-)
 READING = (
     "Read forget AUC, LogLoss and MIA AUC against Retrain's, not against 0.5. "
     "residual: 0 = Retrain, 1 = did nothing, above 1 = did harm."
+)
+NOISE = (
+    f"{WITHIN} the gap may be noise: zero lies in its user-bootstrap interval under every seed, or "
+    "two Retrains of different seeds are as far apart"
 )
 
 
@@ -63,12 +63,7 @@ def print_report(results: Mapping[str, Any]) -> None:
 
 def print_comparison(results: Mapping[str, Any]) -> None:
     """Print a line a model: means over seeds, with their standard deviations."""
-    rows = results["rows"]
-    seeds = list(dict.fromkeys(row["seed"] for row in rows))
-    print(f"\n{rows[0]['dataset']}, seeds {', '.join(map(str, seeds))}")
-    print(comparison(rows))
-    if len(seeds) > 1:
-        print("mean ± standard deviation over seeds")
+    _print_rows(results["rows"], "text")
     if results["groups"]:
         sizes = (f"{count} {name} rows" for name, count in results["groups"].items())
         print("measured on", ", ".join(sizes))
@@ -76,24 +71,19 @@ def print_comparison(results: Mapping[str, Any]) -> None:
     print(f"results: {results['results_file']}")
 
 
-def comparison(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Draw a table with a line a model and a column a measure; a missing value is a dash."""
-    models = list(dict.fromkeys(row["model"] for row in rows))
-    by_model = {name: [row for row in rows if row["model"] == name] for name in models}
-    gapped = {name: [_with_gap(row, rows) for row in found] for name, found in by_model.items()}
-    lines = [
-        (title, path, decimals)
-        for title, path, decimals in COMPARED
-        if any(_value(row, path) is not None for found in gapped.values() for row in found)
-    ]
-    text = Texttable(max_width=0)
-    text.set_deco(Texttable.HEADER)
-    text.set_cols_dtype(["t"] * (len(lines) + 1))
-    text.set_cols_align(["l"] + ["r"] * len(lines))
-    text.header(["", *(title for title, _, _ in lines)])
-    for name, found in gapped.items():
-        text.add_row([name, *(_spread(found, path, decimals) for _, path, decimals in lines)])
-    return str(text.draw())
+def _print_rows(rows: Sequence[Mapping[str, Any]], kind: str) -> None:
+    """Print one comparison in a format, with the words that it needs."""
+    cells = comparison(rows)
+    if kind in ("csv", "latex"):
+        print(cells.drawn(kind))
+        return
+    seeds = list(dict.fromkeys(row["seed"] for row in rows))
+    print(f"\n{rows[0]['dataset']}, seeds {', '.join(map(str, seeds))}\n")
+    print(cells.drawn(kind), end="\n\n")
+    if len(seeds) > 1:
+        print("mean ± standard deviation over seeds")
+    if any(WITHIN in cell for line in cells.lines for cell in line):
+        print(NOISE)
 
 
 def table(rows: Sequence[Mapping[str, Any]], lines: Sequence[tuple[str, str, int]]) -> str:
@@ -118,31 +108,47 @@ def _plain(rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str, int], ...
 
 
 def _cell(row: Mapping[str, Any], path: str, decimals: int) -> str:
-    value = _value(row, path)
+    value = value_of(row, path)
     return "-" if value is None else f"{value:,.{decimals}f}"
 
 
-def _spread(rows: Sequence[Mapping[str, Any]], path: str, decimals: int) -> str:
-    """Mean over the rows, and their standard deviation where there are several."""
-    values = [value for row in rows if (value := _value(row, path)) is not None]
-    if not values:
-        return "-"
-    shown = f"{mean(values):,.{decimals}f}"
-    return f"{shown} ± {stdev(values):,.{decimals}f}" if len(values) > 1 else shown
+def comparisons(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """Take results apart by data set and size of the request; Original and Retrain come first.
+
+    Classic models, which have no request, stand in every comparison of their data set. Of rows of
+    one model and seed in a comparison the last counts.
+    """
+    found: dict[tuple[Any, Any], dict[tuple[Any, Any], Mapping[str, Any]]] = {}
+    asked = dict.fromkeys((row["dataset"], value_of(row, "forget.rows")) for row in rows)
+    sizes = [key for key in asked if key[1] is not None] or list(asked)
+    for dataset, size in sizes:
+        own = found.setdefault((dataset, size), {})
+        for row in rows:
+            if row["dataset"] == dataset and value_of(row, "forget.rows") in (size, None):
+                own[row["model"], row["seed"]] = row
+    first = {"Original": 0, "Retrain": 1}
+    return [
+        sorted(own.values(), key=lambda row: first.get(row["model"], 2)) for own in found.values()
+    ]
 
 
-def _with_gap(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Add the distance in forget AUC to Retrain of the same seed, where there is one."""
-    for other in rows:
-        if other["model"] == "Retrain" and other["seed"] == row["seed"] and "forget" in row:
-            ours, theirs = _value(row, "forget.auc"), _value(other, "forget.auc")
-            if ours is not None and theirs is not None:
-                return {**row, "gap": ours - theirs}
-    return row
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the comparisons of a results file; exit code 2 for bad input."""
+    parser = argparse.ArgumentParser(prog="python -m recbole_e2urec.report", description=__doc__)
+    parser.add_argument("file", type=Path, help="results.jsonl of a run")
+    parser.add_argument("--format", choices=FORMATS, default="text")
+    given = parser.parse_args(argv)
+    try:
+        rows = load_rows(given.file)
+        if not rows:
+            raise InputError(f"{given.file} has no results; run something first")
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for group in comparisons(rows):
+        _print_rows(group, given.format)
+    return 0
 
 
-def _value(row: Mapping[str, Any], path: str) -> Any:
-    value: Any = row
-    for name in path.split("."):
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return value
+if __name__ == "__main__":
+    sys.exit(main())

@@ -10,7 +10,6 @@ from command_line import as_arguments
 from recbole_e2urec import cli, compare
 from recbole_e2urec.compare import run_comparison
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.report import comparison
 
 
 def settings(data: Path, **more: Any) -> dict[str, Any]:
@@ -99,7 +98,7 @@ def test_the_command_line_prints_a_line_a_model(
     assert cli.main(["--dataset=small", *as_arguments(given)]) == 0
     shown = capsys.readouterr().out
     assert "small, seeds 3, 4" in shown
-    assert [line.split()[0] for line in shown.splitlines()[4:8]] == [
+    assert [line.split()[0] for line in shown.splitlines()[5:9]] == [
         "Original",
         "Retrain",
         "NPO",
@@ -132,16 +131,3 @@ def test_a_mistake_is_refused_before_anything_is_trained(
 def test_a_model_beside_a_list_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--model=FM", "--model_list=FM,BPR"]) == 2
     assert "give one of them" in capsys.readouterr().err
-
-
-def row(model: str, seed: int, auc: float) -> dict[str, Any]:
-    return {"model": model, "seed": seed, "test": {"auc": auc}, "forget": {"auc": auc + 0.1}}
-
-
-def test_a_comparison_shows_means_deviations_and_gaps_to_the_same_seeds_retrain() -> None:
-    rows = [row("Retrain", 1, 0.5), row("Retrain", 2, 0.7), row("NPO", 1, 0.6), row("NPO", 2, 0.6)]
-    shown = [line.split("  ") for line in comparison(rows).splitlines()]
-    cells = {line[0]: [cell.strip() for cell in line if cell.strip()] for line in shown}
-    # Deviations of (.5, .7): .1414; NPO's gaps are .1 and -.1.
-    assert cells["Retrain"][1:] == ["0.6000 ± 0.1414", "0.7000 ± 0.1414", "0.0000 ± 0.0000"]
-    assert cells["NPO"][1:] == ["0.6000 ± 0.0000", "0.7000 ± 0.0000", "0.0000 ± 0.1414"]

@@ -1,0 +1,99 @@
+"""Means, deviations, gaps and their marks, in every format."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recbole_e2urec import report
+from recbole_e2urec.tables import FORMATS, Cells, comparison, floor_of, within_noise
+
+
+def row(model: str, seed: int, auc: float) -> dict[str, Any]:
+    measured = {"test": {"auc": auc}, "forget": {"auc": auc + 0.1, "rows": 9}}
+    return {"model": model, "dataset": "d", "seed": seed, **measured}
+
+
+TWO_SEEDS = [
+    row("Retrain", 1, 0.5),
+    row("Retrain", 2, 0.7),
+    row("NPO", 1, 0.8),
+    row("NPO", 2, 1.2),
+]
+
+
+def test_cells_are_means_with_deviations_and_gaps_to_the_same_seeds_retrain() -> None:
+    header, lines = comparison(TWO_SEEDS)
+    assert header == ["", "test AUC", "forget AUC", "its gap"]
+    # Deviations of (.5, .7): .1414, of (.8, 1.2): .2828; NPO's gaps are .3 and .5.
+    retrain = ["0.6000 ± 0.1414", "0.7000 ± 0.1414", "0.0000 ± 0.0000"]
+    npo = ["1.0000 ± 0.2828", "1.1000 ± 0.2828", "0.4000 ± 0.1414"]
+    assert lines == [["Retrain", *retrain], ["NPO", *npo]]
+
+
+def test_one_seed_has_no_deviation_and_a_missing_value_is_a_dash() -> None:
+    classic = {"model": "FM", "dataset": "d", "seed": 1, "test": {"auc": 0.25}}
+    _, lines = comparison([row("Retrain", 1, 0.5), classic])
+    assert lines == [["Retrain", "0.5000", "0.6000", "0.0000"], ["FM", "0.2500", "-", "-"]]
+
+
+def test_the_floor_is_the_distance_between_retrains() -> None:
+    assert floor_of(TWO_SEEDS) == pytest.approx(0.2)
+    assert floor_of(TWO_SEEDS[:1]) is None
+
+
+@pytest.mark.parametrize(
+    ("gaps", "bounds", "floor", "expected"),
+    [
+        ([0.1, 0.2], None, 0.16, True),
+        ([0.1, 0.2], None, 0.14, False),
+        ([0.1], [-0.1, 0.3], None, True),
+        ([0.1], [0.05, 0.3], None, False),
+        ([], None, 1.0, False),
+    ],
+)
+def test_a_gap_is_within_noise_by_floor_or_interval(
+    gaps: list[float], bounds: list[float] | None, floor: float | None, expected: bool
+) -> None:
+    rows = [{"gap": gap, "intervals": {"gap": bounds}} for gap in gaps]
+    assert within_noise(rows, floor) is expected
+
+
+def test_a_gap_within_noise_is_marked_but_not_retrains_own() -> None:
+    close = [*TWO_SEEDS[:2], row("NPO", 1, 0.6), row("NPO", 2, 0.8)]
+    assert [line[-1][-1] for line in comparison(close).lines] == ["0", "~"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("text", "---  -----\nNPO   0.5_"),
+        ("markdown", "| NPO |  0.5_ |"),
+        ("csv", ",AUC\nNPO,0.5_"),
+        ("latex", r" NPO &  0.5\_ \\"),
+    ],
+)
+def test_formats(kind: str, expected: str) -> None:
+    assert expected in Cells(["", "AUC"], [["NPO", "0.5_"]]).drawn(kind)
+
+
+def test_the_module_prints_each_comparison_of_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = [{**one, "dataset": "e"} for one in TWO_SEEDS]
+    classic = {"model": "FM", "dataset": "d", "seed": 1, "test": {"auc": 0.25}}
+    file = tmp_path / "results.jsonl"
+    file.write_text("".join(json.dumps(one) + "\n" for one in [*TWO_SEEDS, *other, classic]))
+    for kind in FORMATS:
+        assert report.main([str(file), f"--format={kind}"]) == 0
+        shown = capsys.readouterr().out
+        assert shown.count("Retrain") == 2
+        assert shown.count("FM") == 1
+
+
+def test_a_file_without_results_is_one_line_and_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report.main([str(tmp_path / "none.jsonl")]) == 2
+    assert "no results" in capsys.readouterr().err
