@@ -18,13 +18,15 @@ from recbole.utils import init_logger, init_seed
 from tqdm import tqdm
 
 from recbole_e2urec import compat
+from recbole_e2urec.classic import ClassicForgetting
 from recbole_e2urec.config import Config
 from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.evaluator.measure import group_sizes
 from recbole_e2urec.forgetting import Forgetting
 from recbole_e2urec.grid import ONE_ROW, Grid
+from recbole_e2urec.keys import name_of
 from recbole_e2urec.methods import METHODS, method_of
-from recbole_e2urec.quick_start import RESULTS, completed, run_classic
+from recbole_e2urec.quick_start import RESULTS, completed
 from recbole_e2urec.results import load_rows, save_rows
 from recbole_e2urec.tuning import Development, Trial, choose, settings_to_try
 from recbole_e2urec.yamlfiles import read_yaml
@@ -135,7 +137,8 @@ def _run(job: Job, given: Given) -> tuple[list[dict[str, Any]], dict[str, int]]:
     if not config.is_language_model:
         row = _finished(path, config)
         if row is None:
-            (row,) = completed([run_classic(config, _dataset(config))], config)
+            made = ClassicForgetting(config, _dataset(config)).row(config.way)
+            (row,) = completed([made], config)
             save_rows(path, [row])
         return [row], {}
     run = _forgetting(config)
@@ -178,7 +181,8 @@ def _dataset(config: Config) -> Any:
 
 def _finished(path: Path, config: Config) -> dict[str, Any] | None:
     """The row of the same classic model, settings and versions, if it is there."""
-    (wanted,) = completed([{"model": config.model, "settings": config.settings()}], config)
+    name = name_of(config.model, config.way)
+    (wanted,) = completed([{"model": name, "settings": config.settings()}], config)
     wanted = json.loads(json.dumps(wanted))
     for row in load_rows(path):
         if all(row.get(name) == value for name, value in wanted.items()):

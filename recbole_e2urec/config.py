@@ -16,9 +16,10 @@ from recbole.utils import ModelType
 
 from recbole_e2urec import compat
 from recbole_e2urec.complaints import as_input_errors
+from recbole_e2urec.errors import InputError
 from recbole_e2urec.evalmode import EvalPlan, merge_load_col, plan_evaluation
 from recbole_e2urec.evaluator.accuracy import register_accuracy
-from recbole_e2urec.keys import check_dataset, check_keys, find_model
+from recbole_e2urec.keys import check_dataset, check_keys, find_model, way_of
 from recbole_e2urec.options import build_options
 from recbole_e2urec.values import check_negatives, check_supported, check_values
 from recbole_e2urec.yamlfiles import SettingsLoader, properties, properties_folder, read_yaml, typed
@@ -29,6 +30,8 @@ _FIELDS = ("USER_ID", "ITEM_ID", "RATING", "TIME", "LABEL")
 
 class Config(RecBoleConfig):
     """All settings of one run.
+
+    ``way`` is how a classic model forgets, from a name such as ``DeepFM-SISA``; None = not at all.
 
     Args:
         model: a model's name (RecBole's, ``LLMRec`` or a method such as ``E2URec``) or a model
@@ -55,6 +58,7 @@ class Config(RecBoleConfig):
             key: typed(value, key) if isinstance(value, str) else value
             for key, value in (overrides or {}).items()
         }
+        self.way: str | None = None
         self.own_model = model is not None and not isinstance(model, str)
         super().__init__(model, dataset, config_file_list, config_dict)
 
@@ -117,15 +121,18 @@ class Config(RecBoleConfig):
         name = str(dataset or chosen["dataset"])
         if self.own_model:
             return model.__name__, model, name  # type: ignore[union-attr, return-value]
-        model = str(model or chosen["model"])
-        return model, find_model(model), name
+        model, self.way = way_of(str(model or chosen["model"]))
+        found = find_model(model)
+        if self.way and found.__module__.startswith(f"{__package__}."):
+            raise InputError(f"{model}-{self.way}: for classic models; write --model={self.way}")
+        return model, found, name
 
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
         super()._load_internal_config_dict(model, model_class, dataset)
         overall = read_yaml(properties_folder() / "overall.yaml")
         self._add_layer(overall)
         self.plan: EvalPlan = plan_evaluation(
-            self.external_config_dict, overall["eval_mode"], self._learns_labels()
+            self.external_config_dict, overall["eval_mode"], self.learns_labels
         )
         self._add_layer(properties("evaluation", self.plan.kind))
         names = [("model", "LLMRec")] if self.is_language_model else []
@@ -136,7 +143,8 @@ class Config(RecBoleConfig):
             chosen = {**self.internal_config_dict, **self.external_config_dict}
             self._add_layer(properties("backbone", str(chosen["backbone"])))
 
-    def _learns_labels(self) -> bool:
+    @property
+    def learns_labels(self) -> bool:
         """Whether the model learns from likes and dislikes rather than from what was seen."""
         kind = self.internal_config_dict["MODEL_TYPE"]
         return kind in (ModelType.CONTEXT, ModelType.DECISIONTREE) or self.model in ("DIN", "DIEN")
@@ -155,7 +163,7 @@ class Config(RecBoleConfig):
         if external.get("normalize_field") and "normalize_all" not in external:
             final["normalize_all"] = None
         is_sequential = final["MODEL_TYPE"] == ModelType.SEQUENTIAL
-        if is_sequential and final.get("loss_type") == "CE" and not self._learns_labels():
+        if is_sequential and final.get("loss_type") == "CE" and not self.learns_labels:
             final["train_neg_sample_args"] = external.get("train_neg_sample_args")
         if "load_col" not in external:
             self._load_configured_columns(final)

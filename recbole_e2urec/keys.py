@@ -21,6 +21,7 @@ _UNLISTED = (
     "training_neg_sample_num",
 )
 # fmt: on
+CLASSIC_WAYS = ("Retrain", "SISA")  # how a classic model can forget: DeepFM-SISA
 _TOP_LEVEL_KEY = re.compile(r"^([A-Za-z][\w-]*) *:", re.MULTILINE)
 
 
@@ -81,6 +82,17 @@ def find_model(name: str) -> type:
     from recbole_e2urec.model.llmrec import LLMRec
 
     return LLMRec
+
+
+def way_of(name: str) -> tuple[str, str | None]:
+    """Take a name such as ``DeepFM-SISA`` apart; without a way of forgetting it has None."""
+    model, dash, way = name.rpartition("-")
+    return (model, way) if dash and way in CLASSIC_WAYS else (name, None)
+
+
+def name_of(model: str, way: str | None) -> str:
+    """Put together what :func:`way_of` takes apart."""
+    return model if way is None else f"{model}-{way}"
 
 
 def check_dataset(name: str, folder: Path) -> None:

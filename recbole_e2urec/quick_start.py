@@ -7,6 +7,7 @@ from typing import Any
 from recbole.utils import init_logger, init_seed
 
 from recbole_e2urec import compat
+from recbole_e2urec.classic import ClassicForgetting
 from recbole_e2urec.config import Config
 from recbole_e2urec.data.loaders import make_loaders
 from recbole_e2urec.data.loading import load_dataset
@@ -28,7 +29,8 @@ def run_recbole_e2urec(
     """Train a recommender, make it forget, and measure how well that worked.
 
     Args:
-        model: a method (``E2URec``), ``LLMRec`` alone, or any model of RecBole.
+        model: a method (``E2URec``), ``LLMRec`` alone, any model of RecBole, or one of these that
+            forgets (``DeepFM-Retrain``, ``DeepFM-SISA``).
         dataset: a data set's name.
         config_file_list: yaml files, later ones win.
         config_dict: settings from Python.
@@ -49,7 +51,7 @@ def run_recbole_e2urec(
     data = load_dataset(config)
     groups: dict[str, int] = {}
     if not config.is_language_model:
-        rows = [run_classic(config, data)]
+        rows = ClassicForgetting(config, data).run() if config.way else [_run_classic(config, data)]
     elif config["model"] == "LLMRec":
         rows, groups = Experiment(config, data).recommend()
     else:
@@ -66,7 +68,7 @@ def completed(rows: list[dict[str, Any]], config: Config) -> list[dict[str, Any]
     return [{"model": row["model"], **common, **row} for row in rows]
 
 
-def run_classic(config: Config, dataset: Any) -> dict[str, Any]:
+def _run_classic(config: Config, dataset: Any) -> dict[str, Any]:
     """Train and test a model of RecBole on the rows that language models get."""
     parts = parts_of(config, dataset)
     fit = fit_classic(config, make_loaders(config, dataset, parts.splits)).results

@@ -37,6 +37,14 @@ UNLEARNING = (
     ("steps", "cost.steps", 0),
     ("peak memory, MB", "cost.peak_memory_mb", 0),
 )
+# What classic models that forget show besides.
+FORGETTING = (
+    ("forget AUC", "forget.auc", 4),
+    ("forget LogLoss", "forget.logloss", 4),
+    ("held-out AUC, forgotten users", "heldout_forget_users.auc", 4),
+    ("held-out AUC, everyone else", "heldout_other_users.auc", 4),
+    ("seconds before the request", "cost.prior_seconds", 1),
+)
 COST = (("seconds", "cost.seconds", 1), ("trained parameters", "cost.trained_parameters", 0))
 READING = (
     "Read forget AUC, LogLoss and MIA AUC against Retrain's, not against 0.5. "
@@ -104,7 +112,9 @@ def _ranking(rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str, int], .
 
 
 def _plain(rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str, int], ...]:
-    return (*((f"test {name}", f"test.{name}", 4) for name in rows[0]["test"]), *COST)
+    tested = tuple((f"test {name}", f"test.{name}", 4) for name in rows[0]["test"])
+    forgets = any("forget" in row for row in rows)
+    return (*tested, *(FORGETTING if forgets else ()), *COST)
 
 
 def _cell(row: Mapping[str, Any], path: str, decimals: int) -> str:

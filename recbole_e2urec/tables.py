@@ -66,7 +66,7 @@ def comparison(rows: Sequence[Row]) -> Cells:
         own = [row for row in gapped if row["model"] == model]
         cells = [_spread(own, path, decimals) for _, path, decimals in columns]
         for place, (_, path, _) in enumerate(columns):
-            if path == "gap" and model != "Retrain" and within_noise(own, floor):
+            if path == "gap" and not model.endswith("Retrain") and within_noise(own, floor):
                 cells[place] += f" {WITHIN}"
         lines.append([model, *cells])
     return Cells(["", *(title for title, _, _ in columns)], lines)
@@ -116,9 +116,13 @@ def _spread(rows: Sequence[Row], path: str, decimals: int) -> str:
 
 
 def _with_gap(row: Row, rows: Sequence[Row]) -> Row:
-    """Add the distance in forget AUC to Retrain of the same seed, where there is one."""
+    """Add the distance in forget AUC to Retrain of the same seed, where there is one.
+
+    A classic model's own is, for DeepFM and DeepFM-SISA, DeepFM-Retrain.
+    """
+    reference = "Retrain" if "to_retrain" in row else f"{row['model'].partition('-')[0]}-Retrain"
     for other in rows:
-        if other["model"] == "Retrain" and other["seed"] == row["seed"]:
+        if other["model"] == reference and other["seed"] == row["seed"]:
             ours, theirs = value_of(row, "forget.auc"), value_of(other, "forget.auc")
             if ours is not None and theirs is not None:
                 return {**row, "gap": ours - theirs}

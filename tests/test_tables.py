@@ -11,7 +11,8 @@ from recbole_e2urec.tables import FORMATS, Cells, comparison, floor_of, within_n
 
 
 def row(model: str, seed: int, auc: float) -> dict[str, Any]:
-    measured = {"test": {"auc": auc}, "forget": {"auc": auc + 0.1, "rows": 9}}
+    forget = {"auc": auc + 0.1, "rows": 9}
+    measured = {"test": {"auc": auc}, "forget": forget, "to_retrain": {}}
     return {"model": model, "dataset": "d", "seed": seed, **measured}
 
 
@@ -36,6 +37,15 @@ def test_one_seed_has_no_deviation_and_a_missing_value_is_a_dash() -> None:
     classic = {"model": "FM", "dataset": "d", "seed": 1, "test": {"auc": 0.25}}
     _, lines = comparison([row("Retrain", 1, 0.5), classic])
     assert lines == [["Retrain", "0.5000", "0.6000", "0.0000"], ["FM", "0.2500", "-", "-"]]
+
+
+def test_a_classic_model_is_measured_against_its_own_retrain() -> None:
+    def classic(model: str, auc: float) -> dict[str, Any]:
+        return {"model": model, "seed": 1, "test": {"auc": 0.5}, "forget": {"auc": auc}}
+
+    models = {"FM": 0.9, "FM-Retrain": 0.7, "FM-SISA": 0.6, "BPR": 0.8}
+    _, lines = comparison([row("Retrain", 1, 0.5), *(classic(*pair) for pair in models.items())])
+    assert [line[-1] for line in lines[1:]] == ["0.2000", "0.0000", "-0.1000", "-"]
 
 
 def test_the_floor_is_the_distance_between_retrains() -> None:

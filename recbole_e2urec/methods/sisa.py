@@ -22,7 +22,8 @@ class SISA(Unlearner):
     def unlearn(self, original: LLMRec, request: Request) -> Unlearned:
         """See :meth:`Unlearner.unlearn`; the cost is that of the shards trained again."""
         name = type(self).__name__
-        members = random_shards(request, self.options.shards)
+        users = request.user[request.train]
+        members = random_shards(users, request.seed, self.options.shards)
         made = fit_shards(request, name, members, request.tools.fit)
         before, after = (
             Ensemble([fit.scorer for fit in fits]) for fits in (made.before, made.after)

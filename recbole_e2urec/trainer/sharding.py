@@ -87,10 +87,16 @@ def fit_shards(
     return Shards(before, after, again)
 
 
-def random_shards(request: Request, count: int) -> list[NDArray[np.int64]]:
-    """Users of the training set in shards of equal size, at random; at most one shard a user."""
-    users = np.unique(request.user[request.train])
-    order = np.random.default_rng([request.seed, count]).permutation(users)
+def random_shards(users: NDArray[np.int64], seed: int, count: int) -> list[NDArray[np.int64]]:
+    """Put users into shards of equal size, at random; at most one shard a user.
+
+    Args:
+        users: inner ids, any order, duplicates harmless.
+        seed: of the order.
+        count: number of shards.
+    """
+    users = np.unique(users)
+    order = np.random.default_rng([seed, count]).permutation(users)
     return [np.sort(part) for part in np.array_split(order, min(count, len(users)))]
 
 

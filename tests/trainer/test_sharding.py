@@ -61,7 +61,7 @@ def test_a_shard_without_a_row_left_answers_no_more() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 3, 9])
 def test_random_shards_hold_every_user_once(count: int) -> None:
-    shards = random_shards(request([], []), count)
+    shards = random_shards(USER, 3, count)
     assert sorted(np.concatenate(shards).tolist()) == [1, 2, 3, 4]
     sizes = [len(shard) for shard in shards]
     assert len(sizes) == min(count, 4)

@@ -1,0 +1,145 @@
+"""Classic recommenders forget too: any model of RecBole, retrained or sharded.
+
+``DeepFM-Retrain`` is DeepFM trained on the retain set alone, ``DeepFM-SISA`` a mean over shards of
+which the request trains the touched ones again.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from recbole_e2urec.config import Config
+from recbole_e2urec.data.dataset import ROW_ID
+from recbole_e2urec.data.forget import ForgetOptions, choose_forget
+from recbole_e2urec.data.loaders import make_loaders
+from recbole_e2urec.evaluator.labelled import labelled_metrics
+from recbole_e2urec.experiment import parts_of
+from recbole_e2urec.keys import name_of
+from recbole_e2urec.trainer.classic import ClassicFit, fit_classic, plain
+from recbole_e2urec.trainer.sharding import ShardOptions, random_shards
+from recbole_e2urec.yamlfiles import properties
+
+Rows = NDArray[np.int64]
+
+
+class ClassicForgetting:
+    """A model of RecBole on the rows, split and request that language models get."""
+
+    def __init__(self, config: Config, dataset: Any) -> None:
+        self.config, self.dataset = config, dataset
+        self.splits = parts_of(config, dataset).splits
+        options = config.options(ForgetOptions, "forget_")
+        self.split = choose_forget(options, self.splits.train, dataset.rows, dataset.ids)
+
+    def run(self) -> list[dict[str, Any]]:
+        """The model on all rows, retrained, and forgetting in the way that its name says."""
+        return [self.row(way) for way in dict.fromkeys((None, "Retrain", self.config.way))]
+
+    def row(self, way: str | None) -> dict[str, Any]:
+        """Train, forget in this way, and measure; None trains on all rows."""
+        if way == "SISA":
+            model, results = self._sharded()
+        else:
+            fit = self._fit(None if way is None else self.split.retain)
+            model, results = fit.trainer.model, fit.results
+        user, test = self.dataset.rows.user, self.splits.test
+        forgotten = np.isin(user[test], user[self.split.forget])
+        groups = {
+            "forget": self.split.forget,
+            "heldout_forget_users": test[forgotten],
+            "heldout_other_users": test[~forgotten],
+        }
+        measured = {group: self._measured(model, rows) for group, rows in groups.items()}
+        cost = ("seconds", "prior_seconds", "trained_parameters", "steps")
+        return {
+            "model": name_of(self.config.model, way),
+            **{part: results[part] for part in ("test", "valid") if part in results},
+            **{group: found for group, found in measured.items() if found},
+            "cost": {part: results[part] for part in cost if part in results},
+            "settings": self.config.settings(),
+        }
+
+    def _fit(self, rows: Rows | None) -> ClassicFit:
+        loaders = make_loaders(self.config, self.dataset, self.splits, rows)
+        return fit_classic(self.config, loaders)
+
+    def _sharded(self) -> tuple[nn.Module, dict[str, Any]]:
+        """Train all shards, then the touched ones again; the rest stay as they are."""
+        given = self.config.final_config_dict.get("shards")
+        options = ShardOptions(given or properties("model", "SISA")["shards"])
+        user, train = self.dataset.rows.user, self.splits.train
+        before: list[ClassicFit] = []
+        after: list[ClassicFit] = []
+        again: list[ClassicFit] = []
+        for members in random_shards(user[train], self.config["seed"], options.shards):
+            whole, kept = (
+                rows[np.isin(user[rows], members)] for rows in (train, self.split.retain)
+            )
+            before.append(self._fit(whole))
+            if len(kept) == len(whole):
+                after.append(before[-1])
+            elif len(kept) > 0:
+                again.append(self._fit(kept))
+                after.append(again[-1])
+        trainer = after[0].trainer
+        trainer.model = Averaged([fit.trainer.model for fit in after])
+        test = make_loaders(self.config, self.dataset, self.splits).test
+        sums = {
+            part: sum(fit.results[part] for fit in again)
+            for part in ("seconds", "steps", "trained_parameters")
+        }
+        prior = sum(fit.results["seconds"] for fit in before)
+        found = plain(trainer.evaluate(test, load_best_model=False, show_progress=False))
+        return trainer.model, {"test": found, "prior_seconds": prior, **sums}
+
+    def _measured(self, model: nn.Module, rows: Rows) -> dict[str, Any]:
+        """AUC of these rows; ACC and LogLoss as well where scores are probabilities."""
+        label = self.dataset.rows.label
+        if label is None or not hasattr(model, "predict"):
+            return {}
+        known, scores = score_rows(model, self.config, self.dataset, rows)
+        found = labelled_metrics(self.config, scores, label[known])
+        if not self.config.learns_labels:
+            return {"auc": found["auc"], "rows": found["rows"]}
+        return found
+
+
+class Averaged(nn.Module):
+    """Several models of RecBole whose scores are averaged."""
+
+    def __init__(self, members: list[Any]) -> None:
+        super().__init__()
+        self.members: Any = nn.ModuleList(members)
+
+    def predict(self, interaction: Any) -> Tensor:
+        """Mean score of each row."""
+        return torch.stack([one.predict(interaction) for one in self.members]).mean(dim=0)
+
+    def full_sort_predict(self, interaction: Any) -> Tensor:
+        """Mean score of each item for each user."""
+        scores = [one.full_sort_predict(interaction) for one in self.members]
+        return torch.stack([score.view(-1) for score in scores]).mean(dim=0)
+
+
+@torch.no_grad()
+def score_rows(
+    model: Any, config: Config, dataset: Any, rows: Rows
+) -> tuple[Rows, NDArray[np.float64]]:  # [n] -> [m], [m]
+    """Score rows by a model of RecBole; sequential models leave out rows without a history.
+
+    Returns:
+        The row ids that were scored, and their scores.
+    """
+    part = dataset.take(rows)
+    if len(part) == 0:
+        return rows[:0], np.zeros(0)
+    model.eval()
+    size = int(config["eval_batch_size"])
+    scores = []
+    for start in range(0, len(part), size):
+        batch = part[torch.arange(start, min(start + size, len(part)))].to(config["device"])
+        scores.append(model.predict(batch).view(-1).double().cpu())
+    return part.inter_feat[ROW_ID].numpy(), torch.cat(scores).numpy()

@@ -1,0 +1,92 @@
+"""Classic models forget too: retrained, or in shards of which a request touches some."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from recbole_e2urec import cli
+from recbole_e2urec.classic import ClassicForgetting
+from recbole_e2urec.compare import run_comparison
+from recbole_e2urec.data.loading import load_dataset
+from recbole_e2urec.keys import name_of, way_of
+from recbole_e2urec.quick_start import run_recbole_e2urec
+
+FAST = {"epochs": 2, "show_progress": False, "train_batch_size": 64, "MAX_ITEM_LIST_LENGTH": 5}
+
+
+def run_of(config: Any) -> ClassicForgetting:
+    return ClassicForgetting(config, load_dataset(config))
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [("FM", ("FM", None)), ("FM-SISA", ("FM", "SISA")), ("S3Rec-x", ("S3Rec-x", None))],
+)
+def test_way_of_takes_a_name_apart(name: str, parts: tuple[str, str | None]) -> None:
+    assert way_of(name) == parts
+    assert name_of(*parts) == name
+
+
+@pytest.mark.parametrize("model", ["FM", "BPR", "SASRec", "Pop"])
+@pytest.mark.parametrize("way", ["Retrain", "SISA"])
+def test_any_model_forgets(small_config: Any, model: str, way: str) -> None:
+    row = run_of(small_config(f"{model}-{way}", shards=2, **FAST)).row(way)
+    assert row["model"] == f"{model}-{way}"
+    assert all(np.isfinite(value) for value in row["test"].values())
+    assert 0 <= row["forget"]["auc"] <= 1
+    assert ("logloss" in row["forget"]) is (model == "FM")
+
+
+def test_retrain_does_not_depend_on_what_was_forgotten(small_config: Any) -> None:
+    config = small_config("FM-Retrain", **FAST)
+    run = run_of(config)
+    first = run.row("Retrain")
+    forget = run.split.forget
+    run.dataset.prepare()
+    labels = run.dataset._whole["label"]
+    labels[forget] = 1 - labels[forget]
+    assert run.row("Retrain")["test"] == first["test"]
+    assert run.row(None)["test"] != first["test"]
+
+
+def test_sisa_trains_touched_shards_again(small_config: Any) -> None:
+    run = run_of(small_config("FM-SISA", shards=3, **FAST))
+    user = run.dataset.rows.user
+    one = np.unique(user[run.splits.train])[0]
+    rows = run.splits.train[user[run.splits.train] == one]
+    run.split = run.split._replace(forget=rows, retain=np.setdiff1d(run.splits.train, rows))
+    fitted: list[int] = []
+    fit = run._fit
+    run._fit = lambda rows: fitted.append(len(rows)) or fit(rows)  # type: ignore[method-assign]
+    row = run.row("SISA")
+    assert len(fitted) == 4  # three shards, and one of them again
+    assert sum(fitted[:3]) > len(run.splits.train) - 1
+    assert row["cost"]["prior_seconds"] > row["cost"]["seconds"]
+
+
+def test_a_run_shows_the_model_before_and_retrained(
+    small_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {"data_path": str(small_data), "shards": 2, **FAST}
+    rows = run_recbole_e2urec("FM-SISA", "small", config_dict=given)["rows"]
+    assert [row["model"] for row in rows] == ["FM", "FM-Retrain", "FM-SISA"]
+    rows = run_recbole_e2urec("FM-Retrain", "small", config_dict=given)["rows"]
+    assert [row["model"] for row in rows] == ["FM", "FM-Retrain"]
+    arguments = [f"--{key}={value}" for key, value in given.items()]
+    assert cli.main(["--model=FM-Retrain", "--dataset=small", *arguments]) == 0
+    assert "forget AUC" in capsys.readouterr().out
+
+
+def test_a_comparison_has_classic_models_that_forget(small_data: Path) -> None:
+    given = {"data_path": str(small_data), "model_list": "FM,FM-Retrain", **FAST}
+    rows = run_comparison("small", config_dict=given)["rows"]
+    again = run_comparison("small", config_dict=given)["rows"]
+    assert [row["model"] for row in rows] == ["FM", "FM-Retrain"]
+    assert again == rows  # the clock as well: nothing was trained
+
+
+def test_a_language_model_is_told_the_methods_own_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--model=LLMRec-SISA"]) == 2
+    assert "write --model=SISA" in capsys.readouterr().err
