@@ -5,12 +5,8 @@ finished stages are reused, and so is the row of a classic model with the same s
 """
 
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +25,7 @@ from recbole_e2urec.methods import METHODS, method_of
 from recbole_e2urec.quick_start import RESULTS, completed
 from recbole_e2urec.results import load_rows, save_rows
 from recbole_e2urec.tuning import Development, Trial, choose, settings_to_try
+from recbole_e2urec.workers import workers_of
 from recbole_e2urec.yamlfiles import read_yaml
 
 RECOMMENDER = "LLMRec"  # in a comparison: Original, and Retrain beside it
@@ -95,7 +92,7 @@ def run_comparison(
     rows: list[dict[str, Any]] = []
     groups: dict[str, int] = {}
     bar = tqdm(total=len(bases + others), desc="rows", disable=not grid.show, leave=False)
-    with _workers(grid.processes) as workers, bar:
+    with workers_of(grid.processes) as workers, bar:
         for jobs in (bases, others):
             for made, sizes in workers.map(_run, jobs, [given] * len(jobs)):
                 rows += made
@@ -188,28 +185,6 @@ def _finished(path: Path, config: Config) -> dict[str, Any] | None:
         if all(row.get(name) == value for name, value in wanted.items()):
             return row
     return None
-
-
-@contextmanager
-def _workers(processes: int) -> Iterator[Any]:
-    """Something with ``map``: this process, or several that start afresh."""
-    if processes == 1:
-        yield _Here()
-        return
-    threads = str(max(1, (os.cpu_count() or 1) // processes))
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = before or threads
-    pool: Executor = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
-    try:
-        with pool:
-            yield pool
-    finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-
-
-class _Here:
-    map = staticmethod(map)
 
 
 def _ordered(rows: list[dict[str, Any]], models: Sequence[str]) -> list[dict[str, Any]]:

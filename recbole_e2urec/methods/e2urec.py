@@ -12,7 +12,7 @@ from recbole_e2urec.methods.base import RATES, GradientUnlearner
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.losses import answer_loss, e2urec_loss, forgetting_teacher, kl_divergence
 from recbole_e2urec.model.scorers import Adapted
-from recbole_e2urec.trainer.student import ORIGINAL, Batch, Student, StudentOptions, fresh_adapter
+from recbole_e2urec.trainer.student import ORIGINAL, Batch, Student, StudentOptions
 from recbole_e2urec.trainer.unlearning import Plan, Request, train_adapter
 
 AUGMENTED = "augmented"
@@ -120,7 +120,7 @@ def _augmentable(model: LLMRec, seed: int) -> Iterator[str | None]:
     In the latter case they are the backbone's own, and are put back afterwards.
     """
     if model.adapter is not None:
-        fresh_adapter(model, AUGMENTED, seed)
+        model.fresh_adapter(AUGMENTED, seed)
         yield AUGMENTED
         return
     with model.bank.kept(None):

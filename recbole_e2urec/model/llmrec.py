@@ -149,6 +149,15 @@ class LLMRec(GeneralRecommender):
             parts = [yes_probability(head(part), answers) for part in hidden.split(4096)]
         return torch.cat(parts) if parts else hidden.new_zeros(0)
 
+    def fresh_adapter(self, name: str, seed: int) -> None:
+        """Add an adapter that answers as this model does: a new one, or a copy of its own."""
+        if name in self.bank.names:
+            self.bank.remove(name)
+        if self.adapter is None:
+            self.bank.add(name, self.lora, seed)
+        else:
+            self.bank.copy(self.adapter, name)
+
     @contextmanager
     def shown(self, history: NDArray[np.int64]) -> Iterator[None]:
         """Use these histories in the prompts inside the block ([n, k], see shown_histories)."""

@@ -179,7 +179,7 @@ class Student:
             with self.model.bank.kept(None):
                 yield
             return
-        fresh_adapter(self.model, self.name, self.request.seed)
+        self.model.fresh_adapter(self.name, self.request.seed)
         yield
 
     def _learning_tokens(self) -> Tensor | None:
@@ -189,14 +189,3 @@ class Student:
         own = self.pairing.own_tokens()
         self.asking += time.perf_counter() - started
         return own if len(own) else None
-
-
-def fresh_adapter(model: LLMRec, name: str, seed: int) -> None:
-    """Add an adapter that answers as Original does: a new one, or a copy of Original's."""
-    bank = model.bank
-    if name in bank.names:
-        bank.remove(name)
-    if model.adapter is None:
-        bank.add(name, model.lora, seed)
-    else:
-        bank.copy(model.adapter, name)

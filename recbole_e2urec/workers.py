@@ -1,0 +1,31 @@
+"""Whoever makes the rows of a comparison: this process, or several."""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
+from typing import Any
+
+
+@contextmanager
+def workers_of(processes: int) -> Iterator[Any]:
+    """Give something with ``map``; processes start afresh and share the machine's cores.
+
+    They obey OMP_NUM_THREADS where it is set.
+    """
+    if processes == 1:
+        yield _Here()
+        return
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = before or str(max(1, (os.cpu_count() or 1) // processes))
+    try:
+        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+            yield pool
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+
+
+class _Here:
+    map = staticmethod(map)
