@@ -14,22 +14,15 @@ import argparse
 import itertools
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from recbole.utils import init_seed
 
 from recbole_e2urec import compat
 from recbole_e2urec.cli import parse
 from recbole_e2urec.config import Config
-from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.forgetting import Forgetting
-from recbole_e2urec.methods.e2urec import E2URec, E2URecOptions
-from recbole_e2urec.storage import write_text
-from recbole_e2urec.tuning import development_users
+from recbole_e2urec.tuning import Development
 
 GRID = {
     "alpha": (5.5, 6.0, 6.5),
@@ -64,28 +57,13 @@ def line(row: dict[str, Any], share: float) -> str:
     )
 
 
-def development_run(settings: dict[str, str]) -> Forgetting:
-    """Write the development request, and train its Original and Retrain."""
-    fixed = {"show_progress": False, "checkpoint_dir": "saved/development"}
-    config = Config("E2URec", None, None, fixed, settings)
-    init_seed(config["seed"], config["reproducibility"])
-    dataset = load_dataset(config)
-    request = Path(config["checkpoint_dir"]) / "development_request.csv"
-    write_text(request, "\n".join(["user_id", *development_users(config, dataset)]) + "\n")
-    settings = {**settings, "forget_file": str(request)}
-    run = Forgetting(Config("E2URec", None, None, fixed, settings), dataset, held_out="valid")
-    run.train()
-    return run
-
-
-def tried(run: Forgetting, grid: list[dict[str, float]]) -> Iterator[Trial]:
-    """Measure every setting under one seed."""
-    original = run.measured("Original", run.original)
-    retrain = run.measured("Retrain", run.retrain)
+def tried(config: Config, grid: list[dict[str, float]]) -> Iterator[Trial]:
+    """Train the development request's models, and measure every setting under one seed."""
+    development = Development(config)
+    original, retrain = development.original, development.retrain
     print("Original", line(original, 0.0), "Retrain ", line(retrain, 1.0), sep="\n", flush=True)
-    base: Any = run.config.options(E2URecOptions)
     for setting in grid:
-        row = run.measured("E2URec", run.unlearn(E2URec(replace(base, **setting))))
+        row = development.row(config, setting)
         share = closed(row, original, retrain)
         print(setting, line(row, share), flush=True)
         lost = original["test"]["auc"] - row["test"]["auc"]
@@ -108,14 +86,17 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=float, nargs="+", default=values)
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     given, rest = parser.parse_known_args()
+    arguments = parse(rest)
     compat.apply()
     settings = itertools.product(*(getattr(given, name) for name in GRID))
     grid = [dict(zip(GRID, setting, strict=True)) for setting in settings]
     by_seed = []
     for seed in given.seeds:
         print(f"seed {seed}")
-        run = development_run({**parse(rest).settings, "seed": str(seed)})
-        by_seed.append(list(tried(run, grid)))
+        overrides = {**arguments.settings, "seed": str(seed)}
+        fixed = {"show_progress": False}
+        config = Config("E2URec", arguments.dataset, arguments.config_files, fixed, overrides)
+        by_seed.append(list(tried(config, grid)))
     means = [Trial(*np.mean(trials, axis=0).tolist()) for trials in zip(*by_seed, strict=True)]
     for tested, mean in zip(grid, means, strict=True):
         print(tested, "mean:", *(f"{name} {value:.4f}" for name, value in mean._asdict().items()))

@@ -14,7 +14,7 @@ import numpy as np
 from recbole.utils import init_seed
 
 from recbole_e2urec import compat
-from recbole_e2urec.cli import parse
+from recbole_e2urec.cli import Arguments, parse
 from recbole_e2urec.config import Config
 from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.errors import InputError
@@ -28,9 +28,11 @@ HEAD = (
 )
 
 
-def measured(settings: dict[str, str]) -> tuple[Forgetting, list[float]]:
+def measured(arguments: Arguments, seed: int) -> tuple[Forgetting, list[float]]:
     """Run the main job under one seed, and give the numbers of its line."""
-    config = Config("E2URec", None, None, {"show_progress": False}, settings)
+    overrides = {**arguments.settings, "seed": str(seed)}
+    fixed = {"show_progress": False}
+    config = Config("E2URec", arguments.dataset, arguments.config_files, fixed, overrides)
     init_seed(config["seed"], config["reproducibility"])
     run = Forgetting(config, load_dataset(config))
     rows: list[dict[str, Any]] = run.run()[0]
@@ -63,11 +65,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     given, rest = parser.parse_known_args()
+    arguments = parse(rest)
     compat.apply()
     print(HEAD)
     runs, table = [], []
     for seed in given.seeds:
-        run, numbers = measured({**parse(rest).settings, "seed": str(seed)})
+        run, numbers = measured(arguments, seed)
         print(line(seed, numbers), flush=True)
         runs.append(run)
         table.append(numbers)

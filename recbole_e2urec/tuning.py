@@ -53,11 +53,18 @@ class Development:
         self.original = self.run.measured("Original", self.run.original)
         self.retrain = self.run.measured("Retrain", self.run.retrain)
 
-    def trial(self, config: Config, settings: Mapping[str, float]) -> Trial:
-        """Unlearn the request by the method of these settings, some of them replaced."""
+    def row(self, config: Config, settings: Mapping[str, float]) -> dict[str, Any]:
+        """Unlearn the request by the method of these settings, some of them replaced.
+
+        What the row calls ``test`` is the part held out, here validation.
+        """
         moved = self._moved(config)
         moved.final_config_dict.update(settings)
-        row = self.run.unlearned_row(moved)
+        return self.run.unlearned_row(moved)
+
+    def trial(self, config: Config, settings: Mapping[str, float]) -> Trial:
+        """The same as a trial."""
+        row = self.row(config, settings)
         return Trial(
             dict(settings),
             row["forget"]["auc"] - self.retrain["forget"]["auc"],
