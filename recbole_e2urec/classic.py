@@ -63,8 +63,12 @@ class ClassicForgetting:
         }
 
     def _fit(self, rows: Rows | None) -> ClassicFit:
-        loaders = make_loaders(self.config, self.dataset, self.splits, rows)
-        return fit_classic(self.config, loaders)
+        """Train on these rows, whose users alone validate; None: on all rows."""
+        splits, user = self.splits, self.dataset.rows.user
+        if rows is not None:
+            own = splits.valid[np.isin(user[splits.valid], user[rows])]
+            splits = splits._replace(valid=own)
+        return fit_classic(self.config, make_loaders(self.config, self.dataset, splits, rows))
 
     def _sharded(self) -> tuple[nn.Module, dict[str, Any]]:
         """Train all shards, then the touched ones again; the rest stay as they are."""
