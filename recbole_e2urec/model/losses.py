@@ -72,7 +72,7 @@ def npo_loss(student: Tensor, reference: Tensor, beta: float) -> Tensor:  # [bat
         reference: those of the model before unlearning.
         beta: inverse temperature; towards 0 the gradient becomes that of gradient ascent.
 
-    Source: Zhang et al., arXiv 2404.05868, equation 3.
+    Source: Zhang et al., arXiv 2404.05868.
     """
     return -2 / beta * F.logsigmoid(-beta * (student - reference)).mean()
 
