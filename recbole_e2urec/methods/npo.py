@@ -34,7 +34,7 @@ class NPOOptions(StudentOptions):
 class NPO(GradientUnlearner):
     """``-2/beta * mean log sigmoid(-beta * (log p_s - log p_o)) + w * CE(retain)``.
 
-    Zhang et al., "Negative Preference Optimization", 2024 (arXiv 2404.05868), equation 3 with its
+    Zhang et al., "Negative Preference Optimization", 2024 (arXiv 2404.05868), with its
     retain term (NPO-RT); p_s and p_o are the probabilities that student and Original give to the
     true answer of a forget row. Departure: the student is an adapter as in E2URec, unless
     ``student: full``.
