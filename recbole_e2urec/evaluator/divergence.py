@@ -1,33 +1,40 @@
-"""How far the answers of two models are apart: pure functions of logits.
+"""How far the answers of two models are apart.
 
-All are over the vocabulary at the answer position, in nats, one value a row.
+All are over the vocabulary at the answer position, in nats, one value a row. They take log
+probabilities, so that measures of the same answers share one softmax.
 """
 
+import math
+
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 
+def log_probabilities(logits: Tensor) -> Tensor:  # [batch, vocab] -> [batch, vocab]
+    """Logarithm of the softmax, in float64: distances may be smaller than float32 resolves."""
+    return F.log_softmax(logits.double(), dim=-1)
+
+
 def kl(p: Tensor, q: Tensor) -> Tensor:  # log probabilities [batch, vocab] twice -> [batch]
-    """KL(p || q) of log probabilities."""
-    return F.kl_div(q, p, reduction="none", log_target=True).sum(dim=-1)
+    """KL(p || q)."""
+    return (p.exp() * (p - q)).sum(dim=-1)
 
 
-def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:  # logits [batch, vocab] twice -> [batch]
+def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:  # log probabilities twice -> [batch]
     """1/2 KL(p || m) + 1/2 KL(q || m), m the mean distribution; between 0 and ln 2."""
-    log_p, log_q = F.log_softmax(p.double(), -1), F.log_softmax(q.double(), -1)
-    middle = ((log_p.exp() + log_q.exp()) / 2).clamp_min(1e-300).log()
-    return (kl(log_p, middle) + kl(log_q, middle)) / 2
+    middle = torch.logaddexp(p, q) - math.log(2)
+    return ((kl(p, middle) + kl(q, middle)) / 2).clamp_min(0)
 
 
-def jeffreys_half(p: Tensor, q: Tensor) -> Tensor:  # logits [batch, vocab] twice -> [batch]
+def jeffreys_half(p: Tensor, q: Tensor) -> Tensor:  # log probabilities twice -> [batch]
     """1/2 KL(p || q) + 1/2 KL(q || p), unbounded; the public E2URec code prints it as "JSD"."""
-    log_p, log_q = F.log_softmax(p.double(), -1), F.log_softmax(q.double(), -1)
-    return (kl(log_p, log_q) + kl(log_q, log_p)) / 2
+    return ((p.exp() - q.exp()) * (p - q)).sum(dim=-1) / 2
 
 
-def euclidean(p: Tensor, q: Tensor) -> Tensor:  # logits [batch, vocab] twice -> [batch]
+def euclidean(p: Tensor, q: Tensor) -> Tensor:  # log probabilities twice -> [batch]
     """Euclidean norm of the difference of the two distributions; at most the root of 2."""
-    return (p.double().softmax(-1) - q.double().softmax(-1)).norm(dim=-1)
+    return (p.exp() - q.exp()).norm(dim=-1)
 
 
 def residual(

@@ -12,6 +12,7 @@ from recbole_e2urec.evaluator.divergence import (
     euclidean,
     jeffreys_half,
     jensen_shannon,
+    log_probabilities,
     residual,
 )
 from recbole_e2urec.evaluator.labelled import labelled_metrics
@@ -117,7 +118,9 @@ def distance_to(
     sums = dict.fromkeys(measures, 0.0)
     with torch.no_grad():
         for part in answers.forget.chunks():
-            ours, theirs = answers.forget.logits(part), retrained.forget.logits(part)
+            ours, theirs = (
+                log_probabilities(one.forget.logits(part)) for one in (answers, retrained)
+            )
             for name, measure in measures.items():
                 sums[name] += float(measure(ours, theirs).sum())
     three = (torch.from_numpy(one.yes[forget]) for one in (answers, original, retrained))

@@ -18,7 +18,7 @@ from recbole_e2urec.data.batches import length_grouped_batches
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.losses import yes_probability
 
-CHUNK = 2048  # rows whose whole distributions are in memory at once
+CHUNK = 128  # rows whose whole distributions are looked at together: what a cache can hold
 Rows = NDArray[np.int64]
 
 

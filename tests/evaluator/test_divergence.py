@@ -8,6 +8,7 @@ from recbole_e2urec.evaluator.divergence import (
     euclidean,
     jeffreys_half,
     jensen_shannon,
+    log_probabilities,
     residual,
 )
 from recbole_e2urec.evaluator.membership import (
@@ -29,7 +30,8 @@ def test_jensen_shannon_of_a_worked_pair():
 
 def test_jensen_shannon_of_disjoint_answers_is_ln_2():
     sure = torch.tensor([[1e4, 0.0]])
-    assert float(jensen_shannon(sure, sure.flip(1))) == pytest.approx(math.log(2))
+    sure, other = log_probabilities(sure), log_probabilities(sure.flip(1))
+    assert float(jensen_shannon(sure, other)) == pytest.approx(math.log(2))
 
 
 def test_jeffreys_half_of_a_worked_pair():
@@ -40,6 +42,12 @@ def test_jeffreys_half_of_a_worked_pair():
 
 def test_euclidean_of_a_worked_pair():
     assert float(euclidean(P, Q)) == pytest.approx(math.sqrt(2) / 4, abs=1e-7)
+
+
+def test_distances_of_an_answer_to_itself_are_nothing():
+    answers = log_probabilities(torch.randn(64, 500, generator=torch.manual_seed(0)))
+    for distance in (jensen_shannon, jeffreys_half, euclidean):
+        assert torch.equal(distance(answers, answers), torch.zeros(64, dtype=torch.float64))
 
 
 def test_residual_is_one_for_original_and_zero_for_retrain():
