@@ -25,10 +25,10 @@ from recbole_e2urec.errors import InputError
 from recbole_e2urec.tuning import Development
 
 GRID = {
-    "alpha": (5.5, 6.0, 6.5),
+    "alpha": (5.0, 6.0, 7.0),
     "beta": (0.4, 0.5),
 }
-SEEDS = (2020, 2021)
+SEEDS = (2020, 2021, 2022, 2023)
 
 
 class Trial(NamedTuple):
