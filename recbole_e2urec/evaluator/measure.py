@@ -16,9 +16,18 @@ from recbole_e2urec.evaluator.divergence import (
     residual,
 )
 from recbole_e2urec.evaluator.labelled import labelled_metrics
-from recbole_e2urec.evaluator.membership import answer_losses, membership_auc, membership_tpr
+from recbole_e2urec.evaluator.membership import (
+    FALSE_POSITIVE_RATES,
+    LOSS_EDGES,
+    answer_losses,
+    histogram,
+    membership_auc,
+    membership_roc,
+    membership_tpr,
+)
+from recbole_e2urec.model.asked import Asked
 from recbole_e2urec.model.llmrec import LLMRec
-from recbole_e2urec.model.scorers import Asked, Scorer
+from recbole_e2urec.model.scorers import Scorer
 
 Rows = NDArray[np.int64]
 RESAMPLING_SEED = 0  # one for all runs, so that intervals of two runs can be compared
@@ -108,6 +117,25 @@ def attacks(
         "mia_auc_same_users": membership_auc(members, losses[groups.heldout_forget_users]),
     }
     return {name: None if np.isnan(value) else value for name, value in found.items()}
+
+
+def curves(answers: Answers, groups: Groups, labels: NDArray[np.float32]) -> dict[str, Any]:
+    """What plots need of the loss attack.
+
+    ``mia_roc``: the attack's ROC against control users; ``loss_shares``: how the losses of forget
+    rows, of control users and of forgotten users' held-out rows are spread. Groups without rows
+    are left out.
+    """
+    losses = answer_losses(answers.yes, labels)
+    members, strangers = losses[groups.forget], losses[groups.control]
+    spread: dict[str, Any] = {"edges": list(LOSS_EDGES)}
+    for name in ("forget", "control", "heldout_forget_users"):
+        if len(rows := getattr(groups, name)):
+            spread[name] = histogram(losses[rows])
+    if len(members) == 0 or len(strangers) == 0:
+        return {"loss_shares": spread}
+    roc = {"fpr": list(FALSE_POSITIVE_RATES), "tpr": membership_roc(members, strangers)}
+    return {"mia_roc": roc, "loss_shares": spread}
 
 
 def distance_to(

@@ -181,19 +181,23 @@ class AdapterBank:
             yield
 
     @contextmanager
-    def training(self, name: str | None, tokens: Tensor | None = None) -> Iterator[None]:
+    def training(
+        self, name: str | None, tokens: Tensor | None = None, backbone: bool = False
+    ) -> Iterator[None]:
         """Use this adapter in training mode; only its weights (``None``: the backbone's) learn.
 
         Args:
             name: of the adapter.
             tokens: int64 [m], the only tokens that adapted embeddings learn; None: all of them.
+            backbone: let the backbone learn under the adapter, which stays as it is.
         """
+        learns = None if backbone else name
         model = self.language_model
         with self.active(name), switches_kept(model), torch.enable_grad():
             model.train().requires_grad_(False)
-            for parameter in self.parameters(name):
+            for parameter in self.parameters(learns):
                 parameter.requires_grad_(True)
-            with learning_tokens(self._weights(name), tokens):
+            with learning_tokens(self._weights(learns), tokens):
                 yield
 
     def learning(self, name: str | None, tokens: Tensor | None = None) -> int:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from recbole_e2urec.model.asked import Asked, Voice
 from recbole_e2urec.model.losses import answer_loss
-from recbole_e2urec.model.scorers import Asked, Voice
 from recbole_e2urec.trainer.loop import adamw
 
 

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recbole_e2urec.errors import InputError
+from recbole_e2urec.model.asked import Asked
 from recbole_e2urec.model.llmrec import LLMRec
-from recbole_e2urec.model.scorers import Adapted, Asked, Scorer, Stored
+from recbole_e2urec.model.scorers import Adapted, Scorer, Stored
 from recbole_e2urec.trainer.pairing import Pairing, Step
 from recbole_e2urec.trainer.unlearning import Plan, Request, train_adapter
 

@@ -12,8 +12,12 @@ from recbole_e2urec.evaluator.divergence import (
     residual,
 )
 from recbole_e2urec.evaluator.membership import (
+    FALSE_POSITIVE_RATES,
+    LOSS_EDGES,
     answer_losses,
+    histogram,
     membership_auc,
+    membership_roc,
     membership_tpr,
 )
 
@@ -67,3 +71,14 @@ def test_membership_tpr_at_a_false_positive_rate_counts_members_below_the_bound(
     assert membership_tpr(np.array([-1.0, 0.5, 1.0, 7.0]), others) == 0.5
     assert membership_tpr(np.array([-1.0, 7.0]), others, fpr=1.0) == 1.0
     assert np.isnan(membership_tpr(np.array([]), others))
+
+
+def test_membership_roc_is_the_rate_at_each_false_positive_rate():
+    roc = membership_roc(np.array([-1.0, 0.5, 10.5, 7e3]), np.arange(1000.0))
+    at = dict(zip(FALSE_POSITIVE_RATES, roc, strict=True))
+    assert (at[0.001], at[0.01], at[0.02], at[1.0]) == (0.5, 0.5, 0.75, 1.0)
+
+
+def test_loss_histogram_counts_shares_and_keeps_what_is_beyond_the_last_edge():
+    shares = dict(zip(LOSS_EDGES, histogram(np.array([0.05, 0.12, 0.12, 9.0])), strict=True))
+    assert (shares[0.0], shares[0.1], shares[3.0], sum(shares.values())) == (0.25, 0.5, 0.25, 1)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from recbole_e2urec.data.forget import ForgetSplit
 from recbole_e2urec.data.loading import load_dataset
+from recbole_e2urec.evaluator.labelled import labelled_metrics
 from recbole_e2urec.forgetting import Answered, Forgetting
 from recbole_e2urec.methods import METHODS, method_of
 from recbole_e2urec.model.scorers import Adapted
@@ -69,12 +70,16 @@ def asked(made: Answered) -> NDArray[np.float64]:
 def test_original_stays_bit_by_bit_and_the_unlearned_model_differs(
     begin: Begin, method: str, backbone: str, tuning: str
 ) -> None:
-    run = begin(method, backbone, tuning=tuning)
+    run = begin(method, backbone, tuning=tuning, relearn_epochs=2)
     before = everything(run)
     unlearned = unlearn(run)
     assert all(map(torch.equal, before, everything(run)))
     row = run.measured(method, unlearned)
     assert 0 <= row["to_retrain"]["jsd"] <= np.log(2)
+    rest = unlearned.answers.yes[run.relearning.rest]
+    labels = run.dataset.rows.label[run.relearning.rest]
+    assert row["relearning"]["auc"][0] == labelled_metrics(run.config, rest, labels)["auc"]
+    assert len(set(row["relearning"]["logloss"])) == 3
     assert row["to_retrain"]["residual"] != 1.0
     assert run.measured("Original", run.original)["to_retrain"]["residual"] == 1.0
     assert run.measured("Retrain", run.retrain)["to_retrain"]["residual"] == 0.0

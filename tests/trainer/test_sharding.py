@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.model.scorers import Adapted, Asked, Voice
+from recbole_e2urec.model.asked import Asked, Voice
+from recbole_e2urec.model.scorers import Adapted
 from recbole_e2urec.trainer.attention import AttentionPlan, ShardAttention, train_attention
 from recbole_e2urec.trainer.sharding import (
     ShardOptions,

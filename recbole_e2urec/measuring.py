@@ -1,0 +1,125 @@
+"""What a request does to a model, measured alike whatever made the model."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from recbole_e2urec.config import Config
+from recbole_e2urec.data.forget import ForgetOptions, choose_forget
+from recbole_e2urec.data.loaders import evaluation_loader, make_loaders
+from recbole_e2urec.evaluator.measure import (
+    Answers,
+    Groups,
+    ask,
+    attacks,
+    curves,
+    distance_to,
+    intervals,
+    utility,
+)
+from recbole_e2urec.evaluator.relearning import Relearning, RelearnOptions
+from recbole_e2urec.experiment import Experiment, Rows
+from recbole_e2urec.model.scorers import Scorer, answering
+from recbole_e2urec.trainer.classic import plain
+
+# Retain rows that are measured: as many as forget rows, but no fewer than these. To ask every model
+# about all of them took as long as E2URec's training.
+LEAST_RETAIN = 10_000
+
+
+class Answered(NamedTuple):
+    """A model of the table: the stage that made it, and what was found out about it."""
+
+    stage: str
+    answers: Answers
+    cost: Mapping[str, Any]
+    ranking: Mapping[str, float]
+    relearning: Mapping[str, Any] | None
+
+
+class Measuring(Experiment):
+    """An experiment with a request, which was carried out on one model and not on another.
+
+    Args:
+        config: of the run.
+        dataset: its rows.
+        held_out: the part on which usefulness is measured: ``test``, or ``valid`` where settings
+            are being chosen. Rows of results call it ``test`` in either case.
+
+    Attributes:
+        split: the training rows to retain and to forget.
+        before, after: histories that prompts show before and after the request, [n, k].
+        original, retrain: what these two answered; whoever trains them sets both.
+    """
+
+    original: Answered
+    retrain: Answered
+
+    def __init__(self, config: Config, dataset: Any, held_out: str = "test") -> None:
+        super().__init__(config, dataset)
+        options = config.options(ForgetOptions, "forget_")
+        self.split = choose_forget(options, self.parts.splits.train, dataset.rows, dataset.ids)
+        self.held_out = held_out
+        self.groups = self._groups()
+        hidden = self._hidden()
+        self.before, self.after = self.history(hidden[:0]), self.history(hidden)
+        relearn = config.options(RelearnOptions, "relearn_")
+        self.relearning = Relearning(relearn, self.split.forget, self.before, config["seed"])
+
+    def measured(self, name: str, made: Answered) -> dict[str, Any]:
+        """All measures of one model, as a row of the results."""
+        labels, answers = self.dataset.rows.label, made.answers
+        original, retrained = self.original.answers, self.retrain.answers
+        row = {
+            "model": name,
+            "stage": made.stage,
+            "request": self.retrain.stage,  # Original's measures differ between requests
+            **utility(self.config, answers, self.groups, labels),
+            "to_retrain": distance_to(answers, original, retrained, self.groups.forget),
+            **attacks(answers, self.groups, labels),
+            **curves(answers, self.groups, labels),
+            "intervals": intervals(answers, original, retrained, self.groups, self.dataset.rows),
+        }
+        if made.ranking:
+            row["ranking"] = dict(made.ranking)
+        if made.relearning:
+            row["relearning"] = dict(made.relearning)
+        relative = _ratio(made.cost, self.retrain.cost)
+        return self.completed(row, {**made.cost, "relative_to_retrain": relative})
+
+    def answered(self, stage: str, scorer: Scorer, cost: Mapping[str, Any]) -> Answered:
+        """Ask a model about all that is measured, and let a copy of it relearn."""
+        answers = ask(self.model, scorer, self.groups, self.before, self.after)
+        curve = self.relearning.curve(self.config, self.model, scorer)
+        return Answered(stage, answers, cost, self._ranking(scorer), curve)
+
+    def _hidden(self) -> Rows:
+        """Forgotten rows of users who keep other training rows: no other prompt shows them."""
+        user, split = self.dataset.rows.user, self.split
+        return split.forget[np.isin(user[split.forget], user[split.retain])]
+
+    def _groups(self) -> Groups:
+        user, split = self.dataset.rows.user, self.split
+        rows = getattr(self.parts.splits, self.held_out)
+        forgotten = np.isin(user[rows], user[split.forget])
+        asked = min(len(split.retain), max(len(split.forget), LEAST_RETAIN))
+        generator = np.random.default_rng(self.config["forget_seed"])
+        retain = np.sort(generator.choice(split.retain, asked, replace=False))
+        control = self.parts.control
+        return Groups(split.forget, retain, rows, rows[forgotten], rows[~forgotten], control)
+
+    def _ranking(self, scorer: Scorer) -> dict[str, float]:
+        """Metrics of ranked held-out items; empty when the run is evaluated by labels."""
+        if self.config.plan.kind == "labeled":
+            return {}
+        loader = evaluation_loader(self.config, self.dataset, self.parts.splits, self.held_out)
+        train = make_loaders(self.config, self.dataset, self.parts.splits).train
+        trainer = self.trainer("ranking", self.parts.splits.train, self.parts.splits.valid)
+        with self.model.shown(self.after), answering(self.model, scorer):
+            trainer.eval_collector.data_collect(train)
+            return plain(trainer.evaluate(loader, show_progress=self.shows))
+
+
+def _ratio(cost: Mapping[str, Any], reference: Mapping[str, Any]) -> float | None:
+    return cost["seconds"] / reference["seconds"] if reference["seconds"] else None
