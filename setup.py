@@ -32,6 +32,7 @@ REQUIRES = [
     "pyyaml>=6",
     "texttable>=1.6",
     "tabulate>=0.9",
+    "plotly>=5.15",
     "tqdm>=4.60",
 ]
 

@@ -1,7 +1,7 @@
 """Results for a person, made from the rows of ``results.jsonl`` and from nothing else.
 
 ``python -m recbole_e2urec.report saved/results.jsonl --format=markdown`` prints the comparisons
-that a file holds: text, markdown, csv or latex.
+that a file holds, as text, markdown, csv or latex, or makes one HTML page of them, with pictures.
 """
 
 import argparse
@@ -13,9 +13,12 @@ from typing import Any
 from texttable import Texttable
 
 from recbole_e2urec.errors import InputError
+from recbole_e2urec.page import page, title_of
 from recbole_e2urec.results import load_rows
-from recbole_e2urec.tables import FORMATS, WITHIN, comparison, value_of
+from recbole_e2urec.storage import write_text
+from recbole_e2urec.tables import WITHIN, comparison, value_of
 
+FORMATS = ("text", "markdown", "csv", "latex", "html")
 # Title, path in a row, decimals.
 UNLEARNING = (
     ("test AUC", "test.auc", 4),
@@ -59,7 +62,7 @@ NOISE = (
 def print_report(results: Mapping[str, Any]) -> None:
     """Print the table of a run, and where its results are."""
     rows = results["rows"]
-    measured = any("to_retrain" in row for row in rows)
+    measured = _measured(rows)
     print(f"\n{rows[0]['dataset']}, seed {rows[0]['seed']}")
     print(table(rows, UNLEARNING + _ranking(rows) if measured else _plain(rows)))
     if measured:
@@ -71,7 +74,7 @@ def print_report(results: Mapping[str, Any]) -> None:
 
 def print_comparison(results: Mapping[str, Any]) -> None:
     """Print a line a model: means over seeds, with their standard deviations."""
-    _print_rows(results["rows"], "text")
+    print(f"\n{_drawn(results['rows'], 'text')}")
     if results["groups"]:
         sizes = (f"{count} {name} rows" for name, count in results["groups"].items())
         print("measured on", ", ".join(sizes))
@@ -79,19 +82,22 @@ def print_comparison(results: Mapping[str, Any]) -> None:
     print(f"results: {results['results_file']}")
 
 
-def _print_rows(rows: Sequence[Mapping[str, Any]], kind: str) -> None:
-    """Print one comparison in a format, with the words that it needs."""
-    cells = comparison(rows)
+def _drawn(rows: Sequence[Mapping[str, Any]], kind: str) -> str:
+    """One comparison in a format, with the words that it needs."""
+    table = comparison(rows).drawn(kind)
     if kind in ("csv", "latex"):
-        print(cells.drawn(kind))
-        return
-    seeds = list(dict.fromkeys(row["seed"] for row in rows))
-    print(f"\n{rows[0]['dataset']}, seeds {', '.join(map(str, seeds))}\n")
-    print(cells.drawn(kind), end="\n\n")
-    if len(seeds) > 1:
-        print("mean ± standard deviation over seeds")
-    if any(WITHIN in cell for line in cells.lines for cell in line):
-        print(NOISE)
+        return table
+    return "\n".join([title_of(rows), "", table, "", *_notes(rows)])
+
+
+def _notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a reader of the table must know."""
+    notes = []
+    if len({row["seed"] for row in rows}) > 1:
+        notes.append("mean ± standard deviation over seeds")
+    if any(WITHIN in cell for line in comparison(rows).lines for cell in line):
+        notes.append(NOISE)
+    return notes
 
 
 def table(rows: Sequence[Mapping[str, Any]], lines: Sequence[tuple[str, str, int]]) -> str:
@@ -143,21 +149,37 @@ def comparisons(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the comparisons of a results file; exit code 2 for bad input."""
+    """Print or write the comparisons of a results file; exit code 2 for bad input."""
     parser = argparse.ArgumentParser(prog="python -m recbole_e2urec.report", description=__doc__)
     parser.add_argument("file", type=Path, help="results.jsonl of a run")
     parser.add_argument("--format", choices=FORMATS, default="text")
+    parser.add_argument("--output", type=Path, help="file to write; without it, the terminal")
     given = parser.parse_args(argv)
     try:
         rows = load_rows(given.file)
         if not rows:
             raise InputError(f"{given.file} has no results; run something first")
+        written = _written(comparisons(rows), given.format)
+        if given.output is not None:
+            write_text(given.output, written)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    for group in comparisons(rows):
-        _print_rows(group, given.format)
+    if given.output is None:
+        print(written, end="")
     return 0
+
+
+def _written(groups: Sequence[Sequence[Mapping[str, Any]]], kind: str) -> str:
+    """All comparisons of a file in a format."""
+    if kind == "html":
+        words = [[*_notes(rows), *([READING] if _measured(rows) else [])] for rows in groups]
+        return page(groups, words)
+    return "\n".join(f"{_drawn(rows, kind)}\n" for rows in groups)
+
+
+def _measured(rows: Sequence[Mapping[str, Any]]) -> bool:
+    return any("to_retrain" in row for row in rows)
 
 
 if __name__ == "__main__":

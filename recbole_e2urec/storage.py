@@ -91,6 +91,7 @@ def _write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         os.close(handle)
         temporary = Path(name)
         write(temporary)
+        temporary.chmod(0o666 & ~_umask())
         _flush(temporary)
         os.replace(temporary, path)
     except BaseException as error:
@@ -99,6 +100,13 @@ def _write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         if isinstance(error, Exception) and _is_no_room(error):
             raise _explained(path, error) from error
         raise
+
+
+def _umask() -> int:
+    """What new files are denied; it can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def _explained(path: Path, error: Exception) -> InputError:

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 from tabulate import tabulate
 
 Row = Mapping[str, Any]
-FORMATS = ("text", "markdown", "csv", "latex")
-_TABULATED = {"text": "simple", "markdown": "github", "latex": "latex_booktabs"}
+_TABULATED = {
+    "text": "simple", "markdown": "github", "latex": "latex_booktabs", "html": "html",
+}  # fmt: skip
 WITHIN = "~"  # marks a gap that may be noise
 # Title, path in a row, decimals; "gap" is forget AUC minus Retrain's of the same seed.
 COMPARED = (
@@ -36,7 +37,7 @@ class Cells(NamedTuple):
     lines: list[list[str]]
 
     def drawn(self, kind: str = "text") -> str:
-        """The table in one of ``FORMATS``; a csv has no spaces around numbers and signs."""
+        """The table as text, markdown, csv, latex or html."""
         if kind == "csv":
             file = io.StringIO()
             csv.writer(file, lineterminator="\n").writerows([self.header, *self.lines])

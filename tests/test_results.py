@@ -1,5 +1,6 @@
 import json
 import multiprocessing
+import os
 from pathlib import Path
 from typing import Any
 
@@ -58,3 +59,12 @@ def test_runs_that_end_at_the_same_time_keep_all_rows() -> None:
     assert [writer.exitcode for writer in writers] == [0, 0]
     assert len(load_rows(PATH)) == 40
     assert not list(PATH.parent.glob("*.part"))
+
+
+def test_a_result_can_be_read_by_whom_the_umask_admits(tmp_path):
+    before = os.umask(0o027)
+    try:
+        save_rows(tmp_path / "results.jsonl", [{"model": "m"}])
+    finally:
+        os.umask(before)
+    assert (tmp_path / "results.jsonl").stat().st_mode & 0o777 == 0o640

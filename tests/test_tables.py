@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from recbole_e2urec import report
-from recbole_e2urec.tables import FORMATS, Cells, comparison, floor_of, within_noise
+from recbole_e2urec.tables import Cells, comparison, floor_of, within_noise
 
 
 def row(model: str, seed: int, auc: float) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def test_the_module_prints_each_comparison_of_a_file(
     classic = {"model": "FM", "dataset": "d", "seed": 1, "test": {"auc": 0.25}}
     file = tmp_path / "results.jsonl"
     file.write_text("".join(json.dumps(one) + "\n" for one in [*TWO_SEEDS, *other, classic]))
-    for kind in FORMATS:
+    for kind in set(report.FORMATS) - {"html"}:
         assert report.main([str(file), f"--format={kind}"]) == 0
         shown = capsys.readouterr().out
         assert shown.count("Retrain") == 2

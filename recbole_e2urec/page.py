@@ -1,0 +1,102 @@
+"""One HTML page of results that needs nothing else: no server, no network, no other file."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jinja2 import Environment
+
+from recbole_e2urec.figures import figures
+from recbole_e2urec.tables import comparison
+
+Row = Mapping[str, Any]
+_PAGE = Environment(autoescape=True).from_string("""\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Unlearning: {{ groups | map(attribute="title") | join("; ") }}</title>
+<style>
+body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 60rem; padding: 0 1rem 3rem;
+  color: #111; background: #fff; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.3rem; margin-top: 2.5rem; } h3 { font-size: 1.1rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; white-space: nowrap; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .6rem; border-bottom: 1px solid #ccc; }
+tbody td:first-child, thead th:first-child { position: sticky; left: 0; background: #fff; }
+figure { margin: 1.5rem 0; } figcaption, .note { color: #444; font-size: .95rem; }
+</style>
+</head>
+<body>
+<h1>Unlearning results</h1>
+{% for group in groups %}
+<section>
+<h2>{{ group.title }}</h2>
+<div class="wide">{{ group.table | safe }}</div>
+{% for note in group.notes %}<p class="note">{{ note }}</p>
+{% endfor %}
+{% for figure in group.figures %}
+<figure>
+<h3>{{ figure.title }}</h3>
+{{ figure.picture | safe }}
+<figcaption>{{ figure.caption }}</figcaption>
+</figure>
+{% endfor %}
+{% if group.tuned %}
+<h3>Settings chosen on other users' request</h3>
+<ul>
+{% for line in group.tuned %}<li>{{ line }}</li>
+{% endfor %}</ul>
+{% endif %}
+</section>
+{% endfor %}
+</body>
+</html>
+""")
+
+
+def page(groups: Sequence[Sequence[Row]], notes: Sequence[Sequence[str]]) -> str:
+    """Write the page.
+
+    Args:
+        groups: rows of each comparison.
+        notes: words below the table of each.
+    """
+    sections = []
+    script = True  # the plotting library goes into the page once
+    for rows, words in zip(groups, notes, strict=True):
+        pictures = []
+        for figure in figures(rows):
+            picture = figure.picture.to_html(
+                full_html=False,
+                include_plotlyjs=script,
+                config={"responsive": True, "displayModeBar": False},
+            )
+            pictures.append({**figure._asdict(), "picture": picture})
+            script = False
+        sections.append(
+            {
+                "title": title_of(rows),
+                "table": comparison(rows).drawn("html"),
+                "notes": words,
+                "figures": pictures,
+                "tuned": _tuned(rows),
+            }
+        )
+    return _PAGE.render(groups=sections)
+
+
+def title_of(rows: Sequence[Row]) -> str:
+    """Name a comparison: its data set and seeds."""
+    seeds = dict.fromkeys(str(row["seed"]) for row in rows)
+    return f"{rows[0]['dataset']}, seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"
+
+
+def _tuned(rows: Sequence[Row]) -> list[str]:
+    """What --tune chose, a line a model."""
+    chosen = {row["model"]: row["tuning"] for row in rows if "tuning" in row}
+    return [
+        f"{name}, {len(tuning['trials'])} trials: "
+        + (", ".join(f"{key} {value}" for key, value in tuning["chosen"].items()) or "defaults")
+        for name, tuning in chosen.items()
+    ]

@@ -1,0 +1,93 @@
+"""The HTML page of results, as text and in a browser."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recbole_e2urec import report
+from recbole_e2urec.figures import figures
+from recbole_e2urec.page import page
+from recbole_e2urec.results import save_rows
+
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
+)
+TITLES = [
+    "Usefulness against forgetting",
+    "Cost",
+    "Relearning",
+    "Membership inference",
+    "Losses of forgotten and of unseen rows",
+]
+
+
+def row(model: str, seed: int, auc: float) -> dict[str, Any]:
+    return {
+        "model": model,
+        "dataset": "d",
+        "seed": seed,
+        "stage": model,
+        "test": {"auc": 0.75},
+        "forget": {"auc": auc, "rows": 7},
+        "to_retrain": {"jsd": 0.01},
+        "cost": {"seconds": 10.0},
+        "intervals": {"forget_auc": [auc - 0.02, auc + 0.03], "test_auc": [0.74, 0.77]},
+        "relearning": {"steps": [0, 5], "auc": [auc, auc + 0.01], "logloss": [0.6, 0.5]},
+        "mia_roc": {"fpr": [0.01, 1.0], "tpr": [0.02, 1.0]},
+        "loss_shares": {"edges": [0.0, 0.1], "forget": [0.7, 0.3], "control": [0.4, 0.6]},
+    }
+
+
+ROWS = [
+    row("Original", 1, 0.8),
+    row("Original", 2, 0.82),
+    row("Retrain", 1, 0.7),
+    row("<b>New</b>", 1, 0.72),
+]
+
+
+def test_every_figure_shows_every_model_and_means_over_seeds() -> None:
+    drawn = figures(ROWS)
+    assert [figure.title for figure in drawn] == TITLES
+    for figure in drawn[:1] + drawn[2:4]:
+        assert {"Original", "Retrain", "<b>New</b>"} <= {line.name for line in figure.picture.data}
+    tradeoff, _, relearning, *_ = drawn
+    original = tradeoff.picture.data[0]
+    assert original.x[0] == pytest.approx(0.81)
+    assert original.error_x.array[0] == pytest.approx(0.03)
+    assert relearning.picture.data[0].y == pytest.approx((0.81, 0.82))
+
+
+def test_figures_without_data_are_left_out() -> None:
+    bare = [
+        {"model": "FM", "dataset": "d", "seed": 1, "test": {"auc": 0.7}, "cost": {"seconds": 3}}
+    ]
+    assert [figure.title for figure in figures(bare)] == ["Cost"]
+    assert figures([{"model": "Pop", "dataset": "d", "seed": 1, "test": {"recall@10": 0.1}}]) == []
+
+
+def test_the_page_holds_all_that_it_needs_and_escapes_names() -> None:
+    text = page([ROWS, ROWS], [["a note"], []])
+    assert not re.search(r"<(script|link|img)[^>]+(src|href)=", text)
+    assert len(text) < 8_000_000  # the plotting library is there once
+    assert "&lt;b&gt;New&lt;/b&gt;" in text
+    assert text.count("a note") == 1
+
+
+@pytest.mark.skipif(not BROWSER, reason="no Chromium here")
+def test_a_browser_draws_every_figure(tmp_path: Path) -> None:
+    results, made = tmp_path / "results.jsonl", tmp_path / "page.html"
+    save_rows(results, ROWS)
+    assert report.main([str(results), "--format=html", f"--output={made}"]) == 0
+    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000"]
+    command = [BROWSER, *options, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+    shown = subprocess.run(
+        [*command, made.as_uri()], capture_output=True, text=True, timeout=120, check=True
+    ).stdout
+    assert shown.count('class="plot-container') == len(TITLES)
+    for name in ("forget AUC", "AUC on the other half", "loss of the true answer, nats"):
+        assert f">{name}</text>" in shown
