@@ -18,7 +18,7 @@ from recbole_e2urec.data.loaders import make_loaders
 from recbole_e2urec.evaluator.labelled import labelled_metrics
 from recbole_e2urec.experiment import parts_of
 from recbole_e2urec.keys import name_of
-from recbole_e2urec.trainer.classic import ClassicFit, fit_classic, plain
+from recbole_e2urec.trainer.classic import ClassicFit, fit_classic, plain, ready_trainer
 from recbole_e2urec.trainer.sharding import ShardOptions, random_shards
 from recbole_e2urec.yamlfiles import properties
 
@@ -30,6 +30,7 @@ class ClassicForgetting:
 
     def __init__(self, config: Config, dataset: Any) -> None:
         self.config, self.dataset = config, dataset
+        self.ranked = config.ranked()
         self.splits = parts_of(config, dataset).splits
         options = config.options(ForgetOptions, "forget_")
         self.split = choose_forget(options, self.splits.train, dataset.rows, dataset.ids)
@@ -39,7 +40,11 @@ class ClassicForgetting:
         return [self.row(way) for way in dict.fromkeys((None, "Retrain", self.config.way))]
 
     def row(self, way: str | None) -> dict[str, Any]:
-        """Train, forget in this way, and measure; None trains on all rows."""
+        """Train, forget in this way, and measure; None trains on all rows.
+
+        ``test`` is by labels, for sequential models by the score of the target item, as for all
+        models of a comparison; ``ranking`` holds RecBole's metrics where items were ranked.
+        """
         if way == "SISA":
             model, results = self._sharded()
         else:
@@ -48,16 +53,20 @@ class ClassicForgetting:
         user, test = self.dataset.rows.user, self.splits.test
         forgotten = np.isin(user[test], user[self.split.forget])
         groups = {
+            "test": test,
             "forget": self.split.forget,
             "heldout_forget_users": test[forgotten],
             "heldout_other_users": test[~forgotten],
         }
         measured = {group: self._measured(model, rows) for group, rows in groups.items()}
         cost = ("seconds", "prior_seconds", "trained_parameters", "steps")
+        ranks = self.config.plan.kind == "ranking"
+        ranking = results["test"] if ranks else self._ranking(model)
         return {
             "model": name_of(self.config.model, way),
             **{part: results[part] for part in ("test", "valid") if part in results},
             **{group: found for group, found in measured.items() if found},
+            **({"ranking": ranking} if ranking else {}),
             "cost": {part: results[part] for part in cost if part in results},
             "settings": self.config.settings(),
         }
@@ -98,6 +107,14 @@ class ClassicForgetting:
         prior = sum(fit.results["seconds"] for fit in before)
         found = plain(trainer.evaluate(test, load_best_model=False, show_progress=False))
         return trainer.model, {"test": found, "prior_seconds": prior, **sums}
+
+    def _ranking(self, model: nn.Module) -> dict[str, float]:
+        """Metrics of ranked test items; empty when nobody asked for them."""
+        if self.ranked is None:
+            return {}
+        loaders = make_loaders(self.ranked, self.dataset, self.splits)
+        trainer = ready_trainer(self.ranked, model, loaders)
+        return plain(trainer.evaluate(loaders.test, load_best_model=False, show_progress=False))
 
     def _measured(self, model: nn.Module, rows: Rows) -> dict[str, Any]:
         """AUC of these rows; ACC and LogLoss as well where scores are probabilities."""

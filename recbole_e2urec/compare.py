@@ -106,6 +106,7 @@ def _results_file(grid: Grid, given: Given) -> Path:
     """Refuse bad settings of every model before anything is trained; gives the results' file."""
     for model in grid.models:
         config = given.config(model, grid.seeds[0])
+        config.ranked()
         if model in METHODS:
             method_of(config)
     return Path(config["checkpoint_dir"]) / RESULTS

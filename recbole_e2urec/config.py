@@ -19,7 +19,7 @@ from recbole_e2urec.complaints import as_input_errors
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.evalmode import EvalPlan, merge_load_col, plan_evaluation
 from recbole_e2urec.evaluator.accuracy import register_accuracy
-from recbole_e2urec.keys import check_dataset, check_keys, find_model, way_of
+from recbole_e2urec.keys import check_dataset, check_keys, find_model, name_of, way_of
 from recbole_e2urec.options import build_options
 from recbole_e2urec.values import check_negatives, check_supported, check_values
 from recbole_e2urec.yamlfiles import SettingsLoader, properties, properties_folder, read_yaml, typed
@@ -77,6 +77,26 @@ class Config(RecBoleConfig):
             own.update(properties("model", str(name)))
         keys = sorted({*own, *self.external_config_dict, "epochs", "learning_rate"})
         return {key: self.final_config_dict.get(key) for key in keys}
+
+    def ranked(self) -> "Config | None":
+        """The same run, evaluated by ranking items; None where nobody asked for that.
+
+        A run whose evaluation ranks is its own answer; ``ranking_pass`` names the mode of others.
+        """
+        if self.plan.kind == "ranking":
+            return self
+        if self["ranking_pass"] is None:
+            return None
+        of_labels = ("metrics", "valid_metric")
+        external = self.external_config_dict.items()
+        given = {key: value for key, value in external if key not in of_labels}
+        if "eval_args" in given:
+            given["eval_args"] = {k: v for k, v in given["eval_args"].items() if k != "mode"}
+        given["eval_mode"] = self["ranking_pass"]
+        ranked = type(self)(name_of(str(self.model), self.way), self.dataset, None, given)
+        if ranked.plan.kind != "ranking":
+            raise InputError("ranking_pass: labeled ranks nothing; write uni100, pop100 or full")
+        return ranked
 
     @property
     def is_language_model(self) -> bool:

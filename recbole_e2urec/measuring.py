@@ -22,6 +22,7 @@ from recbole_e2urec.evaluator.relearning import Relearning, RelearnOptions
 from recbole_e2urec.experiment import Experiment, Rows
 from recbole_e2urec.model.scorers import Scorer, answering
 from recbole_e2urec.trainer.classic import plain
+from recbole_e2urec.trainer.llmrec import LLMRecTrainer
 
 # Retain rows that are measured: as many as forget rows, but no fewer than these. To ask every model
 # about all of them took as long as E2URec's training.
@@ -58,6 +59,7 @@ class Measuring(Experiment):
 
     def __init__(self, config: Config, dataset: Any, held_out: str = "test") -> None:
         super().__init__(config, dataset)
+        self.ranked = config.ranked()
         options = config.options(ForgetOptions, "forget_")
         self.split = choose_forget(options, self.parts.splits.train, dataset.rows, dataset.ids)
         self.held_out = held_out
@@ -110,12 +112,13 @@ class Measuring(Experiment):
         return Groups(split.forget, retain, rows, rows[forgotten], rows[~forgotten], control)
 
     def _ranking(self, scorer: Scorer) -> dict[str, float]:
-        """Metrics of ranked held-out items; empty when the run is evaluated by labels."""
-        if self.config.plan.kind == "labeled":
+        """Metrics of ranked held-out items; empty when nobody asked for them."""
+        config, splits = self.ranked, self.parts.splits
+        if config is None:
             return {}
-        loader = evaluation_loader(self.config, self.dataset, self.parts.splits, self.held_out)
-        train = make_loaders(self.config, self.dataset, self.parts.splits).train
-        trainer = self.trainer("ranking", self.parts.splits.train, self.parts.splits.valid)
+        loader = evaluation_loader(config, self.dataset, splits, self.held_out)
+        train = make_loaders(config, self.dataset, splits).train
+        trainer = LLMRecTrainer(config, self.model, self.stage("ranking", {}))
         with self.model.shown(self.after), answering(self.model, scorer):
             trainer.eval_collector.data_collect(train)
             return plain(trainer.evaluate(loader, show_progress=self.shows))

@@ -6,7 +6,7 @@ from typing import Any
 from jinja2 import Environment
 
 from recbole_e2urec.figures import figures
-from recbole_e2urec.tables import comparison
+from recbole_e2urec.tables import comparison, ranked_columns
 
 Row = Mapping[str, Any]
 _PAGE = Environment(autoescape=True).from_string("""\
@@ -20,7 +20,7 @@ _PAGE = Environment(autoescape=True).from_string("""\
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 60rem; padding: 0 1rem 3rem;
   color: #111; background: #fff; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.3rem; margin-top: 2.5rem; } h3 { font-size: 1.1rem; }
-.wide { overflow-x: auto; }
+.wide { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; white-space: nowrap; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid #ccc; }
 tbody td:first-child, thead th:first-child { position: sticky; left: 0; background: #fff; }
@@ -32,7 +32,8 @@ figure { margin: 1.5rem 0; } figcaption, .note { color: #444; font-size: .95rem;
 {% for group in groups %}
 <section>
 <h2>{{ group.title }}</h2>
-<div class="wide">{{ group.table | safe }}</div>
+{% for table in group.tables %}<div class="wide">{{ table | safe }}</div>
+{% endfor %}
 {% for note in group.notes %}<p class="note">{{ note }}</p>
 {% endfor %}
 {% for figure in group.figures %}
@@ -77,13 +78,21 @@ def page(groups: Sequence[Sequence[Row]], notes: Sequence[Sequence[str]]) -> str
         sections.append(
             {
                 "title": title_of(rows),
-                "table": comparison(rows).drawn("html"),
+                "tables": _tables(rows),
                 "notes": words,
                 "figures": pictures,
                 "tuned": _tuned(rows),
             }
         )
     return _PAGE.render(groups=sections)
+
+
+def _tables(rows: Sequence[Row]) -> list[str]:
+    """Measures of all models, and the ranking metrics of those that ranked."""
+    tables = [comparison(rows)]
+    if ranking := ranked_columns(rows):
+        tables.append(comparison(rows, ranking))
+    return [table.drawn("html") for table in tables]
 
 
 def title_of(rows: Sequence[Row]) -> str:

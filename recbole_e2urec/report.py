@@ -16,7 +16,7 @@ from recbole_e2urec.errors import InputError
 from recbole_e2urec.page import page, title_of
 from recbole_e2urec.results import load_rows
 from recbole_e2urec.storage import write_text
-from recbole_e2urec.tables import WITHIN, comparison, value_of
+from recbole_e2urec.tables import WITHIN, comparison, ranked_columns, value_of
 
 FORMATS = ("text", "markdown", "csv", "latex", "html")
 # Title, path in a row, decimals.
@@ -84,10 +84,13 @@ def print_comparison(results: Mapping[str, Any]) -> None:
 
 def _drawn(rows: Sequence[Mapping[str, Any]], kind: str) -> str:
     """One comparison in a format, with the words that it needs."""
-    table = comparison(rows).drawn(kind)
+    tables = [comparison(rows).drawn(kind)]
+    if ranking := ranked_columns(rows):
+        tables.append(comparison(rows, ranking).drawn(kind))
+    drawn = "\n\n".join(tables)
     if kind in ("csv", "latex"):
-        return table
-    return "\n".join([title_of(rows), "", table, "", *_notes(rows)])
+        return drawn
+    return "\n".join([title_of(rows), "", drawn, "", *_notes(rows)])
 
 
 def _notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -120,7 +123,7 @@ def _ranking(rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str, int], .
 def _plain(rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str, int], ...]:
     tested = tuple((f"test {name}", f"test.{name}", 4) for name in rows[0]["test"])
     forgets = any("forget" in row for row in rows)
-    return (*tested, *(FORGETTING if forgets else ()), *COST)
+    return (*tested, *_ranking(rows), *(FORGETTING if forgets else ()), *COST)
 
 
 def _cell(row: Mapping[str, Any], path: str, decimals: int) -> str:

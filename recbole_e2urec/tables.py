@@ -13,9 +13,10 @@ Row = Mapping[str, Any]
 _TABULATED = {
     "text": "simple", "markdown": "github", "latex": "latex_booktabs", "html": "html",
 }  # fmt: skip
+Columns = tuple[tuple[str, str, int], ...]  # title, path in a row, decimals
 WITHIN = "~"  # marks a gap that may be noise
-# Title, path in a row, decimals; "gap" is forget AUC minus Retrain's of the same seed.
-COMPARED = (
+# "gap" is forget AUC minus Retrain's of the same seed.
+COMPARED: Columns = (
     ("test AUC", "test.auc", 4),
     ("test LogLoss", "test.logloss", 4),
     ("forget AUC", "forget.auc", 4),
@@ -54,13 +55,26 @@ class Cells(NamedTuple):
         )
 
 
-def comparison(rows: Sequence[Row]) -> Cells:
-    """Give a line a model and a column a measure that a row has; a missing value is a dash."""
-    models = dict.fromkeys(row["model"] for row in rows)
+def ranked_columns(rows: Sequence[Row]) -> Columns:
+    """Columns of the table of ranking metrics; none where no row ranked items."""
+    names = dict.fromkeys(name for row in rows for name in row.get("ranking", {}))
+    return tuple((name, f"ranking.{name}", 4) for name in names)
+
+
+def comparison(rows: Sequence[Row], wanted: Columns = COMPARED) -> Cells:
+    """Give a line a model and a column a measure; a missing value is a dash.
+
+    Columns without any value are left out, and so are models.
+    """
     gapped = [_with_gap(row, rows) for row in rows]
     columns = [
-        column for column in COMPARED if any(value_of(row, column[1]) is not None for row in gapped)
+        column for column in wanted if any(value_of(row, column[1]) is not None for row in gapped)
     ]
+    models = dict.fromkeys(
+        row["model"]
+        for row in gapped
+        if any(value_of(row, path) is not None for _, path, _ in columns)
+    )
     floor = floor_of(rows)
     lines = []
     for model in models:

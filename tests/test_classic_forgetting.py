@@ -10,6 +10,7 @@ from recbole_e2urec import cli
 from recbole_e2urec.classic import ClassicForgetting
 from recbole_e2urec.compare import run_comparison
 from recbole_e2urec.data.loading import load_dataset
+from recbole_e2urec.errors import InputError
 from recbole_e2urec.keys import name_of, way_of
 from recbole_e2urec.quick_start import run_recbole_e2urec
 
@@ -86,6 +87,22 @@ def test_a_comparison_has_classic_models_that_forget(small_data: Path) -> None:
     again = run_comparison("small", config_dict=given)["rows"]
     assert [row["model"] for row in rows] == ["FM", "FM-Retrain"]
     assert again == rows  # the clock as well: nothing was trained
+
+
+@pytest.mark.parametrize("model", ["SASRec", "BPR"])
+def test_models_that_rank_have_an_auc_beside_their_ranking(small_data: Path, model: str) -> None:
+    given = {"data_path": str(small_data), "model_list": model, **FAST}
+    (row,) = run_comparison("small", config_dict=given)["rows"]
+    assert 0 < row["test"]["auc"] < 1
+    assert "ndcg@10" in row["ranking"]
+
+
+def test_a_second_pass_ranks_with_models_that_learn_from_labels(small_data: Path) -> None:
+    given = {"data_path": str(small_data), "model_list": "FM,FM-SISA", "shards": 2, **FAST}
+    rows = run_comparison("small", config_dict={**given, "ranking_pass": "full"})["rows"]
+    assert all("auc" in row["test"] and "ndcg@10" in row["ranking"] for row in rows)
+    with pytest.raises(InputError, match="ranking_pass"):
+        run_comparison("small", config_dict={**given, "ranking_pass": "labeled"})
 
 
 def test_a_language_model_is_told_the_methods_own_name(capsys: pytest.CaptureFixture[str]) -> None:

@@ -131,3 +131,19 @@ def test_a_mistake_is_refused_before_anything_is_trained(
 def test_a_model_beside_a_list_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--model=FM", "--model_list=FM,BPR"]) == 2
     assert "give one of them" in capsys.readouterr().err
+
+
+def test_a_second_pass_ranks_beside_the_labels_and_changes_nothing_else(
+    small_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = {"model_list": ["LLMRec", "SISA", "SASRec"], "seeds": [1]}
+    plain = compared(small_data, **models)
+    ranked = compared(small_data, **models, ranking_pass="full")
+    assert [row["model"] for row in ranked if "ndcg@10" in row.pop("ranking")] == [
+        "Original", "Retrain", "SISA", "SASRec",
+    ]  # fmt: skip
+    plain[-1].pop("ranking")  # SASRec's own evaluation
+    assert untimed(plain) == untimed(ranked)
+    arguments = as_arguments(settings(small_data, **models, ranking_pass="full"))
+    assert cli.main(["--dataset=small", *arguments]) == 0
+    assert "ndcg@10" in capsys.readouterr().out

@@ -69,11 +69,22 @@ def make_trainer(config: Any, loaders: Loaders) -> Any:
     """Build the model of the config and RecBole's trainer for it, with a checkpoint of its own."""
     with as_input_errors():
         model = config.model_class(config, loaders.train._dataset).to(config["device"])
-    trainer = eased(get_trainer(config["MODEL_TYPE"], config["model"]))(config, model)
+    trainer = _trainer_of(config, model)
     # RecBole's name has seconds only: two trainers started in one second would share a file
     name = f"{config['model']}-{get_local_time()}-{os.getpid()}-{next(_count)}.pth"
     trainer.saved_model_file = str(Path(config["checkpoint_dir"]) / name)
     return trainer
+
+
+def ready_trainer(config: Any, model: Any, loaders: Loaders) -> Any:
+    """Build RecBole's trainer for a model that is trained already, to evaluate it once more."""
+    trainer = _trainer_of(config, model)
+    trainer.eval_collector.data_collect(loaders.train)
+    return trainer
+
+
+def _trainer_of(config: Any, model: Any) -> Any:
+    return eased(get_trainer(config["MODEL_TYPE"], config["model"]))(config, model)
 
 
 def plain(metrics: Any) -> dict[str, float]:
