@@ -123,7 +123,12 @@ class Experiment:
 
     def stage(self, name: str, inputs: Mapping[str, Any]) -> Stage:
         """The stage of this name and these inputs, in ``checkpoint_dir``."""
-        return Stage(Path(self.config["checkpoint_dir"]) / "stages", name, inputs)
+        return Stage(self.stages, name, inputs)
+
+    @property
+    def stages(self) -> Path:
+        """The folder of all stages."""
+        return Path(self.config["checkpoint_dir"]) / "stages"
 
     def training_settings(self) -> dict[str, Any]:
         """The settings that decide what training yields."""

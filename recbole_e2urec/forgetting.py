@@ -15,6 +15,7 @@ from recbole_e2urec.measuring import Answered, Measuring
 from recbole_e2urec.methods import method_of
 from recbole_e2urec.methods.base import Unlearner
 from recbole_e2urec.model.scorers import Adapted, Mixture, Stored, on_start
+from recbole_e2urec.tables import NOISE
 from recbole_e2urec.trainer.stage import Stage
 from recbole_e2urec.trainer.unlearning import Fit, Request, Tools
 
@@ -40,6 +41,23 @@ class Forgetting(Measuring):
         """Unlearn with the method that these settings name, and measure it."""
         made = self.unlearn(method_of(config))
         return {**self.measured(config.model, made), "settings": config.settings()}
+
+    def noise_row(self, digest: str) -> dict[str, Any] | None:
+        """Measure another seed's Retrain as if it were an unlearned model: what noise alone does.
+
+        Args:
+            digest: of its stage, in the same folder.
+
+        Returns:
+            The row; None where it retained other rows, as under a random split, or adapts another
+            backbone, as with ``tuning: lora`` of a backbone that is drawn from the seed.
+        """
+        own, other = (Stage.of(self.stages, "Retrain", one) for one in (self.retrain.stage, digest))
+        alike = ["train", "prompts", *(["start"] if self.model.adapter else [])]
+        if any(own.inputs[name] != other.inputs[name] for name in alike):
+            return None
+        scorer = Stored(self.model.adapter, other.weights)
+        return self.measured(NOISE, self.answered(digest, scorer, other.summary()))
 
     @property
     def request(self) -> Request:

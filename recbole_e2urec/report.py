@@ -16,6 +16,7 @@ from recbole_e2urec.errors import InputError
 from recbole_e2urec.page import page, title_of
 from recbole_e2urec.results import load_rows
 from recbole_e2urec.storage import write_text
+from recbole_e2urec.tables import NOISE as OTHER_RETRAIN
 from recbole_e2urec.tables import WITHIN, comparison, ranked_columns, value_of
 
 FORMATS = ("text", "markdown", "csv", "latex", "html")
@@ -54,8 +55,8 @@ READING = (
     "residual: 0 = Retrain, 1 = did nothing, above 1 = did harm."
 )
 NOISE = (
-    f"{WITHIN} the gap may be noise: zero lies in its user-bootstrap interval under every seed, or "
-    "two Retrains of different seeds are as far apart"
+    f"{WITHIN} may be noise: two Retrains of different seeds are as far apart, or zero lies in the "
+    "gap's user-bootstrap interval under every seed"
 )
 
 
@@ -145,9 +146,9 @@ def comparisons(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any
         for row in rows:
             if row["dataset"] == dataset and value_of(row, "forget.rows") in (size, None):
                 own[row["model"], row["seed"]] = row
-    first = {"Original": 0, "Retrain": 1}
+    first = {"Original": 0, "Retrain": 1, OTHER_RETRAIN: 2}
     return [
-        sorted(own.values(), key=lambda row: first.get(row["model"], 2)) for own in found.values()
+        sorted(own.values(), key=lambda row: first.get(row["model"], 3)) for own in found.values()
     ]
 
 

@@ -14,7 +14,9 @@ _TABULATED = {
     "text": "simple", "markdown": "github", "latex": "latex_booktabs", "html": "html",
 }  # fmt: skip
 Columns = tuple[tuple[str, str, int], ...]  # title, path in a row, decimals
-WITHIN = "~"  # marks a gap that may be noise
+WITHIN = "~"  # marks a distance to Retrain that may be noise
+NOISE = "Retrain, other seed"  # the row that shows how much noise does
+DISTANCES = ("gap", "to_retrain.jsd", "to_retrain.residual")
 # "gap" is forget AUC minus Retrain's of the same seed.
 COMPARED: Columns = (
     ("test AUC", "test.auc", 4),
@@ -75,42 +77,58 @@ def comparison(rows: Sequence[Row], wanted: Columns = COMPARED) -> Cells:
         for row in gapped
         if any(value_of(row, path) is not None for _, path, _ in columns)
     )
-    floor = floor_of(rows)
+    floor = floor_of(gapped)
     lines = []
     for model in models:
         own = [row for row in gapped if row["model"] == model]
         cells = [_spread(own, path, decimals) for _, path, decimals in columns]
         for place, (_, path, _) in enumerate(columns):
-            if path == "gap" and not model.endswith("Retrain") and within_noise(own, floor):
+            if path in DISTANCES and not is_retrain(model) and within_noise(own, path, floor):
                 cells[place] += f" {WITHIN}"
         lines.append([model, *cells])
     return Cells(["", *(title for title, _, _ in columns)], lines)
 
 
-def floor_of(rows: Sequence[Row]) -> float | None:
-    """Mean distance in forget AUC between Retrains that differ in seed; None for one seed."""
-    values = [
-        value
-        for row in rows
-        if row["model"] == "Retrain" and (value := value_of(row, "forget.auc")) is not None
-    ]
-    distances = [abs(one - other) for one, other in combinations(values, 2)]
-    return mean(distances) if distances else None
+def is_retrain(model: str) -> bool:
+    """Whether a row is a reference, to which noise does not apply."""
+    return model == NOISE or model.endswith("Retrain")
 
 
-def within_noise(rows: Sequence[Row], floor: float | None) -> bool:
-    """Whether a model's gap may be noise.
+def floor_of(rows: Sequence[Row]) -> dict[str, float]:
+    """How far Retrains that differ in seed are apart, by the path of the distance.
 
-    It may if its mean is no larger than the floor, or if zero lies in the user-bootstrap interval
-    of the gap under every seed.
+    From the rows of other seeds' Retrains, means of absolute values; where a comparison has none,
+    from the forget AUC of Retrains, which tells nothing of JSD and residual.
     """
-    gaps = [row["gap"] for row in rows if "gap" in row]
-    if not gaps:
+    noise = [row for row in rows if row["model"] == NOISE]
+    found = {path: [value_of(row, path) for row in noise] for path in DISTANCES}
+    floor = {path: mean(map(abs, values)) for path, values in found.items() if all_known(values)}
+    retrains = [value_of(row, "forget.auc") for row in rows if row["model"] == "Retrain"]
+    apart = [
+        abs(one - other) for one, other in combinations(retrains, 2) if all_known([one, other])
+    ]
+    return {"gap": mean(apart), **floor} if apart else floor
+
+
+def all_known(values: Sequence[float | None]) -> bool:
+    """Whether there are values, and none of them is missing."""
+    return bool(values) and None not in values
+
+
+def within_noise(rows: Sequence[Row], path: str, floor: Mapping[str, float]) -> bool:
+    """Whether a model's distance to Retrain may be noise.
+
+    It may if its mean is no larger than the floor, and a gap also if zero lies in its
+    user-bootstrap interval under every seed.
+    """
+    values = [value for row in rows if (value := value_of(row, path)) is not None]
+    if not values:
         return False
-    if floor is not None and abs(mean(gaps)) <= floor:
+    if path in floor and abs(mean(values)) <= floor[path]:
         return True
     bounds = [value_of(row, "intervals.gap") for row in rows]
-    return all(bound is not None and bound[0] <= 0 <= bound[1] for bound in bounds)
+    covered = all(bound is not None and bound[0] <= 0 <= bound[1] for bound in bounds)
+    return path == "gap" and covered
 
 
 def value_of(row: Row, path: str) -> Any:

@@ -10,6 +10,7 @@ from command_line import as_arguments
 from recbole_e2urec import cli, compare
 from recbole_e2urec.compare import run_comparison
 from recbole_e2urec.errors import InputError
+from recbole_e2urec.tables import NOISE
 
 
 def settings(data: Path, **more: Any) -> dict[str, Any]:
@@ -40,7 +41,7 @@ def untimed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def test_a_comparison_has_a_row_for_every_model_and_seed(small_data: Path) -> None:
     rows = compared(small_data)
-    models = ["Original", "Retrain", "NegGrad", "SISA", "FM"]
+    models = ["Original", "Retrain", NOISE, "NegGrad", "SISA", "FM"]
     assert [(row["model"], row["seed"]) for row in rows] == [
         (model, seed) for model in models for seed in (1, 2)
     ]
@@ -69,9 +70,9 @@ def test_an_interrupted_comparison_goes_on(
             raise KeyboardInterrupt
         return make(job, given)
 
-    make = compare._run
+    make = compare.run_job
     with monkeypatch.context() as patch:
-        patch.setattr(compare, "_run", run)
+        patch.setattr(compare, "run_job", run)
         with pytest.raises(KeyboardInterrupt):
             compared(small_data)
     written = Path("saved/results.jsonl").read_text().splitlines()
@@ -98,12 +99,9 @@ def test_the_command_line_prints_a_line_a_model(
     assert cli.main(["--dataset=small", *as_arguments(given)]) == 0
     shown = capsys.readouterr().out
     assert "small, seeds 3, 4" in shown
-    assert [line.split()[0] for line in shown.splitlines()[5:9]] == [
-        "Original",
-        "Retrain",
-        "NPO",
-        "FM",
-    ]
+    assert [line.split()[0] for line in shown.splitlines()[5:10]] == [
+        "Original", "Retrain", "Retrain,", "NPO", "FM",
+    ]  # fmt: skip
     assert "±" in shown
 
 
@@ -147,3 +145,18 @@ def test_a_second_pass_ranks_beside_the_labels_and_changes_nothing_else(
     arguments = as_arguments(settings(small_data, **models, ranking_pass="full"))
     assert cli.main(["--dataset=small", *arguments]) == 0
     assert "ndcg@10" in capsys.readouterr().out
+
+
+def test_another_seeds_retrain_shows_the_noise_unless_it_adapts_another_backbone(
+    small_data: Path,
+) -> None:
+    models = {"model_list": ["LLMRec"], "seeds": [1, 2]}
+    rows = compared(small_data, **models)
+    retrains = {row["seed"]: row for row in rows if row["model"] == "Retrain"}
+    noise = {row["seed"]: row for row in rows if row["model"] == NOISE}
+    assert noise[1]["stage"] == retrains[2]["stage"]
+    assert noise[1]["test"] == retrains[2]["test"]  # the same model, measured beside another
+    assert noise[1]["to_retrain"]["jsd"] == pytest.approx(noise[2]["to_retrain"]["jsd"])
+    assert noise[1]["to_retrain"]["jsd"] > 0
+    adapters = compared(small_data, **models, tuning="lora")
+    assert NOISE not in {row["model"] for row in adapters}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from recbole_e2urec import report
-from recbole_e2urec.tables import Cells, comparison, floor_of, within_noise
+from recbole_e2urec.tables import NOISE, Cells, comparison, floor_of, within_noise
 
 
 def row(model: str, seed: int, auc: float) -> dict[str, Any]:
@@ -49,8 +49,17 @@ def test_a_classic_model_is_measured_against_its_own_retrain() -> None:
 
 
 def test_the_floor_is_the_distance_between_retrains() -> None:
-    assert floor_of(TWO_SEEDS) == pytest.approx(0.2)
-    assert floor_of(TWO_SEEDS[:1]) is None
+    assert floor_of(TWO_SEEDS) == pytest.approx({"gap": 0.2})
+    assert floor_of(TWO_SEEDS[:1]) == {}
+
+
+def test_the_floor_of_other_distances_is_what_another_seeds_retrain_has() -> None:
+    other = {**row(NOISE, 1, 0.55), "to_retrain": {"jsd": 0.01, "residual": 0.6}}
+    near = {**row("NPO", 1, 0.5), "to_retrain": {"jsd": 0.01, "residual": 0.7}}
+    assert floor_of([{**other, "gap": -0.05}])["to_retrain.jsd"] == 0.01
+    _, lines = comparison([row("Retrain", 1, 0.5), other, near])
+    assert lines[1][1:] == ["0.5500", "0.6500", "0.0500", "0.0100", "0.600"]
+    assert lines[2][3:] == ["0.0000 ~", "0.0100 ~", "0.700"]
 
 
 @pytest.mark.parametrize(
@@ -67,7 +76,7 @@ def test_a_gap_is_within_noise_by_floor_or_interval(
     gaps: list[float], bounds: list[float] | None, floor: float | None, expected: bool
 ) -> None:
     rows = [{"gap": gap, "intervals": {"gap": bounds}} for gap in gaps]
-    assert within_noise(rows, floor) is expected
+    assert within_noise(rows, "gap", {} if floor is None else {"gap": floor}) is expected
 
 
 def test_a_gap_within_noise_is_marked_but_not_retrains_own() -> None:

@@ -45,6 +45,11 @@ class Stage:
         self.digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         self.folder = root / f"{name}-{self.digest}"
 
+    @classmethod
+    def of(cls, root: Path, name: str, digest: str) -> "Stage":
+        """The finished stage that has this digest, such as another run's."""
+        return cls(root, name, read_json(root / f"{name}-{digest}" / "stage.json")["inputs"])
+
     @property
     def finished(self) -> bool:
         """Whether the outcome is there."""

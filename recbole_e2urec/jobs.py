@@ -1,0 +1,121 @@
+"""One row of a comparison: what it is asked for, and how it is made."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from recbole.utils import init_logger, init_seed
+
+from recbole_e2urec import compat
+from recbole_e2urec.classic import ClassicForgetting
+from recbole_e2urec.config import Config
+from recbole_e2urec.data.loading import load_dataset
+from recbole_e2urec.evaluator.measure import group_sizes
+from recbole_e2urec.forgetting import Forgetting
+from recbole_e2urec.grid import ONE_ROW
+from recbole_e2urec.keys import name_of
+from recbole_e2urec.quick_start import RESULTS, completed
+from recbole_e2urec.results import load_rows, save_rows
+from recbole_e2urec.tables import NOISE
+from recbole_e2urec.tuning import Trial, choose
+
+RECOMMENDER = "LLMRec"  # in a comparison: Original, and Retrain beside it
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a comparison was given, but its models and seeds; arguments as of ``quick_start``."""
+
+    dataset: str | None = None
+    config_files: tuple[str, ...] = ()
+    config_dict: Mapping[str, Any] | None = None
+    overrides: Mapping[str, Any] | None = None
+    trials: Mapping[str, list[Trial]] = field(default_factory=dict)  # by method; what --tune tried
+    others: Mapping[int | None, str] = field(default_factory=dict)  # by seed: another's Retrain
+
+    def config(self, model: str, seed: int | None) -> Config:
+        """Settings of one row; None: the seed that the settings say."""
+        given = {**(self.overrides or {}), **ONE_ROW}
+        if seed is not None:
+            given["seed"] = seed
+        if model in self.trials:
+            given.update(choose(self.trials[model]).settings)
+        return Config(model, self.dataset, self.config_files, self.config_dict, given)
+
+
+class Job(NamedTuple):
+    """One row; ``LLMRec`` stands for Original and Retrain, ``NOISE`` for another seed's Retrain."""
+
+    model: str
+    seed: int | None
+
+
+def run_job(job: Job, given: Given) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """Make the rows of one job, and write them down."""
+    compat.apply()
+    config = given.config(RECOMMENDER if job.model == NOISE else job.model, job.seed)
+    path = Path(config["checkpoint_dir"]) / RESULTS
+    if not config.is_language_model:
+        row = _finished(path, config)
+        if row is None:
+            made = ClassicForgetting(config, _dataset(config)).row(config.way)
+            (row,) = completed([made], config)
+            save_rows(path, [row])
+        return [row], {}
+    run = _forgetting(config)
+    if job.model == RECOMMENDER:
+        rows = [run.measured("Original", run.original), run.measured("Retrain", run.retrain)]
+    elif job.model == NOISE:
+        row = run.noise_row(given.others[job.seed])
+        rows = [] if row is None else [row]
+    else:
+        rows = [{**run.unlearned_row(config), **_told(given.trials.get(job.model))}]
+    rows = completed(rows, config)
+    save_rows(path, rows)
+    return rows, group_sizes(run.groups)
+
+
+def _told(trials: list[Trial] | None) -> dict[str, Any]:
+    """What the results say about tuning."""
+    if trials is None:
+        return {}
+    shown = [trial._asdict() for trial in trials]
+    return {"tuning": {"chosen": choose(trials).settings, "trials": shown}}
+
+
+_runs: dict[int, Forgetting] = {}  # of this process by seed, the last one only
+
+
+def _forgetting(config: Config) -> Forgetting:
+    """The run that all methods of a seed share in this process, Original in its backbone."""
+    seed = int(config["seed"])
+    if seed not in _runs:
+        _runs.clear()
+        run = Forgetting(config, _dataset(config))
+        run.train()
+        _runs[seed] = run
+    return _runs[seed]
+
+
+def _dataset(config: Config) -> Any:
+    init_seed(config["seed"], config["reproducibility"])
+    init_logger(config)
+    return load_dataset(config)
+
+
+def _finished(path: Path, config: Config) -> dict[str, Any] | None:
+    """The row of the same classic model, settings and versions, if it is there."""
+    name = name_of(config.model, config.way)
+    (wanted,) = completed([{"model": name, "settings": config.settings()}], config)
+    wanted = json.loads(json.dumps(wanted))
+    for row in load_rows(path):
+        if all(row.get(name) == value for name, value in wanted.items()):
+            return row
+    return None
+
+
+def forget_runs() -> None:
+    """Let go of what this process keeps between rows."""
+    _runs.clear()
