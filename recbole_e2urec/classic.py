@@ -19,7 +19,7 @@ from recbole_e2urec.evaluator.labelled import labelled_metrics
 from recbole_e2urec.experiment import parts_of
 from recbole_e2urec.keys import name_of
 from recbole_e2urec.trainer.classic import ClassicFit, fit_classic, plain, ready_trainer
-from recbole_e2urec.trainer.sharding import ShardOptions, random_shards
+from recbole_e2urec.trainer.sharding import ShardOptions, random_shards, train_shards
 from recbole_e2urec.yamlfiles import properties
 
 Rows = NDArray[np.int64]
@@ -84,19 +84,13 @@ class ClassicForgetting:
         given = self.config.final_config_dict.get("shards")
         options = ShardOptions(given or properties("model", "SISA")["shards"])
         user, train = self.dataset.rows.user, self.splits.train
-        before: list[ClassicFit] = []
-        after: list[ClassicFit] = []
-        again: list[ClassicFit] = []
-        for members in random_shards(user[train], self.config["seed"], options.shards):
-            whole, kept = (
-                rows[np.isin(user[rows], members)] for rows in (train, self.split.retain)
-            )
-            before.append(self._fit(whole))
-            if len(kept) == len(whole):
-                after.append(before[-1])
-            elif len(kept) > 0:
-                again.append(self._fit(kept))
-                after.append(again[-1])
+        parts = [train, self.split.retain]
+        before, after, again = train_shards(
+            [user[rows] for rows in parts],
+            parts,
+            random_shards(user[train], self.config["seed"], options.shards),
+            lambda number, rows, again: self._fit(rows),
+        )
         trainer = after[0].trainer
         trainer.model = Averaged([fit.trainer.model for fit in after])
         test = make_loaders(self.config, self.dataset, self.splits).test

@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.trainer.unlearning import Fit, Request
+
+Rows = NDArray[np.int64]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,8 @@ class Shards(NamedTuple):
 def fit_shards(
     request: Request,
     name: str,
-    users: Sequence[NDArray[np.int64]],
-    fit: Callable[[str, NDArray[np.int64], NDArray[np.int64]], Fit],
+    users: Sequence[Rows],
+    fit: Callable[[str, Rows, Rows], Fit],
 ) -> Shards:
     """Train every shard on all its rows, then those that the request touches on what stays.
 
@@ -70,21 +73,47 @@ def fit_shards(
         users: inner user ids of each shard.
         fit: trains the model of a shard, see ``Tools``.
     """
-    before: list[Fit] = []
-    after: list[Fit] = []
-    again: list[Fit] = []
+    histories = {False: request.forget_history, True: request.retain_history}
+    made = train_shards(
+        [request.user[rows] for rows in (request.train, request.retain)],
+        [request.train, request.retain],
+        users,
+        lambda number, rows, again: fit(f"{name}{number}", rows, histories[again]),
+    )
+    return Shards(*made)
+
+
+def train_shards(
+    owners: Sequence[Rows],
+    rows: Sequence[Rows],
+    users: Sequence[Rows],
+    fit: Callable[[int, Rows, bool], T],
+) -> tuple[list[T], list[T], list[T]]:
+    """Train a model a shard, whatever a model is, and again those that a request touches.
+
+    Args:
+        owners: user of each of these rows.
+        rows: row ids of the training set before and after the request.
+        users: inner user ids of each shard.
+        fit: trains a model: number of the shard, its rows, whether it is trained again.
+
+    Returns:
+        The models before the request, after it, and those of the latter that were trained again.
+    """
+    before: list[T] = []
+    after: list[T] = []
+    again: list[T] = []
     for number, members in enumerate(users):
-        whole, kept, lost = (
-            rows[np.isin(request.user[rows], members)]
-            for rows in (request.train, request.retain, request.forget)
+        whole, kept = (
+            part[np.isin(owner, members)] for owner, part in zip(owners, rows, strict=True)
         )
-        before.append(fit(f"{name}{number}", whole, request.forget_history))
-        if len(lost) == 0:
+        before.append(fit(number, whole, False))
+        if len(kept) == len(whole):
             after.append(before[-1])
         elif len(kept) > 0:
-            again.append(fit(f"{name}{number}", kept, request.retain_history))
+            again.append(fit(number, kept, True))
             after.append(again[-1])
-    return Shards(before, after, again)
+    return before, after, again
 
 
 def random_shards(users: NDArray[np.int64], seed: int, count: int) -> list[NDArray[np.int64]]:
