@@ -80,6 +80,8 @@ class Development:
             "forget_file": str(self.request),
             "forget_by": "user",
             "checkpoint_dir": str(self.folder),
+            "ranking_pass": None,  # nothing is chosen by it
+            "relearn_epochs": 0,
         }
         return moved
 
