@@ -98,9 +98,8 @@ def _cost(models: Mapping[str, Sequence[Row]]) -> Figure | None:
 
 def _relearning(models: Mapping[str, Sequence[Row]]) -> Figure | None:
     """AUC on forget rows that are not shown again, by steps on those that are."""
-    curves = {name: _curve(rows, "relearning", "steps", "auc") for name, rows in models.items()}
-    picture = _lines(curves)
-    if picture is None:
+    picture = _lines(models, "relearning", "steps", "auc")
+    if not picture.data:
         return None
     _lay_out(picture, "steps on one half of the forget rows", "AUC on the other half")
     caption = (
@@ -112,11 +111,10 @@ def _relearning(models: Mapping[str, Sequence[Row]]) -> Figure | None:
 
 def _roc(models: Mapping[str, Sequence[Row]]) -> Figure | None:
     """ROC of the loss attack."""
-    curves = {name: _curve(rows, "mia_roc", "fpr", "tpr") for name, rows in models.items()}
-    picture = _lines(curves)
-    if picture is None:
+    picture = _lines(models, "mia_roc", "fpr", "tpr")
+    if not picture.data:
         return None
-    chance = next(x for x, _ in curves.values() if x)
+    chance = picture.data[0].x
     line = {"dash": "dot", "color": "#999999", "width": 1}
     picture.add_trace(go.Scatter(x=chance, y=chance, mode="lines", name="chance", line=line))
     _lay_out(picture, "share of strangers accused", "share of forget rows found")
@@ -157,17 +155,18 @@ def _losses(models: Mapping[str, Sequence[Row]]) -> Figure | None:
     return Figure("Losses of forgotten and of unseen rows", picture, caption)
 
 
-def _lines(curves: Mapping[str, tuple[list[float], list[float]]]) -> go.Figure | None:
-    """A line a model; None where there is none."""
+def _lines(models: Mapping[str, Sequence[Row]], path: str, along: str, up: str) -> go.Figure:
+    """A line a model that has this curve (see :func:`_curve`)."""
     picture = go.Figure()
-    for place, (name, (x, y)) in enumerate(curves.items()):
+    for place, (name, rows) in enumerate(models.items()):
+        x, y = _curve(rows, path, along, up)
         if x:
             line = {"color": _marker(place)["color"], "dash": DASHES[place % len(DASHES)]}
             marker = {"size": 8, **_marker(place)}
             picture.add_trace(
                 go.Scatter(x=x, y=y, mode="lines+markers", name=name, line=line, marker=marker)
             )
-    return picture if picture.data else None
+    return picture
 
 
 def _lay_out(picture: go.Figure, x: str, y: str, height: int = 480) -> None:

@@ -49,12 +49,12 @@ class Forgetting(Measuring):
             digest: of its stage, in the same folder.
 
         Returns:
-            The row; None where it retained other rows, as under a random split, or adapts another
-            backbone, as with ``tuning: lora`` of a backbone that is drawn from the seed.
+            The row; None where it retained other rows, as under a random split, or is an adapter:
+            the backbone under it may have been drawn from its seed.
         """
         own, other = (Stage.of(self.stages, "Retrain", one) for one in (self.retrain.stage, digest))
-        alike = ["train", "prompts", *(["start"] if self.model.adapter else [])]
-        if any(own.inputs[name] != other.inputs[name] for name in alike):
+        alike = all(own.inputs[name] == other.inputs[name] for name in ("train", "prompts"))
+        if self.model.adapter is not None or not alike:
             return None
         scorer = Stored(self.model.adapter, other.weights)
         return self.measured(NOISE, self.answered(digest, scorer, other.summary()))

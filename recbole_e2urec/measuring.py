@@ -18,6 +18,7 @@ from recbole_e2urec.evaluator.measure import (
     intervals,
     utility,
 )
+from recbole_e2urec.evaluator.membership import answer_losses
 from recbole_e2urec.evaluator.relearning import Relearning, RelearnOptions
 from recbole_e2urec.experiment import Experiment, Rows
 from recbole_e2urec.model.scorers import Scorer, answering
@@ -73,14 +74,15 @@ class Measuring(Experiment):
         """All measures of one model, as a row of the results."""
         labels, answers = self.dataset.rows.label, made.answers
         original, retrained = self.original.answers, self.retrain.answers
+        losses = answer_losses(answers.yes, labels)
         row = {
             "model": name,
             "stage": made.stage,
             "request": self.retrain.stage,  # Original's measures differ between requests
             **utility(self.config, answers, self.groups, labels),
             "to_retrain": distance_to(answers, original, retrained, self.groups.forget),
-            **attacks(answers, self.groups, labels),
-            **curves(answers, self.groups, labels),
+            **attacks(losses, self.groups),
+            **curves(losses, self.groups),
             "intervals": intervals(answers, original, retrained, self.groups, self.dataset.rows),
         }
         if made.ranking:

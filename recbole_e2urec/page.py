@@ -6,7 +6,7 @@ from typing import Any
 from jinja2 import Environment
 
 from recbole_e2urec.figures import figures
-from recbole_e2urec.tables import comparison, ranked_columns
+from recbole_e2urec.tables import Cells
 
 Row = Mapping[str, Any]
 _PAGE = Environment(autoescape=True).from_string("""\
@@ -56,16 +56,21 @@ figure { margin: 1.5rem 0; } figcaption, .note { color: #444; font-size: .95rem;
 """)
 
 
-def page(groups: Sequence[Sequence[Row]], notes: Sequence[Sequence[str]]) -> str:
+def page(
+    groups: Sequence[Sequence[Row]],
+    tables: Sequence[Sequence[Cells]],
+    notes: Sequence[Sequence[str]],
+) -> str:
     """Write the page.
 
     Args:
         groups: rows of each comparison.
-        notes: words below the table of each.
+        tables: of each.
+        notes: words below the tables of each.
     """
     sections = []
     script = True  # the plotting library goes into the page once
-    for rows, words in zip(groups, notes, strict=True):
+    for rows, cells, words in zip(groups, tables, notes, strict=True):
         pictures = []
         for figure in figures(rows):
             picture = figure.picture.to_html(
@@ -78,21 +83,13 @@ def page(groups: Sequence[Sequence[Row]], notes: Sequence[Sequence[str]]) -> str
         sections.append(
             {
                 "title": title_of(rows),
-                "tables": _tables(rows),
+                "tables": [table.drawn("html") for table in cells],
                 "notes": words,
                 "figures": pictures,
                 "tuned": _tuned(rows),
             }
         )
     return _PAGE.render(groups=sections)
-
-
-def _tables(rows: Sequence[Row]) -> list[str]:
-    """Measures of all models, and the ranking metrics of those that ranked."""
-    tables = [comparison(rows)]
-    if ranking := ranked_columns(rows):
-        tables.append(comparison(rows, ranking))
-    return [table.drawn("html") for table in tables]
 
 
 def title_of(rows: Sequence[Row]) -> str:

@@ -17,7 +17,7 @@ from recbole_e2urec.page import page, title_of
 from recbole_e2urec.results import load_rows
 from recbole_e2urec.storage import write_text
 from recbole_e2urec.tables import NOISE as OTHER_RETRAIN
-from recbole_e2urec.tables import WITHIN, comparison, ranked_columns, value_of
+from recbole_e2urec.tables import WITHIN, Cells, tables_of, value_of
 
 FORMATS = ("text", "markdown", "csv", "latex", "html")
 # Title, path in a row, decimals.
@@ -66,16 +66,17 @@ def print_report(results: Mapping[str, Any]) -> None:
     measured = _measured(rows)
     print(f"\n{rows[0]['dataset']}, seed {rows[0]['seed']}")
     print(table(rows, UNLEARNING + _ranking(rows) if measured else _plain(rows)))
-    if measured:
-        sizes = (f"{count} {name} rows" for name, count in results["groups"].items())
-        print("measured on", ", ".join(sizes))
-        print(READING)
-    print(f"results: {results['results_file']}")
+    _print_end(results)
 
 
 def print_comparison(results: Mapping[str, Any]) -> None:
     """Print a line a model: means over seeds, with their standard deviations."""
     print(f"\n{_drawn(results['rows'], 'text')}")
+    _print_end(results)
+
+
+def _print_end(results: Mapping[str, Any]) -> None:
+    """Print on how many rows models were measured, if they were, and where the results are."""
     if results["groups"]:
         sizes = (f"{count} {name} rows" for name, count in results["groups"].items())
         print("measured on", ", ".join(sizes))
@@ -85,21 +86,19 @@ def print_comparison(results: Mapping[str, Any]) -> None:
 
 def _drawn(rows: Sequence[Mapping[str, Any]], kind: str) -> str:
     """One comparison in a format, with the words that it needs."""
-    tables = [comparison(rows).drawn(kind)]
-    if ranking := ranked_columns(rows):
-        tables.append(comparison(rows, ranking).drawn(kind))
-    drawn = "\n\n".join(tables)
+    tables = tables_of(rows)
+    drawn = "\n\n".join(table.drawn(kind) for table in tables)
     if kind in ("csv", "latex"):
         return drawn
-    return "\n".join([title_of(rows), "", drawn, "", *_notes(rows)])
+    return "\n".join([title_of(rows), "", drawn, "", *_notes(rows, tables)])
 
 
-def _notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What a reader of the table must know."""
+def _notes(rows: Sequence[Mapping[str, Any]], tables: Sequence[Cells]) -> list[str]:
+    """What a reader of the tables must know."""
     notes = []
     if len({row["seed"] for row in rows}) > 1:
         notes.append("mean ± standard deviation over seeds")
-    if any(WITHIN in cell for line in comparison(rows).lines for cell in line):
+    if any(table.marked for table in tables):
         notes.append(NOISE)
     return notes
 
@@ -177,8 +176,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _written(groups: Sequence[Sequence[Mapping[str, Any]]], kind: str) -> str:
     """All comparisons of a file in a format."""
     if kind == "html":
-        words = [[*_notes(rows), *([READING] if _measured(rows) else [])] for rows in groups]
-        return page(groups, words)
+        tables = [tables_of(rows) for rows in groups]
+        words = [
+            [*_notes(rows, cells), *([READING] if _measured(rows) else [])]
+            for rows, cells in zip(groups, tables, strict=True)
+        ]
+        return page(groups, tables, words)
     return "\n".join(f"{_drawn(rows, kind)}\n" for rows in groups)
 
 

@@ -39,6 +39,11 @@ class Cells(NamedTuple):
     header: list[str]
     lines: list[list[str]]
 
+    @property
+    def marked(self) -> bool:
+        """Whether a distance may be noise."""
+        return any(WITHIN in cell for line in self.lines for cell in line)
+
     def drawn(self, kind: str = "text") -> str:
         """The table as text, markdown, csv, latex or html."""
         if kind == "csv":
@@ -57,10 +62,11 @@ class Cells(NamedTuple):
         )
 
 
-def ranked_columns(rows: Sequence[Row]) -> Columns:
-    """Columns of the table of ranking metrics; none where no row ranked items."""
+def tables_of(rows: Sequence[Row]) -> list[Cells]:
+    """The measures of all models, and the ranking metrics of those that ranked items, if any."""
     names = dict.fromkeys(name for row in rows for name in row.get("ranking", {}))
-    return tuple((name, f"ranking.{name}", 4) for name in names)
+    ranking = tuple((name, f"ranking.{name}", 4) for name in names)
+    return [comparison(rows), *([comparison(rows, ranking)] if ranking else [])]
 
 
 def comparison(rows: Sequence[Row], wanted: Columns = COMPARED) -> Cells:

@@ -12,6 +12,7 @@ from recbole_e2urec import report
 from recbole_e2urec.figures import figures
 from recbole_e2urec.page import page
 from recbole_e2urec.results import save_rows
+from recbole_e2urec.tables import tables_of
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
@@ -71,7 +72,7 @@ def test_figures_without_data_are_left_out() -> None:
 
 
 def test_the_page_holds_all_that_it_needs_and_escapes_names() -> None:
-    text = page([ROWS, ROWS], [["a note"], []])
+    text = page([ROWS, ROWS], [tables_of(ROWS)] * 2, [["a note"], []])
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=", text)
     assert len(text) < 8_000_000  # the plotting library is there once
     assert "&lt;b&gt;New&lt;/b&gt;" in text

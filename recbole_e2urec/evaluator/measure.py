@@ -19,7 +19,6 @@ from recbole_e2urec.evaluator.labelled import labelled_metrics
 from recbole_e2urec.evaluator.membership import (
     FALSE_POSITIVE_RATES,
     LOSS_EDGES,
-    answer_losses,
     histogram,
     membership_auc,
     membership_roc,
@@ -100,16 +99,17 @@ def utility(
     }
 
 
-def attacks(
-    answers: Answers, groups: Groups, labels: NDArray[np.float32]
-) -> dict[str, float | None]:
+def attacks(losses: NDArray[np.float64], groups: Groups) -> dict[str, float | None]:
     """Membership inference against forget rows.
 
     ``mia_auc``: non-members are rows of users that no model saw; ``mia_tpr_at_fpr_01``: the share
     of members found when 1 % of these are accused; ``mia_auc_same_users``: against held-out
     rows of the forgotten users, who are remembered as a whole, so this is no clean control.
+
+    Args:
+        losses: of the true answer, by row id (see :func:`answer_losses`).
+        groups: the rows.
     """
-    losses = answer_losses(answers.yes, labels)
     members, strangers = losses[groups.forget], losses[groups.control]
     found = {
         "mia_auc": membership_auc(members, strangers),
@@ -119,14 +119,13 @@ def attacks(
     return {name: None if np.isnan(value) else value for name, value in found.items()}
 
 
-def curves(answers: Answers, groups: Groups, labels: NDArray[np.float32]) -> dict[str, Any]:
-    """What plots need of the loss attack.
+def curves(losses: NDArray[np.float64], groups: Groups) -> dict[str, Any]:
+    """What plots need of the loss attack; arguments as in :func:`attacks`.
 
     ``mia_roc``: the attack's ROC against control users; ``loss_shares``: how the losses of forget
     rows, of control users and of forgotten users' held-out rows are spread. Groups without rows
     are left out.
     """
-    losses = answer_losses(answers.yes, labels)
     members, strangers = losses[groups.forget], losses[groups.control]
     spread: dict[str, Any] = {"edges": list(LOSS_EDGES)}
     for name in ("forget", "control", "heldout_forget_users"):
