@@ -16,6 +16,7 @@ from recbole_e2urec.methods import method_of
 from recbole_e2urec.methods.base import Unlearner
 from recbole_e2urec.model.scorers import Adapted, Mixture, Stored, on_start
 from recbole_e2urec.tables import NOISE
+from recbole_e2urec.trainer.cost import restart_peak
 from recbole_e2urec.trainer.stage import Stage
 from recbole_e2urec.trainer.unlearning import Fit, Request, Tools
 
@@ -73,12 +74,14 @@ class Forgetting(Measuring):
 
     def unlearn(self, method: Unlearner) -> Answered:
         """Unlearn the request, and ask the unlearned model about all groups."""
+        restart_peak()
         with self.model.shown(self.after):
             unlearned = method.unlearn(self.model, self.request)
         return self.answered(unlearned.digest, unlearned.scorer, unlearned.cost)
 
     def _fit(self, name: str, train: Rows, shown: Rows) -> Answered:
         """Train Original or Retrain; only retained users validate either."""
+        restart_peak()
         cost, stage = self._trained(name, train, self.split.retain, shown)
         return self.answered(stage.digest, Adapted(self.model.adapter), cost)
 
