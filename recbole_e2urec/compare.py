@@ -13,11 +13,19 @@ from tqdm import tqdm
 
 from recbole_e2urec import compat
 from recbole_e2urec.grid import Grid
-from recbole_e2urec.jobs import RECOMMENDER, Given, Job, forget_runs, run_job
+from recbole_e2urec.jobs import (
+    RECOMMENDER,
+    Given,
+    Job,
+    develop_job,
+    forget_runs,
+    run_job,
+    tune_job,
+)
 from recbole_e2urec.methods import METHODS, method_of
 from recbole_e2urec.quick_start import RESULTS
 from recbole_e2urec.tables import NOISE
-from recbole_e2urec.tuning import Development, Trial, settings_to_try
+from recbole_e2urec.tuning import Trial, settings_to_try
 from recbole_e2urec.workers import workers_of
 from recbole_e2urec.yamlfiles import read_yaml
 
@@ -46,17 +54,17 @@ def run_comparison(
     results = _results_file(grid, given)
     forget_runs()  # of another comparison in this process
     methods = [model for model in grid.models if model in METHODS or model == RECOMMENDER]
-    if grid.tries > 0:
-        fixed = {key for layer in layers for key in layer}
-        given = replace(given, trials=_tuned(given, methods, grid.seeds[0], fixed, grid.tries))
+    tries = _tries(grid, methods, {key for layer in layers for key in layer})
     bases = [Job(RECOMMENDER, seed) for seed in grid.seeds] if methods else []
     noise = [NOISE] if len(bases) > 1 else []
     models = [*noise, *(model for model in grid.models if model != RECOMMENDER)]
     others = [Job(model, seed) for seed in grid.seeds for model in models]
     rows: list[dict[str, Any]] = []
     groups: dict[str, int] = {}
-    bar = tqdm(total=len(bases + others), desc="rows", disable=not grid.show, leave=False)
+    total = len(tries) + len(bases + others)
+    bar = tqdm(total=total, desc="jobs", disable=not grid.show, leave=False)
     with workers_of(grid.processes) as workers, bar:
+        given = replace(given, trials=_tuned(workers, bar, given, tries))
         for jobs in (bases, others):
             for made, sizes in workers.map(run_job, jobs, [given] * len(jobs)):
                 rows += made
@@ -78,18 +86,32 @@ def _results_file(grid: Grid, given: Given) -> Path:
     return Path(config["checkpoint_dir"]) / RESULTS
 
 
+def _tries(
+    grid: Grid, methods: Sequence[str], fixed: set[str]
+) -> dict[Job, list[dict[str, float]]]:
+    """Settings to try, of every method that has any, under the first seed."""
+    if grid.tries == 0:
+        return {}
+    found = {
+        Job(method, grid.seeds[0]): settings_to_try(method, fixed, grid.tries)
+        for method in methods
+        if method in METHODS
+    }
+    return {job: settings for job, settings in found.items() if len(settings) > 1}
+
+
 def _tuned(
-    given: Given, methods: Sequence[str], seed: int | None, fixed: set[str], tries: int
+    workers: Any, bar: Any, given: Given, tries: Mapping[Job, list[dict[str, float]]]
 ) -> dict[str, list[Trial]]:
-    """Try settings of every method on the development request, under the first seed."""
-    development: Development | None = None
+    """Try them, a method at a time in each process; gives the trials by method."""
     found: dict[str, list[Trial]] = {}
-    for method in methods:
-        settings = settings_to_try(method, fixed, tries) if method in METHODS else [{}]
-        if len(settings) > 1:
-            config = given.config(method, seed)
-            development = development or Development(config)
-            found[method] = [development.trial(config, values) for values in settings]
+    jobs = list(tries)
+    list(workers.map(develop_job, jobs[:1], [given]))  # once, before processes look for it
+    for job, trials in zip(
+        jobs, workers.map(tune_job, jobs, [given] * len(jobs), tries.values()), strict=True
+    ):
+        found[job.model] = trials
+        bar.update()
     return found
 
 

@@ -1,10 +1,10 @@
-"""One row of a comparison: what it is asked for, and how it is made."""
+"""The jobs of a comparison, each done by one process: a row of the table, or a method's trials."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from recbole.utils import init_logger, init_seed
 
@@ -19,8 +19,9 @@ from recbole_e2urec.keys import name_of
 from recbole_e2urec.quick_start import RESULTS, completed
 from recbole_e2urec.results import load_rows, save_rows
 from recbole_e2urec.tables import NOISE
-from recbole_e2urec.tuning import Trial, choose
+from recbole_e2urec.tuning import Development, Trial, choose
 
+Run = TypeVar("Run", Forgetting, Development)
 RECOMMENDER = "LLMRec"  # in a comparison: Original, and Retrain beside it
 
 
@@ -77,6 +78,20 @@ def run_job(job: Job, given: Given) -> tuple[list[dict[str, Any]], dict[str, int
     return rows, group_sizes(run.groups)
 
 
+def develop_job(job: Job, given: Given) -> None:
+    """Train what all trials share, or find it trained."""
+    compat.apply()
+    _development(given.config(job.model, job.seed))
+
+
+def tune_job(job: Job, given: Given, settings: Sequence[Mapping[str, float]]) -> list[Trial]:
+    """Try settings of one method on the development request."""
+    compat.apply()
+    config = given.config(job.model, job.seed)
+    development = _development(config)
+    return [development.trial(config, values) for values in settings]
+
+
 def _told(trials: list[Trial] | None) -> dict[str, Any]:
     """What the results say about tuning."""
     if trials is None:
@@ -85,18 +100,32 @@ def _told(trials: list[Trial] | None) -> dict[str, Any]:
     return {"tuning": {"chosen": choose(trials).settings, "trials": shown}}
 
 
-_runs: dict[int, Forgetting] = {}  # of this process by seed, the last one only
+_runs: dict[tuple[type, int], Any] = {}  # of this process by kind and seed, the last one only
 
 
 def _forgetting(config: Config) -> Forgetting:
     """The run that all methods of a seed share in this process, Original in its backbone."""
-    seed = int(config["seed"])
-    if seed not in _runs:
-        _runs.clear()
+
+    def trained() -> Forgetting:
         run = Forgetting(config, _dataset(config))
         run.train()
-        _runs[seed] = run
-    return _runs[seed]
+        return run
+
+    return _shared(Forgetting, config, trained)
+
+
+def _development(config: Config) -> Development:
+    """The development request that all trials share in this process."""
+    return _shared(Development, config, lambda: Development(config))
+
+
+def _shared(kind: type[Run], config: Config, make: Callable[[], Run]) -> Run:
+    key = kind, int(config["seed"])
+    if key not in _runs:
+        _runs.clear()
+        _runs[key] = make()
+    run: Run = _runs[key]
+    return run
 
 
 def _dataset(config: Config) -> Any:

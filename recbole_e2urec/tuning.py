@@ -1,16 +1,19 @@
 """Hyper-parameters of a method, chosen on a development request.
 
-The request names as many training users as the reported one, none of whom is in it, and has an
-Original and a Retrain of its own. Usefulness is read on validation rows. Neither the reported
+The request names as many users, items or pairs as the reported one, none of which is in it, and has
+an Original and a Retrain of its own. Usefulness is read on validation rows. Neither the reported
 request nor a test row plays a part.
 """
 
 import copy
+import csv
+import io
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from recbole.utils import init_seed
 
 from recbole_e2urec.config import Config
@@ -23,6 +26,7 @@ from recbole_e2urec.storage import write_text
 
 FOLDER = "development"  # inside checkpoint_dir
 AFFORDABLE = 0.01  # of validation AUC
+COLUMNS = {"user": ["user"], "item": ["item"], "interaction": ["user", "item"]}  # by forget_by
 
 
 class Trial(NamedTuple):
@@ -46,8 +50,11 @@ class Development:
         dataset = load_dataset(config)
         self.folder = Path(config["checkpoint_dir"]) / FOLDER
         self.request = self.folder / "request.csv"
-        users = development_users(config, dataset)
-        write_text(self.request, "\n".join([config["USER_ID_FIELD"], *users]) + "\n")
+        self.by, lines = development_request(config, dataset)
+        text = io.StringIO()
+        header = [f"{name}_id" for name in COLUMNS[self.by]]
+        csv.writer(text, lineterminator="\n").writerows([header, *lines])
+        write_text(self.request, text.getvalue())
         self.run = Forgetting(self._moved(config), dataset, held_out="valid")
         self.run.train()
         self.original = self.run.measured("Original", self.run.original)
@@ -78,7 +85,7 @@ class Development:
         moved.final_config_dict = {
             **config.final_config_dict,
             "forget_file": str(self.request),
-            "forget_by": "user",
+            "forget_by": self.by,
             "checkpoint_dir": str(self.folder),
             "ranking_pass": None,  # nothing is chosen by it
             "relearn_epochs": 0,
@@ -86,16 +93,33 @@ class Development:
         return moved
 
 
-def development_users(config: Config, dataset: Any) -> list[str]:
-    """Tokens of as many training users as the reported request has, drawn from all others."""
+def development_request(config: Config, dataset: Any) -> tuple[str, list[tuple[str, ...]]]:
+    """As much as the reported request names, drawn from the training rows that it leaves alone.
+
+    Returns:
+        ``forget_by`` and the lines of a forget file: users, items, or user-item pairs, as the
+        reported request names them.
+    """
     rows, train = dataset.rows, parts_of(config, dataset).splits.train
-    reported = choose_forget(config.options(ForgetOptions, "forget_"), train, rows, dataset.ids)
-    forgotten = np.unique(rows.user[reported.forget])
-    others = set(np.setdiff1d(rows.user[train], forgotten).tolist())
-    tokens = sorted(token for token, user in dataset.ids.users.items() if user in others)
-    drawn = np.random.default_rng(config["forget_seed"] + 1).permutation(len(tokens))
-    count = min(len(forgotten), max(1, len(tokens) // 2))
-    return [tokens[place] for place in drawn[:count]]
+    options = config.options(ForgetOptions, "forget_")
+    reported = choose_forget(options, train, rows, dataset.ids)
+    kind = options.by
+    if kind == "user" and np.isin(rows.user[reported.forget], rows.user[reported.retain]).any():
+        kind = "interaction"  # the file names pairs
+    inner = {"user": (dataset.ids.users, rows.user), "item": (dataset.ids.items, rows.item)}
+
+    def named(part: NDArray[np.int64]) -> set[tuple[str, ...]]:
+        columns = []
+        for ids, column in (inner[name] for name in COLUMNS[kind]):
+            tokens = {at: token for token, at in ids.items()}
+            columns.append([tokens[at] for at in column[part].tolist()])
+        return set(zip(*columns, strict=True))
+
+    forgotten = named(reported.forget)
+    others = sorted(named(train) - forgotten)
+    drawn = np.random.default_rng(config["forget_seed"] + 1).permutation(len(others))
+    count = min(len(forgotten), max(1, len(others) // 2))
+    return kind, [others[place] for place in drawn[:count]]
 
 
 def settings_to_try(method: str, fixed: Collection[str], count: int) -> list[dict[str, float]]:

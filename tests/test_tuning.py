@@ -14,7 +14,14 @@ from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment import parts_of
 from recbole_e2urec.methods import METHODS
-from recbole_e2urec.tuning import Trial, choose, development_users, settings_to_try
+from recbole_e2urec.tuning import (
+    COLUMNS,
+    Development,
+    Trial,
+    choose,
+    development_request,
+    settings_to_try,
+)
 
 
 def trial(gap: float, lost: float) -> Trial:
@@ -48,17 +55,55 @@ def test_a_key_that_the_user_set_is_not_searched() -> None:
         assert values.keys() == {"unlearn_learning_rate", "retain_weight"}
 
 
-def test_development_users_are_as_many_and_others(toy_config: Any) -> None:
+def named(rows: Any, part: Any, by: str) -> set[tuple[int, ...]]:
+    columns = {"user": [rows.user], "item": [rows.item], "interaction": [rows.user, rows.item]}
+    return set(zip(*(column[part].tolist() for column in columns[by]), strict=True))
+
+
+@pytest.mark.parametrize("by", ["user", "item", "interaction"])
+def test_the_development_request_names_as_much_and_nothing_reported(
+    toy_config: Any, by: str
+) -> None:
+    config: Config = toy_config("E2URec", forget_by=by)
+    dataset = load_dataset(config)
+    kind, lines = development_request(config, dataset)
+    assert kind == by
+    ids = {"user": dataset.ids.users, "item": dataset.ids.items}
+    found = {
+        tuple(ids[of][token] for of, token in zip(COLUMNS[by], line, strict=True)) for line in lines
+    }
+    train = parts_of(config, dataset).splits.train
+    reported = choose_forget(
+        config.options(ForgetOptions, "forget_"), train, dataset.rows, dataset.ids
+    )
+    forgotten = named(dataset.rows, reported.forget, by)
+    assert not found & forgotten
+    assert len(found) == len(lines) == len(forgotten)
+    assert found <= named(dataset.rows, train, by)
+
+
+def test_a_reported_file_of_pairs_has_a_development_request_of_pairs(
+    toy_config: Any, tmp_path: Path
+) -> None:
     config: Config = toy_config("E2URec")
     dataset = load_dataset(config)
-    users = {dataset.ids.users[token] for token in development_users(config, dataset)}
-    train = parts_of(config, dataset).splits.train
-    options = config.options(ForgetOptions, "forget_")
-    reported = choose_forget(options, train, dataset.rows, dataset.ids)
-    forgotten = set(dataset.rows.user[reported.forget].tolist())
-    assert not users & forgotten
-    assert len(users) == len(forgotten)
-    assert users <= set(np.unique(dataset.rows.user[train]).tolist())
+    rows, train = dataset.rows, parts_of(config, dataset).splits.train
+    users, items = (
+        {at: token for token, at in ids.items()} for ids in (dataset.ids.users, dataset.ids.items)
+    )
+    pairs = [f"{users[rows.user[row]]},{items[rows.item[row]]}" for row in train[:7]]
+    (tmp_path / "pairs.csv").write_text("\n".join(["user_id,item_id", *pairs]))
+    config = toy_config("E2URec", forget_file=str(tmp_path / "pairs.csv"))
+    kind, lines = development_request(config, dataset)
+    assert (kind, len(lines)) == ("interaction", 7)
+    assert not {",".join(line) for line in lines} & set(pairs)
+
+
+@pytest.mark.parametrize("by", ["item", "interaction"])
+def test_trials_forget_what_the_reported_request_forgets(toy_config: Any, by: str) -> None:
+    config: Config = toy_config("NegGrad", forget_by=by, joint_epochs=1)
+    trial = Development(config).trial(config, {"forget_weight": 0.1})
+    assert np.isfinite([trial.gap, trial.lost, trial.residual]).all()
 
 
 def test_a_tuned_comparison_says_what_it_tried_and_uses_what_it_chose(toy_data: Path) -> None:
@@ -86,3 +131,21 @@ def test_a_number_of_trials_that_does_not_do_is_refused(toy_data: Path) -> None:
     given = {"data_path": str(toy_data), "model_list": "NPO", "tune": -1}
     with pytest.raises(InputError, match="tune: -1 does not do"):
         run_comparison("toy", config_dict=given)
+
+
+def test_trials_in_two_processes_are_those_of_one(toy_data: Path) -> None:
+    given = {
+        "data_path": str(toy_data),
+        "epochs": 1,
+        "model_list": ["NegGrad", "NegKL", "BadT"],
+        "tune": 2,
+        "joint_epochs": 1,
+        "show_progress": False,
+    }
+    found = []
+    for processes in (1, 2):
+        folder = {"checkpoint_dir": f"in{processes}", "nproc_rows": processes}
+        rows = run_comparison("toy", config_dict={**given, **folder})["rows"]
+        found.append({row["model"]: row["tuning"] for row in rows if "tuning" in row})
+    assert found[0].keys() == {"NegGrad", "NegKL", "BadT"}
+    assert found[0] == found[1]
