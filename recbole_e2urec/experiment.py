@@ -24,7 +24,8 @@ from recbole_e2urec.trainer.stage import Stage
 Rows = NDArray[np.int64]
 TRAINING = (
     "backbone", "tuning", "epochs", "learning_rate", "train_batch_size", "weight_decay",
-    "eval_step", "stopping_step", "valid_metric", "seed", "eval_args", "device",
+    "adam_epsilon", "average_decay", "eval_step", "stopping_step", "valid_metric", "seed",
+    "eval_args", "device",
 )  # fmt: skip
 COST = (
     "seconds", "relative_to_retrain", "prior_seconds", "trained_parameters", "adapter_parameters",

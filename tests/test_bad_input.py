@@ -123,6 +123,7 @@ def test_data_that_the_job_cannot_use(
         ({"lora_target_modules": "[nose]"}, "['nose'] are no layers of the backbone"),
         ({"learner": "sgd"}, "E2URec learns by adamw alone"),
         ({"learner": "adamm"}, "learner: 'adamm' does not do; adam or adamw"),
+        ({"adam_epsilon": 0}, "adam_epsilon is 0.0; it must be above 0"),
         ({"learning_rate": "~"}, "learning_rate: None does not do; a number"),
         ({"alpha": -1}, "alpha is -1.0; it must be at least 0"),
         ({"encoding": "klingon"}, "an encoding such as utf-8"),

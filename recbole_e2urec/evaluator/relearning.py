@@ -86,7 +86,8 @@ class Relearning:
     ) -> list[dict[str, Tensor]]:
         """Train what answers under the adapter; its weights after every epoch."""
         options, bank, found = self.options, model.bank, []
-        optimizer = adamw(bank.parameters(place), options.learning_rate)
+        weights, epsilon = bank.parameters(place), model.options.adam_epsilon
+        optimizer = adamw(weights, options.learning_rate, epsilon=epsilon)
         lengths = model.table.lengths(self.shown)
         for epoch in range(options.epochs):
             generator = np.random.default_rng(epoch_seed(self.seed, epoch))

@@ -34,12 +34,22 @@ class LLMRecOptions:
     Attributes:
         tuning: train all weights (full) or an adapter on the frozen backbone (lora).
         score_batch_size: prompts scored at once.
+        adam_epsilon: AdamW's epsilon in all training. A head that shares its matrix with the
+            embeddings pushes every word that a batch does not show by a gradient of about 1e-7, as
+            long as it learns from scratch. With an epsilon far below, AdamW makes full steps of
+            it, and tokens of users whom nobody trained on end up far away, all at one place.
         seed: of the weights of an embedded backbone and of adapters.
     """
 
     tuning: Literal["full", "lora"] = "full"
     score_batch_size: int = 256
+    adam_epsilon: float = 1e-6
     seed: int = 2020
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, by the name of its key."""
+        if not self.adam_epsilon > 0:
+            raise InputError(f"adam_epsilon is {self.adam_epsilon}; it must be above 0")
 
 
 class LLMRec(GeneralRecommender):

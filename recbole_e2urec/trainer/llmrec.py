@@ -13,6 +13,7 @@ from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.trainer.classic import plain
 from recbole_e2urec.trainer.cost import peak_memory_mb
 from recbole_e2urec.trainer.loop import (
+    Average,
     Clock,
     adamw,
     epoch_seed,
@@ -32,6 +33,7 @@ class LLMRecTrainer(Trainer):
     What differs: AdamW on the weights that ``tuning`` names, batches of similar prompt length,
     checkpoints as safetensors in a :class:`Stage` after every epoch, and an order of data that
     depends on seed and epoch alone, so a resumed run ends with the numbers of an uninterrupted one.
+    Between epochs the model has the average of its weights: that is validated and kept.
     """
 
     cur_step: int
@@ -43,6 +45,8 @@ class LLMRecTrainer(Trainer):
         self.spent = 0.0  # seconds of earlier runs of this stage
         self.steps = 0
         super().__init__(config, model)
+        weights = model.bank.parameters(model.adapter)
+        self.average = Average(weights, float(config["average_decay"]))
         self.saved_model_file = str(stage.folder / "best.safetensors")
 
     def run(self, train_data: Any, valid_data: Any) -> dict[str, Any]:
@@ -94,7 +98,8 @@ class LLMRecTrainer(Trainer):
 
     def _build_optimizer(self, **_: Any) -> torch.optim.Optimizer:
         weights = self.model.bank.parameters(self.model.adapter)
-        return adamw(weights, self.learning_rate, self.weight_decay)
+        epsilon = self.model.options.adam_epsilon
+        return adamw(weights, self.learning_rate, self.weight_decay, epsilon)
 
     def _train_epoch(
         self, train_data: Any, epoch_idx: int, loss_func: Any = None, show_progress: bool = False
@@ -106,6 +111,8 @@ class LLMRecTrainer(Trainer):
         batches = length_grouped_batches(model.table.lengths(rows), size, generator)
         clock = Clock(self.stage.name, epoch_idx, self.epochs, show_progress)
         self.steps += len(batches)
+        if epoch_idx > 0:
+            self.average.swap()
         with torch.random.fork_rng(devices=[]), model.bank.training(model.adapter):
             seed_dropout(self.config["seed"], epoch_idx)
             terms = train_epoch(
@@ -114,7 +121,9 @@ class LLMRecTrainer(Trainer):
                 lambda batch: {"loss": model.answer_loss(rows[batch])},
                 clock,
                 self.learning_rate,
+                self.average.follow,
             )
+        self.average.swap()
         return terms["loss"]
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **_: Any) -> None:
@@ -134,7 +143,10 @@ class LLMRecTrainer(Trainer):
             "seconds": self._seconds(),
             "steps": self.steps,
         }
-        tensors = with_prefix("model", self.model.bank.state(self.model.adapter))
+        average = with_prefix("average", self._state())
+        self.average.swap()
+        tensors = {**average, **with_prefix("model", self._state())}
+        self.average.swap()
         self.stage.save_progress({**tensors, **optimizer_tensors(self.optimizer)}, state)
 
     def fit(self, train_data: Any, valid_data: Any = None, *args: Any, **options: Any) -> Any:
@@ -154,7 +166,10 @@ class LLMRecTrainer(Trainer):
         if progress is None:
             return
         tensors, state = progress
-        self.model.bank.load(self.model.adapter, without_prefix("model", tensors))
+        for part in ("model", "average"):  # the last one stays in the model
+            self.average.swap()
+            self.model.bank.load(self.model.adapter, without_prefix(part, tensors))
+        self.average.goes_on()
         load_optimizer(self.optimizer, tensors)
         self.start_epoch, self.cur_step = state["epoch"], state["cur_step"]
         self.best_valid_score = state["best_valid_score"]
@@ -162,6 +177,9 @@ class LLMRecTrainer(Trainer):
         self.train_loss_dict = {int(key): loss for key, loss in state["train_loss"].items()}
         self.spent, self.steps = state["seconds"], state["steps"]
         self.logger.info(f"{self.stage.name}: goes on after epoch {self.start_epoch}")
+
+    def _state(self) -> dict[str, Any]:
+        return self.model.bank.state(self.model.adapter)
 
     def _seconds(self) -> float:
         return self.spent + time.perf_counter() - self.started

@@ -68,7 +68,8 @@ def train_adapter(model: LLMRec, name: str | None, stage: Stage, plan: Plan) -> 
 
 
 def _finish(model: LLMRec, name: str | None, stage: Stage, plan: Plan) -> dict[str, Any]:
-    optimizer = adamw(model.bank.parameters(name), plan.learning_rate)
+    weights, epsilon = model.bank.parameters(name), model.options.adam_epsilon
+    optimizer = adamw(weights, plan.learning_rate, epsilon=epsilon)
     state: dict[str, Any] = {"epoch": 0, "seconds": plan.spent, "steps": 0, "losses": []}
     progress = stage.progress()
     if progress is not None:
