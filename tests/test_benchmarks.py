@@ -36,6 +36,19 @@ def test_choose_strength_names_a_setting_of_its_grid(small_data: Path) -> None:
     assert "chosen: " in done.stdout or done.stderr.startswith("every setting costs too much")
 
 
+def test_the_half_must_be_closed_less_one_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(CHECKOUT / "benchmarks"))
+    from choose_strength import Trial, choose, mean_of
+
+    mean = mean_of([Trial(0.4, 0.8, 0.004), Trial(0.6, 0.6, 0.008)])
+    assert mean == pytest.approx((0.5, 0.7, 0.006, 0.1))  # sd 0.1414, over the root of 2
+    weak, strong = Trial(0.55, 0.7, 0.005, 0.1), Trial(0.65, 0.8, 0.009, 0.1)
+    dear, crossed = Trial(0.8, 0.6, 0.011, 0.1), Trial(1.3, 0.5, 0.009, 0.1)
+    assert choose([weak, strong, dear, crossed]) == 1
+    assert choose([weak, dear, crossed]) == 0
+    assert choose([dear, crossed]) is None
+
+
 @pytest.mark.parametrize("script", ["seeds.py", "choose_strength.py"])
 def test_bad_input_is_one_line(script: str) -> None:
     done = subprocess.run(
