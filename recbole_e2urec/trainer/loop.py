@@ -36,7 +36,8 @@ class Average:
 
     def follow(self) -> None:
         """Move towards the weights after a step; after the first one, to where they are."""
-        self._average.update_parameters(self._weights)
+        if len(self._weights) > 0:
+            self._average.update_parameters(self._weights)
 
     @torch.no_grad()
     def swap(self) -> None:

@@ -45,6 +45,7 @@ def test_average_without_decay_is_the_weights():
     weight = nn.Parameter(torch.tensor([5.0]))
     average = Average([weight], decay=0.0)
     average.follow()
+    average.follow()
     average.swap()
     assert weight.item() == 5.0
     with pytest.raises(InputError, match=r"average_decay is 1\.0"):
