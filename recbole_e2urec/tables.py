@@ -63,10 +63,25 @@ class Cells(NamedTuple):
 
 
 def tables_of(rows: Sequence[Row]) -> list[Cells]:
-    """The measures of all models, and the ranking metrics of those that ranked items, if any."""
+    """The measures of all models; ranking metrics and what was tuned, where there is any."""
     names = dict.fromkeys(name for row in rows for name in row.get("ranking", {}))
     ranking = tuple((name, f"ranking.{name}", 4) for name in names)
-    return [comparison(rows), *([comparison(rows, ranking)] if ranking else [])]
+    tables = [comparison(rows), *([comparison(rows, ranking)] if ranking else [])]
+    tuned = {row["model"]: row["tuning"] for row in rows if "tuning" in row}
+    return [*tables, *([tuning(tuned)] if tuned else [])]
+
+
+def tuning(tuned: Mapping[str, Mapping[str, Any]]) -> Cells:
+    """The setting that each method was given, and what it showed on the development request."""
+    lines = []
+    for model, told in tuned.items():
+        trial = next(one for one in told["trials"] if one["settings"] == told["chosen"])
+        chosen = ", ".join(f"{key}={value:g}" for key, value in told["chosen"].items())
+        shown = [f"{trial[name]:.4f}" for name in ("gap", "lost")]
+        residual = f"{trial['residual']:.3f}"
+        lines.append([model, str(len(told["trials"])), *shown, residual, chosen or "defaults"])
+    header = ["tuned on other users", "trials", "gap", "AUC lost", "residual", "chosen"]
+    return Cells(header, lines)
 
 
 def comparison(rows: Sequence[Row], wanted: Columns = COMPARED) -> Cells:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from recbole_e2urec import report
-from recbole_e2urec.tables import NOISE, Cells, comparison, floor_of, within_noise
+from recbole_e2urec.tables import NOISE, Cells, comparison, floor_of, tuning, within_noise
 
 
 def row(model: str, seed: int, auc: float) -> dict[str, Any]:
@@ -116,3 +116,19 @@ def test_a_file_without_results_is_one_line_and_code_2(
 ) -> None:
     assert report.main([str(tmp_path / "none.jsonl")]) == 2
     assert "no results" in capsys.readouterr().err
+
+
+def test_what_was_tuned_is_a_table_of_its_own() -> None:
+    trials = [
+        {"settings": {}, "gap": 0.05, "lost": 0.001, "residual": 0.9},
+        {"settings": {"alpha": 3.5, "beta": 0.25}, "gap": -0.01, "lost": 0.004, "residual": 0.8},
+    ]
+    chosen = {
+        "E2URec": {"chosen": trials[1]["settings"], "trials": trials},
+        "BadT": {"chosen": {}, "trials": trials[:1]},
+    }
+    cells = tuning(chosen)
+    assert cells.lines == [
+        ["E2URec", "2", "-0.0100", "0.0040", "0.800", "alpha=3.5, beta=0.25"],
+        ["BadT", "1", "0.0500", "0.0010", "0.900", "defaults"],
+    ]
