@@ -7,7 +7,7 @@ keep validation AUC within 0.01 of Original's and close between half and five qu
 distance to Retrain in forget AUC, the smallest residual; where no setting closes half, the one that
 closes most. Because another request and other seeds will show other numbers, the half must be
 closed by the mean less one standard error. Each line is one setting under one seed; the chosen one
-comes last. ``--alpha 2 4`` and the like set the grid, ``--seeds 1 2`` the seeds, any
+comes last. ``--beta 0.2 0.4`` and the like set the grid, ``--seeds 1 2`` the seeds, any
 ``--key=value`` what is common to all. Killed, the same command goes on.
 """
 
@@ -26,7 +26,7 @@ from recbole_e2urec.errors import InputError
 from recbole_e2urec.tuning import Development
 
 GRID = {
-    "alpha": (6.0, 6.5, 7.0),
+    "teacher_divergence": (0.2, 0.24, 0.28),
     "beta": (0.4,),
 }
 SEEDS = (2020, 2021, 2022, 2023)

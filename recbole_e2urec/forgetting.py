@@ -77,7 +77,8 @@ class Forgetting(Measuring):
         restart_peak()
         with self.model.shown(self.after):
             unlearned = method.unlearn(self.model, self.request)
-        return self.answered(unlearned.digest, unlearned.scorer, unlearned.cost)
+        made = self.answered(unlearned.digest, unlearned.scorer, unlearned.cost)
+        return made._replace(found=unlearned.found)
 
     def _fit(self, name: str, train: Rows, shown: Rows) -> Answered:
         """Train Original or Retrain; only retained users validate either."""

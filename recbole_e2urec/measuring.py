@@ -1,6 +1,7 @@
 """What a request does to a model, measured alike whatever made the model."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,6 +39,7 @@ class Answered(NamedTuple):
     cost: Mapping[str, Any]
     ranking: Mapping[str, float]
     relearning: Mapping[str, Any] | None
+    found: Mapping[str, float] = MappingProxyType({})
 
 
 class Measuring(Experiment):
@@ -87,6 +89,8 @@ class Measuring(Experiment):
         }
         if made.ranking:
             row["ranking"] = dict(made.ranking)
+        if made.found:
+            row["found"] = dict(made.found)
         if made.relearning:
             row["relearning"] = dict(made.relearning)
         relative = _ratio(made.cost, self.retrain.cost)

@@ -65,7 +65,7 @@ def print_report(results: Mapping[str, Any]) -> None:
     rows = results["rows"]
     measured = _measured(rows)
     print(f"\n{rows[0]['dataset']}, seed {rows[0]['seed']}")
-    print(table(rows, UNLEARNING + _ranking(rows) if measured else _plain(rows)))
+    print(table(rows, UNLEARNING + _found(rows) + _ranking(rows) if measured else _plain(rows)))
     _print_end(results)
 
 
@@ -113,6 +113,11 @@ def table(rows: Sequence[Mapping[str, Any]], lines: Sequence[tuple[str, str, int
     for title, path, decimals in lines:
         text.add_row([title, *(_cell(row, path, decimals) for row in rows)])
     return str(text.draw())
+
+
+def _found(rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str, int], ...]:
+    names = dict.fromkeys(name for row in rows for name in row.get("found", {}))
+    return tuple((f"{name}, found", f"found.{name}", 2) for name in names)
 
 
 def _ranking(rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str, int], ...]:

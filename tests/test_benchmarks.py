@@ -30,7 +30,7 @@ def test_seeds_prints_a_line_a_seed_their_mean_and_the_floor(small_data: Path) -
 
 
 def test_choose_strength_names_a_setting_of_its_grid(small_data: Path) -> None:
-    grid = ["--seeds", "1", "--alpha", "1", "2", "--beta", "0.5"]
+    grid = ["--seeds", "1", "--teacher_divergence", "0.1", "0.2", "--beta", "0.5"]
     done = run(small_data, "choose_strength.py", *grid)
     assert done.stdout.count("mean: closed") == 2, done.stderr
     assert "chosen: " in done.stdout or done.stderr.startswith("every setting costs too much")

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
@@ -24,6 +25,7 @@ class Unlearned(NamedTuple):
         losses: mean of each loss term by epoch.
         digest: names the stage that made it.
         before: who answered before the request; None = Original.
+        found: settings that the method found by itself.
     """
 
     scorer: Scorer
@@ -31,6 +33,7 @@ class Unlearned(NamedTuple):
     losses: list[dict[str, float]]
     digest: str
     before: Scorer | None = None
+    found: Mapping[str, float] = MappingProxyType({})
 
 
 class Unlearner(ABC):
@@ -72,20 +75,26 @@ class GradientUnlearner(Unlearner):
         """Loss terms of a step, each a scalar; ``loss`` is minimised."""
 
     def teach(self, student: Student) -> list[dict[str, Any]]:
-        """Ask further teachers; gives the costs of what was trained for it."""
+        """Ask further teachers, after Original; gives the costs of what was trained for it."""
         return []
 
     def unlearn(self, original: LLMRec, request: Request) -> Unlearned:
         """See :meth:`Unlearner.unlearn`; the student bears the method's name."""
         student = self.student(original, request)
-        before = self.teach(student)
         teacher = Adapted(original.adapter)
         student.teach(ORIGINAL, teacher, self.asks_on_forget, self.asks_on_retain)
+        before = self.teach(student)
         learned = student.train(self.loss)
         cost = total([*before, learned])
         if self.options.student == "lora":
             cost["adapter_parameters"] = learned["trained_parameters"]
-        return Unlearned(student.scorer, cost, learned["losses"], student.stage.digest)
+        losses = learned["losses"]
+        found = self.found(losses)
+        return Unlearned(student.scorer, cost, losses, student.stage.digest, found=found)
+
+    def found(self, losses: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        """Settings that the method found by itself; ``losses`` are means of the terms by epoch."""
+        return {}
 
     def student(self, original: LLMRec, request: Request) -> Student:
         """Make the student; it has not learned yet."""

@@ -1,21 +1,29 @@
 """E2URec: unlearning by a LoRA adapter between two teachers."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.methods.base import RATES, GradientUnlearner
 from recbole_e2urec.model.llmrec import LLMRec
-from recbole_e2urec.model.losses import answer_loss, e2urec_loss, forgetting_teacher, kl_divergence
+from recbole_e2urec.model.losses import (
+    alpha_of,
+    answer_loss,
+    e2urec_loss,
+    forgetting_teacher,
+    kl_divergence,
+)
 from recbole_e2urec.model.scorers import Adapted
 from recbole_e2urec.trainer.student import ORIGINAL, Batch, Student, StudentOptions
 from recbole_e2urec.trainer.unlearning import Plan, Request, train_adapter
 
 AUGMENTED = "augmented"
+SOLVED_ON = 2**23  # logits of each teacher from which alpha is found, at most
 
 
 @dataclass(frozen=True)
@@ -23,7 +31,9 @@ class E2URecOptions(StudentOptions):
     """Settings of E2URec; the paper's values are in the comments of its yaml.
 
     Attributes:
-        alpha: how strongly the forget data is pushed away, at least 0.
+        alpha: how strongly the forget data is pushed away, at least 0; None = as strongly as
+            ``teacher_divergence`` says.
+        teacher_divergence: KL(p_f || p_o), mean over forget rows, in nats, that alpha is set for.
         beta: weight of the forgetting loss in the joint phase, in [0, 1].
         warmup_epochs: passes over the forget set on the forgetting loss alone, before the joint
             ones.
@@ -31,7 +41,8 @@ class E2URecOptions(StudentOptions):
         augmented_epochs: passes of the augmented model over the forget set.
     """
 
-    alpha: float
+    alpha: float | None
+    teacher_divergence: float | None
     beta: float
     warmup_epochs: int
     augmented_learning_rate: float
@@ -40,8 +51,13 @@ class E2URecOptions(StudentOptions):
     def __post_init__(self) -> None:
         """Refuse what cannot work, by the name of its key."""
         super().__post_init__()
-        if self.alpha < 0:
+        if self.alpha is not None and self.alpha < 0:
             raise InputError(f"alpha is {self.alpha}; it must be at least 0")
+        if self.alpha is None and not (self.teacher_divergence or 0) > 0:
+            raise InputError(
+                f"teacher_divergence is {self.teacher_divergence}; it must be above 0, or give an "
+                "alpha"
+            )
         if not 0 <= self.beta <= 1:
             raise InputError(f"beta is {self.beta}; it must be in [0, 1]")
         for name in ("warmup_epochs", "augmented_epochs"):
@@ -57,6 +73,11 @@ class E2URec(GradientUnlearner):
     ``z_o - alpha * relu(z_a - z_o)``, on retain rows the remembering teacher, Original, and the
     true answers: ``beta * KL(p_f || student) + (1 - beta) * (KL(p_o || student) + CE)``.
 
+    The paper fixes alpha. How far the teacher then is from Original depends on how far the
+    augmented model moved, which differs between seeds and data, and with it how much is forgotten
+    and what it costs. Without an alpha it is therefore set, for each request, so that the teacher
+    is ``teacher_divergence`` from Original. Neither Retrain nor a held-out row is asked.
+
     Departures from the public code: the attention mask is always passed; losses look at the
     answer position alone; log_softmax instead of ``log(p + 1e-12)``; a teacher answers each row
     once, as a hidden state that its head turns into logits again; the student runs once per row
@@ -69,8 +90,13 @@ class E2URec(GradientUnlearner):
     """
 
     options_class = E2URecOptions
-    space: ClassVar = {"unlearn_learning_rate": RATES, "alpha": (2.0, 12.0), "beta": (0.2, 0.8)}
+    space: ClassVar = {
+        "unlearn_learning_rate": RATES,
+        "teacher_divergence": (0.1, 0.6),
+        "beta": (0.2, 0.8),
+    }
     asks_on_forget = asks_on_retain = True
+    _alpha: float  # of the request at hand; from teach() on
 
     def student(self, original: LLMRec, request: Request) -> Student:
         """Make the student, whose first epochs see forget rows alone."""
@@ -78,7 +104,7 @@ class E2URec(GradientUnlearner):
         return Student(original, request, name, self.options, warmup)
 
     def teach(self, student: Student) -> list[dict[str, Any]]:
-        """Train Original further on the forget set, and keep what it answers there."""
+        """Train Original further on the forget set, keep what it answers there, and set alpha."""
         options, model, request = self.options, student.model, student.request
         settings = {
             "learning_rate": options.augmented_learning_rate,
@@ -98,19 +124,35 @@ class E2URec(GradientUnlearner):
             with model.shown(request.forget_history):
                 cost = train_adapter(model, name, stage, plan)
             student.teach(AUGMENTED, Adapted(name), forget=True)
+        if not student.stage.finished:
+            self._alpha = student.timed(lambda: self._strength(student))
         return [cost]
+
+    def _strength(self, student: Student) -> float:
+        """The alpha given, or the one that takes the teacher as far as it is to go."""
+        if self.options.alpha is not None:
+            return self.options.alpha
+        assert self.options.teacher_divergence is not None
+        if len(student.request.forget) == 0:
+            return 0.0
+        said = student.said(SOLVED_ON)
+        return alpha_of(said[ORIGINAL], said[AUGMENTED], self.options.teacher_divergence)
+
+    def found(self, losses: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        """The alpha that was used."""
+        return {"alpha": losses[0]["alpha"]} if losses else {}
 
     def loss(self, batch: Batch) -> Mapping[str, Tensor]:
         """The forgetting loss; in joint steps beside the remembering loss."""
         original, augmented = batch.on_forget[ORIGINAL], batch.on_forget[AUGMENTED]
-        teacher = forgetting_teacher(original, augmented, self.options.alpha)
-        forget = kl_divergence(teacher, batch.forget)
+        teacher = forgetting_teacher(original, augmented, self._alpha)
+        forget, alpha = kl_divergence(teacher, batch.forget), torch.tensor(self._alpha)
         if len(batch.retain) == 0:
-            return {"loss": forget, "forget": forget}
+            return {"loss": forget, "forget": forget, "alpha": alpha}
         truth = answer_loss(batch.retain, batch.retain_labels, batch.answer_ids)
         remember = kl_divergence(batch.on_retain[ORIGINAL], batch.retain) + truth
         loss = e2urec_loss(forget, remember, self.options.beta)
-        return {"loss": loss, "forget": forget, "remember": remember}
+        return {"loss": loss, "forget": forget, "remember": remember, "alpha": alpha}
 
 
 @contextmanager

@@ -5,8 +5,11 @@ All distributions are over the vocabulary at the answer position and stay in log
 """
 
 import torch
+from scipy.optimize import brentq
 from torch import Tensor
 from torch.nn import functional as F
+
+MOST_ALPHA = 1000.0  # a teacher that has hardly moved is not multiplied further
 
 
 def answer_loss(
@@ -41,6 +44,35 @@ def forgetting_teacher(
     pushed down. Source: E2URec, arXiv 2403.03536; the target of Eldan and Russinovich (2023).
     """
     return original - alpha * torch.relu(augmented - original)
+
+
+def alpha_of(
+    original: Tensor, augmented: Tensor, divergence: float
+) -> float:  # [batch, vocab], [batch, vocab] -> alpha
+    """The alpha at which the forgetting teacher is this far from Original.
+
+    The distance is KL(forgetting teacher || Original), mean over rows. It grows with alpha: its
+    derivative is alpha times the variance of ``relu(z_a - z_o)`` under the teacher.
+
+    Args:
+        original: logits of Original.
+        augmented: those of the augmented model.
+        divergence: wanted, in nats, above 0.
+
+    Returns:
+        That alpha; where none up to 1,000 gets so far, 1,000.
+    """
+
+    def missing(alpha: float) -> float:
+        teacher = forgetting_teacher(original, augmented, alpha)
+        return divergence - float(kl_divergence(teacher, original))
+
+    high = 1.0
+    while missing(high) > 0:
+        if high >= MOST_ALPHA:
+            return MOST_ALPHA
+        high = min(2 * high, MOST_ALPHA)
+    return float(brentq(missing, 0.0, high, xtol=1e-3))
 
 
 def e2urec_loss(forget: Tensor, remember: Tensor, beta: float) -> Tensor:  # [], [] -> []

@@ -45,8 +45,6 @@ class LLMRecTrainer(Trainer):
         self.spent = 0.0  # seconds of earlier runs of this stage
         self.steps = 0
         super().__init__(config, model)
-        weights = model.bank.parameters(model.adapter)
-        self.average = Average(weights, float(config["average_decay"]))
         self.saved_model_file = str(stage.folder / "best.safetensors")
 
     def run(self, train_data: Any, valid_data: Any) -> dict[str, Any]:
@@ -65,6 +63,9 @@ class LLMRecTrainer(Trainer):
 
     def _finish(self, train_data: Any, valid_data: Any) -> dict[str, Any]:
         model = self.model
+        steps = self.epochs * -(-len(train_data._dataset) // self.config["train_batch_size"])
+        weights = model.bank.parameters(model.adapter)
+        self.average = Average(weights, float(self.config["average_decay"]), steps)
         self._resume()
         self.started = time.perf_counter()
         show = bool(self.config["show_progress"])

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from recbole_e2urec.model.scorers import Adapted, Scorer, Stored
 from recbole_e2urec.trainer.pairing import Pairing, Step
 from recbole_e2urec.trainer.unlearning import Plan, Request, train_adapter
 
+T = TypeVar("T")
 ORIGINAL = "original"  # the teacher that every student has
 
 
@@ -121,9 +122,10 @@ class Student:
 
     def teach(self, name: str, teacher: Scorer, forget: bool = False, retain: bool = False) -> None:
         """Let a teacher answer each row once; nobody is asked for a finished student."""
-        if self.stage.finished:
-            return
-        started = time.perf_counter()
+        if not self.stage.finished:
+            self.timed(lambda: self._ask(name, teacher, forget, retain))
+
+    def _ask(self, name: str, teacher: Scorer, forget: bool, retain: bool) -> None:
         request = self.request
         if forget:
             with self.model.shown(request.forget_history):
@@ -134,7 +136,25 @@ class Student:
                 epochs = range(self.warmup, self.warmup + self.options.joint_epochs)
                 rows = self.pairing.retain_rows_of(epochs)
                 self._on_retain[name] = Taught(rows, teacher.ask(self.model, rows))
+
+    def timed(self, prepare: Callable[[], T]) -> T:
+        """Do what comes before training; the time counts as the student's."""
+        started = time.perf_counter()
+        made = prepare()
         self.asking += time.perf_counter() - started
+        return made
+
+    def said(self, most: int) -> dict[str, Tensor]:
+        """Logits of the teachers on forget rows, [n, vocab] each, evenly chosen among all.
+
+        Args:
+            most: numbers a teacher; never fewer than 256 rows, where there are so many.
+        """
+        forget = self.request.forget
+        with torch.no_grad():
+            words = self._on_forget[ORIGINAL].of(forget[:1]).shape[1]
+            rows = forget[:: -(-len(forget) // max(256, most // words))]
+            return {name: taught.of(rows) for name, taught in self._on_forget.items()}
 
     def train(self, loss: Loss) -> dict[str, Any]:
         """Train the student; see :func:`train_adapter` for what comes back."""
@@ -186,7 +206,5 @@ class Student:
     def _learning_tokens(self) -> Tensor | None:
         if self._adapter is None or not self.options.own_tokens_only or self.stage.finished:
             return None
-        started = time.perf_counter()
-        own = self.pairing.own_tokens()
-        self.asking += time.perf_counter() - started
+        own = self.timed(self.pairing.own_tokens)
         return own if len(own) else None

@@ -41,8 +41,8 @@ def test_the_loss_of_a_step_is_the_formula_with_teachers_asked_on_the_spot(
     method = E2URec(options)
     student = method.student(model, run.request)
     with model.shown(run.after):
-        method.teach(student)
         student.teach(ORIGINAL, Adapted(model.adapter), forget=True, retain=True)
+        method.teach(student)
         student.train(method.loss)
     step = student.pairing.steps(options.warmup_epochs, joint=True)[0]
     with model.bank.frozen(student.name):
@@ -64,3 +64,31 @@ def test_the_loss_of_a_step_is_the_formula_with_teachers_asked_on_the_spot(
     expected = 0.3 * kl(target, answered) + 0.7 * (kl(kept, now) + truth)
     assert float(kl(target, original)) > 1e-4  # the teacher says something else than Original
     assert float(found["loss"]) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_without_an_alpha_the_teacher_goes_as_far_as_it_is_told(
+    small_config: Callable[..., Any],
+) -> None:
+    given = {"learning_rate": 0.03, "augmented_learning_rate": 0.01, "train_batch_size": 16}
+    given["epochs"] = 8
+    found = []
+    for divergence in (0.02, 0.05):
+        config = small_config("E2URec", teacher_divergence=divergence, **given)
+        run = Forgetting(config, load_dataset(config))
+        run.train()
+        model, method = run.model, E2URec(config.options(E2URecOptions))
+        student = method.student(model, run.request)
+        with model.shown(run.after):
+            student.teach(ORIGINAL, Adapted(model.adapter), forget=True, retain=True)
+            method.teach(student)
+        said = student.said(10**9)
+        moved = torch.relu(said[AUGMENTED] - said[ORIGINAL])
+        teacher = said[ORIGINAL] - method._alpha * moved
+        assert float(kl(teacher, said[ORIGINAL])) == pytest.approx(divergence, rel=0.01)
+        row = run.unlearned_row(config)
+        assert row["found"] == {"alpha": pytest.approx(method._alpha, rel=1e-5)}
+        found.append(method._alpha)
+    assert 0 < found[0] < found[1]
+    again = Forgetting(config, load_dataset(config))
+    again.train()
+    assert again.unlearned_row(config)["found"] == row["found"]  # from the finished stage

@@ -30,7 +30,7 @@ def test_a_gradient_as_small_as_epsilon_makes_half_a_step():
 
 def test_average_begins_at_the_first_step_and_changes_places_with_the_weights():
     weight = nn.Parameter(torch.tensor([7.0]))
-    average = Average([weight], decay=0.75)
+    average = Average([weight], decay=0.75, steps=999)
     for value in (1.0, 3.0, 5.0):
         weight.data.fill_(value)
         average.follow()
@@ -43,10 +43,21 @@ def test_average_begins_at_the_first_step_and_changes_places_with_the_weights():
 
 def test_average_without_decay_is_the_weights():
     weight = nn.Parameter(torch.tensor([5.0]))
-    average = Average([weight], decay=0.0)
+    average = Average([weight], decay=0.0, steps=999)
     average.follow()
     average.follow()
     average.swap()
     assert weight.item() == 5.0
     with pytest.raises(InputError, match=r"average_decay is 1\.0"):
-        Average([weight], decay=1.0)
+        Average([weight], decay=1.0, steps=999)
+
+
+@pytest.mark.parametrize(("steps", "reached"), [(20, 3.0), (40, 2.0), (10, 5.0), (1, 5.0)])
+def test_average_of_a_short_training_reaches_over_a_tenth_of_it(steps, reached):
+    weight = nn.Parameter(torch.tensor([1.0]))
+    average = Average([weight], decay=0.99, steps=steps)
+    average.follow()
+    weight.data.fill_(5.0)
+    average.follow()
+    average.swap()
+    assert weight.item() == pytest.approx(reached)  # 10 of the steps, as a share of the way from 1
