@@ -117,8 +117,8 @@ def main() -> None:
     given, rest = parser.parse_known_args()
     arguments = parse(rest)
     compat.apply()
-    values = itertools.product(*(getattr(given, name) for name in GRID))
-    grid = [dict(zip(GRID, chosen, strict=True)) for chosen in values]
+    combined = itertools.product(*(getattr(given, name) for name in GRID))
+    grid = [dict(zip(GRID, chosen, strict=True)) for chosen in combined]
     by_seed = []
     for seed in given.seeds:
         print(f"seed {seed}")

@@ -18,9 +18,9 @@ CLIP = 1.0  # largest norm of a gradient; above it the gradient is scaled down
 class Average:
     """Exponential moving average of weights, which takes their place between epochs.
 
-    Weights that learn at a large rate are wide of their mark at random: they rank well and are
-    badly calibrated. Their average is neither. Source: Polyak and Juditsky, SIAM J. Control Optim.
-    30(4), 1992.
+    Weights that learn at a large rate miss their mark at random: they rank well, but are badly
+    calibrated. Their average is calibrated as well. Source: Polyak and Juditsky, SIAM J. Control
+    Optim. 30(4), 1992.
 
     Args:
         weights: what learns.
