@@ -80,10 +80,11 @@ def test_an_interrupted_comparison_goes_on(
     assert untimed(compared(small_data)) == untimed(whole)
 
 
-def test_several_processes_make_the_same_rows(small_data: Path) -> None:
-    alone = compared(small_data, checkpoint_dir="alone")
-    shared = compared(small_data, nproc_rows=2, checkpoint_dir="shared")
+def test_several_processes_make_the_same_trials_and_rows(small_data: Path) -> None:
+    alone = compared(small_data, tune=2, checkpoint_dir="alone")
+    shared = compared(small_data, tune=2, nproc_rows=2, checkpoint_dir="shared")
     assert untimed(shared) == untimed(alone)
+    assert all("tuning" in row for row in shared if row["model"] == "NegGrad")
 
 
 def test_another_request_in_the_same_process_is_another_run(small_data: Path) -> None:

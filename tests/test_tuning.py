@@ -131,21 +131,3 @@ def test_a_number_of_trials_that_does_not_do_is_refused(toy_data: Path) -> None:
     given = {"data_path": str(toy_data), "model_list": "NPO", "tune": -1}
     with pytest.raises(InputError, match="tune: -1 does not do"):
         run_comparison("toy", config_dict=given)
-
-
-def test_trials_in_two_processes_are_those_of_one(toy_data: Path) -> None:
-    given = {
-        "data_path": str(toy_data),
-        "epochs": 1,
-        "model_list": ["NegGrad", "BadT"],
-        "tune": 2,
-        "joint_epochs": 1,
-        "show_progress": False,
-    }
-    found = []
-    for processes in (1, 2):
-        folder = {"checkpoint_dir": f"in{processes}", "nproc_rows": processes}
-        rows = run_comparison("toy", config_dict={**given, **folder})["rows"]
-        found.append({row["model"]: row["tuning"] for row in rows if "tuning" in row})
-    assert found[0].keys() == {"NegGrad", "BadT"}
-    assert found[0] == found[1]

@@ -140,7 +140,8 @@ class E2URec(GradientUnlearner):
 
     def found(self, losses: Sequence[Mapping[str, float]]) -> dict[str, float]:
         """The alpha that was used."""
-        return {"alpha": losses[0]["alpha"]} if losses else {}
+        used = [terms["alpha"] for terms in losses if "alpha" in terms]  # none without any step
+        return {"alpha": used[0]} if used else {}
 
     def loss(self, batch: Batch) -> Mapping[str, Tensor]:
         """The forgetting loss; in joint steps beside the remembering loss."""
