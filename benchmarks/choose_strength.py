@@ -23,7 +23,7 @@ from recbole_e2urec import compat
 from recbole_e2urec.cli import parse
 from recbole_e2urec.config import Config
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.tuning import Development
+from recbole_e2urec.tuning import AFFORDABLE, Development
 
 GRID = {
     "teacher_divergence": (0.2, 0.24, 0.28),
@@ -103,7 +103,7 @@ def margin(setting: Summary) -> float:
         (mean.closed - 0.5, error.closed, 0.5),
         (1.25 - mean.closed, error.closed, 1.25),
         (1.0 - mean.residual, error.residual, 1.0),
-        (0.01 - mean.lost, error.lost, 0.01),
+        (AFFORDABLE - mean.lost, error.lost, AFFORDABLE),
     )
     return min(distance / (unit or limit) for distance, unit, limit in distances)
 

@@ -106,14 +106,15 @@ def development_request(config: Config, dataset: Any) -> tuple[str, list[tuple[s
     kind = options.by
     if kind == "user" and np.isin(rows.user[reported.forget], rows.user[reported.retain]).any():
         kind = "interaction"  # the file names pairs
-    inner = {"user": (dataset.ids.users, rows.user), "item": (dataset.ids.items, rows.item)}
+    inner = {"user": (rows.user, dataset.ids.users), "item": (rows.item, dataset.ids.items)}
+    columns = [
+        (column, {at: token for token, at in ids.items()})
+        for column, ids in (inner[name] for name in COLUMNS[kind])
+    ]
 
     def named(part: NDArray[np.int64]) -> set[tuple[str, ...]]:
-        columns = []
-        for ids, column in (inner[name] for name in COLUMNS[kind]):
-            tokens = {at: token for token, at in ids.items()}
-            columns.append([tokens[at] for at in column[part].tolist()])
-        return set(zip(*columns, strict=True))
+        found = ([tokens[at] for at in column[part].tolist()] for column, tokens in columns)
+        return set(zip(*found, strict=True))
 
     forgotten = named(reported.forget)
     others = sorted(named(train) - forgotten)

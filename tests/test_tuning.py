@@ -110,18 +110,18 @@ def test_a_tuned_comparison_says_what_it_tried_and_uses_what_it_chose(toy_data: 
     given = {
         "data_path": str(toy_data),
         "epochs": 1,
-        "model_list": ["NegGrad", "SISA"],
+        "model_list": ["NegGrad", "BadT", "SISA"],
         "tune": 3,
         "joint_epochs": 1,
         "show_progress": False,
     }
     rows = {row["model"]: row for row in run_comparison("toy", config_dict=given)["rows"]}
-    tuned = rows["NegGrad"]
-    told = tuned["tuning"]
-    assert len(told["trials"]) == 3
-    assert told["chosen"] in [tried["settings"] for tried in told["trials"]]
-    assert told["chosen"].items() <= tuned["settings"].items()
-    assert json.loads(json.dumps(tuned)) == tuned
+    for name in ("NegGrad", "BadT"):
+        told = rows[name]["tuning"]
+        assert len(told["trials"]) == 3
+        assert told["chosen"] in [tried["settings"] for tried in told["trials"]]
+        assert told["chosen"].items() <= rows[name]["settings"].items()
+        assert json.loads(json.dumps(rows[name])) == rows[name]
     assert "tuning" not in rows["SISA"]
     request = Path("saved/development/request.csv").read_text().split()
     assert request[0] == "user_id"

@@ -74,7 +74,7 @@ class LLMRecTrainer(Trainer):
         )
         model.bank.load(model.adapter, self.stage.best())
         summary = self._summary()
-        self.stage.finish(model.bank.state(model.adapter), summary)
+        self.stage.finish(self._state(), summary)
         return summary
 
     def _telling(self, valid_data: Any) -> Any:
@@ -129,7 +129,7 @@ class LLMRecTrainer(Trainer):
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **_: Any) -> None:
         """Keep the weights: RecBole calls this when validation improves, or without validation."""
-        self.stage.save_best(self.model.bank.state(self.model.adapter))
+        self.stage.save_best(self._state())
         if self.eval_step <= 0 or epoch < 0 or not self._validates:
             self._after_epoch(epoch, 0.0)
 
@@ -157,7 +157,7 @@ class LLMRecTrainer(Trainer):
             self.start_epoch = self.epochs + 1
         if self.start_epoch >= self.epochs:
             if not self.train_loss_dict:  # epochs: 0
-                self.stage.save_best(self.model.bank.state(self.model.adapter))
+                self.stage.save_best(self._state())
             self.eval_collector.data_collect(train_data)
             return self.best_valid_score, self.best_valid_result
         return super().fit(train_data, valid_data, *args, **options)

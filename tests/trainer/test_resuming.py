@@ -54,7 +54,8 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, run: Callable[[], Any]) -> tupl
     ("settings", "times"),
     [
         ({"epochs": 3, "eval_step": 0}, 3),
-        ({"epochs": 3, "eval_step": 2, "average_decay": 0}, 1),
+        ({"epochs": 3, "eval_step": 2}, 1),
+        ({"epochs": 2, "eval_step": 2, "average_decay": 0}, 1),
         ({"epochs": 3, "eval_step": 9}, 1),
         ({"epochs": 2, "tuning": "lora", "backbone": "tiny-llama", "weight_decay": 0.1}, 2),
         ({"epochs": 0}, 0),
