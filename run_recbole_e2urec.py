@@ -4,4 +4,5 @@ import sys
 
 from recbole_e2urec.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":  # the processes of a comparison import this file as well
+    sys.exit(main())

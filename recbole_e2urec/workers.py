@@ -3,9 +3,12 @@
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any
+
+from recbole_e2urec.errors import InputError
 
 
 @contextmanager
@@ -13,6 +16,9 @@ def workers_of(processes: int) -> Iterator[Any]:
     """Give something with ``map``; processes start afresh and share the machine's cores.
 
     They obey OMP_NUM_THREADS where it is set.
+
+    Raises:
+        InputError: one of them died.
     """
     if processes == 1:
         yield _Here()
@@ -22,6 +28,11 @@ def workers_of(processes: int) -> Iterator[Any]:
     try:
         with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
             yield pool
+    except BrokenProcessPool as error:
+        raise InputError(
+            f"nproc_rows: one of its {processes} processes died: killed, out of memory, or started "
+            "by a script that does not check __name__ == '__main__'; the same command goes on"
+        ) from error
     finally:
         if before is None:
             del os.environ["OMP_NUM_THREADS"]

@@ -1,6 +1,10 @@
 """Several models and seeds: every row once, Original and Retrain once a seed; again for free."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +14,11 @@ from command_line import as_arguments
 from recbole_e2urec import cli, compare
 from recbole_e2urec.compare import run_comparison
 from recbole_e2urec.errors import InputError
+from recbole_e2urec.results import load_rows
 from recbole_e2urec.tables import NOISE
+from recbole_e2urec.workers import workers_of
+
+CHECKOUT = Path(__file__).parents[1]
 
 
 def settings(data: Path, **more: Any) -> dict[str, Any]:
@@ -82,9 +90,19 @@ def test_an_interrupted_comparison_goes_on(
 
 def test_several_processes_make_the_same_trials_and_rows(small_data: Path) -> None:
     alone = compared(small_data, tune=2, checkpoint_dir="alone")
-    shared = compared(small_data, tune=2, nproc_rows=2, checkpoint_dir="shared")
-    assert untimed(shared) == untimed(alone)
+    given = settings(small_data, tune=2, nproc_rows=2, checkpoint_dir="shared")
+    program = [sys.executable, str(CHECKOUT / "run_recbole_e2urec.py"), "--dataset=small"]
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    subprocess.run([*program, *as_arguments(given)], env=environment, check=True)
+    shared = load_rows(Path("shared/results.jsonl"))
+    assert sorted(map(json.dumps, untimed(shared))) == sorted(map(json.dumps, untimed(alone)))
     assert all("tuning" in row for row in shared if row["model"] == "NegGrad")
+
+
+def test_a_process_that_dies_is_told_in_one_line() -> None:
+    with pytest.raises(InputError, match="nproc_rows: one of its 2 processes died"):  # noqa: SIM117
+        with workers_of(2) as workers:
+            list(workers.map(signal.raise_signal, [signal.SIGKILL]))
 
 
 def test_another_request_in_the_same_process_is_another_run(small_data: Path) -> None:
