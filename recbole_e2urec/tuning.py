@@ -131,7 +131,7 @@ def settings_to_try(method: str, fixed: Collection[str], count: int) -> list[dic
         fixed: keys that the user set; they are not searched.
         count: number of settings, 1 or more; methods without a space have one.
     """
-    space = {key: bounds for key, bounds in METHODS[method].space.items() if key not in fixed}
+    space = METHODS[method].searched(fixed)
     if not space:
         return [{}]
     generator = np.random.default_rng([count, *method.encode()])

@@ -53,6 +53,8 @@ def test_settings_stay_in_the_space_and_begin_with_the_defaults(method: str) -> 
 def test_a_key_that_the_user_set_is_not_searched() -> None:
     for values in settings_to_try("NPO", {"npo_beta"}, 4)[1:]:
         assert values.keys() == {"unlearn_learning_rate", "retain_weight"}
+    for values in settings_to_try("E2URec", {"alpha"}, 4)[1:]:
+        assert values.keys() == {"unlearn_learning_rate", "beta"}  # the divergence has no effect
 
 
 def named(rows: Any, part: Any, by: str) -> set[tuple[int, ...]]:

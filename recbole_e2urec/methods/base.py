@@ -1,7 +1,7 @@
 """What every unlearning method offers, and what those that train a student share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
@@ -49,6 +49,11 @@ class Unlearner(ABC):
 
     def __init__(self, options: Any) -> None:
         self.options = options
+
+    @classmethod
+    def searched(cls, fixed: Collection[str]) -> dict[str, tuple[float, float]]:
+        """The space that is left when the user has set some keys."""
+        return {key: bounds for key, bounds in cls.space.items() if key not in fixed}
 
     @abstractmethod
     def unlearn(self, original: LLMRec, request: Request) -> Unlearned:

@@ -1,6 +1,6 @@
 """E2URec: unlearning by a LoRA adapter between two teachers."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -98,6 +98,11 @@ class E2URec(GradientUnlearner):
     asks_on_forget = asks_on_retain = True
     _alpha: float  # of the request at hand; from teach() on
 
+    @classmethod
+    def searched(cls, fixed: Collection[str]) -> dict[str, tuple[float, float]]:
+        """Without ``teacher_divergence`` where an alpha is set."""
+        return super().searched({*fixed, "teacher_divergence"} if "alpha" in fixed else fixed)
+
     def student(self, original: LLMRec, request: Request) -> Student:
         """Make the student, whose first epochs see forget rows alone."""
         name, warmup = type(self).__name__, self.options.warmup_epochs
@@ -139,7 +144,9 @@ class E2URec(GradientUnlearner):
         return alpha_of(said[ORIGINAL], said[AUGMENTED], self.options.teacher_divergence)
 
     def found(self, losses: Sequence[Mapping[str, float]]) -> dict[str, float]:
-        """The alpha that was used."""
+        """The alpha, unless it was given."""
+        if self.options.alpha is not None:
+            return {}
         used = [terms["alpha"] for terms in losses if "alpha" in terms]  # none without any step
         return {"alpha": used[0]} if used else {}
 

@@ -92,3 +92,4 @@ def test_without_an_alpha_the_teacher_goes_as_far_as_it_is_told(
     again = Forgetting(config, load_dataset(config))
     again.train()
     assert again.unlearned_row(config)["found"] == row["found"]  # from the finished stage
+    assert "found" not in again.unlearned_row(small_config("E2URec", alpha=2.0, **given))
