@@ -25,27 +25,37 @@ class Step(NamedTuple):
 class Pairing:
     """The steps of a request's epochs; they depend on its seed and the epoch's number alone.
 
+    Args:
+        request: what to forget.
+        table: prompts of all rows.
+        batch_size: forget rows a step.
+        share: of each user's forget rows that the steps show.
+
     Attributes:
+        forget: row ids of the forget rows that the steps show, sorted.
         forget_table, retain_table: prompts of the forget rows and of the others.
     """
 
-    def __init__(self, request: Request, table: PromptTable, batch_size: int) -> None:
+    def __init__(
+        self, request: Request, table: PromptTable, batch_size: int, share: float = 1.0
+    ) -> None:
         self.request, self.batch_size = request, batch_size
+        self.forget = share_of_each(request.user, request.forget, share, request.seed)
         self.forget_table = table.with_history(request.forget_history)
         self.retain_table = table.with_history(request.retain_history)
 
     def steps(self, epoch: int, joint: bool) -> list[Step]:
-        """All forget rows in batches; if joint, as many retain rows, drawn anew, beside them."""
+        """Its forget rows in batches; if joint, as many retain rows, drawn anew, beside them."""
         request, size = self.request, self.batch_size
         generator = np.random.default_rng(epoch_seed(request.seed, epoch))
-        lengths = self.forget_table.lengths(request.forget)
+        lengths = self.forget_table.lengths(self.forget)
         parts = length_grouped_batches(lengths, size, generator)
         if not joint:
-            return [Step(request.forget[part], request.retain[:0]) for part in parts]
+            return [Step(self.forget[part], request.retain[:0]) for part in parts]
         drawn = self.retain_rows(epoch)
         beside = length_grouped_batches(self.retain_table.lengths(drawn), size, generator)
         return [
-            Step(request.forget[part], drawn[beside[place % len(beside)]])
+            Step(self.forget[part], drawn[beside[place % len(beside)]])
             for place, part in enumerate(parts)
         ]
 
@@ -62,10 +72,30 @@ class Pairing:
         """Retain rows of a joint epoch, as many as there are forget rows, without repetition."""
         request = self.request
         seed = np.random.SeedSequence([request.seed, epoch, 1])
-        count = min(len(request.forget), len(request.retain))
+        count = min(len(self.forget), len(request.retain))
         return np.random.default_rng(seed).choice(request.retain, count, replace=False)
 
     def retain_rows_of(self, epochs: range) -> Rows:
         """Retain rows of several joint epochs, each once, sorted."""
         drawn = [self.retain_rows(epoch) for epoch in epochs]
         return np.unique(np.concatenate([self.request.retain[:0], *drawn]))
+
+
+def share_of_each(
+    user: NDArray[np.int64], rows: Rows, share: float, seed: int
+) -> Rows:  # [n], [f] -> [<= f]
+    """A share of each user's rows, drawn at random, rounded up: no user goes without.
+
+    Args:
+        user: of all rows, by row id.
+        rows: to draw from, sorted.
+        share: in (0, 1].
+        seed: of the draw.
+    """
+    if share == 1:
+        return rows
+    shuffled = np.random.default_rng([seed, 2]).permutation(rows)
+    by_user = shuffled[np.argsort(user[shuffled], kind="stable")]
+    _, first, count = np.unique(user[by_user], return_index=True, return_counts=True)
+    place = np.arange(len(rows)) - np.repeat(first, count)
+    return np.sort(by_user[place < np.repeat(np.ceil(share * count), count)])

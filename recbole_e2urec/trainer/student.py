@@ -29,7 +29,8 @@ class StudentOptions:
     Attributes:
         unlearn_learning_rate: AdamW's rate at the first step.
         unlearn_batch_size: forget rows a step, and as many retain rows beside them.
-        joint_epochs: passes over the forget set, each step beside a batch of retain rows.
+        unlearn_share: share of each user's forget rows that are learned from, in (0, 1].
+        joint_epochs: passes over these rows, each step beside a batch of retain rows.
         student: what learns: a LoRA adapter on Original (lora), or all of its weights (full).
         own_tokens_only: an adapted embedding learns only the tokens that no retain row's prompt
             shows; where there are none, or if False, all tokens.
@@ -37,6 +38,7 @@ class StudentOptions:
 
     unlearn_learning_rate: float
     unlearn_batch_size: int
+    unlearn_share: float
     joint_epochs: int
     student: Literal["lora", "full"]
     own_tokens_only: bool
@@ -45,6 +47,8 @@ class StudentOptions:
         """Refuse what cannot work, by the name of its key."""
         if self.unlearn_batch_size < 1:
             raise InputError(f"unlearn_batch_size is {self.unlearn_batch_size}; give 1 or more")
+        if not 0 < self.unlearn_share <= 1:
+            raise InputError(f"unlearn_share is {self.unlearn_share}; it must be in (0, 1]")
         if self.joint_epochs < 0:
             raise InputError(f"joint_epochs is {self.joint_epochs}; it must be at least 0")
 
@@ -106,7 +110,8 @@ class Student:
             raise InputError("student: full needs tuning: full; choose student: lora")
         self.model, self.request, self.options = model, request, options
         self.name, self.warmup = name, warmup
-        self.pairing = Pairing(request, model.table, options.unlearn_batch_size)
+        size, share = options.unlearn_batch_size, options.unlearn_share
+        self.pairing = Pairing(request, model.table, size, share)
         self.stage = request.stage(name, asdict(options))
         self.asking = 0.0  # seconds in which teachers answered
         self._on_forget: dict[str, Taught] = {}
@@ -129,7 +134,7 @@ class Student:
         request = self.request
         if forget:
             with self.model.shown(request.forget_history):
-                rows = request.forget
+                rows = self.pairing.forget
                 self._on_forget[name] = Taught(rows, teacher.ask(self.model, rows))
         if retain:
             with self.model.shown(request.retain_history):
@@ -145,12 +150,12 @@ class Student:
         return made
 
     def said(self, most: int) -> dict[str, Tensor]:
-        """Logits of the teachers on forget rows, [n, vocab] each, evenly chosen among all.
+        """Logits of the teachers on forget rows, [n, vocab] each, evenly chosen among the steps'.
 
         Args:
             most: numbers a teacher; never fewer than 256 rows, where there are so many.
         """
-        forget = self.request.forget
+        forget = self.pairing.forget
         with torch.no_grad():
             words = self._on_forget[ORIGINAL].of(forget[:1]).shape[1]
             rows = forget[:: -(-len(forget) // max(256, most // words))]

@@ -5,7 +5,7 @@ import pytest
 
 from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.forgetting import Forgetting
-from recbole_e2urec.trainer.pairing import Pairing
+from recbole_e2urec.trainer.pairing import Pairing, share_of_each
 
 
 @pytest.fixture
@@ -38,3 +38,15 @@ def test_joint_epoch_has_all_forget_rows_beside_as_many_of_the_others(pairing):
     assert all(set(step.retain) <= set(run.split.retain) for step in steps)
     alone = pairs.steps(3, joint=False)
     assert all(len(step.retain) == 0 for step in alone)
+
+
+def test_a_share_of_the_rows_leaves_no_user_out() -> None:
+    user = np.array([7, 7, 7, 7, 7, 8, 9, 9, 9, 9])
+    rows = np.array([0, 1, 2, 3, 4, 5, 7, 8, 9])
+    drawn = share_of_each(user, rows, 0.4, seed=1)
+    assert np.bincount(user[drawn])[7:].tolist() == [2, 1, 2]  # of 5, 1 and 3 rows, rounded up
+    assert np.isin(drawn, rows).all()
+    assert np.array_equal(drawn, share_of_each(user, rows, 0.4, seed=1))
+    assert not np.array_equal(drawn, share_of_each(user, rows, 0.4, seed=2))
+    assert share_of_each(user, rows, 1.0, seed=1) is rows
+    assert len(share_of_each(user, rows[:0], 0.4, seed=1)) == 0
