@@ -27,6 +27,14 @@ class TokenBatch(NamedTuple):
     attention_mask: Tensor  # int64 [b, t], 1 = token, 0 = padding
 
 
+class SharedPrompts(NamedTuple):
+    """Prompts about several items each, cut before the question: p beginnings, b questions."""
+
+    beginnings: NDArray[np.int64]  # [p, k + 2], segments; see PromptTable.beginnings
+    questions: NDArray[np.int64]  # [b], segments
+    of: NDArray[np.int64]  # [b], the beginning of each question
+
+
 @dataclass(frozen=True)
 class TokenLimits:
     """What a language model asks of a prompt."""
@@ -121,17 +129,43 @@ class PromptTable:
             items: [b] inner item ids to ask about instead of the rows' own (ranking candidates);
                 history entries of the candidate itself are left out.
         """
+        return self._padded(self._plan(rows, items), self._prefix, self._suffix)
+
+    def shared(
+        self, rows: NDArray[np.int64], items: NDArray[np.int64]
+    ) -> SharedPrompts | None:  # [b], [b]
+        """The same prompts, with what several have in common before the question told once.
+
+        None where a prompt has nothing there.
+        """
         plan = self._plan(rows, items)
-        body = self._store.lengths[plan].sum(axis=1)
-        before, after = len(self._prefix), len(self._suffix)
-        ends = body + before
+        beginnings, of = np.unique(plan[:, :-1], axis=0, return_inverse=True)
+        tokens = self._store.lengths[beginnings].sum(axis=1) + len(self._prefix)
+        if tokens.min(initial=1) == 0:
+            return None
+        return SharedPrompts(beginnings, plan[:, -1], of.reshape(-1))
+
+    def beginnings(self, segments: NDArray[np.int64]) -> TokenBatch:  # [p, k + 2] -> [p, t]
+        """Padded beginnings of prompts, special tokens before them included."""
+        return self._padded(segments, self._prefix, self._suffix[:0])
+
+    def endings(self, segments: NDArray[np.int64]) -> TokenBatch:  # [b] -> [b, s]
+        """Padded questions, special tokens after them included."""
+        return self._padded(segments[:, None], self._prefix[:0], self._suffix)
+
+    def _padded(
+        self, plan: NDArray[np.int64], prefix: NDArray[np.int64], suffix: NDArray[np.int64]
+    ) -> TokenBatch:  # [b, m], [f], [l] -> [b, t]
+        """Tokens of these segments between special tokens."""
+        before, after = len(prefix), len(suffix)
+        ends = self._store.lengths[plan].sum(axis=1) + before
         width = int(ends.max(initial=-after)) + after
         place = np.arange(width)
-        ids = np.full((len(rows), width), self._limits.pad_id, dtype=np.int64)
-        ids[:, :before] = self._prefix
+        ids = np.full((len(plan), width), self._limits.pad_id, dtype=np.int64)
+        ids[:, :before] = prefix
         ids[(place >= before) & (place < ends[:, None])] = self._store.gather(plan.ravel())
         if after:
-            np.put_along_axis(ids, ends[:, None] + np.arange(after), self._suffix[None, :], axis=1)
+            np.put_along_axis(ids, ends[:, None] + np.arange(after), suffix[None, :], axis=1)
         mask = (place < (ends + after)[:, None]).astype(np.int64)
         return TokenBatch(torch.from_numpy(ids), torch.from_numpy(mask))
 

@@ -9,6 +9,7 @@ from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPP
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from recbole_e2urec.data.tokens import TokenBatch
 from recbole_e2urec.llm.codec import PromptCodec
 
 
@@ -62,6 +63,23 @@ class LanguageModel(nn.Module, ABC):
         if len(input_ids) == 0:  # transformers cannot reshape an empty batch
             return torch.zeros(0, self.hidden_size, dtype=self.model.dtype, device=input_ids.device)
         return self._state(input_ids, attention_mask)
+
+    @property
+    def shares_beginnings(self) -> bool:
+        """Whether :meth:`hidden_after` can be asked."""
+        return False
+
+    def hidden_after(
+        self, beginnings: TokenBatch, endings: TokenBatch, of: Tensor
+    ) -> Tensor:  # [p, t], [b, s], [b] -> [b, h]
+        """What :meth:`hidden` says of prompts that share their beginnings, each read once.
+
+        Args:
+            beginnings: first parts, at least one token each.
+            endings: second parts, at least one token each.
+            of: the beginning of each ending.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def _state(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:

@@ -1,9 +1,12 @@
 """Decoder-only backbones: Llama, Qwen, Mistral, GPT-2."""
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from recbole_e2urec.data.tokens import TokenBatch
 from recbole_e2urec.llm.base import LanguageModel
 from recbole_e2urec.llm.codec import PromptCodec
 
@@ -27,6 +30,45 @@ class CausalLM(LanguageModel):
             input_ids=input_ids, attention_mask=attention_mask, use_cache=False
         ).last_hidden_state
         return _at_last_token(states, attention_mask)
+
+    @cached_property
+    @torch.no_grad()
+    def shares_beginnings(self) -> bool:
+        """Whether the model's cache can be shared; tried on a short prompt, as few promise it."""
+        ids = torch.tensor([[*self.prefix_ids, *self.answer_ids]] * 2, device=self.model.device)
+        whole, ones = ids[:1, [*range(ids.shape[1]), -1, -2]], torch.ones_like
+        endings = whole[:, ids.shape[1] :].repeat(2, 1)
+        try:
+            ours = self.hidden_after(
+                TokenBatch(ids, ones(ids)),
+                TokenBatch(endings, ones(endings)),
+                torch.tensor([0, 1], device=ids.device),
+            )
+        except (AttributeError, NotImplementedError, TypeError, ValueError, RuntimeError):
+            return False
+        own = self.hidden(whole, ones(whole))
+        tolerance = 1e-4 if self.model.dtype == torch.float32 else 1e-2
+        return bool((ours - own).abs().max() <= tolerance * (1 + own.abs().max()))
+
+    def hidden_after(
+        self, beginnings: TokenBatch, endings: TokenBatch, of: Tensor
+    ) -> Tensor:  # [p, t], [b, s], [b] -> [b, h]
+        """See :meth:`LanguageModel.hidden_after`: keys and values of the beginnings are kept."""
+        ids, mask = beginnings
+        read = self.model.base_model(input_ids=ids, attention_mask=mask, use_cache=True)
+        kept = read.past_key_values
+        kept.batch_select_indices(of)
+        place = mask.sum(dim=1)[of][:, None] + torch.arange(
+            endings.input_ids.shape[1], device=ids.device
+        )
+        states = self.model.base_model(
+            input_ids=endings.input_ids,
+            attention_mask=torch.cat([mask[of], endings.attention_mask], dim=1),
+            position_ids=place,
+            past_key_values=kept,
+            use_cache=True,
+        ).last_hidden_state
+        return _at_last_token(states, endings.attention_mask)
 
     def own_logits(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """See :meth:`LanguageModel.own_logits`."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from recbole_e2urec.data.batches import length_grouped_batches
 from recbole_e2urec.data.dataset import ROW_ID
 from recbole_e2urec.data.prompts import PromptTemplate
-from recbole_e2urec.data.tokens import PromptTable, TokenLimits
+from recbole_e2urec.data.tokens import PromptTable, SharedPrompts, TokenBatch, TokenLimits
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.llm.adapters import AdapterBank
 from recbole_e2urec.llm.backbone import BackboneOptions, load_backbone
@@ -140,8 +140,16 @@ class LLMRec(GeneralRecommender):
     def hidden(
         self, rows: NDArray[np.int64], items: NDArray[np.int64] | None = None
     ) -> Tensor:  # [n], [n] -> [n, hidden]
-        """What the head reads at the answer position, for any number of rows, without gradient."""
+        """What the head reads at the answer position, for any number of rows, without gradient.
+
+        Where a model reads from left to right and several items are asked about in one row, it
+        reads what stands before the question once.
+        """
         model = self.language_model
+        if items is not None and model.shares_beginnings:
+            prompts = self.table.shared(rows, items)
+            if prompts is not None and 2 * len(prompts.beginnings) <= len(rows):
+                return self._hidden_after(prompts)
         states = torch.empty(len(rows), model.hidden_size, dtype=model.model.dtype)
         lengths = self.table.lengths(rows, items)
         with torch.no_grad():
@@ -150,6 +158,25 @@ class LLMRec(GeneralRecommender):
                 batch = self.table.batch(rows[part], asked)
                 inputs = batch.input_ids.to(self.device), batch.attention_mask.to(self.device)
                 states[part] = model.hidden(*inputs).cpu()
+        return states.to(self.device)
+
+    @torch.no_grad()
+    def _hidden_after(self, prompts: SharedPrompts) -> Tensor:  # [b] questions -> [b, hidden]
+        """See :meth:`hidden`; questions that share a beginning are asked together."""
+        model, size = self.language_model, self.options.score_batch_size
+        size -= size % min(size, int(np.bincount(prompts.of).max()))  # whole rows, where they fit
+        states = torch.empty(len(prompts.of), model.hidden_size, dtype=model.model.dtype)
+        order = np.argsort(prompts.of, kind="stable")
+        for at in range(0, len(order), size):
+            part = order[at : at + size]
+            shown, of = np.unique(prompts.of[part], return_inverse=True)
+            beginnings = self.table.beginnings(prompts.beginnings[shown])
+            endings = self.table.endings(prompts.questions[part])
+            states[part] = model.hidden_after(
+                TokenBatch(*(tensor.to(self.device) for tensor in beginnings)),
+                TokenBatch(*(tensor.to(self.device) for tensor in endings)),
+                torch.from_numpy(of).to(self.device),
+            ).cpu()
         return states.to(self.device)
 
     def yes(self, hidden: Tensor) -> Tensor:  # [n, hidden] -> [n]
