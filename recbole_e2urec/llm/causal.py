@@ -1,6 +1,7 @@
 """Decoder-only backbones: Llama, Qwen, Mistral, GPT-2."""
 
 from functools import cached_property
+from inspect import signature
 
 import torch
 from torch import Tensor
@@ -55,18 +56,21 @@ class CausalLM(LanguageModel):
     ) -> Tensor:  # [p, t], [b, s], [b] -> [b, h]
         """See :meth:`LanguageModel.hidden_after`: keys and values of the beginnings are kept."""
         ids, mask = beginnings
-        read = self.model.base_model(input_ids=ids, attention_mask=mask, use_cache=True)
-        kept = read.past_key_values
+        model = self.model.base_model
+        known = signature(type(model).forward).parameters
+        word = "cache" if "cache" in known else "past_key_values"  # the latter in older releases
+        read = model(input_ids=ids, attention_mask=mask, use_cache=True)
+        kept = read[word]
         kept.batch_select_indices(of)
         place = mask.sum(dim=1)[of][:, None] + torch.arange(
             endings.input_ids.shape[1], device=ids.device
         )
-        states = self.model.base_model(
+        states = model(
             input_ids=endings.input_ids,
             attention_mask=torch.cat([mask[of], endings.attention_mask], dim=1),
             position_ids=place,
-            past_key_values=kept,
             use_cache=True,
+            **{word: kept},
         ).last_hidden_state
         return _at_last_token(states, endings.attention_mask)
 

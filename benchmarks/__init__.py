@@ -1,0 +1,1 @@
+"""Measurements that README and docs quote; nothing of the package imports them."""

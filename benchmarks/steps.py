@@ -1,0 +1,179 @@
+"""E2URec's steps: time of one, and memory of unlearning."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import PeftModel
+from transformers import AutoModelForSeq2SeqLM
+
+from benchmarks.plain import PlainE2URec, PlainReader
+from benchmarks.racing import Ratio, peak_mb, race, ratio_of, seconds
+from benchmarks.settings import Size, forgetting, reduced, request_of, shaped
+from recbole_e2urec.methods import method_of
+from recbole_e2urec.methods.e2urec import AUGMENTED
+from recbole_e2urec.model.scorers import Adapted, Stored
+from recbole_e2urec.trainer.loop import Clock as Epoch
+from recbole_e2urec.trainer.loop import adamw, train_epoch
+from recbole_e2urec.trainer.student import ORIGINAL, Student
+
+ALPHA, RATE, BATCH = 2.0, 1e-3, 16  # of the public scripts
+NAME = "E2URec"
+
+
+class Ours:
+    """Our student, whose teachers have answered."""
+
+    def __init__(self, folder: Path, backbone: str, size: Size) -> None:
+        given = {
+            "backbone": backbone,
+            "prompt": "plain",
+            "history_length": 10,
+            "alpha": ALPHA,
+            "unlearn_share": 1.0,
+        }
+        given.update(unlearn_batch_size=BATCH, unlearn_learning_rate=RATE, joint_epochs=1)
+        self.run = forgetting(folder, lora_dropout=0.0, warmup_epochs=0, **given)
+        self.forget, self.retain = reduced(self.run, size.rows)
+        self.request = request_of(self.run, self.forget, self.retain)
+        self.method: Any = method_of(self.run.config)
+        self.method._alpha = ALPHA
+        self.model = self.run.model
+        self.prepared = seconds(self._prepare)
+        self._epoch = 0
+
+    def _prepare(self) -> None:
+        """Ask the teachers: all that unlearning does before its first step."""
+        self.student: Student = self.method.student(self.model, self.request)
+        self.student.teach(ORIGINAL, Adapted(None), forget=True, retain=True)
+        self.student.teach(AUGMENTED, Stored(None, self.augmented), forget=True)
+        self.model.fresh_adapter(NAME, 1)
+        self.optimizer = adamw(self.model.bank.parameters(NAME), RATE)
+
+    def augmented(self) -> dict[str, torch.Tensor]:
+        """Weights of an augmented model: Original's, a little moved."""
+        generator = torch.Generator().manual_seed(2)
+        weights = self.model.bank.state(None)
+        return {
+            name: weight + 0.02 * weight.std() * torch.randn(weight.shape, generator=generator)
+            for name, weight in weights.items()
+        }
+
+    def epoch(self) -> None:
+        """A joint epoch: a step a batch."""
+        steps = self.student.pairing.steps(self._epoch, joint=True)
+        clock = Epoch(NAME, 0, 1, show=False)
+        with self.model.bank.training(NAME):
+            train_epoch(self.optimizer, steps, self.loss, clock, RATE)
+        self._epoch += 1
+
+    def loss(self, step: Any) -> Any:
+        """The loss of a step."""
+        return self.method.loss(self.student.batch(step))
+
+
+def plain_of(ours: Ours, folder: Path, backbone: str) -> PlainE2URec:
+    """The plain reading of the same models, rows and settings."""
+    adapter = folder / "adapter"
+    ours.model.bank.save(NAME, adapter)
+    original, augmented, base = (AutoModelForSeq2SeqLM.from_pretrained(backbone) for _ in range(3))
+    augmented.load_state_dict(ours.augmented(), strict=False)
+    augmented.tie_weights()
+    student = PeftModel.from_pretrained(base, str(adapter), is_trainable=True)
+    for model in (original, augmented):
+        model.eval()
+    lm, table = ours.model.language_model, ours.student.pairing.retain_table
+    reader = PlainReader(lm.codec.tokenizer, table.text, lm.answer_ids, BATCH)
+    labels, beta = ours.model.labels, ours.method.options.beta
+    return PlainE2URec(reader, original, augmented, student, labels, ALPHA, beta, RATE)
+
+
+def backbone_of(folder: Path, size: Size) -> str:
+    """The backbone of the race."""
+    return str(shaped(folder, "t5", size))
+
+
+def check_same_loss(ours: Ours, plain: PlainE2URec) -> float:
+    """Difference of the two losses on one batch.
+
+    Raises:
+        AssertionError: it is more than 1e-5; the race would not be fair.
+    """
+    (step, *_) = ours.student.pairing.steps(0, joint=True)
+    plain.student.eval()
+    with torch.no_grad():
+        with ours.model.bank.frozen(NAME):
+            mine = float(ours.loss(step)["loss"])
+        other = float(plain.loss(step.forget.tolist(), step.retain.tolist()))
+    assert abs(mine - other) <= 1e-5 * max(1.0, abs(other)), (mine, other)
+    return abs(mine - other)
+
+
+def moved(ours: Ours) -> None:
+    """Give the adapter weights that change answers: a fresh one would hide a mistake."""
+    generator = torch.Generator().manual_seed(3)
+    state = ours.model.bank.state(NAME)
+    ours.model.bank.load(
+        NAME,
+        {key: w + 0.02 * torch.randn(w.shape, generator=generator) for key, w in state.items()},
+    )
+
+
+def step_time(folder: Path, size: Size) -> dict[str, Any]:
+    """``step_time_ratio``: of steps alone; ``whole_ratio``: with what our teachers take before."""
+    backbone = backbone_of(folder, size)
+    ours = Ours(folder, backbone, size)
+    moved(ours)
+    plain = plain_of(ours, folder, backbone)
+    difference = check_same_loss(ours, plain)
+    forget, retain = ours.forget, ours.retain
+    ours.epoch()  # warms both up
+    seeds = iter(range(10**6))
+    plain.epoch(forget[:BATCH], retain[:BATCH], next(seeds))
+    found: list[Ratio] = []
+    times: list[float] = []
+
+    def mine() -> None:
+        times.append(seconds(ours.epoch))
+
+    found.append(race(lambda: plain.epoch(forget, retain, next(seeds)), mine, size.rounds))
+    whole = [found[0].median * t / (t + ours.prepared) for t in times]
+    return {
+        "step_time_ratio": found[0],
+        "whole_ratio": ratio_of(whole),
+        "loss_difference": difference,
+        "our_step_seconds": float(np.median(times)) / -(-size.rows // BATCH),
+    }
+
+
+def memory(folder: Path, size: Size) -> dict[str, Any]:
+    """``memory_ratio``: ours / theirs, peak of unlearning, each in a process of its own."""
+    backbone = backbone_of(folder, size)
+    saved = str(folder)
+    ours = peak_mb(_unlearn_ours, saved, backbone, size)
+    theirs = peak_mb(_unlearn_plain, saved, backbone, size)
+    return {"memory_ratio": ours / theirs, "our_memory_mb": ours, "their_memory_mb": theirs}
+
+
+def _unlearn_ours(folder: str, backbone: str, size: Size) -> None:
+    Ours(Path(folder), backbone, size).epoch()
+
+
+def _unlearn_plain(folder: str, backbone: str, size: Size) -> None:
+    """The plain reading alone; our own student is in no way part of it."""
+    small = Ours(Path(folder), "tiny-t5", size)  # gives rows, texts and labels
+    plain = plain_alone(small, backbone)
+    plain.epoch(small.forget, small.retain, 0)
+
+
+def plain_alone(small: Ours, backbone: str) -> PlainE2URec:
+    """As :func:`plain_of`, with a fresh adapter and augmented weights that equal Original's."""
+    from peft import LoraConfig, get_peft_model
+
+    original, augmented, base = (AutoModelForSeq2SeqLM.from_pretrained(backbone) for _ in range(3))
+    config = LoraConfig(r=16, lora_alpha=32, lora_dropout=0.0, target_modules=["q", "v"])
+    student = get_peft_model(base, config)
+    lm, table = small.model.language_model, small.student.pairing.retain_table
+    reader = PlainReader(lm.codec.tokenizer, table.text, lm.answer_ids, BATCH)
+    return PlainE2URec(reader, original, augmented, student, small.model.labels, ALPHA, 0.4, RATE)
