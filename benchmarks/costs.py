@@ -14,7 +14,7 @@ from recbole_e2urec.methods import method_of
 
 def trained(folder: Path, size: Size, **given: Any) -> Forgetting:
     """A run with its Original and Retrain."""
-    more = {} if size.epochs is None else {"epochs": size.epochs}
+    more: dict[str, Any] = {} if size.epochs is None else {"epochs": size.epochs}
     run = forgetting(folder, **more, **given)
     run.train()
     return run

@@ -7,7 +7,7 @@ position and with the attention mask, so that both sides compute the same loss.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -78,45 +78,57 @@ class PlainReader:
         }
 
 
+class Models(NamedTuple):
+    """Three models in memory; the student's adapter learns."""
+
+    original: Any
+    augmented: Any
+    student: Any
+
+
 class PlainE2URec:
     """Unlearning by three models.
 
     Args:
         reader: of prompts.
-        original, augmented, student: each a model of its own; the student's adapter learns.
+        models: the three.
         labels: 1 = yes, by row id.
         alpha, beta: of the loss.
         learning_rate: of AdamW.
     """
 
     def __init__(
-        self, reader: PlainReader, original: Any, augmented: Any, student: Any, labels: Any,
-        alpha: float, beta: float, learning_rate: float,
-    ) -> None:  # fmt: skip
-        self.reader, self.labels = reader, labels
-        self.original, self.augmented, self.student = original, augmented, student
+        self,
+        reader: PlainReader,
+        models: Models,
+        labels: Any,
+        alpha: float,
+        beta: float,
+        learning_rate: float,
+    ) -> None:
+        self.reader, self.models, self.labels = reader, models, labels
         self.alpha, self.beta = alpha, beta
-        learning = [weight for weight in student.parameters() if weight.requires_grad]
+        learning = [weight for weight in models.student.parameters() if weight.requires_grad]
         self.optimizer = torch.optim.AdamW(learning, lr=learning_rate)
 
     def loss(self, forget: Sequence[int], retain: Sequence[int]) -> Tensor:
         """The joint loss, by six forward passes."""
         reader = self.reader
         with torch.no_grad():
-            original = reader.logits(self.original, forget)
-            augmented = reader.logits(self.augmented, forget)
-            remembered = reader.logits(self.original, retain)
+            original = reader.logits(self.models.original, forget)
+            augmented = reader.logits(self.models.augmented, forget)
+            remembered = reader.logits(self.models.original, retain)
         teacher = original - self.alpha * torch.relu(augmented - original)
-        forgetting = self._divergence(teacher, reader.logits(self.student, forget))
-        remembering = self._divergence(remembered, reader.logits(self.student, retain))
+        forgetting = self._divergence(teacher, reader.logits(self.models.student, forget))
+        remembering = self._divergence(remembered, reader.logits(self.models.student, retain))
         words = torch.tensor([reader.answers[int(self.labels[row])] for row in retain])
-        truth = F.cross_entropy(reader.logits(self.student, retain), words)
+        truth = F.cross_entropy(reader.logits(self.models.student, retain), words)
         return self.beta * forgetting + (1 - self.beta) * (remembering + truth)
 
     def epoch(self, forget: Rows, retain: Rows, seed: int) -> None:
         """One step a batch of forget rows and one of retain rows."""
         generator = np.random.default_rng(seed)
-        self.student.train()
+        self.models.student.train()
         parts = self.reader.batches(forget, generator), self.reader.batches(retain, generator)
         for one, other in zip(*parts, strict=True):
             self.optimizer.zero_grad()

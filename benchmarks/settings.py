@@ -81,8 +81,9 @@ def shaped(folder: Path, family: str, size: Size) -> Path:
             config: Any = T5Config(
                 vocab_size=WORDS, d_model=size.width, d_kv=64, d_ff=4 * size.width,
                 num_layers=size.layers, num_heads=size.width // 64, dropout_rate=0.1,
-                decoder_start_token_id=tokenizer.pad_token_id, **special,
+                **special,
             )  # fmt: skip
+            config.decoder_start_token_id = tokenizer.pad_token_id
             made: Any = T5ForConditionalGeneration(config)
         else:
             config = LlamaConfig(

@@ -8,7 +8,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForSeq2SeqLM
 
-from benchmarks.plain import PlainE2URec, PlainReader
+from benchmarks.plain import Models, PlainE2URec, PlainReader
 from benchmarks.racing import Ratio, peak_mb, race, ratio_of, seconds
 from benchmarks.settings import Size, forgetting, reduced, request_of, shaped
 from recbole_e2urec.methods import method_of
@@ -26,19 +26,23 @@ class Ours:
     """Our student, whose teachers have answered."""
 
     def __init__(self, folder: Path, backbone: str, size: Size) -> None:
-        given = {
+        given: dict[str, Any] = {
             "backbone": backbone,
             "prompt": "plain",
             "history_length": 10,
+            "lora_dropout": 0.0,
             "alpha": ALPHA,
+            "unlearn_batch_size": BATCH,
+            "unlearn_learning_rate": RATE,
             "unlearn_share": 1.0,
+            "warmup_epochs": 0,
+            "joint_epochs": 1,
         }
-        given.update(unlearn_batch_size=BATCH, unlearn_learning_rate=RATE, joint_epochs=1)
-        self.run = forgetting(folder, lora_dropout=0.0, warmup_epochs=0, **given)
+        self.run = forgetting(folder, **given)
         self.forget, self.retain = reduced(self.run, size.rows)
         self.request = request_of(self.run, self.forget, self.retain)
         self.method: Any = method_of(self.run.config)
-        self.method._alpha = ALPHA
+        self.method._alpha = ALPHA  # which no teacher has to be asked for
         self.model = self.run.model
         self.prepared = seconds(self._prepare)
         self._epoch = 0
@@ -86,7 +90,8 @@ def plain_of(ours: Ours, folder: Path, backbone: str) -> PlainE2URec:
     lm, table = ours.model.language_model, ours.student.pairing.retain_table
     reader = PlainReader(lm.codec.tokenizer, table.text, lm.answer_ids, BATCH)
     labels, beta = ours.model.labels, ours.method.options.beta
-    return PlainE2URec(reader, original, augmented, student, labels, ALPHA, beta, RATE)
+    models = Models(original, augmented, student)
+    return PlainE2URec(reader, models, labels, ALPHA, beta, RATE)
 
 
 def backbone_of(folder: Path, size: Size) -> str:
@@ -101,7 +106,7 @@ def check_same_loss(ours: Ours, plain: PlainE2URec) -> float:
         AssertionError: it is more than 1e-5; the race would not be fair.
     """
     (step, *_) = ours.student.pairing.steps(0, joint=True)
-    plain.student.eval()
+    plain.models.student.eval()
     with torch.no_grad():
         with ours.model.bank.frozen(NAME):
             mine = float(ours.loss(step)["loss"])
@@ -176,4 +181,5 @@ def plain_alone(small: Ours, backbone: str) -> PlainE2URec:
     student = get_peft_model(base, config)
     lm, table = small.model.language_model, small.student.pairing.retain_table
     reader = PlainReader(lm.codec.tokenizer, table.text, lm.answer_ids, BATCH)
-    return PlainE2URec(reader, original, augmented, student, small.model.labels, ALPHA, 0.4, RATE)
+    models = Models(original, augmented, student)
+    return PlainE2URec(reader, models, small.model.labels, ALPHA, 0.4, RATE)

@@ -24,17 +24,18 @@ from recbole_e2urec.tuning import (
 )
 
 
-def trial(gap: float, lost: float) -> Trial:
-    return Trial({}, gap, lost, 1.0)
+def trial(left: float, lost: float, residual: float = 1.0) -> Trial:
+    return Trial({}, -0.1 * left, left, lost, residual)
 
 
-def test_choose_takes_the_smallest_gap_among_the_affordable() -> None:
-    trials = [trial(0.05, 0.0), trial(-0.01, 0.009), trial(0.0, 0.011), trial(0.02, -0.1)]
+def test_choose_takes_the_nearest_among_the_affordable() -> None:
+    trials = [trial(0.5, 0.0), trial(0.1, 0.009), trial(0.0, 0.011), trial(0.2, -0.1)]
     assert choose(trials) is trials[1]
+    assert choose([*trials, trial(0.4, 0.01, 0.6)]).residual == 0.6  # 1.0 in all against 1.1
 
 
 def test_choose_takes_the_cheapest_where_all_cost_too_much() -> None:
-    trials = [trial(0.0, 0.05), trial(0.3, 0.02)]
+    trials = [trial(0.0, 0.05), trial(3.0, 0.02)]
     assert choose(trials) is trials[1]
 
 

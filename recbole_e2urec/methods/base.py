@@ -60,7 +60,7 @@ class Unlearner(ABC):
         """Make the unlearned model beside ``original``, whose own answers do not change."""
 
 
-RATES = (0.001, 0.01)  # of students, between which ``--tune`` looks
+RATES = (0.0005, 0.01)  # of students, between which ``--tune`` looks
 
 
 class GradientUnlearner(Unlearner):

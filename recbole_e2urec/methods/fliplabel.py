@@ -31,7 +31,7 @@ class FlipLabel(GradientUnlearner):
     """
 
     options_class = FlipLabelOptions
-    space: ClassVar = {"unlearn_learning_rate": RATES, "forget_weight": (0.02, 2.0)}
+    space: ClassVar = {"unlearn_learning_rate": RATES, "forget_weight": (0.005, 1.0)}
 
     def loss(self, batch: Batch) -> Mapping[str, Tensor]:
         """Loss terms of a step."""
