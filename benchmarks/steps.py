@@ -1,7 +1,7 @@
 """E2URec's steps: time of one, and memory of unlearning."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -41,7 +41,7 @@ class Ours:
         self.run = forgetting(folder, **given)
         self.forget, self.retain = reduced(self.run, size.rows)
         self.request = request_of(self.run, self.forget, self.retain)
-        self.method: Any = method_of(self.run.config)
+        self.method = cast(Any, method_of(self.run.config))
         self.method._alpha = ALPHA  # which no teacher has to be asked for
         self.model = self.run.model
         self.prepared = seconds(self._prepare)

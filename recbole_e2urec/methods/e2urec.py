@@ -23,7 +23,7 @@ from recbole_e2urec.trainer.student import ORIGINAL, Batch, Student, StudentOpti
 from recbole_e2urec.trainer.unlearning import Plan, Request, train_adapter
 
 AUGMENTED = "augmented"
-SOLVED_ON = 2**23  # logits of each teacher from which alpha is found, at most
+SOLVED_ON = 2**21  # logits of each teacher from which alpha is found, at most
 
 
 @dataclass(frozen=True)
