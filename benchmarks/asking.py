@@ -21,7 +21,7 @@ CANDIDATES = 101
 def evaluation(folder: Path, size: Size) -> dict[str, Any]:
     """``evaluation_ratio``: AUC, ACC, LogLoss, JSD and L2 of a model, Retrain's answers at hand."""
     backbone = str(shaped(folder, "t5", size))
-    run = forgetting(folder, backbone=backbone, prompt="plain", history_length=10)
+    run = forgetting(folder, size, backbone=backbone, prompt="plain", history_length=10)
     model, lm = run.model, run.model.language_model
     rows, _ = reduced(run, size.rows)
     retrained = AutoModelForSeq2SeqLM.from_pretrained(backbone).eval()
@@ -73,7 +73,7 @@ def ranking(folder: Path, size: Size) -> dict[str, Any]:
     ``ranking_to_own_whole_prompts``: the same against our own engine without sharing.
     """
     backbone = str(shaped(folder, "llama", size))
-    run = forgetting(folder, backbone=backbone, prompt="plain", history_length=10)
+    run = forgetting(folder, size, backbone=backbone, prompt="plain", history_length=10)
     model, lm = run.model, run.model.language_model
     generator = np.random.default_rng(1)
     users = generator.choice(run.parts.splits.test, size.users, replace=False)

@@ -15,7 +15,7 @@ from recbole_e2urec.methods import method_of
 def trained(folder: Path, size: Size, **given: Any) -> Forgetting:
     """A run with its Original and Retrain."""
     more: dict[str, Any] = {} if size.epochs is None else {"epochs": size.epochs}
-    run = forgetting(folder, **more, **given)
+    run = forgetting(folder, size, **more, **given)
     run.train()
     return run
 
@@ -41,7 +41,7 @@ def cost_to_retrain(folder: Path, size: Size) -> dict[str, Any]:
 
 def one_user(folder: Path, size: Size) -> dict[str, Any]:
     """``one_user_to_retrain``: the request of one user, of the median number of rows."""
-    rows = forgetting(folder).dataset
+    rows = forgetting(folder, size).dataset
     user, count = np.unique(rows.rows.user, return_counts=True)
     inner = int(user[np.argsort(count, kind="stable")[len(count) // 2]])
     token = next(token for token, known in rows.ids.users.items() if known == inner)
@@ -57,7 +57,7 @@ def growth(folder: Path, size: Size) -> dict[str, Any]:
 
     The weights are untrained, on which no time depends.
     """
-    run = forgetting(folder)
+    run = forgetting(folder, size)
     ids = {inner: token for token, inner in run.dataset.ids.users.items()}
     forgotten = sorted({ids[int(user)] for user in run.dataset.rows.user[run.split.forget]})
     request = folder / "request.csv"
@@ -70,7 +70,7 @@ def growth(folder: Path, size: Size) -> dict[str, Any]:
     for turn in range(size.rounds):
         base, double = (
             unlearned(
-                forgetting(folder / str(turn) / name, data_path=str(path), dataset=name, **same)
+                forgetting(folder / str(turn) / name, size, name, data_path=str(path), **same)
             )
             for name, path in ((source.name, source.parent), ("double", folder))
         )

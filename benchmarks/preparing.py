@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.racing import peak_so_far_mb, ratio_of, seconds
-from benchmarks.settings import Size, forgetting
+from benchmarks.racing import ratio_of, seconds
+from benchmarks.settings import SYNTHETIC, Size, forgetting, synthetic
 from recbole_e2urec.config import Config
 from recbole_e2urec.data.batches import length_grouped_batches
 from recbole_e2urec.data.loading import load_dataset
@@ -16,13 +16,14 @@ from recbole_e2urec.data.prompts import PromptTemplate
 from recbole_e2urec.data.tokens import PromptTable
 from recbole_e2urec.forgetting import Forgetting
 from recbole_e2urec.model.prompting import make_texts, shown_histories
+from recbole_e2urec.trainer.cost import peak_memory_mb
 
 BATCH = 256
 
 
 def prompts(folder: Path, size: Size) -> dict[str, Any]:
     """``prompt_ratio``: history, text and tokens of all rows; theirs on a sample, scaled up."""
-    run = forgetting(folder, prompt="plain", history_length=10)
+    run = forgetting(folder, size, prompt="plain", history_length=10)
     plain = PlainPrompts(run)
     sample = np.arange(0, len(run.dataset.rows), size.sample)
     for row in sample[:: max(1, len(sample) // 200)]:
@@ -123,47 +124,29 @@ def _catalogues(run: Forgetting) -> tuple[list[str], list[dict[str, str]]]:
 
 def million_rows(folder: Path, size: Size) -> dict[str, Any]:
     """``million_rows_seconds`` and ``_mb``: dataset, split, histories, prompts; a process alone."""
-    _synthetic(folder / "synthetic", size.interactions)
+    name = synthetic(folder, size.interactions)
     with get_context("spawn").Pool(1) as pool:
-        taken, peak, tokens = pool.apply(_prepare_synthetic, (str(folder),))
+        taken, peak, tokens = pool.apply(_prepare_synthetic, (str(folder), name))
     return {
         "million_rows_seconds": taken,
         "million_rows_mb": peak,
-        "interactions": size.interactions,
-        "their_tokens": tokens,
+        "million_rows_interactions": size.interactions,
+        "million_rows_tokens": tokens,
     }
 
 
-def _synthetic(folder: Path, count: int) -> None:
-    """Interactions of ML-1M's shape: 6,040 users, 3,706 items, some of each much more active."""
-    generator = np.random.default_rng(5)
-    users, items = max(60, count * 6040 // 1_000_000), max(40, count * 3706 // 1_000_000)
-    weights = generator.pareto(1.5, users) + 1
-    user = generator.choice(users, count, p=weights / weights.sum())
-    liked = 1 / np.arange(1, items + 1) ** 0.7
-    item = generator.choice(items, count, p=liked / liked.sum())
-    rating, time_ = generator.integers(1, 6, count), generator.integers(0, 10**8, count)
-    folder.mkdir(parents=True)
-    name = folder.name
-    head = "user_id:token\titem_id:token\trating:float\ttimestamp:float"
-    np.savetxt(
-        folder / f"{name}.inter", np.stack([user, item, rating, time_], axis=1), "%d", "\t",
-        header=head, comments="",
-    )  # fmt: skip
-    titles = [f"{place}\tTitle {place % 997} of part {place // 997}" for place in range(items)]
-    head = "item_id:token\tmovie_title:token_seq"
-    (folder / f"{name}.item").write_text("\n".join([head, *titles]) + "\n", encoding="utf-8")
-
-
-def _prepare_synthetic(folder: str) -> tuple[float, float, int]:
+def _prepare_synthetic(folder: str, name: str) -> tuple[float, float, int]:
     from recbole_e2urec import compat
 
     compat.apply()
     started = time.perf_counter()
     given = {
-        "data_path": folder, "checkpoint_dir": f"{folder}/saved", "show_progress": False,
-        "title_field": "movie_title", "use_gpu": False,
-    }  # fmt: skip
-    run = Forgetting(config := Config("E2URec", "synthetic", (), given, {}), load_dataset(config))
-    tokens = prepare(run)
-    return time.perf_counter() - started, peak_so_far_mb(), tokens
+        "data_path": folder,
+        "checkpoint_dir": f"{folder}/saved",
+        "show_progress": False,
+        "use_gpu": False,
+        **SYNTHETIC,
+    }
+    config = Config("E2URec", name, (), given, {})
+    tokens = prepare(Forgetting(config, load_dataset(config)))
+    return time.perf_counter() - started, peak_memory_mb(), tokens

@@ -1,11 +1,12 @@
 """Two ways of doing the same work, timed in turns."""
 
-import resource
 import time
 from collections.abc import Callable
 from multiprocessing import get_context
 from statistics import median
 from typing import Any, NamedTuple
+
+from recbole_e2urec.trainer.cost import peak_memory_mb, restart_peak
 
 
 class Ratio(NamedTuple):
@@ -55,11 +56,7 @@ def peak_mb(work: Callable[..., Any], *given: Any) -> float:
 def _measured(work: Callable[..., Any], given: tuple[Any, ...]) -> float:
     import recbole_e2urec.forgetting  # noqa: F401  # what both sides import
 
-    before = peak_so_far_mb()
+    restart_peak()
+    before = peak_memory_mb()
     work(*given)
-    return peak_so_far_mb() - before
-
-
-def peak_so_far_mb() -> float:
-    """Largest resident memory of this process since it began, MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    return peak_memory_mb() - before

@@ -1,6 +1,5 @@
 """What is measured on: ml-100k, backbones of real shapes with random weights, requests."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ class Size:
         rounds: of a race.
         sample: every how manyth row the plain preparation of prompts handles.
         interactions: rows of the large synthetic data set.
+        data: rows of the synthetic data set that stands for ml-100k; None: ml-100k itself.
         epochs: of Original and Retrain where a whole job is run; None: the default.
     """
 
@@ -43,18 +43,22 @@ class Size:
     rounds: int = 5
     sample: int = 20
     interactions: int = 1_000_000
+    data: int | None = None
     epochs: int | None = None
 
 
 FULL = Size()
-SMALL = Size(1, 64, 32, 1, 1, 400, 20_000, 1)  # keeps the benchmark alive in CI
+SMALL = Size(1, 64, 32, 1, 1, 100, 20_000, 3000, 1)  # keeps the benchmark alive in CI
 
 
-def forgetting(folder: Path, model: str = "E2URec", **given: Any) -> Forgetting:
-    """A request on ml-100k whose files lie in the folder; nothing is trained."""
+def forgetting(folder: Path, size: Size, dataset: str | None = None, **given: Any) -> Forgetting:
+    """A request whose files lie in the folder; nothing is trained."""
     compat.apply()
     fixed = {"show_progress": False, "checkpoint_dir": str(folder / "saved"), "use_gpu": False}
-    config = Config(model, str(given.pop("dataset", "ml-100k")), (), {**fixed, **given}, {})
+    if dataset is None and size.data is not None:
+        dataset = synthetic(folder, size.data)
+        fixed |= {"data_path": str(folder), **SYNTHETIC}
+    config = Config("E2URec", dataset or "ml-100k", (), {**fixed, **given}, {})
     init_seed(config["seed"], config["reproducibility"])
     run = Forgetting(config, load_dataset(config))
     run.original = Answered("untrained", None, {}, {}, None)  # type: ignore[arg-type]
@@ -69,8 +73,8 @@ def shaped(folder: Path, family: str, size: Size) -> Path:
     path = folder / f"{family}-{size.width}-{size.layers}"
     if path.exists():
         return path
-    words = forgetting(folder, backbone=f"tiny-{family}", prompt="plain").model.language_model
-    tokenizer = words.codec.tokenizer
+    run = forgetting(folder, size, backbone=f"tiny-{family}", prompt="plain")
+    tokenizer = run.model.language_model.codec.tokenizer
     special = {
         "pad_token_id": tokenizer.pad_token_id,
         "eos_token_id": tokenizer.eos_token_id,
@@ -110,4 +114,37 @@ def request_of(run: Forgetting, forget: Rows, retain: Rows) -> Any:
     return replace(run.request, forget=forget, retain=retain, show=False)
 
 
-Measured = Mapping[str, Any]  # by the name of the measure
+SYNTHETIC = {"title_field": "movie_title", "user_fields": ["user_id", "age"]}
+
+
+def synthetic(folder: Path, count: int) -> str:
+    """Interactions of ML-1M's shape: 6,040 users, 3,706 items, some of each much more active.
+
+    Returns:
+        The name of the data set, which lies in the folder.
+    """
+    name = f"synthetic{count}"
+    if (folder / name).exists():
+        return name
+    generator = np.random.default_rng(5)
+    users, items = max(60, count * 6040 // 1_000_000), max(150, count * 3706 // 1_000_000)
+    active = generator.pareto(1.5, users) + 1
+    liked = 1 / np.arange(1, items + 1) ** 0.7
+    columns = [
+        generator.choice(users, count, p=active / active.sum()),
+        generator.choice(items, count, p=liked / liked.sum()),
+        generator.integers(1, 6, count),
+        generator.integers(0, 10**8, count),
+    ]
+    (folder / name).mkdir(parents=True)
+    path = folder / name / f"{name}.inter"
+    head = "user_id:token\titem_id:token\trating:float\ttimestamp:float"
+    np.savetxt(path, np.stack(columns, axis=1), "%d", "\t", header=head, comments="")
+    titles = [f"{place}\tTitle {place % 997} of part {place // 997}" for place in range(items)]
+    ages = [f"{place}\t{18 + place % 60}" for place in range(users)]
+    for suffix, head, lines in (
+        (".item", "item_id:token\tmovie_title:token_seq", titles),
+        (".user", "user_id:token\tage:token", ages),
+    ):
+        path.with_suffix(suffix).write_text("\n".join([head, *lines]) + "\n", encoding="utf-8")
+    return name

@@ -38,7 +38,7 @@ class Ours:
             "warmup_epochs": 0,
             "joint_epochs": 1,
         }
-        self.run = forgetting(folder, **given)
+        self.run = forgetting(folder, size, **given)
         self.forget, self.retain = reduced(self.run, size.rows)
         self.request = request_of(self.run, self.forget, self.retain)
         self.method = cast(Any, method_of(self.run.config))

@@ -62,7 +62,6 @@ def alpha_of(
     Returns:
         That alpha; where none up to 1,000 gets so far, 1,000.
     """
-
     moved, said = torch.relu(augmented - original), F.log_softmax(original, dim=-1)
 
     def missing(alpha: float) -> float:
