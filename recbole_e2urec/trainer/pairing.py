@@ -29,7 +29,8 @@ class Pairing:
         request: what to forget.
         table: prompts of all rows.
         batch_size: forget rows a step.
-        share: of each user's forget rows that the steps show.
+        share: of the forget rows of each user who leaves wholly that the steps show. A user is
+            remembered as a whole, a row of a user who stays by itself: of those, none is left out.
 
     Attributes:
         forget: row ids of the forget rows that the steps show, sorted.
@@ -40,7 +41,10 @@ class Pairing:
         self, request: Request, table: PromptTable, batch_size: int, share: float = 1.0
     ) -> None:
         self.request, self.batch_size = request, batch_size
-        self.forget = share_of_each(request.user, request.forget, share, request.seed)
+        user, forget = request.user, request.forget
+        stays = np.isin(user[forget], user[request.retain])
+        drawn = share_of_each(user, forget[~stays], share, request.seed)
+        self.forget = np.union1d(drawn, forget[stays])
         self.forget_table = table.with_history(request.forget_history)
         self.retain_table = table.with_history(request.retain_history)
 

@@ -1,5 +1,7 @@
 """What gradient unlearning walks through."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -50,3 +52,16 @@ def test_a_share_of_the_rows_leaves_no_user_out() -> None:
     assert not np.array_equal(drawn, share_of_each(user, rows, 0.4, seed=2))
     assert share_of_each(user, rows, 1.0, seed=1) is rows
     assert len(share_of_each(user, rows[:0], 0.4, seed=1)) == 0
+
+
+def test_of_users_who_stay_every_forget_row_is_shown(pairing):
+    _, run = pairing
+    request, user = run.request, run.request.user
+    rows = request.train
+    stays, leaves = user[rows][0], user[rows][-1]
+    forget = np.concatenate([rows[user[rows] == stays][:4], rows[user[rows] == leaves]])
+    forget = np.sort(forget)
+    asked = replace(request, forget=forget, retain=np.setdiff1d(rows, forget))
+    shown = Pairing(asked, run.model.table, 16, share=0.3).forget
+    assert (user[shown] == stays).sum() == 4
+    assert (user[shown] == leaves).sum() == -(-3 * (user[forget] == leaves).sum() // 10)
