@@ -78,6 +78,9 @@ class E2URec(GradientUnlearner):
     and what it costs. Without an alpha it is therefore set, for each request, so that the teacher
     is ``teacher_divergence`` from Original. Neither Retrain nor a held-out row is asked.
 
+    A user is remembered as a whole: teachers and student see a share of each forgotten user's
+    rows (``unlearn_share``), and what is forgotten reaches the others. The paper sees them all.
+
     Departures from the public code: the attention mask is always passed; losses look at the
     answer position alone; log_softmax instead of ``log(p + 1e-12)``; a teacher answers each row
     once, as a hidden state that its head turns into logits again; the student runs once per row
