@@ -13,6 +13,7 @@ from recbole_e2urec.trainer.loop import epoch_seed
 from recbole_e2urec.trainer.unlearning import Request
 
 Rows = NDArray[np.int64]
+LEAST_ROWS = 512  # forget rows that a request learns from, if it has them, whatever the share
 
 
 class Step(NamedTuple):
@@ -31,6 +32,7 @@ class Pairing:
         batch_size: forget rows a step.
         share: of the forget rows of each user who leaves wholly that the steps show. A user is
             remembered as a whole, a row of a user who stays by itself: of those, none is left out.
+            Nor is any of the first ``LEAST_ROWS``: a small request can spare no step.
 
     Attributes:
         forget: row ids of the forget rows that the steps show, sorted.
@@ -43,7 +45,9 @@ class Pairing:
         self.request, self.batch_size = request, batch_size
         user, forget = request.user, request.forget
         stays = np.isin(user[forget], user[request.retain])
-        drawn = share_of_each(user, forget[~stays], share, request.seed)
+        whole = forget[~stays]
+        share = max(share, min(1.0, LEAST_ROWS / max(1, len(whole))))
+        drawn = share_of_each(user, whole, share, request.seed)
         self.forget = np.union1d(drawn, forget[stays])
         self.forget_table = table.with_history(request.forget_history)
         self.retain_table = table.with_history(request.retain_history)

@@ -54,7 +54,15 @@ def test_a_share_of_the_rows_leaves_no_user_out() -> None:
     assert len(share_of_each(user, rows[:0], 0.4, seed=1)) == 0
 
 
-def test_of_users_who_stay_every_forget_row_is_shown(pairing):
+def test_a_small_request_learns_from_all_of_its_rows(pairing):
+    _, run = pairing
+    assert len(run.split.forget) < 512
+    shown = Pairing(run.request, run.model.table, 16, share=0.3).forget
+    assert np.array_equal(shown, run.split.forget)
+
+
+def test_of_users_who_stay_every_forget_row_is_shown(pairing, monkeypatch):
+    monkeypatch.setattr("recbole_e2urec.trainer.pairing.LEAST_ROWS", 1)
     _, run = pairing
     request, user = run.request, run.request.user
     rows = request.train
