@@ -26,7 +26,7 @@ from recbole_e2urec.errors import InputError
 from recbole_e2urec.tuning import AFFORDABLE, Development
 
 GRID = {
-    "teacher_divergence": (0.36, 0.42, 0.48),
+    "teacher_divergence": (0.2, 0.24, 0.28),
     "beta": (0.4,),
 }
 SEEDS = (2020, 2021, 2022, 2023)
