@@ -73,7 +73,8 @@ class PromptTable:
         segments = ["", texts.lead_in, *texts.users, *texts.entries, *texts.questions]
         self._store = SegmentStore.from_texts(segments, encode)
         self._rows, self._history, self._limits = rows, history, limits
-        first_entry = FIRST + len(texts.users)
+        self._users = len(texts.users)
+        first_entry = FIRST + self._users
         self._entry_of_row = first_entry + texts.entry_of_row
         self._first_question = first_entry + len(texts.entries)
         self._prefix = np.asarray(limits.prefix_ids, dtype=np.int64)
@@ -111,6 +112,15 @@ class PromptTable:
             for at in range(0, len(rows), CHUNK)
         ]
         return np.concatenate([np.zeros(0, dtype=np.int64), *parts]) + special * (len(rows) > 0)
+
+    def named(self, users: NDArray[np.int64]) -> NDArray[np.bool_]:  # [n] -> [n]
+        """Whether what a prompt says about a user, by inner id, it says about nobody else."""
+        segments = slice(FIRST, FIRST + self._users)
+        _, text, shared_by = np.unique(
+            self._store.starts[segments], return_inverse=True, return_counts=True
+        )
+        alone = (shared_by[text] == 1) & (self._store.lengths[segments] > 0)
+        return alone[users]
 
     def tokens(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:  # [b] -> [m]
         """Token ids that these prompts show, sorted; special tokens around prompts are left out."""

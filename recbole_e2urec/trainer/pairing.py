@@ -30,9 +30,10 @@ class Pairing:
         request: what to forget.
         table: prompts of all rows.
         batch_size: forget rows a step.
-        share: of the forget rows of each user who leaves wholly that the steps show. A user is
-            remembered as a whole, a row of a user who stays by itself: of those, none is left out.
-            Nor is any of the first ``LEAST_ROWS``: a small request can spare no step.
+        share: of the forget rows of each user who leaves wholly that the steps show. A user whom
+            prompts name is remembered as a whole. Rows of users who stay are remembered one by
+            one, and so are those of users without a name: none of them is left out. Nor is any of
+            the first ``LEAST_ROWS``: a small request can spare no step.
 
     Attributes:
         forget: row ids of the forget rows that the steps show, sorted.
@@ -44,11 +45,11 @@ class Pairing:
     ) -> None:
         self.request, self.batch_size = request, batch_size
         user, forget = request.user, request.forget
-        stays = np.isin(user[forget], user[request.retain])
-        whole = forget[~stays]
+        alone = np.isin(user[forget], user[request.retain]) | ~table.named(user[forget])
+        whole = forget[~alone]
         share = max(share, min(1.0, LEAST_ROWS / max(1, len(whole))))
         drawn = share_of_each(user, whole, share, request.seed)
-        self.forget = np.union1d(drawn, forget[stays])
+        self.forget = np.union1d(drawn, forget[alone])
         self.forget_table = table.with_history(request.forget_history)
         self.retain_table = table.with_history(request.retain_history)
 

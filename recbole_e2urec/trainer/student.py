@@ -30,7 +30,7 @@ class StudentOptions:
         unlearn_learning_rate: AdamW's rate at the first step.
         unlearn_batch_size: forget rows a step, and as many retain rows beside them.
         unlearn_share: share of the forget rows of each user who leaves wholly that are learned
-            from, in (0, 1]; of users who stay, all of their forget rows are.
+            from, in (0, 1]; of users who stay, and of those whom prompts do not name, all are.
         joint_epochs: passes over these rows, each step beside a batch of retain rows.
         student: what learns: a LoRA adapter on Original (lora), or all of its weights (full).
         own_tokens_only: an adapted embedding learns only the tokens that no retain row's prompt

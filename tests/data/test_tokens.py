@@ -209,3 +209,8 @@ def test_tokens_are_those_that_the_prompts_show():
     both = {words.decode([token]) for token in table.tokens(np.array([0, 1]))}
     assert both == {"user", "30", "seen", "film", "x", "1", "2", "5", "like", "?"}
     assert table.tokens(np.array([], dtype=np.int64)).tolist() == []
+
+
+def test_named_are_users_whose_text_is_theirs_alone():
+    table, _ = make([0, 1, 2, 3], [0] * 4, None, features=[{"a": "x"}, {"a": "y"}, {"a": "x"}, {}])
+    assert table.named(np.array([0, 1, 2, 3, 1])).tolist() == [False, True, False, False, True]

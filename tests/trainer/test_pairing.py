@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from recbole_e2urec.data.loading import load_dataset
+from recbole_e2urec.data.tokens import PromptTable
 from recbole_e2urec.forgetting import Forgetting
 from recbole_e2urec.trainer.pairing import Pairing, share_of_each
 
@@ -57,6 +58,16 @@ def test_a_share_of_the_rows_leaves_no_user_out() -> None:
 def test_a_small_request_learns_from_all_of_its_rows(pairing):
     _, run = pairing
     assert len(run.split.forget) < 512
+    shown = Pairing(run.request, run.model.table, 16, share=0.3).forget
+    assert np.array_equal(shown, run.split.forget)
+
+
+def test_without_names_every_forget_row_is_shown(pairing, monkeypatch):
+    monkeypatch.setattr("recbole_e2urec.trainer.pairing.LEAST_ROWS", 1)
+    _, run = pairing
+    named = Pairing(run.request, run.model.table, 16, share=0.3).forget
+    assert len(named) < len(run.split.forget)
+    monkeypatch.setattr(PromptTable, "named", lambda table, users: np.zeros(len(users), dtype=bool))
     shown = Pairing(run.request, run.model.table, 16, share=0.3).forget
     assert np.array_equal(shown, run.split.forget)
 
