@@ -118,6 +118,7 @@ class E2URec(GradientUnlearner):
             "learning_rate": options.augmented_learning_rate,
             "epochs": options.augmented_epochs,
             "batch_size": options.unlearn_batch_size,
+            "share": options.unlearn_share,
         }
         plan = Plan(
             options.augmented_epochs,

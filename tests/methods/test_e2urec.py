@@ -1,6 +1,7 @@
 """E2URec's steps against its formula, computed plainly."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recbole_e2urec.data.loading import load_dataset
+from recbole_e2urec.data.tokens import PromptTable
 from recbole_e2urec.forgetting import Forgetting
 from recbole_e2urec.methods.e2urec import AUGMENTED, E2URec, E2URecOptions
 from recbole_e2urec.model.scorers import Adapted
@@ -64,6 +66,23 @@ def test_the_loss_of_a_step_is_the_formula_with_teachers_asked_on_the_spot(
     expected = 0.3 * kl(target, answered) + 0.7 * (kl(kept, now) + truth)
     assert float(kl(target, original)) > 1e-4  # the teacher says something else than Original
     assert float(found["loss"]) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_another_share_of_the_rows_is_another_augmented_model(
+    small_config: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recbole_e2urec.trainer.pairing.LEAST_ROWS", 1)
+    monkeypatch.setattr(PromptTable, "named", lambda table, users: np.ones(len(users), dtype=bool))
+    config = small_config("E2URec", unlearn_share=1.0, train_batch_size=16)
+    run = Forgetting(config, load_dataset(config))
+    run.train()
+    rows = [
+        run.unlearned_row(small_config("E2URec", unlearn_share=share, train_batch_size=16))
+        for share in (1.0, 0.3)
+    ]
+    assert len(list(Path("saved/stages").glob("augmented-*"))) == 2
+    steps = [row["cost"]["steps"] for row in rows]
+    assert steps[1] < steps[0]
 
 
 def test_without_an_alpha_the_teacher_goes_as_far_as_it_is_told(
