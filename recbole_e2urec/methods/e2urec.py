@@ -23,7 +23,7 @@ from recbole_e2urec.trainer.student import ORIGINAL, Batch, Student, StudentOpti
 from recbole_e2urec.trainer.unlearning import Plan, Request, train_adapter
 
 AUGMENTED = "augmented"
-SOLVED_ON = 2**21  # logits of each teacher from which alpha is found, at most
+SOLVED_ON = 2**23  # logits of each teacher from which alpha is found, at most
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,6 @@ class E2URec(GradientUnlearner):
     augmented model moved, which differs between seeds and data, and with it how much is forgotten
     and what it costs. Without an alpha it is therefore set, for each request, so that the teacher
     is ``teacher_divergence`` from Original. Neither Retrain nor a held-out row is asked.
-
-    A user is remembered as a whole: teachers and student see a share of each forgotten user's
-    rows (``unlearn_share``), and what is forgotten reaches the others. The paper sees them all.
 
     Departures from the public code: the attention mask is always passed; losses look at the
     answer position alone; log_softmax instead of ``log(p + 1e-12)``; a teacher answers each row
