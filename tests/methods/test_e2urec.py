@@ -73,11 +73,12 @@ def test_another_share_of_the_rows_is_another_augmented_model(
 ) -> None:
     monkeypatch.setattr("recbole_e2urec.trainer.pairing.LEAST_ROWS", 1)
     monkeypatch.setattr(PromptTable, "named", lambda table, users: np.ones(len(users), dtype=bool))
-    config = small_config("E2URec", unlearn_share=1.0, train_batch_size=16)
+    given = {"train_batch_size": 16, "unlearn_batch_size": 4}
+    config = small_config("E2URec", **given)
     run = Forgetting(config, load_dataset(config))
     run.train()
     rows = [
-        run.unlearned_row(small_config("E2URec", unlearn_share=share, train_batch_size=16))
+        run.unlearned_row(small_config("E2URec", unlearn_share=share, **given))
         for share in (1.0, 0.3)
     ]
     assert len(list(Path("saved/stages").glob("augmented-*"))) == 2
