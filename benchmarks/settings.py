@@ -38,9 +38,9 @@ class Size:
 
     layers: int = 6
     width: int = 512
-    rows: int = 160
+    rows: int = 48
     users: int = 4
-    rounds: int = 5
+    rounds: int = 3
     sample: int = 20
     interactions: int = 1_000_000
     data: int | None = None
