@@ -9,7 +9,7 @@ from peft import PeftModel
 from transformers import AutoModelForSeq2SeqLM
 
 from benchmarks.plain import Models, PlainE2URec, PlainReader
-from benchmarks.racing import Ratio, peak_mb, race, ratio_of, seconds
+from benchmarks.racing import peak_mb, race, ratio_of, seconds
 from benchmarks.settings import Size, forgetting, reduced, request_of, shaped
 from recbole_e2urec.methods import method_of
 from recbole_e2urec.methods.e2urec import AUGMENTED
@@ -136,16 +136,15 @@ def step_time(folder: Path, size: Size) -> dict[str, Any]:
     ours.epoch()  # warms both up
     seeds = iter(range(10**6))
     plain.epoch(forget[:BATCH], retain[:BATCH], next(seeds))
-    found: list[Ratio] = []
     times: list[float] = []
 
     def mine() -> None:
         times.append(seconds(ours.epoch))
 
-    found.append(race(lambda: plain.epoch(forget, retain, next(seeds)), mine, size.rounds))
-    whole = [found[0].median * t / (t + ours.prepared) for t in times]
+    ratio = race(lambda: plain.epoch(forget, retain, next(seeds)), mine, size.rounds)
+    whole = [ratio.median * t / (t + ours.prepared) for t in times]
     return {
-        "step_time_ratio": found[0],
+        "step_time_ratio": ratio,
         "whole_ratio": ratio_of(whole),
         "loss_difference": difference,
         "our_step_seconds": float(np.median(times)) / -(-size.rows // BATCH),

@@ -111,7 +111,10 @@ class LanguageModel(nn.Module, ABC):
         ids = torch.tensor([self.prefix_ids + list(self.answer_ids) + self.suffix_ids])
         ids = ids.to(self.model.device)
         mask = torch.ones_like(ids)
-        ours, own = self(ids, mask), self.own_logits(ids, mask)
+        return self._agree(self(ids, mask), self.own_logits(ids, mask))
+
+    def _agree(self, ours: Tensor, own: Tensor) -> bool:
+        """Whether two ways to compute the same differ by no more than the dtype's rounding."""
         tolerance = 1e-4 if self.model.dtype == torch.float32 else 1e-2
         return bool((ours - own).abs().max() <= tolerance * (1 + own.abs().max()))
 

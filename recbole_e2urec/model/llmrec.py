@@ -146,7 +146,8 @@ class LLMRec(GeneralRecommender):
         reads what stands before the question once.
         """
         model = self.language_model
-        if items is not None and model.shares_beginnings:
+        several = items is not None and 2 * len(np.unique(rows)) <= len(rows)
+        if items is not None and several and model.shares_beginnings:
             prompts = self.table.shared(rows, items)
             if prompts is not None and 2 * len(prompts.beginnings) <= len(rows):
                 return self._hidden_after(prompts)
