@@ -1,5 +1,7 @@
 """Batches of prompts of similar length: little padding, and a random order that can be repeated."""
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,3 +33,24 @@ def length_grouped_batches(
     if generator is None:
         return batches
     return [batches[place] for place in generator.permutation(len(batches))]
+
+
+def pieces(lengths: NDArray[np.int64], tokens: int) -> Iterator[NDArray[np.int64]]:
+    """Cut a batch into pieces of at most so many tokens, padding included.
+
+    Args:
+        lengths: of the prompts.
+        tokens: most in a piece; a longer prompt makes a piece of its own.
+
+    Yields:
+        Indices: all of them in their order where they fit, else similar lengths together.
+    """
+    count = len(lengths)
+    if count * lengths.max(initial=0) <= tokens:
+        yield np.arange(count)
+        return
+    order, start = np.argsort(lengths, kind="stable"), 0
+    for end in range(1, count + 1):
+        if end == count or (end + 1 - start) * lengths[order[end]] > tokens:
+            yield order[start:end]
+            start = end

@@ -101,7 +101,7 @@ class Relearning:
                 train_epoch(
                     optimizer,
                     batches,
-                    lambda part: {"loss": model.answer_loss(self.shown[part])},
+                    lambda part: model.answer_losses(self.shown[part]),
                     clock,
                     options.learning_rate,
                 )

@@ -18,6 +18,7 @@ from recbole_e2urec.llm.causal import CausalLM
 from recbole_e2urec.llm.codec import PromptCodec
 from recbole_e2urec.llm.embedded import EMBEDDED, EmbeddedOptions, build_embedded
 from recbole_e2urec.llm.seq2seq import Seq2SeqLM
+from recbole_e2urec.llm.t5 import T5LM
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 HUB_SECONDS = 5.0
@@ -108,14 +109,19 @@ def _load_pretrained(options: BackboneOptions, answers: tuple[str, str]) -> Lang
         )
     codec = PromptCodec(tokenizer, answers)
     limit = _most_tokens(options.max_tokens, tokenizer, config)
-    family = Seq2SeqLM if config.is_encoder_decoder else CausalLM
-    language_model = family(model.eval(), codec, limit)
+    language_model = _family(config)(model.eval(), codec, limit)
     if not language_model.agrees_with_its_model():
         raise InputError(
             f"backbone {options.name!r} ({config.model_type}) does more to its logits than one "
             "matrix product, which is not supported; T5, BART, Llama, Qwen, Mistral and GPT-2 are"
         )
     return language_model
+
+
+def _family(config: Any) -> type[LanguageModel]:
+    if config.model_type in ("t5", "mt5"):
+        return T5LM
+    return Seq2SeqLM if config.is_encoder_decoder else CausalLM
 
 
 def _most_tokens(wanted: int, tokenizer: Any, config: Any) -> int:

@@ -34,13 +34,17 @@ class Seq2SeqLM(LanguageModel):
     def _state(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """One pass of the encoder and one decoder step; T5's scaling is already applied."""
         read = self.model.get_encoder()(input_ids=input_ids, attention_mask=attention_mask)
+        return self._decode(input_ids, read.last_hidden_state, attention_mask) * self.scale
+
+    def _decode(self, input_ids: Tensor, read: Tensor, attention_mask: Tensor) -> Tensor:
+        """One decoder step upon what the encoder read: [b, t], [b, t, d], [b, t] -> [b, d]."""
         step: Any = self.model.get_decoder()(
             input_ids=self._start(input_ids),
-            encoder_hidden_states=read.last_hidden_state,
+            encoder_hidden_states=read,
             encoder_attention_mask=attention_mask,
             use_cache=False,
         )
-        return step.last_hidden_state[:, 0] * self.scale
+        return step.last_hidden_state[:, 0]
 
     def own_logits(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """See :meth:`LanguageModel.own_logits`."""

@@ -6,7 +6,6 @@ from typing import Any
 from torch import Tensor
 
 from recbole_e2urec.methods.base import GradientUnlearner
-from recbole_e2urec.model.losses import kl_divergence
 from recbole_e2urec.trainer.student import ORIGINAL, Batch, Student, StudentOptions
 
 INCOMPETENT = "incompetent"
@@ -32,6 +31,5 @@ class BadT(GradientUnlearner):
 
     def loss(self, batch: Batch) -> Mapping[str, Tensor]:
         """Loss terms of a step."""
-        forget = kl_divergence(batch.on_forget[INCOMPETENT], batch.forget)
-        retain = kl_divergence(batch.on_retain[ORIGINAL], batch.retain)
+        forget, retain = batch.forget.distance_to(INCOMPETENT), batch.retain.distance_to(ORIGINAL)
         return {"loss": forget + retain, "forget": forget, "retain": retain}

@@ -77,7 +77,11 @@ class GradientUnlearner(Unlearner):
 
     @abstractmethod
     def loss(self, batch: Batch) -> Mapping[str, Tensor]:
-        """Loss terms of a step, each a scalar; ``loss`` is minimised."""
+        """Loss terms of a piece of a step, each a scalar; ``loss`` is minimised.
+
+        They are sums of means over the step's rows (:meth:`Side.mean`), so that the terms of all
+        pieces add up to those of the step.
+        """
 
     def teach(self, student: Student) -> list[dict[str, Any]]:
         """Ask further teachers, after Original; gives the costs of what was trained for it."""

@@ -13,7 +13,6 @@ from recbole_e2urec.methods.base import RATES, GradientUnlearner
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.losses import (
     alpha_of,
-    answer_loss,
     e2urec_loss,
     forgetting_teacher,
     kl_divergence,
@@ -122,7 +121,7 @@ class E2URec(GradientUnlearner):
             options.augmented_learning_rate,
             request.seed,
             lambda epoch: [step.forget for step in student.pairing.steps(epoch, joint=False)],
-            lambda rows: {"loss": model.answer_loss(rows)},
+            model.answer_losses,
             request.show,
         )
         stage = request.stage(AUGMENTED, settings)
@@ -153,13 +152,13 @@ class E2URec(GradientUnlearner):
 
     def loss(self, batch: Batch) -> Mapping[str, Tensor]:
         """The forgetting loss; in joint steps beside the remembering loss."""
-        original, augmented = batch.on_forget[ORIGINAL], batch.on_forget[AUGMENTED]
-        teacher = forgetting_teacher(original, augmented, self._alpha)
-        forget, alpha = kl_divergence(teacher, batch.forget), torch.tensor(self._alpha)
-        if len(batch.retain) == 0:
+        rows, retain = batch
+        teacher = forgetting_teacher(rows.teachers[ORIGINAL], rows.teachers[AUGMENTED], self._alpha)
+        forget = rows.mean(kl_divergence(teacher, rows.logits))
+        alpha = rows.mean(torch.full((len(rows.logits),), self._alpha))
+        if retain.in_step == 0:
             return {"loss": forget, "forget": forget, "alpha": alpha}
-        truth = answer_loss(batch.retain, batch.retain_labels, batch.answer_ids)
-        remember = kl_divergence(batch.on_retain[ORIGINAL], batch.retain) + truth
+        remember = retain.distance_to(ORIGINAL) + retain.answer_loss()
         loss = e2urec_loss(forget, remember, self.options.beta)
         return {"loss": loss, "forget": forget, "remember": remember, "alpha": alpha}
 

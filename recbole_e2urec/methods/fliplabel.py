@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from recbole_e2urec.methods.base import RATES, GradientUnlearner
-from recbole_e2urec.model.losses import answer_loss
+from recbole_e2urec.model.losses import answer_cross_entropy
 from recbole_e2urec.trainer.student import Batch, StudentOptions
 
 
@@ -35,7 +35,8 @@ class FlipLabel(GradientUnlearner):
 
     def loss(self, batch: Batch) -> Mapping[str, Tensor]:
         """Loss terms of a step."""
-        flipped = answer_loss(batch.forget, 1 - batch.forget_labels, batch.answer_ids)
-        retain = answer_loss(batch.retain, batch.retain_labels, batch.answer_ids)
+        forget, retain = batch.forget, batch.retain.answer_loss()
+        wrong = answer_cross_entropy(forget.logits, 1 - forget.labels, forget.answer_ids)
+        flipped = forget.mean(wrong)
         loss = retain + self.options.forget_weight * flipped
         return {"loss": loss, "flipped": flipped, "retain": retain}

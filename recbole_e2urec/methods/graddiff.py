@@ -7,7 +7,6 @@ from typing import ClassVar
 from torch import Tensor
 
 from recbole_e2urec.methods.base import RATES, GradientUnlearner
-from recbole_e2urec.model.losses import answer_loss
 from recbole_e2urec.trainer.student import Batch, StudentOptions
 
 
@@ -35,7 +34,6 @@ class GradDiff(GradientUnlearner):
 
     def loss(self, batch: Batch) -> Mapping[str, Tensor]:
         """Loss terms of a step."""
-        forget = answer_loss(batch.forget, batch.forget_labels, batch.answer_ids)
-        retain = answer_loss(batch.retain, batch.retain_labels, batch.answer_ids)
+        forget, retain = batch.forget.answer_loss(), batch.retain.answer_loss()
         loss = self.options.retain_weight * retain - forget
         return {"loss": loss, "forget": forget, "retain": retain}

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.methods.base import RATES, GradientUnlearner
-from recbole_e2urec.model.losses import answer_log_probabilities, answer_loss, npo_loss
+from recbole_e2urec.model.losses import answer_cross_entropy, npo_loss
 from recbole_e2urec.trainer.student import ORIGINAL, Batch, StudentOptions
 
 
@@ -50,11 +50,12 @@ class NPO(GradientUnlearner):
 
     def loss(self, batch: Batch) -> Mapping[str, Tensor]:
         """Loss terms of a step."""
+        rows = batch.forget
         student, original = (
-            answer_log_probabilities(logits, batch.forget_labels, batch.answer_ids)
-            for logits in (batch.forget, batch.on_forget[ORIGINAL])
+            -answer_cross_entropy(logits, rows.labels, rows.answer_ids)
+            for logits in (rows.logits, rows.teachers[ORIGINAL])
         )
-        forget = npo_loss(student, original, self.options.npo_beta)
-        retain = answer_loss(batch.retain, batch.retain_labels, batch.answer_ids)
+        forget = rows.mean(npo_loss(student, original, self.options.npo_beta))
+        retain = batch.retain.answer_loss()
         loss = forget + self.options.retain_weight * retain
         return {"loss": loss, "forget": forget, "retain": retain}

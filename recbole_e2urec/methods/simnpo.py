@@ -8,7 +8,7 @@ from torch import Tensor
 
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.methods.base import RATES, GradientUnlearner
-from recbole_e2urec.model.losses import answer_log_probabilities, answer_loss, simnpo_loss
+from recbole_e2urec.model.losses import answer_cross_entropy, simnpo_loss
 from recbole_e2urec.trainer.student import Batch, StudentOptions
 
 
@@ -50,9 +50,11 @@ class SimNPO(GradientUnlearner):
 
     def loss(self, batch: Batch) -> Mapping[str, Tensor]:
         """Loss terms of a step."""
-        labels, answers = batch.forget_labels, batch.answer_ids
-        student = answer_log_probabilities(batch.forget, labels, answers)
-        forget = simnpo_loss(student, self.options.simnpo_beta, self.options.simnpo_gamma)
-        retain = answer_loss(batch.retain, batch.retain_labels, answers)
+        rows = batch.forget
+        student = -answer_cross_entropy(rows.logits, rows.labels, rows.answer_ids)
+        forget = rows.mean(
+            simnpo_loss(student, self.options.simnpo_beta, self.options.simnpo_gamma)
+        )
+        retain = batch.retain.answer_loss()
         loss = forget + self.options.retain_weight * retain
         return {"loss": loss, "forget": forget, "retain": retain}

@@ -12,7 +12,7 @@ from recbole.model.abstract_recommender import GeneralRecommender
 from recbole.utils import InputType, ModelType
 from torch import Tensor
 
-from recbole_e2urec.data.batches import length_grouped_batches
+from recbole_e2urec.data.batches import length_grouped_batches, pieces
 from recbole_e2urec.data.dataset import ROW_ID
 from recbole_e2urec.data.prompts import PromptTemplate
 from recbole_e2urec.data.tokens import PromptTable, SharedPrompts, TokenBatch, TokenLimits
@@ -21,7 +21,7 @@ from recbole_e2urec.llm.adapters import AdapterBank
 from recbole_e2urec.llm.backbone import BackboneOptions, load_backbone
 from recbole_e2urec.llm.embedded import EMBEDDED, EmbeddedOptions
 from recbole_e2urec.llm.lora import LoraOptions
-from recbole_e2urec.model.losses import answer_loss, yes_probability
+from recbole_e2urec.model.losses import answer_cross_entropy, yes_probability
 from recbole_e2urec.model.prompting import PromptOptions, make_texts
 
 ORIGINAL = "original"  # the adapter that tuning: lora trains
@@ -34,6 +34,9 @@ class LLMRecOptions:
     Attributes:
         tuning: train all weights (full) or an adapter on the frozen backbone (lora).
         score_batch_size: prompts scored at once.
+        tokens_at_once: most tokens, padding included, that one pass of the model sees in training
+            and scoring. A larger batch passes in pieces, whose gradients add up to the batch's. A
+            prompt that is longer passes alone.
         adam_epsilon: AdamW's epsilon in all training. A head that shares its matrix with the
             embeddings pushes every word that a batch does not show by a gradient of about 1e-7, as
             long as it learns from scratch. With an epsilon far below, AdamW makes full steps of
@@ -43,11 +46,15 @@ class LLMRecOptions:
 
     tuning: Literal["full", "lora"] = "full"
     score_batch_size: int = 256
+    tokens_at_once: int = 2048
     adam_epsilon: float = 1e-6
     seed: int = 2020
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, by the name of its key."""
+        for name in ("score_batch_size", "tokens_at_once"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; give 1 or more")
         if not self.adam_epsilon > 0:
             raise InputError(f"adam_epsilon is {self.adam_epsilon}; it must be above 0")
 
@@ -125,8 +132,14 @@ class LLMRec(GeneralRecommender):
         """
         if self.labels is None:
             raise InputError("a language model learns from labels; set threshold, or add a label")
-        labels = torch.from_numpy(self.labels[rows]).to(self.device)
-        return answer_loss(self.logits(rows, items), labels, self.language_model.answer_ids)
+        labels, words = torch.from_numpy(self.labels[rows]), self.language_model.answer_ids
+        logits = self.logits(rows, items)
+        return answer_cross_entropy(logits, labels.to(self.device), words).mean()
+
+    def answer_losses(self, rows: NDArray[np.int64]) -> Iterator[dict[str, Tensor]]:
+        """:meth:`answer_loss` in pieces that pass one after the other and add up to it."""
+        for piece in pieces(self.table.lengths(rows), self.options.tokens_at_once):
+            yield {"loss": self.answer_loss(rows[piece]) * (len(piece) / len(rows))}
 
     def logits(
         self, rows: NDArray[np.int64], items: NDArray[np.int64] | None = None
@@ -154,12 +167,18 @@ class LLMRec(GeneralRecommender):
         states = torch.empty(len(rows), model.hidden_size, dtype=model.model.dtype)
         lengths = self.table.lengths(rows, items)
         with torch.no_grad():
-            for part in length_grouped_batches(lengths, self.options.score_batch_size, None):
+            for part in self.score_batches(lengths):
                 asked = None if items is None else items[part]
                 batch = self.table.batch(rows[part], asked)
                 inputs = batch.input_ids.to(self.device), batch.attention_mask.to(self.device)
                 states[part] = model.hidden(*inputs).cpu()
         return states.to(self.device)
+
+    def score_batches(self, lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+        """Indices of prompts of these lengths that are scored together."""
+        for batch in length_grouped_batches(lengths, self.options.score_batch_size, None):
+            for piece in pieces(lengths[batch], self.options.tokens_at_once):
+                yield batch[piece]
 
     @torch.no_grad()
     def _hidden_after(self, prompts: SharedPrompts) -> Tensor:  # [b] questions -> [b, hidden]

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 MOST_ALPHA = 1000.0  # a teacher that has hardly moved is not multiplied further
 
 
-def answer_loss(
+def answer_cross_entropy(
     logits: Tensor, labels: Tensor, answer_ids: tuple[int, int]
-) -> Tensor:  # [batch, vocab], [batch] -> []
-    """Cross-entropy of the true answer word, mean over rows.
+) -> Tensor:  # [batch, vocab], [batch] -> [batch]
+    """Minus log P(true answer word) of each row.
 
     Args:
         logits: at the answer position.
@@ -23,16 +23,16 @@ def answer_loss(
         answer_ids: token ids of (no, yes).
     """
     answers = torch.tensor(answer_ids, device=logits.device)
-    return F.cross_entropy(logits, answers[labels.long()])
+    return F.cross_entropy(logits, answers[labels.long()], reduction="none")
 
 
 def kl_divergence(
     teacher_logits: Tensor, student_logits: Tensor
-) -> Tensor:  # [batch, vocab], [batch, vocab] -> []
-    """KL(teacher || student) in nats, mean over rows."""
+) -> Tensor:  # [batch, vocab], [batch, vocab] -> [batch]
+    """KL(teacher || student) of each row in nats."""
     teacher = F.log_softmax(teacher_logits, dim=-1)
     student = F.log_softmax(student_logits, dim=-1)
-    return F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    return F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=-1)
 
 
 def forgetting_teacher(
@@ -89,16 +89,10 @@ def yes_probability(
     return torch.softmax(two, dim=-1)[:, 1]
 
 
-def answer_log_probabilities(
-    logits: Tensor, labels: Tensor, answer_ids: tuple[int, int]
-) -> Tensor:  # [batch, vocab], [batch] -> [batch]
-    """Log P(true answer word) of each row; arguments as in :func:`answer_loss`."""
-    answers = torch.tensor(answer_ids, device=logits.device)[labels.long()]
-    return F.log_softmax(logits, dim=-1).gather(1, answers[:, None]).squeeze(1)
-
-
-def npo_loss(student: Tensor, reference: Tensor, beta: float) -> Tensor:  # [batch], [batch] -> []
-    """Negative preference optimisation: ``-2/beta * mean log sigmoid(-beta * (s - r))``.
+def npo_loss(
+    student: Tensor, reference: Tensor, beta: float
+) -> Tensor:  # [batch], [batch] -> [batch]
+    """Negative preference optimisation: ``-2/beta * log sigmoid(-beta * (s - r))``.
 
     Args:
         student: its log-probabilities of what is to be forgotten.
@@ -107,14 +101,14 @@ def npo_loss(student: Tensor, reference: Tensor, beta: float) -> Tensor:  # [bat
 
     Source: Zhang et al., arXiv 2404.05868.
     """
-    return -2 / beta * F.logsigmoid(-beta * (student - reference)).mean()
+    return -2 / beta * F.logsigmoid(-beta * (student - reference))
 
 
-def simnpo_loss(student: Tensor, beta: float, gamma: float) -> Tensor:  # [batch] -> []
-    """NPO without a reference: ``-2/beta * mean log sigmoid(-beta * s - gamma)``.
+def simnpo_loss(student: Tensor, beta: float, gamma: float) -> Tensor:  # [batch] -> [batch]
+    """NPO without a reference: ``-2/beta * log sigmoid(-beta * s - gamma)``.
 
     The answer is one token, so the division by its length is by 1.
 
     Source: Fan et al., arXiv 2410.07163.
     """
-    return -2 / beta * F.logsigmoid(-beta * student - gamma).mean()
+    return -2 / beta * F.logsigmoid(-beta * student - gamma)

@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recbole_e2urec.data.batches import length_grouped_batches
 from recbole_e2urec.model.asked import Asked, Voice
 from recbole_e2urec.model.llmrec import LLMRec
 
@@ -141,7 +140,7 @@ class Mixture(Scorer):
             alike = torch.full((len(rows), len(names)), 1 / len(names))
             weights = (self.weigh(states) if self.weigh else alike).to(states)
             lengths = model.table.lengths(rows, items)
-            for part in length_grouped_batches(lengths, model.options.score_batch_size, None):
+            for part in model.score_batches(lengths):
                 batch = model.table.batch(rows[part], None if items is None else items[part])
                 with bank.mixed(names, weights[part]):
                     states[part] = lm.hidden(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_e2urec.model.asked import Asked, Voice
-from recbole_e2urec.model.losses import answer_loss
+from recbole_e2urec.model.losses import answer_cross_entropy
 from recbole_e2urec.trainer.loop import adamw
 
 
@@ -82,7 +82,7 @@ def train_attention(
                 with torch.no_grad():
                     heard = torch.stack([voice.head(voice.states[part]) for voice in voices], 1)
                 logits = (weights[:, :, None] * heard).sum(dim=1)
-                loss = answer_loss(logits, labels[part], answer_ids)
+                loss = answer_cross_entropy(logits, labels[part], answer_ids).mean()
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()

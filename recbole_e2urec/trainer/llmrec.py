@@ -119,7 +119,7 @@ class LLMRecTrainer(Trainer):
             terms = train_epoch(
                 self.optimizer,
                 batches,
-                lambda batch: {"loss": model.answer_loss(rows[batch])},
+                lambda batch: model.answer_losses(rows[batch]),
                 clock,
                 self.learning_rate,
                 self.average.follow,

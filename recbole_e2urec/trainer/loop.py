@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from recbole_e2urec.errors import InputError
 
+Losses = Callable[[Any], Iterable[Mapping[str, Tensor]]]  # loss terms of a batch, by pieces
 CLIP = 1.0  # largest norm of a gradient; above it the gradient is scaled down
 
 
@@ -68,7 +69,7 @@ class Clock:
 def train_epoch(
     optimizer: torch.optim.Optimizer,
     batches: Sequence[Any],
-    losses: Callable[[Any], Mapping[str, Tensor]],
+    losses: Losses,
     clock: Clock,
     learning_rate: float,
     follow: Callable[[], None] = lambda: None,
@@ -78,7 +79,8 @@ def train_epoch(
     Args:
         optimizer: of the parameters that learn.
         batches: whatever ``losses`` takes.
-        losses: the loss of a batch by terms; the term ``loss`` is minimised.
+        losses: the loss of a batch by terms, in pieces that add up; the term ``loss`` is minimised.
+            A piece is asked for when the one before has passed backward, so that memory holds one.
         clock: place in the stage.
         learning_rate: at the first step of the stage.
         follow: called after each step.
@@ -97,14 +99,14 @@ def train_epoch(
         for step, batch in enumerate(batches, start=done):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * (1 - step / total)
-            terms = losses(batch)
             optimizer.zero_grad(set_to_none=True)
-            terms["loss"].backward()
+            for terms in losses(batch):
+                terms["loss"].backward()
+                for name, term in terms.items():
+                    totals[name] = totals.get(name, 0.0) + float(term.detach())
             torch.nn.utils.clip_grad_norm_(parameters, CLIP)
             optimizer.step()
             follow()
-            for name, term in terms.items():
-                totals[name] = totals.get(name, 0.0) + float(term.detach())
             if not np.isfinite(totals["loss"]):
                 raise InputError(f"{clock.stage}: the loss became NaN; try a smaller learning rate")
             bar.set_postfix(loss=f"{totals['loss'] / (step - done + 1):.4f}", refresh=False)

@@ -11,9 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recbole_e2urec.data.batches import pieces
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.model.asked import Asked
 from recbole_e2urec.model.llmrec import LLMRec
+from recbole_e2urec.model.losses import answer_cross_entropy, kl_divergence
 from recbole_e2urec.model.scorers import Adapted, Scorer, Stored
 from recbole_e2urec.trainer.pairing import Pairing, Step
 from recbole_e2urec.trainer.unlearning import Plan, Request, train_adapter
@@ -54,24 +56,41 @@ class StudentOptions:
             raise InputError(f"joint_epochs is {self.joint_epochs}; it must be at least 0")
 
 
-class Batch(NamedTuple):
-    """What a loss sees of one step; logits are those at the answer position.
+class Side(NamedTuple):
+    """Forget rows or retain rows of a piece of a step; logits are those at the answer position.
 
     Attributes:
-        forget: the student's, on forget rows, [f, vocab].
-        retain: the student's, on retain rows, [r, vocab]; r is 0 in a step on forget rows alone.
-        forget_labels, retain_labels: 1 = yes, 0 = no, float32, [f] and [r].
+        logits: the student's, [n, vocab].
+        labels: 1 = yes, 0 = no, float32 [n].
+        teachers: the teachers' logits, [n, vocab] each, by their names; those that were asked.
         answer_ids: token ids of (no, yes).
-        on_forget, on_retain: the teachers', by their names; those that were asked.
+        in_step: such rows in the whole step.
     """
 
-    forget: Tensor
-    retain: Tensor
-    forget_labels: Tensor
-    retain_labels: Tensor
+    logits: Tensor
+    labels: Tensor
+    teachers: Mapping[str, Tensor]
     answer_ids: tuple[int, int]
-    on_forget: Mapping[str, Tensor]
-    on_retain: Mapping[str, Tensor]
+    in_step: int
+
+    def mean(self, values: Tensor) -> Tensor:  # [n] -> []
+        """What these rows add to the mean over such rows of the step."""
+        return values.sum() / max(1, self.in_step)
+
+    def answer_loss(self) -> Tensor:  # -> []
+        """Cross-entropy of the true answers, as :meth:`mean`."""
+        return self.mean(answer_cross_entropy(self.logits, self.labels, self.answer_ids))
+
+    def distance_to(self, teacher: str) -> Tensor:  # -> []
+        """KL(teacher || student) in nats, as :meth:`mean`."""
+        return self.mean(kl_divergence(self.teachers[teacher], self.logits))
+
+
+class Batch(NamedTuple):
+    """What a loss sees of a piece of a step; a step on forget rows alone has no retain rows."""
+
+    forget: Side
+    retain: Side
 
 
 Loss = Callable[[Batch], Mapping[str, Tensor]]
@@ -170,7 +189,7 @@ class Student:
             self.options.unlearn_learning_rate,
             self.request.seed,
             lambda epoch: self.pairing.steps(epoch, joint=epoch >= self.warmup),
-            lambda step: loss(self.batch(step)),
+            lambda step: map(loss, self.batches(step)),
             self.request.show,
             spent=self.asking,
             tokens=tokens,
@@ -178,22 +197,33 @@ class Student:
         with self._place():
             return train_adapter(self.model, self._adapter, self.stage, plan)
 
-    def batch(self, step: Step) -> Batch:
-        """What the loss sees of a step; the student passes once over all of its rows."""
-        lm, device = self.model.language_model, self.model.device
-        pairing = self.pairing
-        prompts = pairing.forget_table.joined(step.forget, pairing.retain_table, step.retain)
-        logits = lm(prompts.input_ids.to(device), prompts.attention_mask.to(device))
-        on_forget, on_retain = logits.split([len(step.forget), len(step.retain)])
-        return Batch(
-            on_forget,
-            on_retain,
-            self._labels[torch.from_numpy(step.forget)],
-            self._labels[torch.from_numpy(step.retain)],
-            lm.answer_ids,
-            {name: taught.of(step.forget) for name, taught in self._on_forget.items()},
-            {name: taught.of(step.retain) for name, taught in self._on_retain.items()},
+    def batches(self, step: Step) -> Iterator[Batch]:
+        """What the loss sees of a step, piece by piece; the student passes once over all rows."""
+        lm, device, pairing = self.model.language_model, self.model.device, self.pairing
+        forget, retain = step
+        lengths = np.concatenate(
+            [pairing.forget_table.lengths(forget), pairing.retain_table.lengths(retain)]
         )
+        for piece in pieces(lengths, self.model.options.tokens_at_once):
+            first = piece < len(forget)
+            parts = Step(forget[piece[first]], retain[piece[~first] - len(forget)])
+            prompts = pairing.forget_table.joined(parts.forget, pairing.retain_table, parts.retain)
+            logits = lm(prompts.input_ids.to(device), prompts.attention_mask.to(device))
+            taught = self._on_forget, self._on_retain
+            yield Batch(
+                *(
+                    Side(
+                        said,
+                        self._labels[torch.from_numpy(rows)],
+                        {name: teacher.of(rows) for name, teacher in teachers.items()},
+                        lm.answer_ids,
+                        len(whole),
+                    )
+                    for said, rows, teachers, whole in zip(
+                        logits.split([*map(len, parts)]), parts, taught, step, strict=True
+                    )
+                )
+            )
 
     @property
     def _adapter(self) -> str | None:

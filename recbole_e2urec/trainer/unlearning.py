@@ -15,6 +15,7 @@ from recbole_e2urec.model.scorers import Scorer
 from recbole_e2urec.trainer.cost import peak_memory_mb
 from recbole_e2urec.trainer.loop import (
     Clock,
+    Losses,
     adamw,
     load_optimizer,
     optimizer_tensors,
@@ -35,7 +36,7 @@ class Plan:
         learning_rate: of AdamW at the first step.
         seed: of dropout.
         batches: the batches of an epoch, by its number; must depend on the number alone.
-        losses: loss terms of a batch; ``loss`` is minimised.
+        losses: loss terms of a batch, see :func:`train_epoch`.
         show: whether to draw progress bars.
         spent: seconds that preparation took; they are part of the cost.
         tokens: int64 [m], the only tokens that adapted embeddings learn; None: all of them.
@@ -45,7 +46,7 @@ class Plan:
     learning_rate: float
     seed: int
     batches: Callable[[int], list[Any]]
-    losses: Callable[[Any], Mapping[str, Tensor]]
+    losses: Losses
     show: bool = True
     spent: float = 0.0
     tokens: Tensor | None = None

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recbole_e2urec.data.batches import length_grouped_batches
+from recbole_e2urec.data.batches import length_grouped_batches, pieces
 from recbole_e2urec.errors import InputError
 
 
@@ -45,3 +45,27 @@ def test_length_grouped_batches_pad_far_less_than_random_ones():
 def test_length_grouped_batches_refuse_a_batch_size_of_none():
     with pytest.raises(InputError, match="batch size 0"):
         length_grouped_batches(np.ones(3), 0, None)
+
+
+@given(st.lists(st.integers(1, 99), max_size=60), st.integers(1, 400))
+def test_pieces_cover_every_index_once_within_the_tokens(lengths, tokens):
+    lengths = np.array(lengths, dtype=np.int64)
+    found = list(pieces(lengths, tokens))
+    assert sorted(index for piece in found for index in piece) == list(range(len(lengths)))
+    for piece in found:
+        padded = len(piece) * lengths[piece].max(initial=0)
+        assert padded <= tokens or len(piece) == 1
+
+
+def test_a_batch_that_fits_is_one_piece_in_its_own_order():
+    (whole,) = pieces(np.array([3, 1, 2]), 9)
+    assert whole.tolist() == [0, 1, 2]
+
+
+def test_pieces_hold_similar_lengths():
+    found = [piece.tolist() for piece in pieces(np.array([9, 2, 9, 2, 2]), 18)]
+    assert found == [[1, 3, 4], [0, 2]]
+
+
+def test_no_prompt_at_all_is_one_empty_piece():
+    assert [piece.tolist() for piece in pieces(np.zeros(0, dtype=np.int64), 8)] == [[]]

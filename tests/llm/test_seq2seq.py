@@ -3,8 +3,12 @@ import torch
 from torch.testing import assert_close
 from transformers import T5Config, T5ForConditionalGeneration
 
+from recbole_e2urec.llm.adapters import AdapterBank
 from recbole_e2urec.llm.backbone import BackboneOptions, load_backbone
+from recbole_e2urec.llm.lora import LoraOptions
+from recbole_e2urec.llm.seeding import seeded
 from recbole_e2urec.llm.seq2seq import Seq2SeqLM
+from recbole_e2urec.llm.t5 import T5LM
 
 
 @pytest.fixture
@@ -48,3 +52,56 @@ def test_seq2seq_hidden_is_not_scaled_in_t5_v1_1(tiny, batch):
 
 def test_seq2seq_prompt_ends_with_the_end_token(tiny):
     assert (tiny.prefix_ids, tiny.suffix_ids) == ([], [tiny.codec.tokenizer.eos_token_id])
+
+
+@pytest.fixture(params=["relu", "gated-gelu"])
+def t5(request, tiny):
+    """Two layers of T5, whose decoder is asked for one position in its own way."""
+    config = T5Config(
+        vocab_size=400,
+        d_model=16,
+        d_kv=8,
+        d_ff=16,
+        num_layers=2,
+        num_heads=4,
+        feed_forward_proj=request.param,
+        decoder_start_token_id=0,
+        tie_word_embeddings=request.param == "relu",
+    )
+    with seeded(3):
+        model = T5ForConditionalGeneration(config)
+    return T5LM(model.double().eval(), tiny.codec, 512)
+
+
+@pytest.mark.parametrize("targets", [("q", "v"), ("q", "k", "v", "o", "wo")])
+def test_one_decoder_position_is_what_the_whole_decoder_says(t5, batch, targets):
+    assert_close(t5(*batch), t5.own_logits(*batch), rtol=1e-5, atol=1e-5)
+    bank = AdapterBank(t5)
+    bank.add("a", LoraOptions(r=2, dropout=0.0, target_modules=targets), seed=1)
+    moved = {
+        key: weight + 0.3 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(4))
+        for key, weight in bank.state("a").items()
+    }
+    bank.load("a", moved)
+    gradients = []
+    for answer in (t5, t5.own_logits):
+        with bank.training("a"):
+            t5.eval()  # its dropout is 0.1
+            logits = answer(*batch)
+            weights = bank.parameters("a")
+            loss = logits.square().sum()
+            found = torch.autograd.grad(loss, weights, materialize_grads=True)  # 0 where unused
+            gradients.append(torch.cat([part.flatten() for part in found]))
+    ours, theirs = gradients
+    assert float((ours - theirs).norm()) <= 1e-5 * float(theirs.norm())
+
+
+def test_one_decoder_position_has_the_dropout_of_the_whole_decoder(t5, batch):
+    t5.train()
+    many = [part.repeat(400, 1) for part in batch]
+    with seeded(5):
+        ours, theirs = (answer(*many).view(400, 3, -1) for answer in (t5, t5.own_logits))
+    spread = theirs.std(dim=0)
+    assert float(spread.min()) > 0
+    assert float(((ours.mean(dim=0) - theirs.mean(dim=0)).abs() / spread).max()) < 0.35
+    assert float((ours.std(dim=0) / spread).log().abs().mean()) < 0.1

@@ -48,7 +48,7 @@ def test_the_loss_of_a_step_is_the_formula_with_teachers_asked_on_the_spot(
         student.train(method.loss)
     step = student.pairing.steps(options.warmup_epochs, joint=True)[0]
     with model.bank.frozen(student.name):
-        found = method.loss(student.batch(step))
+        (found,) = map(method.loss, student.batches(step))
 
     def asked(adapter: str | None, history: NDArray[np.int64], rows: NDArray[np.int64]) -> Tensor:
         with model.bank.frozen(adapter), model.shown(history):

@@ -1,6 +1,7 @@
-"""Ranking by a causal model: what stands before the question is read once."""
+"""What the recommender answers, however it is asked."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -42,3 +43,20 @@ def test_candidates_of_a_row_are_answered_as_by_whole_prompts(
         plain = model.hidden(rows, items)
     assert sum(read) == len(rows)
     torch.testing.assert_close(shared, plain, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("backbone", ["tiny-t5", "tiny-llama"])
+@pytest.mark.parametrize(("size", "tokens"), [(3, 10**6), (256, 60), (1, 1)])
+def test_answers_do_not_depend_on_how_many_are_asked_at_once(
+    small_config: Callable[..., Any], backbone: str, size: int, tokens: int
+) -> None:
+    config = small_config("LLMRec", backbone=backbone)
+    dataset = load_dataset(config)
+    model = LLMRec(config, dataset)
+    rows = np.arange(0, len(dataset.rows), 5)
+    asked = []
+    for given in ({}, {"score_batch_size": size, "tokens_at_once": tokens}):
+        model.options = replace(model.options, **given)
+        with model.bank.frozen(None):
+            asked.append(model.language_model.head(model.hidden(rows)))
+    torch.testing.assert_close(*asked, rtol=1e-5, atol=1e-6)

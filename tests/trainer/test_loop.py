@@ -13,11 +13,27 @@ def test_rate_falls_linearly_to_nothing_over_all_epochs():
 
     def losses(_):
         rates.append(optimizer.param_groups[0]["lr"])
-        return {"loss": weight * 1.0}
+        return [{"loss": weight * 1.0}]
 
     for epoch in (0, 1):
         train_epoch(optimizer, [0, 1], losses, Clock("s", epoch, 2, show=False), 0.8)
     assert rates == pytest.approx([0.8, 0.6, 0.4, 0.2])
+
+
+def test_pieces_of_a_batch_take_one_step_together_and_their_terms_add_up():
+    weight = nn.Parameter(torch.zeros(()))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    seen = []
+
+    def losses(batch):
+        for part in batch:
+            seen.append(weight.item())
+            yield {"loss": part * weight, "part": torch.tensor(part)}
+
+    found = train_epoch(optimizer, [[0.25, 0.5]], losses, Clock("s", 0, 1, show=False), 1.0)
+    assert seen == [0.0, 0.0]
+    assert weight.item() == pytest.approx(-0.75)
+    assert found == {"loss": 0.0, "part": 0.75}
 
 
 def test_a_gradient_as_small_as_epsilon_makes_half_a_step():
