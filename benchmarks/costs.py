@@ -1,5 +1,6 @@
 """What a request costs: against Retrain, against a larger training set, for one user alone."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -57,6 +58,16 @@ def growth(folder: Path, size: Size) -> dict[str, Any]:
 
     The weights are untrained, on which no time depends.
     """
+    taken = [with_others(folder / str(turn), size, (1, 2)) for turn in range(size.rounds)]
+    ratios = [double / base for base, double in taken]
+    return {
+        "growth_with_training_set": ratio_of(ratios),
+        "growth_base_seconds": median(base for base, _ in taken),
+    }
+
+
+def with_others(folder: Path, size: Size, times: Sequence[int]) -> list[float]:
+    """Seconds of one request in data that has every user who stays so many times."""
     run = forgetting(folder, size)
     ids = {inner: token for token, inner in run.dataset.ids.users.items()}
     forgotten = sorted({ids[int(user)] for user in run.dataset.rows.user[run.split.forget]})
@@ -65,27 +76,22 @@ def growth(folder: Path, size: Size) -> dict[str, Any]:
     source = Path(run.config["data_path"])
     same = {key: run.config[key] for key in ("title_field", "user_fields", "history_length")}
     same |= {"threshold": {"rating": 4}, "control_users": 0, "forget_file": str(request)}
-    _doubled(source, folder / "double", set(forgotten))
-    ratios, bases = [], []
-    for turn in range(size.rounds):
-        base, double = (
-            unlearned(
-                forgetting(folder / str(turn) / name, size, name, data_path=str(path), **same)
-            )
-            for name, path in ((source.name, source.parent), ("double", folder))
-        )
-        ratios.append(double / base)
-        bases.append(base)
-    return {"growth_with_training_set": ratio_of(ratios), "growth_base_seconds": median(bases)}
+    found = []
+    for count in times:
+        name = f"times{count}"
+        _multiplied(source, folder / name, set(forgotten), count)
+        part = forgetting(folder / "runs" / name, size, name, data_path=str(folder), **same)
+        found.append(unlearned(part))
+    return found
 
 
-def _doubled(source: Path, target: Path, forgotten: set[str]) -> None:
-    """Copy a data set, with a second user for each that is not forgotten."""
-    target.mkdir()
+def _multiplied(source: Path, target: Path, forgotten: set[str], count: int) -> None:
+    """Copy a data set, with so many users for each that is not forgotten."""
+    target.mkdir(parents=True)
     for path in source.glob(f"{source.name}.*"):
         head, *lines = path.read_text(encoding="utf-8").splitlines()
         if head.startswith("user_id:token"):
-            twins = [f"twin{line}" for line in lines if line.split("\t")[0] not in forgotten]
-            lines += twins
+            kept = [line for line in lines if line.split("\t")[0] not in forgotten]
+            lines += [f"twin{twin}-{line}" for twin in range(1, count) for line in kept]
         copied = target / f"{target.name}{path.suffix}"
         copied.write_text("\n".join([head, *lines]) + "\n", encoding="utf-8")

@@ -65,12 +65,12 @@ def forgetting(folder: Path, size: Size, dataset: str | None = None, **given: An
     return run
 
 
-def shaped(folder: Path, family: str, size: Size) -> Path:
+def shaped(folder: Path, family: str, size: Size, words: int = WORDS) -> Path:
     """Write a backbone of t5-small's shape, or a Llama of the same width, with random weights.
 
     Its tokenizer keeps the words of the catalogue whole, so prompts have about their real lengths.
     """
-    path = folder / f"{family}-{size.width}-{size.layers}"
+    path = folder / f"{family}-{size.width}-{size.layers}-{words}"
     if path.exists():
         return path
     run = forgetting(folder, size, backbone=f"tiny-{family}", prompt="plain")
@@ -83,7 +83,7 @@ def shaped(folder: Path, family: str, size: Size) -> Path:
     with seeded(1):
         if family == "t5":
             config: Any = T5Config(
-                vocab_size=WORDS, d_model=size.width, d_kv=64, d_ff=4 * size.width,
+                vocab_size=words, d_model=size.width, d_kv=64, d_ff=4 * size.width,
                 num_layers=size.layers, num_heads=size.width // 64, dropout_rate=0.1,
                 **special,
             )  # fmt: skip
@@ -91,7 +91,7 @@ def shaped(folder: Path, family: str, size: Size) -> Path:
             made: Any = T5ForConditionalGeneration(config)
         else:
             config = LlamaConfig(
-                vocab_size=WORDS, hidden_size=size.width, intermediate_size=4 * size.width,
+                vocab_size=words, hidden_size=size.width, intermediate_size=4 * size.width,
                 num_hidden_layers=size.layers, num_attention_heads=size.width // 64,
                 max_position_embeddings=1024, **special,
             )  # fmt: skip
@@ -117,17 +117,23 @@ def request_of(run: Forgetting, forget: Rows, retain: Rows) -> Any:
 SYNTHETIC = {"title_field": "movie_title", "user_fields": ["user_id", "age"]}
 
 
-def synthetic(folder: Path, count: int) -> str:
+def synthetic(folder: Path, count: int, users: int | None = None) -> str:
     """Interactions of ML-1M's shape: 6,040 users, 3,706 items, some of each much more active.
+
+    Args:
+        folder: to write to.
+        count: of the interactions.
+        users: their number; None: as many as ML-1M has a row.
 
     Returns:
         The name of the data set, which lies in the folder.
     """
-    name = f"synthetic{count}"
+    users = users or max(60, count * 6040 // 1_000_000)
+    name = f"synthetic{count}-{users}"
     if (folder / name).exists():
         return name
     generator = np.random.default_rng(5)
-    users, items = max(60, count * 6040 // 1_000_000), max(150, count * 3706 // 1_000_000)
+    items = max(150, count * 3706 // 1_000_000)
     active = generator.pareto(1.5, users) + 1
     liked = 1 / np.arange(1, items + 1) ** 0.7
     columns = [

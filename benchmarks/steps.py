@@ -25,11 +25,11 @@ NAME = "E2URec"
 class Ours:
     """Our student, whose teachers have answered."""
 
-    def __init__(self, folder: Path, backbone: str, size: Size) -> None:
+    def __init__(self, folder: Path, backbone: str, size: Size, history_length: int = 10) -> None:
         given: dict[str, Any] = {
             "backbone": backbone,
             "prompt": "plain",
-            "history_length": 10,
+            "history_length": history_length,
             "lora_dropout": 0.0,
             "alpha": ALPHA,
             "unlearn_batch_size": BATCH,
@@ -45,6 +45,7 @@ class Ours:
         self.method._alpha = ALPHA  # which no teacher has to be asked for
         self.model = self.run.model
         self.prepared = seconds(self._prepare)
+        self.steps = -(-size.rows // BATCH)  # of an epoch
         self._epoch = 0
 
     def _prepare(self) -> None:
@@ -147,7 +148,7 @@ def step_time(folder: Path, size: Size) -> dict[str, Any]:
         "step_time_ratio": ratio,
         "whole_ratio": ratio_of(whole),
         "loss_difference": difference,
-        "our_step_seconds": float(np.median(times)) / -(-size.rows // BATCH),
+        "our_step_seconds": float(np.median(times)) / ours.steps,
     }
 
 

@@ -6,20 +6,13 @@ whose numbers mean nothing, ``--threads N`` sets torch's threads for both sides.
 in turns in one process, as ratios: median (least to greatest).
 """
 
-import argparse
-import json
-import tempfile
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks import asking, costs, preparing, steps
+from benchmarks.parts import Part, run_parts
 from benchmarks.racing import Ratio
-from benchmarks.settings import FULL, SMALL, Size
 
-PARTS: dict[str, Callable[[Path, Size], dict[str, Any]]] = {
+PARTS: dict[str, Part] = {
     "step_time": steps.step_time,
     "memory": steps.memory,
     "prompts": preparing.prompts,
@@ -32,26 +25,15 @@ PARTS: dict[str, Callable[[Path, Size], dict[str, Any]]] = {
 }
 
 
-def main() -> None:
-    """Measure, and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--only", choices=PARTS, action="append", help="one part; may be repeated")
-    parser.add_argument("--size", choices=("full", "small"), default="full")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    found: dict[str, Any] = {"size": given.size, "threads": given.threads}
-    for name in given.only or PARTS:
-        with tempfile.TemporaryDirectory() as folder:
-            measured = PARTS[name](Path(folder), FULL if given.size == "full" else SMALL)
-        for key, value in measured.items():
-            print(f"{key}: {_shown(value)}", flush=True)
-            found[key] = value.median if isinstance(value, Ratio) else value
-            if isinstance(value, Ratio):
-                found[f"{key}_spread"] = [value.low, value.high]
-    print(json.dumps(found))
+def told(measured: dict[str, Any]) -> dict[str, Any]:
+    """Print what a part found; a ratio's spread is a value of its own."""
+    values: dict[str, Any] = {}
+    for key, value in measured.items():
+        print(f"{key}: {_shown(value)}", flush=True)
+        values[key] = value.median if isinstance(value, Ratio) else value
+        if isinstance(value, Ratio):
+            values[f"{key}_spread"] = [value.low, value.high]
+    return values
 
 
 def _shown(value: Any) -> str:
@@ -61,4 +43,4 @@ def _shown(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_parts(__doc__, PARTS, told)

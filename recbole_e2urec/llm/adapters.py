@@ -124,11 +124,7 @@ class AdapterBank:
         Raises:
             ValueError: names or shapes differ from what is there; nothing is written then.
         """
-        weights = self._weights(name)
-        difference = shapes(weights) ^ shapes(state)
-        if difference:
-            key, shape = min(difference)
-            raise ValueError(f"this state does not fit {name!r}: first difference at {key} {shape}")
+        weights = self._fitting(name, state)
         with torch.no_grad():
             for key, weight in weights.items():
                 weight.copy_(state[key])
@@ -141,6 +137,22 @@ class AdapterBank:
             yield
         finally:
             self.load(name, before)
+
+    @contextmanager
+    def lent(self, name: str | None, state: Mapping[str, Tensor]) -> Iterator[None]:
+        """Answer with other weights, see :meth:`load`, in the body, which must not train them.
+
+        They take the place of the own ones as they are: no set of weights is copied.
+        """
+        weights = self._fitting(name, state)
+        own = {key: weight.data for key, weight in weights.items()}
+        try:
+            for key, weight in weights.items():
+                weight.data = state[key].to(weight)
+            yield
+        finally:
+            for key, weight in weights.items():
+                weight.data = own[key]
 
     def save(self, name: str, folder: Path) -> None:
         """Write an adapter as peft does; ``PeftModel.from_pretrained(model, folder)`` reads it."""
@@ -212,6 +224,15 @@ class AdapterBank:
         self._check(name)
         model = self.language_model.model
         return backbone_weights(model) if name is None else adapter_weights(model)[name]
+
+    def _fitting(self, name: str | None, state: Mapping[str, Tensor]) -> dict[str, nn.Parameter]:
+        """Weights that a state fits."""
+        weights = self._weights(name)
+        difference = shapes(weights) ^ shapes(state)
+        if difference:
+            key, shape = min(difference)
+            raise ValueError(f"this state does not fit {name!r}: first difference at {key} {shape}")
+        return weights
 
     def _switch(self) -> None:
         """Make the innermost open name the active one and change nothing else."""

@@ -74,19 +74,14 @@ class Stored(Scorer):
 
     def ask(self, model: LLMRec, rows: Rows, items: Rows | None = None) -> Asked:
         """See :meth:`Scorer.ask`; the weights that were there come back."""
-        with self._read(model):
+        with model.bank.lent(self.place, self.read()):
             return Adapted(self.adapter).ask(model, rows, items)
 
     def further(self, model: LLMRec, learn: Learn) -> list[Scorer]:
         """See :meth:`Scorer.further`."""
-        with self._read(model):
-            return Adapted(self.adapter).further(model, learn)
-
-    @contextmanager
-    def _read(self, model: LLMRec) -> Iterator[None]:
         with model.bank.kept(self.place):
             model.bank.load(self.place, self.read())
-            yield
+            return Adapted(self.adapter).further(model, learn)
 
 
 class Ensemble(Scorer):
@@ -177,8 +172,7 @@ def on_start(model: LLMRec, start: Callable[[], Weights] | None) -> Iterator[Non
     if start is None:
         yield
         return
-    with model.bank.kept(None):
-        model.bank.load(None, start())
+    with model.bank.lent(None, start()):
         yield
 
 

@@ -90,8 +90,9 @@ def _finish(model: LLMRec, name: str | None, stage: Stage, plan: Plan) -> dict[s
             "steps": state["steps"] + len(batches),
             "losses": [*state["losses"], terms],
         }
-        tensors = with_prefix("model", model.bank.state(name))
-        stage.save_progress({**tensors, **optimizer_tensors(optimizer)}, state)
+        if epoch + 1 < plan.epochs:  # or the outcome follows at once
+            tensors = with_prefix("model", model.bank.state(name))
+            stage.save_progress({**tensors, **optimizer_tensors(optimizer)}, state)
     summary = {
         "seconds": state["seconds"],
         "steps": state["steps"],
