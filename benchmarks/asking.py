@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from benchmarks.plain import PlainReader
 from benchmarks.racing import race
-from benchmarks.settings import Size, forgetting, reduced, shaped
+from benchmarks.settings import Size, forgetting, nudged, reduced, shaped
 from recbole_e2urec.evaluator.labelled import labelled_metrics
 from recbole_e2urec.evaluator.measure import Answers, distance_to
 from recbole_e2urec.model.scorers import Adapted
@@ -24,11 +24,10 @@ def evaluation(folder: Path, size: Size) -> dict[str, Any]:
     run = forgetting(folder, size, backbone=backbone, prompt="plain", history_length=10)
     model, lm = run.model, run.model.language_model
     rows, _ = reduced(run, size.rows)
+    moved = nudged(model.bank.state(None), seed=2)
     retrained = AutoModelForSeq2SeqLM.from_pretrained(backbone).eval()
-    with torch.no_grad():
-        generator = torch.Generator().manual_seed(2)
-        for weight in retrained.parameters():
-            weight += 0.02 * weight.std() * torch.randn(weight.shape, generator=generator)
+    retrained.load_state_dict(moved, strict=False)
+    retrained.tie_weights()
     labels = model.labels
     assert labels is not None
 
@@ -40,8 +39,7 @@ def evaluation(folder: Path, size: Size) -> dict[str, Any]:
 
     with model.shown(run.before):
         own = lm.model
-        with model.bank.kept(None):
-            model.bank.load(None, dict(_named(model, retrained)))
+        with model.bank.lent(None, moved):
             kept = answers()
 
         def ours() -> dict[str, Any]:
@@ -59,12 +57,6 @@ def evaluation(folder: Path, size: Size) -> dict[str, Any]:
         for name, value in other.items():
             assert abs(mine[name] - value) < 1e-3, (name, mine[name], value)
         return {"evaluation_ratio": race(theirs, ours, size.rounds)}
-
-
-def _named(model: Any, other: Any) -> Any:
-    """The other model's weights under the names of ours."""
-    weights = dict(other.named_parameters())
-    return ((name, weights[name].detach()) for name in model.bank.state(None))
 
 
 def ranking(folder: Path, size: Size) -> dict[str, Any]:

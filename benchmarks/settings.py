@@ -1,12 +1,15 @@
 """What is measured on: ml-100k, backbones of real shapes with random weights, requests."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from recbole.utils import init_seed
+from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
 
 from recbole_e2urec import compat
@@ -34,6 +37,7 @@ class Size:
         interactions: rows of the large synthetic data set.
         data: rows of the synthetic data set that stands for ml-100k; None: ml-100k itself.
         epochs: of Original and Retrain where a whole job is run; None: the default.
+        compiled: whether steps are raced by code of torch.compile as well.
     """
 
     layers: int = 6
@@ -45,10 +49,13 @@ class Size:
     interactions: int = 1_000_000
     data: int | None = None
     epochs: int | None = None
+    compiled: bool = True
 
 
 FULL = Size()
-SMALL = Size(1, 64, 32, 1, 1, 100, 20_000, 3000, 1)  # keeps the benchmark alive in CI
+SMALL = Size(
+    1, 64, 32, 1, 1, 100, 20_000, 3000, 1, compiled=False
+)  # keeps the benchmark alive in CI
 
 
 def forgetting(folder: Path, size: Size, dataset: str | None = None, **given: Any) -> Forgetting:
@@ -99,6 +106,15 @@ def shaped(folder: Path, family: str, size: Size, words: int = WORDS) -> Path:
     made.save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path
+
+
+def nudged(weights: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
+    """The weights, each a little moved at random: fresh or equal ones would hide a mistake."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: weight + 0.02 * (weight.std() or 1.0) * torch.randn(weight.shape, generator=generator)
+        for name, weight in weights.items()
+    }
 
 
 def reduced(run: Forgetting, count: int) -> tuple[Rows, Rows]:

@@ -5,12 +5,12 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForSeq2SeqLM
 
 from benchmarks.plain import Models, PlainE2URec, PlainReader
 from benchmarks.racing import peak_mb, race, ratio_of, seconds
-from benchmarks.settings import Size, forgetting, reduced, request_of, shaped
+from benchmarks.settings import Size, forgetting, nudged, reduced, request_of, shaped
 from recbole_e2urec.methods import method_of
 from recbole_e2urec.methods.e2urec import AUGMENTED
 from recbole_e2urec.model.scorers import Adapted, Stored
@@ -25,11 +25,11 @@ NAME = "E2URec"
 class Ours:
     """Our student, whose teachers have answered."""
 
-    def __init__(self, folder: Path, backbone: str, size: Size, history_length: int = 10) -> None:
+    def __init__(self, folder: Path, backbone: str, size: Size, **more: Any) -> None:
         given: dict[str, Any] = {
             "backbone": backbone,
             "prompt": "plain",
-            "history_length": history_length,
+            "history_length": 10,
             "lora_dropout": 0.0,
             "alpha": ALPHA,
             "unlearn_batch_size": BATCH,
@@ -37,6 +37,7 @@ class Ours:
             "unlearn_share": 1.0,
             "warmup_epochs": 0,
             "joint_epochs": 1,
+            **more,
         }
         self.run = forgetting(folder, size, **given)
         self.forget, self.retain = reduced(self.run, size.rows)
@@ -58,12 +59,11 @@ class Ours:
 
     def augmented(self) -> dict[str, torch.Tensor]:
         """Weights of an augmented model: Original's, a little moved."""
-        generator = torch.Generator().manual_seed(2)
-        weights = self.model.bank.state(None)
-        return {
-            name: weight + 0.02 * weight.std() * torch.randn(weight.shape, generator=generator)
-            for name, weight in weights.items()
-        }
+        return nudged(self.model.bank.state(None), seed=2)
+
+    def move(self) -> None:
+        """Give the adapter weights that change answers."""
+        self.model.bank.load(NAME, nudged(self.model.bank.state(NAME), seed=3))
 
     def epoch(self) -> None:
         """A joint epoch: a step a batch."""
@@ -78,21 +78,29 @@ class Ours:
         return map(self.method.loss, self.student.batches(step))
 
 
-def plain_of(ours: Ours, folder: Path, backbone: str) -> PlainE2URec:
-    """The plain reading of the same models, rows and settings."""
-    adapter = folder / "adapter"
-    ours.model.bank.save(NAME, adapter)
+def plain_of(ours: Ours, backbone: str, adapter: Path | None = None) -> PlainE2URec:
+    """The plain reading of the same rows and settings.
+
+    Args:
+        ours: gives prompts and labels.
+        backbone: of all three models.
+        adapter: folder for our student's adapter, with which theirs begins, upon our augmented
+            weights; None: it begins with a fresh one, and the augmented model equals Original.
+    """
     original, augmented, base = (AutoModelForSeq2SeqLM.from_pretrained(backbone) for _ in range(3))
-    augmented.load_state_dict(ours.augmented(), strict=False)
-    augmented.tie_weights()
-    student = PeftModel.from_pretrained(base, str(adapter), is_trainable=True)
-    for model in (original, augmented):
-        model.eval()
+    if adapter is None:
+        student: Any = get_peft_model(
+            base, LoraConfig(r=16, lora_alpha=32, lora_dropout=0.0, target_modules=["q", "v"])
+        )
+    else:
+        ours.model.bank.save(NAME, adapter)
+        student = PeftModel.from_pretrained(base, str(adapter), is_trainable=True)
+        augmented.load_state_dict(ours.augmented(), strict=False)
+        augmented.tie_weights()
     lm, table = ours.model.language_model, ours.student.pairing.retain_table
     reader = PlainReader(lm.codec.tokenizer, table.text, lm.answer_ids, BATCH)
-    labels, beta = ours.model.labels, ours.method.options.beta
-    models = Models(original, augmented, student)
-    return PlainE2URec(reader, models, labels, ALPHA, beta, RATE)
+    models = Models(original.eval(), augmented.eval(), student)
+    return PlainE2URec(reader, models, ours.model.labels, ALPHA, ours.method.options.beta, RATE)
 
 
 def backbone_of(folder: Path, size: Size) -> str:
@@ -116,22 +124,23 @@ def check_same_loss(ours: Ours, plain: PlainE2URec) -> float:
     return abs(mine - other)
 
 
-def moved(ours: Ours) -> None:
-    """Give the adapter weights that change answers: a fresh one would hide a mistake."""
-    generator = torch.Generator().manual_seed(3)
-    state = ours.model.bank.state(NAME)
-    ours.model.bank.load(
-        NAME,
-        {key: w + 0.02 * torch.randn(w.shape, generator=generator) for key, w in state.items()},
-    )
-
-
 def step_time(folder: Path, size: Size) -> dict[str, Any]:
-    """``step_time_ratio``: of steps alone; ``whole_ratio``: with what our teachers take before."""
+    """``step_time_ratio``: of steps alone; ``whole_ratio``: with what our teachers take before.
+
+    ``compiled_step_time_ratio`` is ours by code of torch.compile, against the same plain reading.
+    """
+    found = _raced(folder, size)
+    if size.compiled:
+        compiled = _raced(folder / "compiled", size, backbone_compile=True)
+        found["compiled_step_time_ratio"] = compiled["step_time_ratio"]
+    return found
+
+
+def _raced(folder: Path, size: Size, **given: Any) -> dict[str, Any]:
     backbone = backbone_of(folder, size)
-    ours = Ours(folder, backbone, size)
-    moved(ours)
-    plain = plain_of(ours, folder, backbone)
+    ours = Ours(folder, backbone, size, **given)
+    ours.move()
+    plain = plain_of(ours, backbone, folder / "adapter")
     difference = check_same_loss(ours, plain)
     forget, retain = ours.forget, ours.retain
     ours.epoch()  # warms both up
@@ -155,9 +164,8 @@ def step_time(folder: Path, size: Size) -> dict[str, Any]:
 def memory(folder: Path, size: Size) -> dict[str, Any]:
     """``memory_ratio``: ours / theirs, peak of unlearning, each in a process of its own."""
     backbone = backbone_of(folder, size)
-    saved = str(folder)
-    ours = peak_mb(_unlearn_ours, saved, backbone, size)
-    theirs = peak_mb(_unlearn_plain, saved, backbone, size)
+    ours = peak_mb(_unlearn_ours, str(folder), backbone, size)
+    theirs = peak_mb(_unlearn_plain, str(folder), backbone, size)
     return {"memory_ratio": ours / theirs, "our_memory_mb": ours, "their_memory_mb": theirs}
 
 
@@ -166,20 +174,6 @@ def _unlearn_ours(folder: str, backbone: str, size: Size) -> None:
 
 
 def _unlearn_plain(folder: str, backbone: str, size: Size) -> None:
-    """The plain reading alone; our own student is in no way part of it."""
-    small = Ours(Path(folder), "tiny-t5", size)  # gives rows, texts and labels
-    plain = plain_alone(small, backbone)
-    plain.epoch(small.forget, small.retain, 0)
-
-
-def plain_alone(small: Ours, backbone: str) -> PlainE2URec:
-    """As :func:`plain_of`, with a fresh adapter and augmented weights that equal Original's."""
-    from peft import LoraConfig, get_peft_model
-
-    original, augmented, base = (AutoModelForSeq2SeqLM.from_pretrained(backbone) for _ in range(3))
-    config = LoraConfig(r=16, lora_alpha=32, lora_dropout=0.0, target_modules=["q", "v"])
-    student = get_peft_model(base, config)
-    lm, table = small.model.language_model, small.student.pairing.retain_table
-    reader = PlainReader(lm.codec.tokenizer, table.text, lm.answer_ids, BATCH)
-    models = Models(original, augmented, student)
-    return PlainE2URec(reader, models, small.model.labels, ALPHA, 0.4, RATE)
+    """The plain reading alone: what gives it rows, texts and labels has a tiny backbone."""
+    small = Ours(Path(folder), "tiny-t5", size)
+    plain_of(small, backbone).epoch(small.forget, small.retain, 0)

@@ -36,6 +36,8 @@ class BackboneOptions:
         dtype: of the weights: float32, bfloat16 or float16 (T5 overflows in float16).
         max_tokens: longest prompt in tokens; cut to what the model takes.
         gradient_checkpointing: recompute activations in backward: less memory, more time.
+        compile: read prompts by code that torch.compile makes: minutes at first, then faster. On a
+            CPU it needs a C++ compiler.
     """
 
     name: str = field(default="tiny-t5", metadata={"key": "backbone"})
@@ -44,6 +46,7 @@ class BackboneOptions:
     dtype: str = "float32"
     max_tokens: int = field(default=512, metadata={"key": "max_prompt_tokens"})
     gradient_checkpointing: bool = False
+    compile: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, by the name of its key."""
@@ -70,7 +73,7 @@ def load_backbone(
 
     Raises:
         InputError: the name is unknown or out of reach, the folder is not a usable language model,
-            or an answer word is not one token.
+            an answer word is not one token, or torch.compile does not work here.
     """
     answers = (options.answer_no, options.answer_yes)
     if options.name in EMBEDDED:
@@ -83,7 +86,22 @@ def load_backbone(
     if options.gradient_checkpointing:
         # The reentrant kind gives a LoRA adapter on a frozen backbone no gradient at all.
         language_model.model.gradient_checkpointing_enable({"use_reentrant": False})
+    if options.compile:
+        _compile(language_model)
     return language_model
+
+
+def _compile(language_model: LanguageModel) -> None:
+    """Let torch compile the model, tried on a short prompt: it does so only when first asked."""
+    language_model.reader.compile(dynamic=True)
+    try:
+        language_model.agrees_with_its_model()
+    except Exception as error:  # of whatever compiler
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"backbone_compile does not work here: leave it out, or install a C++ compiler "
+            f"({reason})"
+        ) from error
 
 
 def _load_pretrained(options: BackboneOptions, answers: tuple[str, str]) -> LanguageModel:

@@ -65,6 +65,11 @@ class LanguageModel(nn.Module, ABC):
         return self._state(input_ids, attention_mask)
 
     @property
+    @abstractmethod
+    def reader(self) -> nn.Module:
+        """The part of the model that reads a prompt, where nearly all work is done."""
+
+    @property
     def shares_beginnings(self) -> bool:
         """Whether :meth:`hidden_after` can be asked."""
         return False

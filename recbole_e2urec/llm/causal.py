@@ -4,7 +4,7 @@ from functools import cached_property
 from inspect import signature
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from recbole_e2urec.data.tokens import TokenBatch
@@ -25,9 +25,14 @@ class CausalLM(LanguageModel):
         super().__init__(model, codec, max_tokens)
         self.suffix_ids: list[int] = []
 
+    @property
+    def reader(self) -> nn.Module:
+        """See :meth:`LanguageModel.reader`."""
+        return self.model.base_model
+
     def _state(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """One pass over the prompt, read at its last token."""
-        states = self.model.base_model(
+        states = self.reader(
             input_ids=input_ids, attention_mask=attention_mask, use_cache=False
         ).last_hidden_state
         return _at_last_token(states, attention_mask)
@@ -49,12 +54,13 @@ class CausalLM(LanguageModel):
             return False
         return self._agree(ours, self.hidden(whole, ones(whole)))
 
+    @torch.compiler.set_stance("force_eager")  # a cache's length would be compiled in
     def hidden_after(
         self, beginnings: TokenBatch, endings: TokenBatch, of: Tensor
     ) -> Tensor:  # [p, t], [b, s], [b] -> [b, h]
         """See :meth:`LanguageModel.hidden_after`: keys and values of the beginnings are kept."""
         ids, mask = beginnings
-        model = self.model.base_model
+        model = self.reader
         known = signature(type(model).forward).parameters
         word = "cache" if "cache" in known else "past_key_values"  # the latter in older releases
         read = model(input_ids=ids, attention_mask=mask, use_cache=True)

@@ -27,7 +27,8 @@ def mixed_layers(model: nn.Module, names: Sequence[str], weights: Tensor) -> Ite
         for layer in model.modules():
             if isinstance(layer, BaseTunerLayer):
                 hooks.append(layer.register_forward_hook(_adder(names, weights)))
-        yield
+        with torch.compiler.set_stance("force_eager"):  # compiled code sees no later hook
+            yield
     finally:
         for hook in hooks:
             hook.remove()

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from recbole_e2urec.llm.base import LanguageModel
@@ -31,9 +31,14 @@ class Seq2SeqLM(LanguageModel):
         scaled = bool(getattr(config, "scale_decoder_outputs", False))
         self.scale: float = config.d_model**-0.5 if scaled else 1.0
 
+    @property
+    def reader(self) -> nn.Module:
+        """See :meth:`LanguageModel.reader`."""
+        return self.model.get_encoder()
+
     def _state(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """One pass of the encoder and one decoder step; T5's scaling is already applied."""
-        read = self.model.get_encoder()(input_ids=input_ids, attention_mask=attention_mask)
+        read = self.reader(input_ids=input_ids, attention_mask=attention_mask)
         return self._decode(input_ids, read.last_hidden_state, attention_mask) * self.scale
 
     def _decode(self, input_ids: Tensor, read: Tensor, attention_mask: Tensor) -> Tensor:

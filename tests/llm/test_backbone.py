@@ -2,6 +2,7 @@ from itertools import chain
 
 import pytest
 import torch
+from bank_steps import answer, gradients, shake
 from small_tokenizers import byte_level, sentence_piece
 from torch.testing import assert_close
 from transformers import (
@@ -15,7 +16,10 @@ from transformers import (
 
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.llm import backbone
+from recbole_e2urec.llm.adapters import AdapterBank
 from recbole_e2urec.llm.backbone import BackboneOptions, load_backbone
+from recbole_e2urec.llm.lora import LoraOptions
+from recbole_e2urec.llm.seq2seq import Seq2SeqLM
 
 
 @pytest.fixture
@@ -189,3 +193,31 @@ def test_dtype_is_what_was_asked(t5_folder):
 def test_backbone_options_refuse_what_cannot_work(key, value):
     with pytest.raises(InputError, match=key.rpartition("_")[2]):
         BackboneOptions(**{key: value})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tiny-t5", "tiny-llama"])
+def test_a_compiled_backbone_answers_and_learns_as_the_plain_one(name, texts, batch):
+    found = []
+    for compiled in (False, True):
+        model = load_backbone(BackboneOptions(name, compile=compiled), texts, seed=7)
+        bank = AdapterBank(model)
+        for adapter in ("a", "b"):
+            bank.add(adapter, LoraOptions(dropout=0.0), seed=1)
+            shake(bank, adapter)
+        weights = torch.tensor([[0.2, 0.9]] * 3)
+        with bank.mixed(["a", "b"], weights):
+            mixed = model(*batch)
+        answers = [answer(bank, batch, adapter) for adapter in (None, "a", "b")]
+        found.append([mixed, *answers, *gradients(bank, batch)])
+    for plain, other in zip(*found, strict=True):
+        torch.testing.assert_close(plain, other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_backbone_that_cannot_be_compiled_is_one_clear_line(monkeypatch, texts):
+    def broken(*_, **__):
+        raise RuntimeError("no\ncompiler")
+
+    monkeypatch.setattr(Seq2SeqLM, "agrees_with_its_model", broken)
+    with pytest.raises(InputError, match=r"backbone_compile.*\(no compiler\)"):
+        load_backbone(BackboneOptions("tiny-t5", compile=True), texts, seed=7)
