@@ -55,3 +55,10 @@ def test_agrees_with_its_model_sees_a_head_that_does_more(language_model, monkey
 
 def test_bfloat16_model_answers_in_float32(language_model, batch):
     assert language_model.to(torch.bfloat16)(*batch).dtype == torch.float32
+
+
+def test_bfloat16_answers_are_those_of_float32_to_two_hundredths(language_model, batch):
+    no, yes = language_model.answer_ids
+    exact = language_model(*batch)[:, [no, yes]].softmax(dim=1)
+    rounded = language_model.to(torch.bfloat16)(*batch)[:, [no, yes]].softmax(dim=1)
+    assert 0 < float((exact - rounded).abs().max()) < 0.02
