@@ -43,7 +43,7 @@ def pieces(lengths: NDArray[np.int64], tokens: int) -> Iterator[NDArray[np.int64
         tokens: most in a piece; a longer prompt makes a piece of its own.
 
     Yields:
-        Indices: all of them in their order where they fit, else similar lengths together.
+        Indices in their order: all of them where they fit, else similar lengths together.
     """
     count = len(lengths)
     if count * lengths.max(initial=0) <= tokens:
@@ -52,5 +52,5 @@ def pieces(lengths: NDArray[np.int64], tokens: int) -> Iterator[NDArray[np.int64
     order, start = np.argsort(lengths, kind="stable"), 0
     for end in range(1, count + 1):
         if end == count or (end + 1 - start) * lengths[order[end]] > tokens:
-            yield order[start:end]
+            yield np.sort(order[start:end])
             start = end

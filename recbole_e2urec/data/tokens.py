@@ -2,7 +2,7 @@
 
 import copy
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from recbole_e2urec.data.batches import pieces
 from recbole_e2urec.data.rows import RowTable
 from recbole_e2urec.data.segments import Encode, PromptTexts, SegmentStore
 from recbole_e2urec.errors import InputError
@@ -25,6 +26,20 @@ class TokenBatch(NamedTuple):
 
     input_ids: Tensor  # int64 [b, t]
     attention_mask: Tensor  # int64 [b, t], 1 = token, 0 = padding
+
+    def pieces(self, tokens: int) -> Iterator[tuple[Tensor, "TokenBatch"]]:
+        """Cut into parts of at most so many tokens, see :func:`pieces`: places, and prompts."""
+        lengths = self.attention_mask.sum(dim=1)
+        for part in map(torch.from_numpy, pieces(lengths.numpy(), tokens)):
+            if len(part) == len(lengths):
+                yield part, self
+            else:
+                width = int(lengths[part].max())
+                yield part, TokenBatch(*(tensor[part, :width] for tensor in self))
+
+    def to(self, device: torch.device) -> "TokenBatch":
+        """The same on a device."""
+        return TokenBatch(*(tensor.to(device) for tensor in self))
 
 
 class SharedPrompts(NamedTuple):

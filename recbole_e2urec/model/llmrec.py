@@ -15,7 +15,7 @@ from torch import Tensor
 from recbole_e2urec.data.batches import length_grouped_batches, pieces
 from recbole_e2urec.data.dataset import ROW_ID
 from recbole_e2urec.data.prompts import PromptTemplate
-from recbole_e2urec.data.tokens import PromptTable, SharedPrompts, TokenBatch, TokenLimits
+from recbole_e2urec.data.tokens import PromptTable, SharedPrompts, TokenLimits
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.llm.adapters import AdapterBank
 from recbole_e2urec.llm.backbone import BackboneOptions, load_backbone
@@ -125,7 +125,14 @@ class LLMRec(GeneralRecommender):
     def answer_loss(
         self, rows: NDArray[np.int64], items: NDArray[np.int64] | None = None
     ) -> Tensor:
-        """Cross-entropy of the true answers of these rows, mean; a scalar.
+        """Cross-entropy of the true answers of these rows, mean; a scalar."""
+        parts = [terms["loss"] for terms in self.answer_losses(rows, items)]
+        return torch.stack(parts).sum()
+
+    def answer_losses(
+        self, rows: NDArray[np.int64], items: NDArray[np.int64] | None = None
+    ) -> Iterator[dict[str, Tensor]]:
+        """:meth:`answer_loss` in pieces that pass one after the other and add up to it.
 
         Raises:
             InputError: the data has no labels to learn from.
@@ -133,22 +140,16 @@ class LLMRec(GeneralRecommender):
         if self.labels is None:
             raise InputError("a language model learns from labels; set threshold, or add a label")
         labels, words = torch.from_numpy(self.labels[rows]), self.language_model.answer_ids
-        logits = self.logits(rows, items)
-        return answer_cross_entropy(logits, labels.to(self.device), words).mean()
-
-    def answer_losses(self, rows: NDArray[np.int64]) -> Iterator[dict[str, Tensor]]:
-        """:meth:`answer_loss` in pieces that pass one after the other and add up to it."""
-        for piece in pieces(self.table.lengths(rows), self.options.tokens_at_once):
-            yield {"loss": self.answer_loss(rows[piece]) * (len(piece) / len(rows))}
+        for part, prompts in self.table.batch(rows, items).pieces(self.options.tokens_at_once):
+            logits = self.language_model(*prompts.to(self.device))
+            losses = answer_cross_entropy(logits, labels[part].to(self.device), words)
+            yield {"loss": losses.sum() / len(rows)}
 
     def logits(
         self, rows: NDArray[np.int64], items: NDArray[np.int64] | None = None
     ) -> Tensor:  # [b], [b] -> [b, vocab]
         """Logits at the answer position, under whatever adapter and mode is set."""
-        batch = self.table.batch(rows, items)
-        return self.language_model(
-            batch.input_ids.to(self.device), batch.attention_mask.to(self.device)
-        )
+        return self.language_model(*self.table.batch(rows, items).to(self.device))
 
     def hidden(
         self, rows: NDArray[np.int64], items: NDArray[np.int64] | None = None
@@ -169,9 +170,8 @@ class LLMRec(GeneralRecommender):
         with torch.no_grad():
             for part in self.score_batches(lengths):
                 asked = None if items is None else items[part]
-                batch = self.table.batch(rows[part], asked)
-                inputs = batch.input_ids.to(self.device), batch.attention_mask.to(self.device)
-                states[part] = model.hidden(*inputs).cpu()
+                batch = self.table.batch(rows[part], asked).to(self.device)
+                states[part] = model.hidden(*batch).cpu()
         return states.to(self.device)
 
     def score_batches(self, lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
@@ -190,11 +190,9 @@ class LLMRec(GeneralRecommender):
         for at in range(0, len(order), size):
             part = order[at : at + size]
             shown, of = np.unique(prompts.of[part], return_inverse=True)
-            beginnings = self.table.beginnings(prompts.beginnings[shown])
-            endings = self.table.endings(prompts.questions[part])
             states[part] = model.hidden_after(
-                TokenBatch(*(tensor.to(self.device) for tensor in beginnings)),
-                TokenBatch(*(tensor.to(self.device) for tensor in endings)),
+                self.table.beginnings(prompts.beginnings[shown]).to(self.device),
+                self.table.endings(prompts.questions[part]).to(self.device),
                 torch.from_numpy(of).to(self.device),
             ).cpu()
         return states.to(self.device)

@@ -138,9 +138,7 @@ class Mixture(Scorer):
             for part in model.score_batches(lengths):
                 batch = model.table.batch(rows[part], None if items is None else items[part])
                 with bank.mixed(names, weights[part]):
-                    states[part] = lm.hidden(
-                        batch.input_ids.to(states.device), batch.attention_mask.to(states.device)
-                    )
+                    states[part] = lm.hidden(*batch.to(states.device))
             return Asked([Voice(states, lm.head_copy())])
 
     def further(self, model: LLMRec, learn: Learn) -> list[Scorer]:

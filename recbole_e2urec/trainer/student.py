@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recbole_e2urec.data.batches import pieces
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.model.asked import Asked
 from recbole_e2urec.model.llmrec import LLMRec
@@ -201,14 +200,11 @@ class Student:
         """What the loss sees of a step, piece by piece; the student passes once over all rows."""
         lm, device, pairing = self.model.language_model, self.model.device, self.pairing
         forget, retain = step
-        lengths = np.concatenate(
-            [pairing.forget_table.lengths(forget), pairing.retain_table.lengths(retain)]
-        )
-        for piece in pieces(lengths, self.model.options.tokens_at_once):
-            first = piece < len(forget)
-            parts = Step(forget[piece[first]], retain[piece[~first] - len(forget)])
-            prompts = pairing.forget_table.joined(parts.forget, pairing.retain_table, parts.retain)
-            logits = lm(prompts.input_ids.to(device), prompts.attention_mask.to(device))
+        whole = pairing.forget_table.joined(forget, pairing.retain_table, retain)
+        for part, prompts in whole.pieces(self.model.options.tokens_at_once):
+            place, cut = part.numpy(), int((part < len(forget)).sum())
+            parts = Step(forget[place[:cut]], retain[place[cut:] - len(forget)])
+            logits = lm(*prompts.to(device))
             taught = self._on_forget, self._on_retain
             yield Batch(
                 *(
@@ -217,9 +213,9 @@ class Student:
                         self._labels[torch.from_numpy(rows)],
                         {name: teacher.of(rows) for name, teacher in teachers.items()},
                         lm.answer_ids,
-                        len(whole),
+                        len(side),
                     )
-                    for said, rows, teachers, whole in zip(
+                    for said, rows, teachers, side in zip(
                         logits.split([*map(len, parts)]), parts, taught, step, strict=True
                     )
                 )
