@@ -5,7 +5,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -71,6 +71,7 @@ def atomic_files(folder: Path, name: str) -> Iterator[AtomicFiles]:
     Raises:
         InputError: the folder cannot be written to, or the disk is full.
     """
+    is_new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for part in folder.glob(f".{name}.*.part"):  # of a conversion that was killed
@@ -81,6 +82,10 @@ def atomic_files(folder: Path, name: str) -> Iterator[AtomicFiles]:
         raise InputError(
             f"cannot write to {folder}: {error.strerror}; free some space or name another --output"
         ) from error
+    finally:
+        if is_new:  # a data set's folder without files would be taken for the data set
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def cell(text: str) -> str:
