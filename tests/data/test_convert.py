@@ -6,6 +6,7 @@ import pytest
 from raw_files import CLEAN_TITLE, PAIRS, WRITERS, write_ml_1m
 
 from recbole_e2urec.config import Config
+from recbole_e2urec.data.convert import movielens
 from recbole_e2urec.data.convert.__main__ import main
 from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.experiment import parts_of
@@ -81,6 +82,18 @@ def test_counts_that_differ_are_an_error_when_strict(
     assert main(["ml-1m", str(folder), "--output", "out", "--strict"]) == 2
     assert capsys.readouterr().err.startswith("error: ")
     assert not list(Path("out").rglob("*"))
+
+
+def test_counts_as_published_pass_when_strict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    counts = {"ratings.dat": 90, "users.dat": 12, "movies.dat": 11}
+    monkeypatch.setattr(movielens, "PUBLISHED", counts)
+    folder = write_ml_1m(tmp_path / "raw")
+    assert main(["ml-1m", str(folder), "--output", "out", "--strict"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.count("as published") == 3
+    assert shown.err == ""
 
 
 def test_bad_line_leaves_earlier_files_as_they_were(

@@ -122,6 +122,13 @@ def test_ml_1m_bad_rating_is_refused_with_its_line(
     assert f"ratings.dat, line 2: {message}" in str(caught.value)
 
 
+def test_an_item_that_comes_twice_keeps_its_first_row(raw: Path, convert: Convert) -> None:
+    write_ml_1m(raw)
+    write_lines(raw / "movies.dat", ["1::One (1990)::Drama", "1::Two (1991)::Drama"])
+    assert notes(convert("ml-1m"), "movies.dat: 1 rows repeat an identifier")
+    assert [row[1] for row in rows_of("ml-1m.item")] == ["One"]
+
+
 # Goodreads
 
 

@@ -9,8 +9,10 @@ import pytest
 from atomic_files import INTER, write_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from raw_files import write_lines
 
 from recbole_e2urec.config import Config
+from recbole_e2urec.data.convert.__main__ import main
 from recbole_e2urec.data.forget import ForgetOptions, choose_forget
 from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.data.rows import IdMap, RowTable
@@ -170,6 +172,23 @@ def test_protocol_has_the_counts_of_the_paper() -> None:
     assert chosen == TargetOptions(min_history=5, last_rows=100_000)
     assert target_rows(rows, ids, chosen).tolist() == list(range(count - 100_000, count))
     assert round(config["forget_ratio"] * 1_025) == 205
+
+
+@pytest.mark.slow
+def test_files_of_the_size_of_ml_1m_give_the_parts_of_the_paper(tmp_path: Path) -> None:
+    films = [f"{item}::Film {item} (1990)::Drama" for item in range(1, 3_884)]
+    write_lines(tmp_path / "movies.dat", films)
+    people = [f"{user}::F::25::{user % 21}::1" for user in range(1, 6_041)]
+    write_lines(tmp_path / "users.dat", people)
+    rows = (
+        f"{1 + row % 6_040}::{1 + row // 6_040}::{1 + row % 5}::{956_000_000 + row}"
+        for row in range(1_000_209)
+    )
+    write_lines(tmp_path / "ratings.dat", rows)
+    assert main(["ml-1m", str(tmp_path), "--strict"]) == 0
+    config = Config("LLMRec", config_dict={"protocol": "e2urec-ml-1m"})
+    parts = parts_of(config, load_dataset(config))
+    assert [len(part) for part in parts.splits] == [60_000, 20_000, 20_000]
 
 
 def test_own_settings_win_over_the_protocol() -> None:

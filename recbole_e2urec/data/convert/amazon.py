@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from recbole_e2urec.data.convert.catalogue import Catalogue
 from recbole_e2urec.data.convert.counts import Findings
 from recbole_e2urec.data.convert.interactions import interactions
 from recbole_e2urec.data.convert.raw import find, identifier, number, records
@@ -62,13 +63,9 @@ def _reviews(folder: Path, category: str) -> Path:
 
 
 def _items(path: Path, files: AtomicFiles, findings: Findings) -> set[str]:
-    table = files.table("item", ("item_id:token", "title:token_seq", "main_category:token"))
-    known: set[str] = set()
-    rows = 0
+    columns = ("item_id:token", "title:token_seq", "main_category:token")
+    items = Catalogue(files, "item", columns)
     for place, record in records(path, ("parent_asin", "title")):
         item = identifier(record["parent_asin"], place, "parent_asin")
-        known.add(item)
-        table.write(item, title(record["title"]), str(record.get("main_category") or ""))
-        rows += 1
-    findings.count(path, rows, None)
-    return known
+        items.add(item, title(record["title"]), title(record.get("main_category")))
+    return items.report(findings, path, None)

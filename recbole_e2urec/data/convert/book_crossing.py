@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from recbole_e2urec.data.convert.catalogue import Catalogue
 from recbole_e2urec.data.convert.counts import Findings
 from recbole_e2urec.data.convert.interactions import interactions
 from recbole_e2urec.data.convert.raw import LATIN, find, identifier, number, quoted_cells
@@ -10,6 +11,7 @@ from recbole_e2urec.data.convert.writing import AtomicFiles, title
 PUBLISHED = {"Book-Ratings": 1_149_780, "Users": 278_858, "Books": 271_379}
 MOST = 10
 _BOOK = ("ISBN", "Book-Title", "Book-Author", "Year-Of-Publication", "Publisher")
+_USER = ("User-ID", "Location", "Age")
 
 
 def convert(folder: Path, files: AtomicFiles) -> Findings:
@@ -41,30 +43,20 @@ def _file(folder: Path, name: str) -> Path:
 
 
 def _books(folder: Path, files: AtomicFiles, findings: Findings) -> set[str]:
-    path, known = _file(folder, "Books"), set()
+    path = _file(folder, "Books")
     names = ("book_title:token_seq", "book_author:token_seq", "publication_year:token")
-    table = files.table("item", ("item_id:token", *names, "publisher:token_seq"))
-    rows = 0
+    books = Catalogue(files, "item", ("item_id:token", *names, "publisher:token_seq"))
     for place, (item, name, author, year, publisher, *_) in quoted_cells(path, _BOOK, LATIN):
-        item = identifier(item, place, "ISBN")
-        known.add(item)
-        table.write(item, *map(title, (name, author, "" if year == "0" else year, publisher)))
-        rows += 1
-    findings.count(path, rows, PUBLISHED["Books"])
-    return known
+        known = (name, author, "" if year == "0" else year, publisher)
+        books.add(identifier(item, place, "ISBN"), *map(title, known))
+    return books.report(findings, path, PUBLISHED["Books"])
 
 
 def _users(folder: Path, files: AtomicFiles, findings: Findings) -> set[str]:
-    path, known = _file(folder, "Users"), set()
-    table = files.table("user", ("user_id:token", "location:token_seq", "age:float"))
-    rows = 0
-    for place, (user, location, age, *_) in quoted_cells(
-        path, ("User-ID", "Location", "Age"), LATIN
-    ):
-        user, age = identifier(user, place, "User-ID"), age.strip()
-        known.add(user)
-        years = "" if age in ("", "NULL") else f"{number(age, place, 'Age'):g}"
-        table.write(user, title(location), years)
-        rows += 1
-    findings.count(path, rows, PUBLISHED["Users"])
-    return known
+    path = _file(folder, "Users")
+    users = Catalogue(files, "user", ("user_id:token", "location:token_seq", "age:float"))
+    for place, (user, location, age, *_) in quoted_cells(path, _USER, LATIN):
+        is_known = age.strip() not in ("", "NULL")
+        years = f"{number(age, place, 'Age'):g}" if is_known else ""
+        users.add(identifier(user, place, "User-ID"), title(location), years)
+    return users.report(findings, path, PUBLISHED["Users"])

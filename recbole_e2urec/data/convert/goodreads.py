@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+from recbole_e2urec.data.convert.catalogue import Catalogue
 from recbole_e2urec.data.convert.counts import Findings
 from recbole_e2urec.data.convert.interactions import interactions
 from recbole_e2urec.data.convert.raw import Place, find, identifier, number, records
@@ -79,16 +80,11 @@ def seconds(date: object, place: Place) -> int:
 
 
 def _books(folder: Path, files: AtomicFiles, findings: Findings) -> set[str]:
-    path, known = find(folder, [f"{_BOOKS}*.json"], f"{_BOOKS}*.json"), set()
-    table = files.table("item", ("item_id:token", "title:token_seq"))
-    rows = 0
+    path = find(folder, [f"{_BOOKS}*.json"], f"{_BOOKS}*.json")
+    books = Catalogue(files, "item", ("item_id:token", "title:token_seq"))
     for place, record in records(path, ("book_id", "title")):
-        item = identifier(record["book_id"], place, "book_id")
-        known.add(item)
-        table.write(item, title(record["title"]))
-        rows += 1
-    findings.count(path, rows, _published(path, _BOOKS)[0])
-    return known
+        books.add(identifier(record["book_id"], place, "book_id"), title(record["title"]))
+    return books.report(findings, path, _published(path, _BOOKS)[0])
 
 
 def _published(path: Path, beginning: str) -> tuple[int | None, int | None]:

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from recbole_e2urec.data.convert.catalogue import Catalogue
 from recbole_e2urec.data.convert.counts import Findings
 from recbole_e2urec.data.convert.interactions import interactions
 from recbole_e2urec.data.convert.raw import LATIN, cells, find, identifier, number
@@ -52,37 +53,27 @@ def convert(folder: Path, files: AtomicFiles) -> Findings:
 
 
 def _movies(folder: Path, files: AtomicFiles, findings: Findings) -> set[str]:
-    path, known = find(folder, ["movies.dat"], "movies.dat"), set()
-    table = files.table(
-        "item",
-        ("item_id:token", "movie_title:token_seq", "release_year:token", "genre:token_seq"),
-    )
-    rows = 0
+    path = find(folder, ["movies.dat"], "movies.dat")
+    columns = ("movie_title:token_seq", "release_year:token", "genre:token_seq")
+    movies = Catalogue(files, "item", ("item_id:token", *columns))
     for place, (item, name, genres) in cells(path, "::", 3, LATIN):
         split = _TITLE_AND_YEAR.fullmatch(name)
         text, year = split.groups() if split else (name, "")
-        known.add(identifier(item, place, "the movie"))
-        table.write(item, title(text), year, genres.replace("|", " "))
-        rows += 1
-    findings.count(path, rows, PUBLISHED["movies.dat"])
-    return known
+        movies.add(
+            identifier(item, place, "the movie"), title(text), year, genres.replace("|", " ")
+        )
+    return movies.report(findings, path, PUBLISHED["movies.dat"])
 
 
 def _users(folder: Path, files: AtomicFiles, findings: Findings) -> set[str]:
-    path, known = find(folder, ["users.dat"], "users.dat"), set()
-    table = files.table(
-        "user",
-        ("user_id:token", "age:token", "gender:token", "occupation:token", "zip_code:token"),
-    )
-    rows = 0
-    names = {str(code): name for code, name in enumerate(OCCUPATIONS)}
+    path = find(folder, ["users.dat"], "users.dat")
+    columns = ("age:token", "gender:token", "occupation:token", "zip_code:token")
+    users = Catalogue(files, "user", ("user_id:token", *columns))
+    jobs = {str(code): name for code, name in enumerate(OCCUPATIONS)}
     for place, (user, gender, age, job, zip_code) in cells(path, "::", 5, LATIN):
-        if age not in AGES or job not in names:
+        if age not in AGES or job not in jobs:
             raise place.bad(
                 f"age {age!r} or occupation {job!r} is no code of the data set's README"
             )
-        known.add(identifier(user, place, "the user"))
-        table.write(user, AGES[age], gender, names[job], zip_code)
-        rows += 1
-    findings.count(path, rows, PUBLISHED["users.dat"])
-    return known
+        users.add(identifier(user, place, "the user"), AGES[age], gender, jobs[job], zip_code)
+    return users.report(findings, path, PUBLISHED["users.dat"])
