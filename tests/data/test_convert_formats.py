@@ -206,6 +206,14 @@ def test_book_crossing_quotes_are_read_and_null_ages_are_blank(raw: Path, conver
     assert people[:2] == [["1", 'york, "old", uk', ""], ["2", 'york, "old", uk', "32"]]
 
 
+def test_book_crossing_title_may_end_in_a_quote(raw: Path, convert: Convert) -> None:
+    write_book_crossing(raw)
+    path = raw / "BX-Books.csv"
+    path.write_text(path.read_text("latin-1").replace("Livre é 1", 'Un \\"Livre\\"'), "latin-1")
+    convert("book-crossing")
+    assert rows_of("book-crossing.item")[0][1:3] == ['Un "Livre"', "A. Uthor"]
+
+
 def test_book_crossing_files_may_lack_the_prefix(raw: Path, convert: Convert) -> None:
     write_book_crossing(raw)
     for path in raw.iterdir():
