@@ -1,7 +1,8 @@
 """RecBole's Config with our layers, checks and option dataclasses; the only reader of settings.
 
 Later wins: RecBole's defaults, our ``overall.yaml``, the evaluation mode, the model, the data set,
-the prompt's backbone, config files, config dict, command line. Nothing here reads ``sys.argv``.
+the protocol, the prompt's backbone, config files, config dict, command line. Nothing here reads
+``sys.argv``.
 """
 
 import copy
@@ -19,7 +20,14 @@ from recbole_e2urec.complaints import as_input_errors
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.evalmode import EvalPlan, merge_load_col, plan_evaluation
 from recbole_e2urec.evaluator.accuracy import register_accuracy
-from recbole_e2urec.keys import check_dataset, check_keys, find_model, name_of, way_of
+from recbole_e2urec.keys import (
+    check_dataset,
+    check_keys,
+    find_model,
+    name_of,
+    protocol,
+    way_of,
+)
 from recbole_e2urec.options import build_options
 from recbole_e2urec.values import check_negatives, check_supported, check_values
 from recbole_e2urec.yamlfiles import SettingsLoader, properties, properties_folder, read_yaml, typed
@@ -137,7 +145,8 @@ class Config(RecBoleConfig):
         self, model: str | type | None, dataset: str | None
     ) -> tuple[str, type, str]:
         defaults = read_yaml(properties_folder() / "overall.yaml")
-        chosen = {**defaults, **self.external_config_dict}
+        self.protocol = protocol(self.external_config_dict.get("protocol"))
+        chosen = {**defaults, **self.protocol, **self.external_config_dict}
         name = str(dataset or chosen["dataset"])
         if self.own_model:
             return model.__name__, model, name  # type: ignore[union-attr, return-value]
@@ -159,6 +168,7 @@ class Config(RecBoleConfig):
         names += [("model", model), ("dataset", dataset)]
         for kind, name in names:
             self._add_layer(properties(kind, name))
+        self._add_layer(self.protocol)
         if self.is_language_model:
             chosen = {**self.internal_config_dict, **self.external_config_dict}
             self._add_layer(properties("backbone", str(chosen["backbone"])))

@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+from recbole_e2urec.data.nearest import nearest
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.yamlfiles import properties_folder
+from recbole_e2urec.yamlfiles import properties, properties_folder
 
 # Keys that RecBole's code reads though none of its yaml files lists them.
 # fmt: off
@@ -93,6 +95,18 @@ def way_of(name: str) -> tuple[str, str | None]:
 def name_of(model: str, way: str | None) -> str:
     """Put together what :func:`way_of` takes apart."""
     return model if way is None else f"{model}-{way}"
+
+
+def protocol(name: str | None) -> dict[str, Any]:
+    """Settings of a published experiment; none for None.
+
+    Raises:
+        InputError: no such protocol (names the nearest).
+    """
+    known = {path.stem for path in (properties_folder() / "protocol").glob("*.yaml")}
+    if name is not None and name not in known:
+        raise InputError(f"unknown protocol {name!r}; {nearest(str(name), known)}")
+    return {} if name is None else properties("protocol", name)
 
 
 def check_dataset(name: str, folder: Path) -> None:

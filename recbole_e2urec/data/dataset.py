@@ -20,6 +20,7 @@ from recbole_e2urec.complaints import as_input_errors
 from recbole_e2urec.data.atomic import check_finite, find_bad_number
 from recbole_e2urec.data.labels import check_labels
 from recbole_e2urec.data.rows import IdMap, RowTable
+from recbole_e2urec.data.targets import TargetOptions, target_rows
 from recbole_e2urec.errors import InputError
 
 ROW_ID = "row_id"  # int64 column of every interaction, train or evaluation, of every model
@@ -58,10 +59,11 @@ class RowDataMixin(Dataset):
         ``RS``, ``LS``, ``TS`` and ``benchmark_filename`` mean what they mean there, and a
         sequential model gets the same parts as the others. A random order depends on ``seed``
         alone. Without a time column ``TO`` is refused, and a history follows the file's order.
+        Rows that the rules of :func:`target_rows` leave out are in no part.
 
         Raises:
-            InputError: a split that RecBole does not know or that does not give three parts, or
-                an order of time without times.
+            InputError: a split that RecBole does not know or that does not give three parts, an
+                order of time without times, or rules that leave no rows.
         """
         order = self.config["eval_args"]["order"]
         if order == "TO" and not self._has_time and self.benchmark_filename_list is None:
@@ -73,13 +75,7 @@ class RowDataMixin(Dataset):
             raise InputError(f"eval_args: order {order}: {self.config['model']} needs order TO")
         view = copy.copy(self)
         view.rows, view.time_field = self.rows, "row_time"
-        view.inter_feat = Interaction(
-            {
-                self.uid_field: torch.from_numpy(self.rows.user),
-                "row_time": torch.from_numpy(self.rows.time),
-                ROW_ID: torch.arange(len(self.rows)),
-            }
-        )
+        view.inter_feat = self._targets()
         view._change_feat_format = view._drop_unused_col = lambda: None
         with as_input_errors(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config["seed"])
@@ -88,6 +84,14 @@ class RowDataMixin(Dataset):
         if len(parts) != 3:
             raise InputError(f"the split gives {len(parts)} parts; three are needed (eval_args)")
         return [part.inter_feat[ROW_ID].numpy() for part in parts]
+
+    def _targets(self) -> Interaction:
+        """User, exact time and id of the rows that take part."""
+        rows = torch.from_numpy(
+            target_rows(self.rows, self.ids, self.config.options(TargetOptions))
+        )
+        user, time = (torch.from_numpy(part)[rows] for part in (self.rows.user, self.rows.time))
+        return Interaction({self.uid_field: user, "row_time": time, ROW_ID: rows})
 
     def take(self, rows: NDArray[np.int64], hidden: NDArray[np.int64] | None = None) -> Dataset:
         """Give a dataset with these rows, in this order.
@@ -178,13 +182,9 @@ class RowDataMixin(Dataset):
             super()._set_label_by_threshold()
         label = self._raw_column(self.label_field)
         check_labels(label, self.config)
-        self.rows = RowTable(
-            user.copy(),
-            item.copy(),
-            np.arange(len(user), dtype=np.float64) if time is None else time,
-            rating,
-            None if label is None else label.astype(np.float32),
-        )
+        moment = np.arange(len(user), dtype=np.float64) if time is None else time
+        liked = None if label is None else label.astype(np.float32)
+        self.rows = RowTable(user.copy(), item.copy(), moment, rating, liked)
         self.ids = IdMap(self._tokens(self.uid_field), self._tokens(self.iid_field))
 
     def _raw_column(self, name: str) -> NDArray[np.float64] | None:

@@ -9,6 +9,7 @@ from recbole.utils import ModelType
 
 from recbole_e2urec.complaints import as_input_errors
 from recbole_e2urec.data.dataset import LLMRecDataset, RowDataMixin
+from recbole_e2urec.data.targets import TargetOptions
 from recbole_e2urec.errors import InputError
 
 
@@ -26,8 +27,10 @@ def load_dataset(config: Any) -> RowDataMixin:
 
     Raises:
         InputError: a file or column is missing or cannot be fetched, a cell is not a number,
-            nothing is left, or the labels do not do.
+            nothing is left, the labels do not do, or two settings choose the rows of the parts.
     """
+    if config["benchmark_filename"] and config.options(TargetOptions) != TargetOptions():
+        raise InputError("benchmark_filename names the parts; drop min_history and last_rows")
     if config.is_language_model:
         kind: type = LLMRecDataset
     else:

@@ -68,7 +68,8 @@ def shown_histories(
     """Row ids that the prompt of each row shows, whatever the split.
 
     Training and validation rows see training rows only, test rows see validation rows as well,
-    and all of them only what is strictly earlier in time (see :func:`history_rows`).
+    and all of them only what is strictly earlier in time (see :func:`history_rows`). Rows of no
+    part (see :func:`recbole_e2urec.data.targets.target_rows`) are seen by all.
 
     Args:
         rows: all rows of the dataset.
@@ -76,9 +77,8 @@ def shown_histories(
         hidden: rows that no history shows, such as forgotten rows of users who stay.
         length: most rows shown.
     """
-    allowed = np.zeros(len(rows), dtype=bool)
-    allowed[parts.train] = True
-    allowed[hidden] = False
+    allowed = np.ones(len(rows), dtype=bool)
+    allowed[parts.valid] = allowed[parts.test] = allowed[hidden] = False
     shown = history_rows(rows.user, rows.item, rows.time, allowed, length)
     allowed[parts.valid] = True
     with_valid = history_rows(rows.user, rows.item, rows.time, allowed, length)
