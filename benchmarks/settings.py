@@ -91,7 +91,7 @@ def shaped(folder: Path, family: str, size: Size, words: int = WORDS) -> Path:
         if family == "t5":
             config: Any = T5Config(
                 vocab_size=words, d_model=size.width, d_kv=64, d_ff=4 * size.width,
-                num_layers=size.layers, num_heads=size.width // 64, dropout_rate=0.1,
+                num_layers=size.layers, num_heads=max(1, size.width // 64), dropout_rate=0.1,
                 **special,
             )  # fmt: skip
             config.decoder_start_token_id = tokenizer.pad_token_id
@@ -99,7 +99,7 @@ def shaped(folder: Path, family: str, size: Size, words: int = WORDS) -> Path:
         else:
             config = LlamaConfig(
                 vocab_size=words, hidden_size=size.width, intermediate_size=4 * size.width,
-                num_hidden_layers=size.layers, num_attention_heads=size.width // 64,
+                num_hidden_layers=size.layers, num_attention_heads=max(1, size.width // 64),
                 max_position_embeddings=1024, **special,
             )  # fmt: skip
             made = LlamaForCausalLM(config)
