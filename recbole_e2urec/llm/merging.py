@@ -41,6 +41,8 @@ def save_merged(language_model: LanguageModel, name: str | None, folder: Path) -
         plain = type(model)(_config_for(model, merged))
     plain.load_state_dict(merged, assign=True)
     plain.tie_weights()
+    if hasattr(plain.config, "scale_decoder_outputs"):  # T5: read from this very word in a file
+        plain.config.tie_word_embeddings = plain.config.scale_decoder_outputs
     plain.generation_config = model.generation_config
     plain.save_pretrained(folder)
     language_model.codec.tokenizer.save_pretrained(folder)
@@ -48,7 +50,9 @@ def save_merged(language_model: LanguageModel, name: str | None, folder: Path) -
 
 def _merged_weights(model: Any, name: str | None) -> dict[str, Tensor]:
     """All weights under the names of the bare model, adapted ones with the update in them."""
-    layers = {p: m for p, m in model.named_modules() if isinstance(m, BaseTunerLayer)}
+    layers: dict[str, Any] = {
+        p: m for p, m in model.named_modules() if isinstance(m, BaseTunerLayer)
+    }
     adapters = tuple(f"{p}.{kind}." for p, m in layers.items() for kind in m.adapter_layer_names)
     merged = {}
     for key, weight in model.state_dict().items():
