@@ -61,8 +61,8 @@ def test_a_title_cannot_end_the_users_turn():
 
 
 def test_the_answer_begins_the_assistants_turn_without_a_space():
-    codec = ChatCodec(lines_tokenizer(), ("like", "user"))
-    assert codec.tokenizer.convert_ids_to_tokens(list(codec.answer_ids)) == ["like", "user"]
+    codec = ChatCodec(lines_tokenizer(), ("No", "Will"))
+    assert codec.tokenizer.convert_ids_to_tokens(list(codec.answer_ids)) == ["No", "Will"]
 
 
 def test_the_answer_follows_a_space_where_the_template_puts_one():

@@ -69,7 +69,7 @@ def test_a_quantised_backbone_answers_and_its_adapter_learns(name, kind, batch, 
     with torch.no_grad():
         assert_close(model(*batch), model.own_logits(*batch), rtol=1e-4, atol=1e-4)
         moved = float((model(*batch) - plain(*batch)).norm() / plain(*batch).norm())
-    assert 0 < moved < 0.5
+    assert 0 < moved < {"8bit": 0.3, "4bit": 0.9}[kind]  # the weights are large, and random
     bank = AdapterBank(model)
     bank.add("a", LORA, seed=1)
     before, bare = bank.state("a"), answer(bank, batch, None)
