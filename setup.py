@@ -42,6 +42,7 @@ TEST_REQUIRES = [
     "pytest>=8",
     "pytest-xdist>=3.5",
     "hypothesis>=6.100",
+    *GGUF_REQUIRES,
     "ruff>=0.9",
     "mypy>=1.11",
     "pandas-stubs",

@@ -36,7 +36,8 @@ class PromptCodec:
         self.tokenizer = tokenizer
         added = tokenizer.added_tokens_decoder.values()
         special = {*tokenizer.all_special_tokens, *(str(token) for token in added if token.special)}
-        self._special = re.compile("|".join(map(re.escape, sorted(special))) or r"(?!)")
+        longest_first = sorted(special, key=lambda name: (-len(name), name))
+        self._special = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
         self.separator = self._find_separator()
         self.prefix_ids, self.suffix_ids = self._find_surroundings()
         candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
