@@ -9,6 +9,7 @@ from transformers import (
     Gemma2Config,
     Gemma3TextConfig,
     GemmaConfig,
+    GPT2Config,
     MistralConfig,
     Qwen2Config,
     T5Config,
@@ -55,7 +56,8 @@ T5 = {
     "feed_forward_proj": "gated-gelu",
     "tie_word_embeddings": False,
 }
-OTHERS = {"flan-t5": (T5Config, T5)}
+GPT2 = {"n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 64, "initializer_range": 0.3}
+OTHERS = {"flan-t5": (T5Config, T5), "gpt2": (GPT2Config, GPT2)}
 CONFIGS = {
     "bart": (BartConfig, BART),
     "qwen2": (Qwen2Config, DECODER),

@@ -48,6 +48,7 @@ CASES = [
     ("qwen2", EMBEDDINGS, {"tie_word_embeddings": True}),
     ("qwen2", EMBEDDINGS, {"tie_word_embeddings": False}),
     ("gemma2", EMBEDDINGS, {}),
+    ("gpt2", ("c_attn", "wte"), {}),
     ("bart", (), {}),
     ("flan-t5", ("q", "wi_0"), {}),
     ("flan-t5", ("q",), {"feed_forward_proj": "relu", "tie_word_embeddings": True}),
