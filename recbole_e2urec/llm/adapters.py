@@ -27,6 +27,7 @@ from recbole_e2urec.llm.lora import (
     lora_config,
     shapes,
 )
+from recbole_e2urec.llm.merging import save_merged
 from recbole_e2urec.llm.mixing import mixed_layers
 from recbole_e2urec.llm.seeding import seeded
 from recbole_e2urec.llm.switches import peft_quiet, switches_kept
@@ -163,6 +164,15 @@ class AdapterBank:
         state = {PEFT_PREFIX + key: weight for key, weight in self.state(name).items()}
         storage.write_tensors(folder / "adapter_model.safetensors", state, {"format": "pt"})
         storage.write_json(folder / "adapter_config.json", config)
+
+    def save_merged(self, name: str | None, folder: Path) -> None:
+        """Write backbone and adapter as one model for plain transformers; None: the backbone.
+
+        Raises:
+            InputError: see :func:`recbole_e2urec.llm.merging.save_merged`.
+        """
+        self._check(name)
+        save_merged(self.language_model, name, folder)
 
     @contextmanager
     def active(self, name: str | None) -> Iterator[None]:

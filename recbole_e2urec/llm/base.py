@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from recbole_e2urec.data.tokens import TokenBatch
 from recbole_e2urec.llm.codec import PromptCodec
+from recbole_e2urec.llm.logits import LogitShape
 
 
 class LanguageModel(nn.Module, ABC):
@@ -42,6 +43,7 @@ class LanguageModel(nn.Module, ABC):
         self.suffix_ids = codec.suffix_ids
         self.max_tokens = max_tokens
         self.vocab_size, self.hidden_size = model.get_output_embeddings().weight.shape
+        self.shape = LogitShape.of(model.config)
         self.lora_targets: list[str] = list(
             LORA_TARGETS.get(model.config.model_type) or _attention_projections(model)
         )
@@ -96,12 +98,12 @@ class LanguageModel(nn.Module, ABC):
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits of hidden states, in float32 whatever the dtype of the model. [b, h] -> [b, v]."""
-        return self.model.get_output_embeddings()(hidden).float()
+        return self.shape(self.model.get_output_embeddings()(hidden).float())
 
     def head_copy(self) -> Callable[[Tensor], Tensor]:
         """What :meth:`head` computes now, whatever the weights become: [b, h] -> [b, v]."""
         layer = copy.deepcopy(self.model.get_output_embeddings()).requires_grad_(False)
-        return lambda hidden: layer(hidden).float()
+        return lambda hidden: self.shape(layer(hidden).float())
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Logits over the vocabulary at the answer position. [b, t], [b, t] -> [b, v]."""
@@ -111,7 +113,7 @@ class LanguageModel(nn.Module, ABC):
     def agrees_with_its_model(self) -> bool:
         """Whether head(hidden) is what the model's own forward says, tried on a short prompt.
 
-        False for architectures that do more to their logits than one matrix product.
+        False for architectures that do more to their logits than a :class:`LogitShape`.
         """
         ids = torch.tensor([self.prefix_ids + list(self.answer_ids) + self.suffix_ids])
         ids = ids.to(self.model.device)

@@ -1,4 +1,4 @@
-"""Decoder-only backbones: Llama, Qwen, Mistral, GPT-2."""
+"""Decoder-only backbones: Llama, Qwen, Mistral, Gemma, GPT-2."""
 
 from functools import cached_property
 from inspect import signature
@@ -16,14 +16,15 @@ class CausalLM(LanguageModel):
     """Answers after the last token of the prompt.
 
     What a tokenizer puts after a text (an end token) is left out: the prompt must not look
-    finished before the answer.
+    finished before the answer. What a chat template puts there begins the answer, and stays.
     """
 
     task_type = "CAUSAL_LM"
 
     def __init__(self, model: PreTrainedModel, codec: PromptCodec, max_tokens: int) -> None:
         super().__init__(model, codec, max_tokens)
-        self.suffix_ids: list[int] = []
+        if not codec.ends_open:
+            self.suffix_ids = []
 
     @property
     def reader(self) -> nn.Module:
@@ -40,7 +41,13 @@ class CausalLM(LanguageModel):
     @cached_property
     @torch.no_grad()
     def shares_beginnings(self) -> bool:
-        """Whether the model's cache can be shared; tried on a short prompt, as few promise it."""
+        """Whether the model's cache can be shared; tried on a short prompt, as few promise it.
+
+        A model that looks back over a sliding window counts padding between the parts as well.
+        """
+        window = getattr(self.model.config, "sliding_window", None)
+        if window and window < 2 * self.max_tokens:
+            return False
         ids = torch.tensor([[*self.prefix_ids, *self.answer_ids]] * 2, device=self.model.device)
         whole, ones = ids[:1, [*range(ids.shape[1]), -1, -2]], torch.ones_like
         endings = whole[:, ids.shape[1] :].repeat(2, 1)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from typing import ClassVar
 
 from transformers import PreTrainedTokenizerBase
 
@@ -26,13 +27,17 @@ class PromptCodec:
         prefix_ids: ids that the tokenizer puts before a text (Llama: the begin token).
         suffix_ids: ids that it puts after a text (T5: the end token).
         answer_ids: the ids of (no, yes).
+        ends_open: whether the suffix leaves the text open for an answer instead of ending it.
     """
+
+    ends_open: ClassVar[bool] = False
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, answers: tuple[str, str]) -> None:
         self.tokenizer = tokenizer
-        self._special = re.compile(
-            "|".join(map(re.escape, tokenizer.all_special_tokens)) or r"(?!)"
-        )
+        added = tokenizer.added_tokens_decoder.values()
+        special = {*tokenizer.all_special_tokens, *(str(token) for token in added if token.special)}
+        longest_first = sorted(special, key=lambda name: (-len(name), name))
+        self._special = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
         self.separator = self._find_separator()
         self.prefix_ids, self.suffix_ids = self._find_surroundings()
         candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)

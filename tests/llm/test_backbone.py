@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.llm import backbone
+from recbole_e2urec.llm import reading
 from recbole_e2urec.llm.adapters import AdapterBank
 from recbole_e2urec.llm.backbone import BackboneOptions, load_backbone
 from recbole_e2urec.llm.lora import LoraOptions
@@ -132,8 +132,8 @@ def test_equal_answers_are_refused(texts):
 
 
 def test_unknown_name_offline_names_the_nearest_without_asking_the_hub(texts, monkeypatch):
-    monkeypatch.setattr(backbone.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(backbone, "get_session", lambda: pytest.fail("the hub was asked"))
+    monkeypatch.setattr(reading.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(reading, "get_session", lambda: pytest.fail("the hub was asked"))
     with pytest.raises(InputError, match="'tiny-t6' cannot be loaded; did you mean 'tiny-t5'"):
         load_backbone(BackboneOptions("tiny-t6"), texts, seed=0)
 
@@ -146,8 +146,8 @@ def test_unreachable_hub_is_asked_once(texts, monkeypatch):
             Session.calls += 1
             raise ConnectionError("no network")
 
-    monkeypatch.setattr(backbone.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(backbone, "get_session", Session)
+    monkeypatch.setattr(reading.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(reading, "get_session", Session)
     with pytest.raises(InputError) as error:
         load_backbone(BackboneOptions("nobody/no-such-model"), texts, seed=0)
     assert Session.calls == 1
@@ -155,7 +155,7 @@ def test_unreachable_hub_is_asked_once(texts, monkeypatch):
 
 
 def test_missing_folder_is_refused_without_asking_the_hub(texts, monkeypatch):
-    monkeypatch.setattr(backbone, "get_session", lambda: pytest.fail("the hub was asked"))
+    monkeypatch.setattr(reading, "get_session", lambda: pytest.fail("the hub was asked"))
     with pytest.raises(InputError, match=r"'\./nowhere' cannot be loaded"):
         load_backbone(BackboneOptions("./nowhere"), texts, seed=0)
 

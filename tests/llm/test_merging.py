@@ -1,0 +1,114 @@
+"""What is written is read by plain transformers and plain peft, with the same logits."""
+
+import pytest
+import torch
+from bank_steps import answer, changed, shake
+from families import write_family
+from peft import PeftModel
+from torch.testing import assert_close
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
+from recbole_e2urec.errors import InputError
+from recbole_e2urec.llm.adapters import AdapterBank
+from recbole_e2urec.llm.backbone import BackboneOptions, load_backbone
+from recbole_e2urec.llm.lora import LoraOptions
+
+LOOSE = {"rtol": 1e-4, "atol": 1e-4}
+
+
+def bank_of(name, folder, targets=(), **more):
+    source = write_family(name, folder, **more)
+    bank = AdapterBank(load_backbone(BackboneOptions(source), [], seed=0))
+    for number, adapter in enumerate(("a", "b")):
+        bank.add(adapter, LoraOptions(r=2, target_modules=targets), seed=number)
+        shake(bank, adapter, number)
+        bank.load(adapter, {key: 0.3 * weight for key, weight in bank.state(adapter).items()})
+    return bank, source
+
+
+def plain_logits(model, batch):
+    """At the answer position, by nothing but transformers."""
+    ids, mask = batch
+    with torch.no_grad():
+        if model.config.is_encoder_decoder:
+            starts = ids.new_full((len(ids), 1), model.config.decoder_start_token_id)
+            decoded = model(input_ids=ids, attention_mask=mask, decoder_input_ids=starts)
+            return decoded.logits[:, 0]
+        return model(input_ids=ids, attention_mask=mask).logits[range(3), mask.sum(1) - 1]
+
+
+def auto(bank):
+    seq2seq = bank.language_model.model.config.is_encoder_decoder
+    return AutoModelForSeq2SeqLM if seq2seq else AutoModelForCausalLM
+
+
+EMBEDDINGS = ("q_proj", "embed_tokens")
+CASES = [
+    ("qwen2", (), {"tie_word_embeddings": True}),
+    ("qwen2", EMBEDDINGS, {"tie_word_embeddings": True}),
+    ("qwen2", EMBEDDINGS, {"tie_word_embeddings": False}),
+    ("gemma2", EMBEDDINGS, {}),
+    ("gpt2", ("c_attn", "wte"), {}),
+    ("bart", (), {}),
+    ("flan-t5", ("q", "wi_0"), {}),
+    ("flan-t5", ("q",), {"feed_forward_proj": "relu", "tie_word_embeddings": True}),
+]
+
+
+@pytest.mark.parametrize(("name", "targets", "more"), CASES)
+def test_a_merged_model_answers_in_plain_transformers(name, targets, more, batch, tmp_path):
+    bank, _ = bank_of(name, tmp_path / "source", targets, **more)
+    wanted, bare = answer(bank, batch, "a"), answer(bank, batch, None)
+    before, drawn = bank.state(None), torch.get_rng_state()
+    bank.save_merged("a", tmp_path / "merged")
+    assert_close(
+        plain_logits(auto(bank).from_pretrained(tmp_path / "merged"), batch), wanted, **LOOSE
+    )
+    assert not torch.allclose(wanted, bare, atol=1e-2)
+    assert not changed(before, bank.state(None))
+    assert torch.equal(answer(bank, batch, "a"), wanted)
+    assert torch.equal(answer(bank, batch, None), bare)
+    assert torch.equal(torch.get_rng_state(), drawn)
+
+
+@pytest.mark.parametrize(("name", "targets", "more"), CASES[:2])
+def test_a_saved_adapter_answers_in_plain_peft(name, targets, more, batch, tmp_path):
+    bank, source = bank_of(name, tmp_path / "source", targets, **more)
+    bank.save("b", tmp_path / "adapter")
+    plain = PeftModel.from_pretrained(auto(bank).from_pretrained(source), tmp_path / "adapter")
+    assert_close(plain_logits(plain.eval(), batch), answer(bank, batch, "b"), **LOOSE)
+
+
+def test_the_bare_backbone_is_written_without_adapters(batch, tmp_path):
+    bank, _ = bank_of("qwen2", tmp_path / "source")
+    bank.save_merged(None, tmp_path / "bare")
+    again = load_backbone(BackboneOptions(str(tmp_path / "bare")), [], seed=0)
+    assert torch.equal(again(*batch), answer(bank, batch, None))
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "bare")
+    assert (
+        tokenizer("like Toy")["input_ids"]
+        == bank.language_model.codec.tokenizer("like Toy")["input_ids"]
+    )
+
+
+@pytest.mark.parametrize("name", ["bart", "flan-t5"])
+def test_embeddings_that_an_architecture_keeps_equal_are_refused(name, tmp_path):
+    bank, _ = bank_of(name, tmp_path / "source", ("embed_tokens",))
+    with pytest.raises(
+        InputError, match=r"the adapter changes embeddings .* keeps equal in .*embed"
+    ):
+        bank.save_merged("a", tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
+def test_a_quantised_backbone_is_not_merged(tmp_path, monkeypatch):
+    bank, _ = bank_of("qwen2", tmp_path / "source")
+    monkeypatch.setattr(bank.language_model.model, "is_quantized", True, raising=False)
+    with pytest.raises(InputError, match="cannot be merged into quantised weights"):
+        bank.save_merged("a", tmp_path / "merged")
+
+
+def test_an_unknown_adapter_is_not_merged(tmp_path):
+    bank, _ = bank_of("qwen2", tmp_path / "source")
+    with pytest.raises(ValueError, match="no adapter 'c'"):
+        bank.save_merged("c", tmp_path / "merged")
