@@ -219,5 +219,6 @@ def test_a_backbone_that_cannot_be_compiled_is_one_clear_line(monkeypatch, texts
         raise RuntimeError("no\ncompiler")
 
     monkeypatch.setattr(Seq2SeqLM, "agrees_with_its_model", broken)
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda *_, **__: None)  # seconds of imports
     with pytest.raises(InputError, match=r"backbone_compile.*\(no compiler\)"):
         load_backbone(BackboneOptions("tiny-t5", compile=True), texts, seed=7)
