@@ -41,9 +41,9 @@ SETTINGS = {
     "dataset": "small",
     "epochs": 2,
     "learning_rate": 0.01,
-    "augmented_epochs": 2,
+    "augmented_epochs": 3,  # one more than is written down: the last epoch writes its outcome
     "warmup_epochs": 1,
-    "joint_epochs": 1,
+    "joint_epochs": 2,
     "train_batch_size": 16,
     "unlearn_batch_size": 16,
     "title_field": "movie_title",
