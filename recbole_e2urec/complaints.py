@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from recbole_e2urec.errors import InputError
+from recbole_e2urec.errors import InputError, one_line
 
 
 @contextmanager
@@ -17,4 +17,4 @@ def as_input_errors() -> Iterator[None]:
     except InputError:
         raise
     except (ValueError, NotImplementedError) as error:
-        raise InputError(" ".join(str(error).split())) from error
+        raise InputError(one_line(error)) from error

@@ -6,3 +6,8 @@ class InputError(ValueError):
 
     The command line prints the line and exits with code 2; from Python it is a ``ValueError``.
     """
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception of somebody else's says, without its line ends."""
+    return " ".join(str(error).split())

@@ -17,7 +17,7 @@ from jinja2 import nodes
 from jinja2.sandbox import SandboxedEnvironment
 
 from recbole_e2urec.data.nearest import nearest
-from recbole_e2urec.errors import InputError
+from recbole_e2urec.errors import InputError, one_line
 from recbole_e2urec.yamlfiles import properties, properties_folder, read_yaml
 
 # What a part may use; the attributes of PromptTemplate say what each name holds.
@@ -152,7 +152,7 @@ def _render(part: str, source: str, values: Mapping[str, Any] | None) -> str:
         template = _compiled(source)
         return "" if values is None else template.render(values)
     except Exception as error:  # a template of the user's own can raise anything
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error) or type(error).__name__
         raise InputError(
             f"prompt template, {part}: {reason}; it may use: {_NAMES[part]}"
         ) from error

@@ -1,9 +1,9 @@
 """The backbone by its name: embedded, or loaded from where its files are."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from recbole_e2urec.errors import InputError
+from recbole_e2urec.errors import InputError, one_line
 from recbole_e2urec.llm.base import LanguageModel
 from recbole_e2urec.llm.embedded import EMBEDDED, EmbeddedOptions, build_embedded
 from recbole_e2urec.llm.pretrained import load_pretrained
@@ -35,13 +35,23 @@ def load_backbone(
         language_model = _build(options, catalogue_texts, seed, size or EmbeddedOptions())
     else:
         language_model = load_pretrained(options)
+    model: Any = language_model.model
     if options.attention:
-        _attend(language_model, options.attention)
+        _tried(
+            language_model,
+            lambda: model.set_attn_implementation(options.attention),
+            f"backbone_attention: {options.attention} does not work with this backbone here; "
+            "choose eager or sdpa, or leave it out",
+        )
     if options.gradient_checkpointing:
         # The reentrant kind gives a LoRA adapter on a frozen backbone no gradient at all.
-        language_model.model.gradient_checkpointing_enable({"use_reentrant": False})
-    if options.compile:
-        _compile(language_model)
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    if options.compile:  # which torch does only when first asked
+        _tried(
+            language_model,
+            lambda: language_model.reader.compile(dynamic=True),
+            "backbone_compile does not work here: leave it out, or install a C++ compiler",
+        )
     return language_model
 
 
@@ -62,30 +72,13 @@ def _build(
     return built.to(DTYPES[options.dtype])
 
 
-def _attend(language_model: LanguageModel, attention: str) -> None:
-    """Have attention computed in another way, tried on a short prompt."""
-    model: Any = language_model.model
+def _tried(language_model: LanguageModel, change: Callable[[], Any], refusal: str) -> None:
+    """Change how the model computes, and refuse what fails or alters a short prompt's answer."""
     reason = ""
     try:
-        model.set_attn_implementation(attention)
+        change()
         if language_model.agrees_with_its_model():
             return
-    except Exception as error:  # of whatever kernel
-        reason = f" ({' '.join(str(error).split())[:200]})"
-    raise InputError(
-        f"backbone_attention: {attention} does not work with this backbone here; choose eager or "
-        f"sdpa, or leave it out{reason}"
-    )
-
-
-def _compile(language_model: LanguageModel) -> None:
-    """Let torch compile the model, tried on a short prompt: it does so only when first asked."""
-    language_model.reader.compile(dynamic=True)
-    try:
-        language_model.agrees_with_its_model()
-    except Exception as error:  # of whatever compiler
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"backbone_compile does not work here: leave it out, or install a C++ compiler "
-            f"({reason})"
-        ) from error
+    except Exception as error:  # of whatever kernel or compiler
+        reason = f" ({one_line(error)[:200]})"
+    raise InputError(f"{refusal}{reason}")

@@ -9,7 +9,7 @@ from huggingface_hub.utils import get_session
 from safetensors import SafetensorError
 
 from recbole_e2urec.data.nearest import nearest
-from recbole_e2urec.errors import InputError
+from recbole_e2urec.errors import InputError, one_line
 from recbole_e2urec.llm.sources import Source, named_backbones
 
 HUB_SECONDS = 5.0
@@ -52,7 +52,7 @@ class Reader:
         place = os.path.join(self.source.folder, self.source.gguf or "")
         return InputError(
             f"backbone {self.name!r} cannot be loaded from {place}: a folder as save_pretrained "
-            f"writes it, a hub id or a GGUF file is needed ({_reason(error)})"
+            f"writes it, a hub id or a GGUF file is needed ({one_line(error)[:200]})"
         )
 
     def _unreachable(self, error: Exception) -> InputError:
@@ -62,7 +62,7 @@ class Reader:
             hint = nearest(folder, named_backbones())
             return InputError(
                 f"backbone {self.name!r} cannot be loaded; {hint} A local folder, a GGUF file or a "
-                f"hub id would do too ({reason}; {_reason(error)})"
+                f"hub id would do too ({reason}; {one_line(error)[:200]})"
             )
         return InputError(
             f"backbone {self.name!r} cannot be loaded: {reason} and {folder} is not in the cache "
@@ -80,7 +80,3 @@ def _hub_answers() -> bool:
     except Exception:  # the HTTP library below, and so its errors, differ by hub version
         return False
     return True
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -149,12 +149,6 @@ class LLMRec(GeneralRecommender):
             losses = answer_cross_entropy(logits, labels[part].to(self.device), words)
             yield {"loss": losses.sum() / len(rows)}
 
-    def logits(
-        self, rows: NDArray[np.int64], items: NDArray[np.int64] | None = None
-    ) -> Tensor:  # [b], [b] -> [b, vocab]
-        """Logits at the answer position, under whatever adapter and mode is set."""
-        return self.language_model(*self.table.batch(rows, items).to(self.device))
-
     def hidden(
         self, rows: NDArray[np.int64], items: NDArray[np.int64] | None = None
     ) -> Tensor:  # [n], [n] -> [n, hidden]

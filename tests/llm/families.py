@@ -13,6 +13,7 @@ from transformers import (
     MistralConfig,
     Qwen2Config,
     T5Config,
+    T5ForConditionalGeneration,
 )
 
 from recbole_e2urec.llm.seeding import seeded
@@ -80,3 +81,11 @@ def write_family(name, folder, **more):
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+def small_t5(**more):
+    """A T5 in memory, of one layer and width 16 unless told otherwise."""
+    config = {"vocab_size": 400, "d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1}
+    config |= {"num_heads": 2, "decoder_start_token_id": 0}
+    with seeded(3):
+        return T5ForConditionalGeneration(T5Config(**{**config, **more})).eval()

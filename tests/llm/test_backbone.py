@@ -3,6 +3,7 @@ from itertools import chain
 import pytest
 import torch
 from bank_steps import answer, gradients, shake
+from families import small_t5
 from small_tokenizers import byte_level, sentence_piece
 from torch.testing import assert_close
 from transformers import (
@@ -10,8 +11,6 @@ from transformers import (
     BertModel,
     GPT2Config,
     GPT2LMHeadModel,
-    T5Config,
-    T5ForConditionalGeneration,
 )
 
 from recbole_e2urec.errors import InputError
@@ -36,16 +35,7 @@ def gpt2_folder(tmp_path):
 @pytest.fixture
 def t5_folder(tmp_path):
     tokenizer = sentence_piece()
-    config = T5Config(
-        vocab_size=128,
-        d_model=16,
-        d_kv=8,
-        d_ff=16,
-        num_layers=1,
-        num_heads=2,
-        decoder_start_token_id=0,
-    )
-    T5ForConditionalGeneration(config).save_pretrained(tmp_path)
+    small_t5(vocab_size=128).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     return str(tmp_path)
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
+from families import small_t5
 from torch.testing import assert_close
-from transformers import T5Config, T5ForConditionalGeneration
 
 from recbole_e2urec.llm.adapters import AdapterBank
 from recbole_e2urec.llm.backbone import BackboneOptions, load_backbone
@@ -34,18 +34,8 @@ def test_seq2seq_hidden_is_scaled_when_the_head_is_tied(tiny, batch):
 
 
 def test_seq2seq_hidden_is_not_scaled_in_t5_v1_1(tiny, batch):
-    config = T5Config(
-        vocab_size=400,
-        d_model=16,
-        d_kv=8,
-        d_ff=16,
-        num_layers=1,
-        num_heads=2,
-        feed_forward_proj="gated-gelu",
-        decoder_start_token_id=0,
-        tie_word_embeddings=False,
-    )
-    model = Seq2SeqLM(T5ForConditionalGeneration(config).eval(), tiny.codec, 512)
+    plain = small_t5(feed_forward_proj="gated-gelu", tie_word_embeddings=False)
+    model = Seq2SeqLM(plain, tiny.codec, 512)
     assert model.scale == 1.0
     assert_close(model(*batch), model.own_logits(*batch), rtol=1e-5, atol=1e-5)
 
@@ -57,20 +47,9 @@ def test_seq2seq_prompt_ends_with_the_end_token(tiny):
 @pytest.fixture(params=["relu", "gated-gelu"])
 def t5(request, tiny):
     """Two layers of T5, whose decoder is asked for one position in its own way."""
-    config = T5Config(
-        vocab_size=400,
-        d_model=16,
-        d_kv=8,
-        d_ff=16,
-        num_layers=2,
-        num_heads=4,
-        feed_forward_proj=request.param,
-        decoder_start_token_id=0,
-        tie_word_embeddings=request.param == "relu",
-    )
-    with seeded(3):
-        model = T5ForConditionalGeneration(config)
-    return T5LM(model.double().eval(), tiny.codec, 512)
+    kind = {"feed_forward_proj": request.param, "tie_word_embeddings": request.param == "relu"}
+    model = small_t5(num_layers=2, num_heads=4, **kind)
+    return T5LM(model.double(), tiny.codec, 512)
 
 
 @pytest.mark.parametrize("targets", [("q", "v"), ("q", "k", "v", "o", "wo")])

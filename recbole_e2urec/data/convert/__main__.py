@@ -9,7 +9,7 @@ from typing import NoReturn
 from recbole_e2urec.data.convert import amazon, book_crossing, goodreads, movielens
 from recbole_e2urec.data.convert.counts import Findings
 from recbole_e2urec.data.convert.writing import AtomicFiles, atomic_files
-from recbole_e2urec.errors import InputError
+from recbole_e2urec.errors import InputError, one_line
 
 PROGRAM = "python -m recbole_e2urec.data.convert"
 CONVERTERS: dict[str, Callable[[Path, AtomicFiles], Findings]] = {
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         given = _parser().parse_args(argv)
         run(given.name, given.folder, given.output, given.strict)
     except InputError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; nothing was written", file=sys.stderr)
