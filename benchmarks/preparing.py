@@ -91,9 +91,11 @@ class PlainPrompts:
             stars = int(table.rating[other])
             word = "star" if stars == 1 else "stars"
             lines.append(f"- {self.title[int(table.item[other])]}: {stars} {word} of 5")
+        lines.append(
+            "The more stars, the more the user liked it. Answer with one word only, Yes or No."
+        )
         lines.append(f"Will the user like {self.title[int(table.item[row])]}?")
-        hint = "The more stars, the more the user liked it. "
-        return "\n".join([*lines, f"{hint}Answer with one word only, Yes or No.", "Answer:"])
+        return "\n".join([*lines, "Answer:"])
 
     def tokens(self, row: int) -> list[int]:
         """The same as token ids."""

@@ -1,6 +1,6 @@
 """Templates: an interaction becomes a list of short texts, the segments of its prompt.
 
-`[user] [history lead-in] [entry] * k [question + tail]`: a segment whose data is missing is left
+`[user] [history lead-in] [entry] * k [instruction] [question + tail]`: a segment whose data is missing is left
 out. Every segment but the last ends in white space, so that the prompt is their plain join.
 Titles and features are values, never templates: jinja text inside a title stays text.
 """
@@ -24,6 +24,7 @@ from recbole_e2urec.yamlfiles import properties, properties_folder, read_yaml
 _NAMES = {
     "entry": "title, item, rating, rating_max",
     "question": "title, item",
+    "instruction": "rated",
     "tail": "rated",
     "user": "features",
     "history": "rated",
@@ -41,7 +42,8 @@ class PromptTemplate:
 
     entry: str  # one rated item: title, item, rating (text, or none), rating_max (text, or none)
     question: str  # about the target: title, item (its token in the data)
-    tail: str = ""  # hint and instruction after the question: rated (has the data ratings?)
+    instruction: str = ""  # before the question: rated (has the data ratings?)
+    tail: str = ""  # after the question: rated
     user: str = ""  # features (mapping of name to text; never empty)
     history: str = ""  # lead-in of the history: rated
 
@@ -52,6 +54,7 @@ class PromptTemplate:
         for rating in (5.0, None):
             self.render_entry("title", rating, 5.0)
             self.render_history(rated=rating is not None)
+            self.render_instruction(rated=rating is not None)
         if self.render_question("one", item="1") == self.render_question("two", item="2"):
             raise InputError("prompt template: question does not name the item; add {{ title }}")
 
@@ -109,6 +112,10 @@ class PromptTemplate:
             "rating_max": rating_text(rating_max),
         }
         return _ended(_render("entry", self.entry, values))
+
+    def render_instruction(self, rated: bool = True) -> str:
+        """Instruction before the question; `rated`: has the data ratings."""
+        return _ended(_render("instruction", self.instruction, {"rated": rated}))
 
     def render_question(self, title: str, rated: bool = True, item: str = "") -> str:
         """Question about the target and the tail; `rated`: has the data ratings."""

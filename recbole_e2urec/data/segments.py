@@ -18,6 +18,7 @@ class PromptTexts:
 
     users: list[str]  # by inner user id
     lead_in: str  # before a history
+    instruction: str  # before a question
     entries: list[str]  # one for each distinct (item, rating) of the rows
     entry_of_row: NDArray[np.int64]  # [n] index into `entries` of each row as a history entry
     questions: list[str]  # by inner item id
@@ -55,7 +56,12 @@ def prompt_texts(
         for title, token in zip(titles, tokens, strict=True)
     ]
     return PromptTexts(
-        users, template.render_history(rated), entries, entry_of_row.astype(np.int64), questions
+        users,
+        template.render_history(rated),
+        template.render_instruction(rated),
+        entries,
+        entry_of_row.astype(np.int64),
+        questions,
     )
 
 

@@ -17,7 +17,8 @@ from recbole_e2urec.data.rows import RowTable
 from recbole_e2urec.data.segments import Encode, PromptTexts, SegmentStore
 from recbole_e2urec.errors import InputError
 
-EMPTY, LEAD_IN, FIRST = 0, 1, 2  # places of the segments that every table has
+EMPTY, LEAD_IN, INSTRUCTION, FIRST = 0, 1, 2, 3  # places of the segments that every table has
+ENTRIES = slice(2, -2)  # of the segments of a prompt
 CHUNK = 65536  # rows whose segments `lengths` looks at together: bounds its memory
 
 
@@ -45,7 +46,7 @@ class TokenBatch(NamedTuple):
 class SharedPrompts(NamedTuple):
     """Prompts about several items each, cut before the question: p beginnings, b questions."""
 
-    beginnings: NDArray[np.int64]  # [p, k + 2], segments; see PromptTable.beginnings
+    beginnings: NDArray[np.int64]  # [p, k + 3], segments; see PromptTable.beginnings
     questions: NDArray[np.int64]  # [b], segments
     of: NDArray[np.int64]  # [b], the beginning of each question
 
@@ -64,7 +65,7 @@ class PromptTable:
     """The prompts of a dataset, built batch by batch without touching a string.
 
     A prompt that is too long loses its oldest history entries, each as a whole, then the user's
-    features, never the question. The lead-in of a history goes with its last entry.
+    features, never instruction and question. The lead-in of a history goes with its last entry.
 
     Args:
         rows: all rows of the dataset, n of them.
@@ -85,7 +86,14 @@ class PromptTable:
         encode: Encode,
         limits: TokenLimits,
     ) -> None:
-        segments = ["", texts.lead_in, *texts.users, *texts.entries, *texts.questions]
+        segments = [
+            "",
+            texts.lead_in,
+            texts.instruction,
+            *texts.users,
+            *texts.entries,
+            *texts.questions,
+        ]
         self._store = SegmentStore.from_texts(segments, encode)
         self._rows, self._history, self._limits = rows, history, limits
         self._users = len(texts.users)
@@ -170,7 +178,7 @@ class PromptTable:
             return None
         return SharedPrompts(beginnings, plan[:, -1], of.reshape(-1))
 
-    def beginnings(self, segments: NDArray[np.int64]) -> TokenBatch:  # [p, k + 2] -> [p, t]
+    def beginnings(self, segments: NDArray[np.int64]) -> TokenBatch:  # [p, k + 3] -> [p, t]
         """Padded beginnings of prompts, special tokens before them included."""
         return self._padded(segments, self._prefix, self._suffix[:0])
 
@@ -216,16 +224,17 @@ class PromptTable:
 
     def _plan(
         self, rows: NDArray[np.int64], items: NDArray[np.int64] | None
-    ) -> NDArray[np.int64]:  # [b] -> [b, k + 3]
-        """Segments of each prompt in order: user, lead-in, entries, question."""
+    ) -> NDArray[np.int64]:  # [b] -> [b, k + 4]
+        """Segments of each prompt: user, lead-in, entries, instruction, question."""
         rows = np.asarray(rows, dtype=np.int64)
         target = self._rows.item[rows] if items is None else np.asarray(items, dtype=np.int64)
         history = self._history[rows]
         used = (history >= 0) & (self._rows.item[history] != target[:, None])
-        plan = np.empty((len(rows), history.shape[1] + 3), dtype=np.int64)
+        plan = np.empty((len(rows), history.shape[1] + 4), dtype=np.int64)
         plan[:, 0] = FIRST + self._rows.user[rows]
         plan[:, 1] = LEAD_IN
-        plan[:, 2:-1] = np.where(used, self._entry_of_row[history], EMPTY)
+        plan[:, ENTRIES] = np.where(used, self._entry_of_row[history], EMPTY)
+        plan[:, -2] = INSTRUCTION
         plan[:, -1] = self._first_question + target
         self._cut(plan)
         return plan
@@ -233,22 +242,22 @@ class PromptTable:
     def _cut(self, plan: NDArray[np.int64]) -> None:
         """Blank what does not fit: the user if only the question does, then old entries."""
         lengths = self._store.lengths[plan]
-        room = self._room - lengths[:, -1]
+        room = self._room - lengths[:, -2:].sum(axis=1)
         plan[lengths[:, 0] > room, 0] = EMPTY
         room = room - self._store.lengths[plan[:, 0]] - lengths[:, 1]
-        newest_first = np.cumsum(lengths[:, 2:-1][:, ::-1], axis=1)
-        entries = plan[:, 2:-1]
+        newest_first = np.cumsum(lengths[:, ENTRIES][:, ::-1], axis=1)
+        entries = plan[:, ENTRIES]
         entries[newest_first[:, ::-1] > room[:, None]] = EMPTY
         plan[(entries == EMPTY).all(axis=1), 1] = EMPTY
 
     def _check_questions(self) -> None:
-        lengths = self._store.lengths[self._first_question :]
+        lengths = self._store.lengths[self._first_question :] + self._store.lengths[INSTRUCTION]
         if lengths.max(initial=0) <= self._room:
             return
         longest = int(lengths.argmax())
         text = self._store.texts[self._first_question + longest]
         raise InputError(
-            f"the question of item {longest} has {lengths[longest]} tokens, {self._room} fit: "
+            f"instruction and question of item {longest} have {lengths[longest]} tokens, {self._room} fit: "
             f"{text[:60]!r}...; raise max_prompt_tokens (now {self._limits.max_tokens})"
         )
 

@@ -78,7 +78,11 @@ def test_plain_template_worked_example():
     assert template.render_entry("Heat", 3.5, 5.0) == "- Heat: 3.5 stars of 5\n"
     assert template.render_entry("Heat", 1.0, 5.0) == "- Heat: 1 star of 5\n"
     assert template.render_entry("Heat", None, 5.0) == "- Heat\n"
-    assert template.render_question("Babe").startswith("Will the user like Babe?\nThe more stars")
+    assert template.render_instruction() == (
+        "The more stars, the more the user liked it. Answer with one word only, Yes or No.\n"
+    )
+    assert template.render_instruction(rated=False) == "Answer with one word only, Yes or No.\n"
+    assert template.render_question("Babe") == "Will the user like Babe?\nAnswer:"
 
 
 def test_compact_template_worked_example():

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,7 @@ TEMPLATE = PromptTemplate(
     entry="{{ title }}{% if rating %} {{ rating }}{% endif %}",
     question="like {{ title }} ?",
 )
+INSTRUCTED = replace(TEMPLATE, instruction="{% if rated %}stars{% endif %} say yes or no")
 TITLES = ["", *(f"film {'x ' * number}{number}" for number in range(1, 7))]
 PAD, BOS, EOS = 0, 1, 2
 
@@ -39,14 +42,14 @@ class Words:
         return " ".join(words[number] for number in ids)
 
 
-def make(user, item, rating, k=3, max_tokens=100, features=(), special=True):
+def make(user, item, rating, k=3, max_tokens=100, features=(), special=True, template=TEMPLATE):
     user, item = np.array(user, dtype=np.int64), np.array(item, dtype=np.int64)
     rating = None if rating is None else np.array(rating, dtype=np.float64)
     rows = RowTable(user, item, np.arange(len(user), dtype=np.float64), rating, None)
     history = history_rows(rows.user, rows.item, rows.time, np.ones(len(user), dtype=bool), k)
     words = Words()
     limits = TokenLimits(max_tokens, PAD, [BOS], [EOS]) if special else TokenLimits(max_tokens, PAD)
-    texts = prompt_texts(TEMPLATE, rows, TITLES, TITLES, features)
+    texts = prompt_texts(template, rows, TITLES, TITLES, features)
     return PromptTable(rows, history, texts, words, limits), words
 
 
@@ -63,9 +66,9 @@ def prompts(table, words, rows, items=None):
     return texts
 
 
-def reference(user, item, rating, row, target, k, room, features):
+def reference(user, item, rating, row, target, k, room, features, instruction=""):
     """Join the parts of one prompt in plain Python, dropping what does not fit."""
-    question = f"like {TITLES[target]} ?".split()
+    question = f"{instruction} like {TITLES[target]} ?".split()
     earlier = [r for r in range(row) if user[r] == user[row] and item[r] != item[row]][-k:]
     entries = [
         TITLES[item[r]].split() + ([] if rating is None else [str(rating[r])])
@@ -98,14 +101,16 @@ def cases(draw):
 
 
 @settings(max_examples=300, deadline=None)
-@given(cases(), st.integers(1, 4), st.integers(12, 60), st.booleans())
-def test_batch_equals_the_plain_join_of_its_segments(case, k, max_tokens, known):
+@given(cases(), st.integers(1, 4), st.integers(17, 60), st.booleans(), st.booleans())
+def test_batch_equals_the_plain_join_of_its_segments(case, k, max_tokens, known, instructed):
     user, item, rating, rows, items = case
     features = [{}, {"job": "nurse"} if known else {}, {}]
-    table, words = make(user, item, rating, k, max_tokens, features)
+    template = INSTRUCTED if instructed else TEMPLATE
+    table, words = make(user, item, rating, k, max_tokens, features, template=template)
+    instruction = template.render_instruction(rating is not None)
     targets = items or [item[row] for row in rows]
     expected = [
-        reference(user, item, rating, row, target, k, max_tokens - 2, features)
+        reference(user, item, rating, row, target, k, max_tokens - 2, features, instruction)
         for row, target in zip(rows, targets, strict=True)
     ]
     assert prompts(table, words, rows, items) == expected
@@ -128,6 +133,15 @@ def test_lengths_and_text_agree_with_batch(case, max_tokens):
 def test_batch_worked_example():
     table, words = make([1, 1], [1, 2], [4, 3.5], features=[{}, {"age": "24"}])
     assert prompts(table, words, [1]) == ["user 24 seen film x 1 4 like film x x 2 ?"]
+
+
+def test_the_instruction_stands_before_the_question_and_is_shared():
+    table, words = make([1, 1], [1, 2], [4, 3.5], template=INSTRUCTED)
+    start = "seen film x 1 4 stars say yes or no"
+    assert prompts(table, words, [1]) == [f"{start} like film x x 2 ?"]
+    shared = table.shared(np.array([1, 1]), np.array([2, 3]))
+    (ids,) = table.beginnings(shared.beginnings).input_ids.tolist()
+    assert words.decode(ids[1:]) == start
 
 
 def test_batch_shows_half_stars_and_whole_ones():
@@ -171,9 +185,12 @@ def test_batch_that_is_too_long_for_the_user_keeps_the_question():
 
 
 def test_table_refuses_a_question_that_does_not_fit():
-    with pytest.raises(InputError, match="question of item 6 has 10 tokens, 9 fit") as error:
+    with pytest.raises(InputError, match="question of item 6 have 10 tokens, 9 fit") as error:
         make([1], [1], [4], max_tokens=11)
     assert "\n" not in str(error.value)
+    make([1], [1], [4], max_tokens=12)
+    with pytest.raises(InputError, match="instruction and question of item 6 have 15 tokens"):
+        make([1], [1], [4], max_tokens=12, template=INSTRUCTED)
 
 
 def test_batch_of_no_rows_is_empty():
