@@ -1,7 +1,8 @@
 """Templates: an interaction becomes a list of short texts, the segments of its prompt.
 
-`[user] [history lead-in] [entry] * k [instruction] [question + tail]`: a segment whose data is missing is left
-out. Every segment but the last ends in white space, so that the prompt is their plain join.
+`[user] [history lead-in] [entry] * k [instruction] [question + tail]`: a segment whose data is
+missing is left out. Every segment but the last ends in white space, so that the prompt is their
+plain join.
 Titles and features are values, never templates: jinja text inside a title stays text.
 """
 

@@ -257,8 +257,9 @@ class PromptTable:
         longest = int(lengths.argmax())
         text = self._store.texts[self._first_question + longest]
         raise InputError(
-            f"instruction and question of item {longest} have {lengths[longest]} tokens, {self._room} fit: "
-            f"{text[:60]!r}...; raise max_prompt_tokens (now {self._limits.max_tokens})"
+            f"instruction and question of item {longest} have {lengths[longest]} tokens, "
+            f"{self._room} fit: {text[:60]!r}...; raise max_prompt_tokens (now "
+            f"{self._limits.max_tokens})"
         )
 
 
