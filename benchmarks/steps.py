@@ -69,7 +69,8 @@ class Ours:
         """A joint epoch: a step a batch."""
         steps = self.student.pairing.steps(self._epoch, joint=True)
         clock = Epoch(NAME, 0, 1, show=False)
-        with self.model.bank.training(NAME):
+        dropout = self.method.options.unlearn_dropout
+        with self.model.bank.training(NAME, dropout=dropout):
             train_epoch(self.optimizer, steps, self.loss, clock, RATE)
         self._epoch += 1
 
@@ -127,6 +128,13 @@ def check_same_loss(ours: Ours, plain: PlainE2URec) -> float:
 def step_time(folder: Path, size: Size) -> dict[str, Any]:
     """``step_time_ratio``: of steps alone; ``whole_ratio``: with what our teachers take before."""
     return _raced(folder, size)
+
+
+def dropout_step_time(folder: Path, size: Size) -> dict[str, Any]:
+    """``dropout_step_time_ratio``: of steps in which our student drops activations as theirs."""
+    return {
+        f"dropout_{key}": value for key, value in _raced(folder, size, unlearn_dropout=True).items()
+    }
 
 
 def compiled_step_time(folder: Path, size: Size) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from benchmarks.racing import Ratio
 
 PARTS: dict[str, Part] = {
     "step_time": steps.step_time,
+    "dropout_step_time": steps.dropout_step_time,
     "compiled_step_time": steps.compiled_step_time,
     "memory": steps.memory,
     "prompts": preparing.prompts,

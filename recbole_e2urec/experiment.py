@@ -24,7 +24,7 @@ from recbole_e2urec.trainer.stage import Stage
 Rows = NDArray[np.int64]
 TRAINING = (
     "backbone", "backbone_source", "backbone_dtype", "backbone_attention", "backbone_quantization",
-    "tuning", "epochs", "learning_rate", "train_batch_size", "weight_decay",
+    "enable_amp", "tuning", "epochs", "learning_rate", "train_batch_size", "weight_decay",
     "adam_epsilon", "average_decay", "eval_step", "stopping_step", "valid_metric", "seed",
     "eval_args", "device",
 )  # fmt: skip

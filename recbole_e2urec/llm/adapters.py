@@ -22,6 +22,7 @@ from recbole_e2urec.llm.lora import (
     adapter_weights,
     backbone_weights,
     layer_names,
+    learning_mode,
     learning_size,
     learning_tokens,
     lora_config,
@@ -204,7 +205,11 @@ class AdapterBank:
 
     @contextmanager
     def training(
-        self, name: str | None, tokens: Tensor | None = None, backbone: bool = False
+        self,
+        name: str | None,
+        tokens: Tensor | None = None,
+        backbone: bool = False,
+        dropout: bool = True,
     ) -> Iterator[None]:
         """Use this adapter in training mode; only its weights (``None``: the backbone's) learn.
 
@@ -212,11 +217,12 @@ class AdapterBank:
             name: of the adapter.
             tokens: int64 [m], the only tokens that adapted embeddings learn; None: all of them.
             backbone: let the backbone learn under the adapter, which stays as it is.
+            dropout: whether the backbone drops activations, see :func:`learning_mode`.
         """
         learns = None if backbone else name
         model = self.language_model
         with self.active(name), switches_kept(model), torch.enable_grad():
-            model.train().requires_grad_(False)
+            learning_mode(model.requires_grad_(False), dropout)
             for parameter in self.parameters(learns):
                 parameter.requires_grad_(True)
             with learning_tokens(self._weights(learns), tokens):

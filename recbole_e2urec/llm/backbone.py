@@ -52,6 +52,7 @@ def load_backbone(
             lambda: language_model.reader.compile(dynamic=True),
             "backbone_compile does not work here: leave it out, or install a C++ compiler",
         )
+    language_model.mixed = options.mixed
     return language_model
 
 

@@ -29,6 +29,8 @@ class LanguageModel(nn.Module, ABC):
         hidden_size: width h of what the head reads.
         vocab_size: number of logits; may exceed the tokenizer's own vocabulary (T5: 32128, 32100).
         lora_targets: names of the layers that LoRA adapts unless told otherwise.
+        mixed: whether prompts are read in mixed precision: products in bfloat16, while weights,
+            sums and the head stay in the model's dtype.
     """
 
     task_type: str  # peft's word for the family
@@ -44,6 +46,7 @@ class LanguageModel(nn.Module, ABC):
         self.max_tokens = max_tokens
         self.vocab_size, self.hidden_size = model.get_output_embeddings().weight.shape
         self.shape = LogitShape.of(model.config)
+        self.mixed = False
         self.lora_targets: list[str] = list(
             LORA_TARGETS.get(model.config.model_type) or _attention_projections(model)
         )
@@ -64,7 +67,12 @@ class LanguageModel(nn.Module, ABC):
         """
         if len(input_ids) == 0:  # transformers cannot reshape an empty batch
             return torch.zeros(0, self.hidden_size, dtype=self.model.dtype, device=input_ids.device)
-        return self._state(input_ids, attention_mask)
+        with self.precision(input_ids):
+            return self._state(input_ids, attention_mask).to(self.model.dtype)
+
+    def precision(self, ids: Tensor) -> torch.autocast:
+        """How prompts on the device of these tokens are read, see :attr:`mixed`."""
+        return torch.autocast(ids.device.type, torch.bfloat16, enabled=self.mixed)
 
     @property
     @abstractmethod
@@ -122,7 +130,8 @@ class LanguageModel(nn.Module, ABC):
 
     def _agree(self, ours: Tensor, own: Tensor) -> bool:
         """Whether two ways to compute the same differ by no more than the dtype's rounding."""
-        tolerance = 1e-4 if self.model.dtype == torch.float32 else 1e-2
+        exact = self.model.dtype == torch.float32 and not self.mixed
+        tolerance = 1e-4 if exact else 1e-2
         return bool((ours - own).abs().max() <= tolerance * (1 + own.abs().max()))
 
 

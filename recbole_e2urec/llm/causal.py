@@ -66,6 +66,10 @@ class CausalLM(LanguageModel):
         self, beginnings: TokenBatch, endings: TokenBatch, of: Tensor
     ) -> Tensor:  # [p, t], [b, s], [b] -> [b, h]
         """See :meth:`LanguageModel.hidden_after`: keys and values of the beginnings are kept."""
+        with self.precision(endings.input_ids):
+            return self._after(beginnings, endings, of).to(self.model.dtype)
+
+    def _after(self, beginnings: TokenBatch, endings: TokenBatch, of: Tensor) -> Tensor:
         ids, mask = beginnings
         model = self.reader
         known = signature(type(model).forward).parameters

@@ -95,6 +95,20 @@ def adapter_weights(model: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
     return found
 
 
+def learning_mode(model: nn.Module, dropout: bool) -> None:
+    """Training mode; without ``dropout``, of the adapters alone.
+
+    What recomputes activations stays in training mode too, or it would keep them. A layer that
+    recomputes and drops by itself instead of by its parts (BART's) therefore goes on dropping.
+    """
+    model.train(dropout)
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer):
+            module.train()
+        elif getattr(module, "gradient_checkpointing", False):
+            module.training = True
+
+
 @contextmanager
 def learning_tokens(weights: Mapping[str, nn.Parameter], tokens: Tensor | None) -> Iterator[None]:
     """Let the adapted embeddings learn the rows of these tokens alone; None: all rows.

@@ -22,6 +22,7 @@ class BackboneOptions:
         answer_yes: the word for label 1; one token.
         answer_no: the word for label 0; one token.
         dtype: of the weights: float32, bfloat16 or float16 (T5 overflows in float16).
+        mixed: read prompts in mixed precision, see :attr:`LanguageModel.mixed`.
         max_tokens: longest prompt in tokens; cut to what the model takes.
         gradient_checkpointing: recompute activations in backward: less memory, more time.
         compile: read prompts by code that torch.compile makes: minutes at first, then faster. On a
@@ -36,6 +37,7 @@ class BackboneOptions:
     answer_yes: str = field(default="Yes", metadata={"key": "answer_yes"})
     answer_no: str = field(default="No", metadata={"key": "answer_no"})
     dtype: str = "float32"
+    mixed: bool = field(default=False, metadata={"key": "enable_amp"})
     max_tokens: int = field(default=512, metadata={"key": "max_prompt_tokens"})
     gradient_checkpointing: bool = False
     compile: bool = False

@@ -25,6 +25,7 @@ from recbole_e2urec.model.losses import answer_cross_entropy, yes_probability
 from recbole_e2urec.model.prompting import PromptOptions, make_texts
 
 ORIGINAL = "original"  # the adapter that tuning: lora trains
+TOKENS_AT_ONCE = {"cuda": 16384}  # by the type of device
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class LLMRecOptions:
         score_batch_size: prompts scored at once.
         tokens_at_once: most tokens, padding included, that one pass of the model sees in training
             and scoring. A larger batch passes in pieces, whose gradients add up to the batch's. A
-            prompt that is longer passes alone.
+            prompt that is longer passes alone. None: 2048 on a CPU, 16384 on a GPU.
         adam_epsilon: AdamW's epsilon in all training. A head that shares its matrix with the
             embeddings pushes every word that a batch does not show by a gradient of about 1e-7, as
             long as it learns from scratch. With an epsilon far below, AdamW makes full steps of
@@ -46,15 +47,16 @@ class LLMRecOptions:
 
     tuning: Literal["full", "lora"] = "full"
     score_batch_size: int = 256
-    tokens_at_once: int = 2048
+    tokens_at_once: int | None = None
     adam_epsilon: float = 1e-6
     seed: int = 2020
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, by the name of its key."""
         for name in ("score_batch_size", "tokens_at_once"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; give 1 or more")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value}; give 1 or more")
         if not self.adam_epsilon > 0:
             raise InputError(f"adam_epsilon is {self.adam_epsilon}; it must be above 0")
 
@@ -109,6 +111,11 @@ class LLMRec(GeneralRecommender):
         self.labels = dataset.rows.label
         self.answer = self._answer_itself  # P(yes); see scorers.answering
 
+    @property
+    def tokens_at_once(self) -> int:
+        """Most tokens of a pass, see :class:`LLMRecOptions`."""
+        return self.options.tokens_at_once or TOKENS_AT_ONCE.get(self.device.type, 2048)
+
     def calculate_loss(self, interaction: Any) -> Tensor:
         """Cross-entropy of the true answers of a batch of RecBole's; a scalar."""
         rows = interaction[ROW_ID].cpu().numpy()
@@ -144,7 +151,7 @@ class LLMRec(GeneralRecommender):
         if self.labels is None:
             raise InputError("a language model learns from labels; set threshold, or add a label")
         labels, words = torch.from_numpy(self.labels[rows]), self.language_model.answer_ids
-        for part, prompts in self.table.batch(rows, items).pieces(self.options.tokens_at_once):
+        for part, prompts in self.table.batch(rows, items).pieces(self.tokens_at_once):
             logits = self.language_model(*prompts.to(self.device))
             losses = answer_cross_entropy(logits, labels[part].to(self.device), words)
             yield {"loss": losses.sum() / len(rows)}
@@ -175,7 +182,7 @@ class LLMRec(GeneralRecommender):
     def score_batches(self, lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         """Indices of prompts of these lengths that are scored together."""
         for batch in length_grouped_batches(lengths, self.options.score_batch_size, None):
-            for piece in pieces(lengths[batch], self.options.tokens_at_once):
+            for piece in pieces(lengths[batch], self.tokens_at_once):
                 yield batch[piece]
 
     @torch.no_grad()

@@ -100,13 +100,16 @@ def train_epoch(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * (1 - step / total)
             optimizer.zero_grad(set_to_none=True)
+            pieces = []
             for terms in losses(batch):
                 terms["loss"].backward()
-                for name, term in terms.items():
-                    totals[name] = totals.get(name, 0.0) + float(term.detach())
+                pieces.append({name: term.detach() for name, term in terms.items()})
             torch.nn.utils.clip_grad_norm_(parameters, CLIP)
             optimizer.step()
             follow()
+            for terms in pieces:  # only now, so that a GPU is waited for once a step
+                for name, term in terms.items():
+                    totals[name] = totals.get(name, 0.0) + float(term)
             if not np.isfinite(totals["loss"]):
                 raise InputError(f"{clock.stage}: the loss became NaN; try a smaller learning rate")
             bar.set_postfix(loss=f"{totals['loss'] / (step - done + 1):.4f}", refresh=False)

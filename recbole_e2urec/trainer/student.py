@@ -36,6 +36,9 @@ class StudentOptions:
         student: what learns: a LoRA adapter on Original (lora), or all of its weights (full).
         own_tokens_only: an adapted embedding learns only the tokens that no retain row's prompt
             shows; where there are none, or if False, all tokens.
+        unlearn_dropout: whether the backbone drops activations while the student learns. Teachers
+            answer without, so a student does best without too, and saves the time; an adapter's
+            own dropout stays.
     """
 
     unlearn_learning_rate: float
@@ -44,6 +47,7 @@ class StudentOptions:
     joint_epochs: int
     student: Literal["lora", "full"]
     own_tokens_only: bool
+    unlearn_dropout: bool
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, by the name of its key."""
@@ -192,6 +196,7 @@ class Student:
             self.request.show,
             spent=self.asking,
             tokens=tokens,
+            dropout=self.options.unlearn_dropout,
         )
         with self._place():
             return train_adapter(self.model, self._adapter, self.stage, plan)
@@ -201,7 +206,7 @@ class Student:
         lm, device, pairing = self.model.language_model, self.model.device, self.pairing
         forget, retain = step
         whole = pairing.forget_table.joined(forget, pairing.retain_table, retain)
-        for part, prompts in whole.pieces(self.model.options.tokens_at_once):
+        for part, prompts in whole.pieces(self.model.tokens_at_once):
             place, cut = part.numpy(), int((part < len(forget)).sum())
             parts = Step(forget[place[:cut]], retain[place[cut:] - len(forget)])
             logits = lm(*prompts.to(device))

@@ -40,6 +40,7 @@ class Plan:
         show: whether to draw progress bars.
         spent: seconds that preparation took; they are part of the cost.
         tokens: int64 [m], the only tokens that adapted embeddings learn; None: all of them.
+        dropout: whether the backbone drops activations.
     """
 
     epochs: int
@@ -50,6 +51,7 @@ class Plan:
     show: bool = True
     spent: float = 0.0
     tokens: Tensor | None = None
+    dropout: bool = True
 
 
 def train_adapter(model: LLMRec, name: str | None, stage: Stage, plan: Plan) -> dict[str, Any]:
@@ -81,7 +83,8 @@ def _finish(model: LLMRec, name: str | None, stage: Stage, plan: Plan) -> dict[s
         started = time.perf_counter()
         batches = plan.batches(epoch)
         clock = Clock(stage.name, epoch, plan.epochs, plan.show)
-        with torch.random.fork_rng(devices=[]), model.bank.training(name, plan.tokens):
+        learning = model.bank.training(name, plan.tokens, dropout=plan.dropout)
+        with torch.random.fork_rng(devices=[]), learning:
             seed_dropout(plan.seed, epoch)
             terms = train_epoch(optimizer, batches, plan.losses, clock, plan.learning_rate)
         state = {

@@ -42,9 +42,9 @@ def switches(bank):
     )
 
 
-def gradients(bank, batch):
+def gradients(bank, batch, dropout=True):
     torch.manual_seed(5)
-    with bank.training("a"):
+    with bank.training("a", dropout=dropout):
         loss = bank.language_model(*batch).square().mean()
         grads = torch.autograd.grad(loss, bank.parameters("a"), allow_unused=True)
     return [grad for grad in grads if grad is not None]

@@ -4,6 +4,7 @@ from bank_steps import LORA, answer, changed, gradients, shake, step, switches
 
 from recbole_e2urec.llm.adapters import AdapterBank
 from recbole_e2urec.llm.backbone import BackboneOptions, load_backbone
+from recbole_e2urec.llm.embedded import EmbeddedOptions
 from recbole_e2urec.llm.lora import LoraOptions
 
 
@@ -126,17 +127,52 @@ def test_unknown_name_is_refused(bank):
         pass
 
 
-def test_gradient_checkpointing_trains_the_adapter_like_without(texts, batch):
+@pytest.mark.parametrize("name", ["tiny-t5", "tiny-llama"])
+def test_checkpoints_and_no_dropout_train_the_adapter_like_a_backbone_without_dropout(
+    texts, batch, name
+):
     grads = []
-    for checkpointing in (False, True):
-        options = BackboneOptions("tiny-t5", gradient_checkpointing=checkpointing)
-        bank = AdapterBank(load_backbone(options, texts, seed=7))
+    for share, checkpointing, dropout in (
+        (0.0, False, True),
+        (0.0, True, True),
+        (0.5, False, False),
+        (0.5, True, False),
+    ):
+        options = BackboneOptions(name, gradient_checkpointing=checkpointing)
+        size = EmbeddedOptions(dropout=share)
+        bank = AdapterBank(load_backbone(options, texts, 7, size))
         bank.add("a", LoraOptions(r=4, dropout=0.0), seed=1)
         shake(bank, "a")
-        grads.append(gradients(bank, batch))
+        with bank.training("a", dropout=dropout):
+            recomputes = [m for m in bank.language_model.modules() if recomputing(m)]
+        assert bool(recomputes) == checkpointing
+        grads.append(gradients(bank, batch, dropout))
     assert len(grads[0]) > 0
-    for plain, recomputed in zip(*grads, strict=True):
-        torch.testing.assert_close(plain, recomputed, rtol=1e-4, atol=1e-6)
+    for plain, *others in zip(*grads, strict=True):
+        for other in others:
+            torch.testing.assert_close(plain, other, rtol=1e-4, atol=1e-6)
+
+
+def recomputing(module):
+    return getattr(module, "gradient_checkpointing", False) and module.training
+
+
+def test_without_the_backbones_dropout_the_adapters_own_still_drops(texts, batch):
+    size = EmbeddedOptions(dropout=0.5)
+    bank = AdapterBank(load_backbone(BackboneOptions("tiny-t5"), texts, 7, size))
+    bank.add("a", LoraOptions(r=4, dropout=0.5), seed=1)
+    shake(bank, "a")
+    for dropout, drops in ((True, {True}), (False, {False})):
+        with bank.training("a", dropout=dropout):
+            modules = dict(bank.language_model.named_modules())
+            own = {m.training for path, m in modules.items() if path.endswith("lora_dropout.a")}
+            others = {
+                m.training
+                for path, m in modules.items()
+                if isinstance(m, torch.nn.Dropout) and "lora_dropout" not in path
+            }
+        assert own == {True}
+        assert others == drops
 
 
 def test_adapter_of_a_bfloat16_backbone_is_kept_in_float32(language_model, batch):

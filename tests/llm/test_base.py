@@ -1,6 +1,8 @@
 import torch
 from torch.testing import assert_close
 
+from recbole_e2urec.llm.backbone import BackboneOptions, load_backbone
+
 LOOSE = {"rtol": 1e-5, "atol": 1e-5}
 
 
@@ -62,3 +64,22 @@ def test_bfloat16_answers_are_those_of_float32_to_two_hundredths(language_model,
     exact = language_model(*batch)[:, [no, yes]].softmax(dim=1)
     rounded = language_model.to(torch.bfloat16)(*batch)[:, [no, yes]].softmax(dim=1)
     assert 0 < float((exact - rounded).abs().max()) < 0.02
+
+
+def test_mixed_precision_reads_in_bfloat16_and_keeps_weights_and_gradients(texts, batch):
+    exact = load_backbone(BackboneOptions("tiny-t5"), texts, seed=7)
+    mixed = load_backbone(BackboneOptions("tiny-t5", mixed=True), texts, seed=7)
+    no, yes = exact.answer_ids
+    answers = [lm(*batch)[:, [no, yes]].softmax(dim=1) for lm in (exact, mixed)]
+    assert 0 < float((answers[0] - answers[1]).detach().abs().max()) < 0.02
+    assert mixed.hidden(*batch).dtype == torch.float32
+    for lm, answer in zip((exact, mixed), answers, strict=True):
+        answer[:, 1].log().sum().backward()
+        assert {p.dtype for p in lm.parameters()} == {torch.float32}
+    grads = [torch.cat([p.grad.flatten() for p in lm.parameters()]) for lm in (exact, mixed)]
+    assert torch.cosine_similarity(*grads, dim=0) > 0.999
+
+
+def test_mixed_precision_shares_beginnings_too(texts):
+    mixed = load_backbone(BackboneOptions("tiny-llama", mixed=True), texts, seed=7)
+    assert mixed.shares_beginnings
