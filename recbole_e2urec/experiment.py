@@ -30,7 +30,7 @@ TRAINING = (
 )  # fmt: skip
 COST = (
     "seconds", "relative_to_retrain", "prior_seconds", "trained_parameters", "adapter_parameters",
-    "steps", "peak_memory_mb",
+    "steps", "peak_memory_mb", "peak_gpu_memory_mb",
 )  # fmt: skip
 LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
 

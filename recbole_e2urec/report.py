@@ -65,7 +65,12 @@ def print_report(results: Mapping[str, Any]) -> None:
     rows = results["rows"]
     measured = _measured(rows)
     print(f"\n{rows[0]['dataset']}, seed {rows[0]['seed']}")
-    print(table(rows, UNLEARNING + _found(rows) + _ranking(rows) if measured else _plain(rows)))
+    print(
+        table(
+            rows,
+            UNLEARNING + _gpu(rows) + _found(rows) + _ranking(rows) if measured else _plain(rows),
+        )
+    )
     _print_end(results)
 
 
@@ -113,6 +118,11 @@ def table(rows: Sequence[Mapping[str, Any]], lines: Sequence[tuple[str, str, int
     for title, path, decimals in lines:
         text.add_row([title, *(_cell(row, path, decimals) for row in rows)])
     return str(text.draw())
+
+
+def _gpu(rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str, int], ...]:
+    used = any("peak_gpu_memory_mb" in row.get("cost", {}) for row in rows)
+    return (("peak GPU memory, MB", "cost.peak_gpu_memory_mb", 0),) if used else ()
 
 
 def _found(rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str, int], ...]:

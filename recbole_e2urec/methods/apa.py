@@ -15,7 +15,7 @@ from recbole_e2urec.errors import InputError
 from recbole_e2urec.methods.base import Unlearned, Unlearner, total
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Mixture
-from recbole_e2urec.trainer.cost import peak_memory_mb
+from recbole_e2urec.trainer.cost import memory_used
 from recbole_e2urec.trainer.sharding import ShardOptions, balanced_clusters, fit_shards
 from recbole_e2urec.trainer.unlearning import Fit, Request
 
@@ -107,7 +107,7 @@ class APA(Unlearner):
             "seconds": time.perf_counter() - started,
             "steps": 0,
             "trained_parameters": 0,
-            "peak_memory_mb": peak_memory_mb(),
+            **memory_used(),
         }
         return Mixture([fit.weights for fit in fits], request.tools.start, weigh), cost
 

@@ -113,8 +113,8 @@ class GradientUnlearner(Unlearner):
 def total(costs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Sum of what several trainings cost; the highest peak of memory."""
     sums = ("seconds", "steps", "trained_parameters")
-    memory = max((cost["peak_memory_mb"] for cost in costs), default=0.0)
-    return {
-        **{name: sum(cost[name] for cost in costs) for name in sums},
-        "peak_memory_mb": memory,
-    }
+    memory = {"peak_memory_mb": 0.0}
+    for cost in costs:
+        peaks = {name: value for name, value in cost.items() if name.startswith("peak_")}
+        memory |= {name: max(value, memory.get(name, 0.0)) for name, value in peaks.items()}
+    return {**{name: sum(cost[name] for cost in costs) for name in sums}, **memory}

@@ -12,7 +12,7 @@ from recbole_e2urec.methods.base import Unlearned, Unlearner, total
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Ensemble, Scorer
 from recbole_e2urec.trainer.attention import AttentionPlan, train_attention
-from recbole_e2urec.trainer.cost import peak_memory_mb
+from recbole_e2urec.trainer.cost import memory_used
 from recbole_e2urec.trainer.sharding import ShardOptions, balanced_clusters, fit_shards
 from recbole_e2urec.trainer.unlearning import Fit, Request
 
@@ -106,6 +106,6 @@ class RecEraser(Unlearner):
             "seconds": time.perf_counter() - started,
             "steps": steps,
             "trained_parameters": sum(weight.numel() for weight in attention.parameters()),
-            "peak_memory_mb": peak_memory_mb(),
+            **memory_used(),
         }
         return Ensemble(scorers, attention.weigh), cost

@@ -6,6 +6,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import torch
+
 _PROCESS = Path("/proc/self")  # Linux only
 _PEAK = re.compile(r"^VmHWM:\s+(\d+) kB$", re.MULTILINE)
 
@@ -14,6 +16,16 @@ def restart_peak() -> None:
     """Let :func:`peak_memory_mb` count from here on; without Linux it goes on as before."""
     with suppress(OSError):
         (_PROCESS / "clear_refs").write_text("5")
+    if torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def memory_used() -> dict[str, float]:
+    """``peak_memory_mb``, and ``peak_gpu_memory_mb`` (of tensors) where a GPU is used."""
+    used = {"peak_memory_mb": peak_memory_mb()}
+    if torch.cuda.is_initialized():
+        used["peak_gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 1e6
+    return used
 
 
 def peak_memory_mb() -> float:

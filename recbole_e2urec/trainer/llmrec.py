@@ -11,7 +11,7 @@ from recbole_e2urec.data.batches import length_grouped_batches
 from recbole_e2urec.data.dataset import ROW_ID
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.trainer.classic import plain
-from recbole_e2urec.trainer.cost import peak_memory_mb
+from recbole_e2urec.trainer.cost import memory_used
 from recbole_e2urec.trainer.loop import (
     Average,
     Clock,
@@ -191,7 +191,7 @@ class LLMRecTrainer(Trainer):
             "steps": self.steps,
             "epochs": len(self.train_loss_dict),
             "trained_parameters": self.model.bank.learning(self.model.adapter),
-            "peak_memory_mb": peak_memory_mb(),
+            **memory_used(),
             "train_loss": list(self.train_loss_dict.values()),
             "valid": plain(self.best_valid_result),
         }

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Scorer
-from recbole_e2urec.trainer.cost import peak_memory_mb
+from recbole_e2urec.trainer.cost import memory_used
 from recbole_e2urec.trainer.loop import (
     Clock,
     Losses,
@@ -101,7 +101,7 @@ def _finish(model: LLMRec, name: str | None, stage: Stage, plan: Plan) -> dict[s
         "steps": state["steps"],
         "epochs": plan.epochs,
         "trained_parameters": model.bank.learning(name, plan.tokens),
-        "peak_memory_mb": peak_memory_mb(),
+        **memory_used(),
         "losses": state["losses"],
     }
     stage.finish(model.bank.state(name), summary)

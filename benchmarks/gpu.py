@@ -1,0 +1,44 @@
+"""The table of methods for a backbone of t5-base's shape on a GPU: ``python -m benchmarks.gpu``.
+
+Its weights are random, so what it measures is time and memory. It needs a GPU, and takes
+``--key=value`` as the command line does.
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from benchmarks.settings import FULL, shaped
+from recbole_e2urec.cli import parse
+from recbole_e2urec.compare import run_comparison
+from recbole_e2urec.report import print_comparison
+
+BASE = replace(FULL, layers=12, width=768)
+METHODS = "LLMRec,E2URec,NegGrad,NegKL,BadT,FlipLabel,GradDiff,NPO,SimNPO,SISA,RecEraser,APA"
+
+
+def main() -> None:
+    """Make the backbone, and compare all methods."""
+    if not torch.cuda.is_available():
+        sys.exit("error: no GPU here; benchmarks.unlearning measures on a CPU")
+    folder = Path("saved-gpu")
+    given = {
+        "backbone": str(shaped(folder, "t5", BASE)),
+        "prompt": "plain",
+        "model_list": METHODS,
+        "enable_amp": True,
+        "last_rows": 20_000,
+        "epochs": 2,
+        "learning_rate": 1e-3,
+        "train_batch_size": 128,
+        "checkpoint_dir": str(folder),
+    }
+    results = run_comparison("ml-100k", (), given, parse(sys.argv[1:]).settings)
+    print(torch.cuda.get_device_name(), f"torch {torch.__version__}")
+    print_comparison(results)
+
+
+if __name__ == "__main__":
+    main()
