@@ -76,6 +76,7 @@ def growth(folder: Path, size: Size) -> dict[str, Any]:
 def with_others(folder: Path, size: Size, times: Sequence[int]) -> list[float]:
     """Seconds of one request in data that has every user who stays so many times."""
     run = forgetting(folder, size)
+    folder.mkdir(exist_ok=True)
     ids = {inner: token for token, inner in run.dataset.ids.users.items()}
     forgotten = sorted({ids[int(user)] for user in run.dataset.rows.user[run.split.forget]})
     request = folder / "request.csv"

@@ -85,14 +85,17 @@ class LanguageModel(nn.Module, ABC):
         return False
 
     def hidden_after(
-        self, beginnings: TokenBatch, endings: TokenBatch, of: Tensor
+        self, beginnings: TokenBatch, endings: TokenBatch, of: Tensor, tokens: int
     ) -> Tensor:  # [p, t], [b, s], [b] -> [b, h]
         """What :meth:`hidden` says of prompts that share their beginnings, each read once.
+
+        No gradient; all that is given lies on the CPU.
 
         Args:
             beginnings: first parts, at least one token each.
             endings: second parts, at least one token each.
             of: the beginning of each ending.
+            tokens: most tokens of endings, padding included, that are read at once.
         """
         raise NotImplementedError
 

@@ -1,5 +1,6 @@
 """Decoder-only backbones: Llama, Qwen, Mistral, Gemma, GPT-2."""
 
+import copy
 from functools import cached_property
 from inspect import signature
 
@@ -50,44 +51,41 @@ class CausalLM(LanguageModel):
             return False
         ids = torch.tensor([[*self.prefix_ids, *self.answer_ids]] * 2, device=self.model.device)
         whole, ones = ids[:1, [*range(ids.shape[1]), -1, -2]], torch.ones_like
-        endings = whole[:, ids.shape[1] :].repeat(2, 1)
+        parts = (part.cpu() for part in (ids, whole[:, ids.shape[1] :].repeat(2, 1)))
+        beginnings, endings = (TokenBatch(part, ones(part)) for part in parts)
         try:
-            ours = self.hidden_after(
-                TokenBatch(ids, ones(ids)),
-                TokenBatch(endings, ones(endings)),
-                torch.tensor([0, 1], device=ids.device),
-            )
+            ours = self.hidden_after(beginnings, endings, torch.tensor([0, 1]), len(ids))
         except (AttributeError, NotImplementedError, TypeError, ValueError, RuntimeError):
             return False
         return self._agree(ours, self.hidden(whole, ones(whole)))
 
+    @torch.no_grad()
     @torch.compiler.set_stance("force_eager")  # a cache's length would be compiled in
     def hidden_after(
-        self, beginnings: TokenBatch, endings: TokenBatch, of: Tensor
+        self, beginnings: TokenBatch, endings: TokenBatch, of: Tensor, tokens: int
     ) -> Tensor:  # [p, t], [b, s], [b] -> [b, h]
         """See :meth:`LanguageModel.hidden_after`: keys and values of the beginnings are kept."""
-        with self.precision(endings.input_ids):
-            return self._after(beginnings, endings, of).to(self.model.dtype)
-
-    def _after(self, beginnings: TokenBatch, endings: TokenBatch, of: Tensor) -> Tensor:
-        ids, mask = beginnings
-        model = self.reader
+        device, model = self.model.device, self.reader
         known = signature(type(model).forward).parameters
         word = "cache" if "cache" in known else "past_key_values"  # the latter in older releases
-        read = model(input_ids=ids, attention_mask=mask, use_cache=True)
-        kept = read[word]
-        kept.batch_select_indices(of)
-        place = mask.sum(dim=1)[of][:, None] + torch.arange(
-            endings.input_ids.shape[1], device=ids.device
-        )
-        states = model(
-            input_ids=endings.input_ids,
-            attention_mask=torch.cat([mask[of], endings.attention_mask], dim=1),
-            position_ids=place,
-            use_cache=True,
-            **{word: kept},
-        ).last_hidden_state
-        return _at_last_token(states, endings.attention_mask)
+        ids, mask = beginnings.to(device)
+        states = torch.empty(len(of), self.hidden_size, dtype=self.model.dtype, device=device)
+        with self.precision(ids):
+            kept = model(input_ids=ids, attention_mask=mask, use_cache=True)[word]
+            for part, ending in endings.pieces(tokens):
+                asked, last = ending.to(device)
+                own, again = of[part].to(device), copy.deepcopy(kept)
+                again.batch_select_indices(own)
+                place = torch.arange(asked.shape[1], device=device)
+                said = model(
+                    input_ids=asked,
+                    attention_mask=torch.cat([mask[own], last], dim=1),
+                    position_ids=mask.sum(dim=1)[own][:, None] + place,
+                    use_cache=True,
+                    **{word: again},
+                ).last_hidden_state
+                states[part.to(device)] = _at_last_token(said, last).to(states.dtype)
+        return states
 
     def own_logits(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """See :meth:`LanguageModel.own_logits`."""

@@ -185,7 +185,6 @@ class LLMRec(GeneralRecommender):
             for piece in pieces(lengths[batch], self.tokens_at_once):
                 yield batch[piece]
 
-    @torch.no_grad()
     def _hidden_after(self, prompts: SharedPrompts) -> Tensor:  # [b] questions -> [b, hidden]
         """See :meth:`hidden`; questions that share a beginning are asked together."""
         model, size = self.language_model, self.options.score_batch_size
@@ -196,9 +195,10 @@ class LLMRec(GeneralRecommender):
             part = order[at : at + size]
             shown, of = np.unique(prompts.of[part], return_inverse=True)
             states[part] = model.hidden_after(
-                self.table.beginnings(prompts.beginnings[shown]).to(self.device),
-                self.table.endings(prompts.questions[part]).to(self.device),
-                torch.from_numpy(of).to(self.device),
+                self.table.beginnings(prompts.beginnings[shown]),
+                self.table.endings(prompts.questions[part]),
+                torch.from_numpy(of),
+                max(1, self.tokens_at_once // 4),  # questions of one length: little padding
             ).cpu()
         return states.to(self.device)
 

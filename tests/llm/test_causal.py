@@ -39,8 +39,9 @@ def test_prompts_that_share_a_beginning_are_answered_as_whole_ones(tiny):
     ]
     alone = [tiny.hidden(ids[None], torch.ones_like(ids[None]))[0] for ids in wholes]
     assert tiny.shares_beginnings
-    together = tiny.hidden_after(beginnings, endings, torch.tensor(of))
-    assert_close(together, torch.stack(alone), rtol=1e-5, atol=1e-5)
+    for tokens in (1, 6, 100):
+        together = tiny.hidden_after(beginnings, endings, torch.tensor(of), tokens)
+        assert_close(together, torch.stack(alone), rtol=1e-5, atol=1e-5)
 
 
 def test_a_cache_that_cannot_be_shared_is_noticed(tiny, monkeypatch):

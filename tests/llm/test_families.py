@@ -79,7 +79,9 @@ def test_a_family_shares_beginnings_or_says_that_it_does_not(family):
     wholes = [[300, 301, 302, 303, 320, 321], [310, 311, 322], [310, 311, 323, 324]]
     with torch.no_grad():
         alone = [model.hidden(torch.tensor([x]), torch.ones(1, len(x)).long())[0] for x in wholes]
-        assert_close(model.hidden_after(beginnings, endings, of), torch.stack(alone), **LOOSE)
+        for tokens in (2, 100):
+            together = model.hidden_after(beginnings, endings, of, tokens)
+            assert_close(together, torch.stack(alone), **LOOSE)
 
 
 def test_a_wide_enough_window_shares_beginnings(tmp_path):
