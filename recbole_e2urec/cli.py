@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from recbole_e2urec import processes
 from recbole_e2urec.errors import InputError
+from recbole_e2urec.launch import NOTHING
 from recbole_e2urec.yamlfiles import properties_folder, read_yaml
 
 PROGRAM = "recbole-e2urec"
@@ -107,7 +108,7 @@ def _run(arguments: Arguments) -> None:
 
 def _is_first(results: dict[str, Any]) -> bool:
     """Whether this is the process, and the machine, that has the results."""
-    return processes.is_writer() and bool(results["rows"])
+    return processes.is_writer() and results != NOTHING
 
 
 def _compares(arguments: Arguments) -> bool:

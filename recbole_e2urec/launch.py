@@ -21,6 +21,7 @@ from recbole_e2urec.processes import Lost
 from recbole_e2urec.workers import cores_shared
 from recbole_e2urec.yamlfiles import properties_folder, read_yaml, typed
 
+START = "spawn"  # processes begin anew: a GPU cannot be shared with a copy of this one
 MADE = "made"
 GRACE = 10.0  # seconds for the others to say why, too, when one process has failed
 NOTHING: dict[str, Any] = {"rows": [], "groups": {}, "results_file": ""}
@@ -116,7 +117,7 @@ class Launch:
             folder = Path(name)
             arguments = self, port, folder, job, dict(given)
             context: Any = multiprocessing.start_processes(
-                _enter, arguments, self.nproc, join=False
+                _enter, arguments, self.nproc, False, start_method=START
             )
             try:
                 while not context.join(grace_period=GRACE):
