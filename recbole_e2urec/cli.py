@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from recbole_e2urec import processes
+from recbole_e2urec import processes, writer
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.launch import NOTHING
 from recbole_e2urec.yamlfiles import properties_folder, read_yaml
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = parse(sys.argv[1:] if argv is None else argv)
         _run(arguments)
     except InputError as error:
-        return _refuse(str(error), quietly=processes.leaves_it_to_writer(error))
+        return _refuse(str(error), quietly=writer.leaves_it_to_writer(error))
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise

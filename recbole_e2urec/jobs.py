@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from recbole_e2urec import compat, processes
+from recbole_e2urec import compat, writer
 from recbole_e2urec.classic import ClassicForgetting
 from recbole_e2urec.config import Config
 from recbole_e2urec.evaluator.measure import group_sizes
@@ -56,7 +56,7 @@ def run_job(job: Job, given: Given) -> tuple[list[dict[str, Any]], dict[str, int
     config = given.config(RECOMMENDER if job.model == NOISE else job.model, job.seed)
     path = Path(config["checkpoint_dir"]) / RESULTS
     if not config.is_language_model:
-        return [processes.from_writer(lambda: _classic_row(path, config))], {}
+        return [writer.from_writer(lambda: _classic_row(path, config))], {}
     run = _forgetting(config)
     if job.model == RECOMMENDER:
         rows = [run.measured("Original", run.original), run.measured("Retrain", run.retrain)]

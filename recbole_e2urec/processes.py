@@ -7,7 +7,7 @@ this costs it nothing. Who is there stands in the environment, as ``torchrun`` w
 
 import atexit
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,15 +20,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 ENVIRONMENT = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-_alone = False  # inside from_writer
+_alone = False  # inside by_itself
 
 
 class Lost(InputError):
     """Another process is gone, or does not answer."""
-
-
-class Told(InputError):
-    """What went wrong in the writer, which says so itself."""
 
 
 def count() -> int:
@@ -85,7 +81,7 @@ def join(device: "torch.device", minutes: float) -> None:
             "--gpu_id=0,1,..., or --use_gpu=False"
         )
     os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))  # or accelerate guesses
-    with _talking(minutes):
+    with talking(minutes):
         state = PartialState(cpu=device.type == "cpu", timeout=timedelta(minutes=minutes))
     atexit.register(state.destroy_process_group)
 
@@ -95,67 +91,12 @@ def share(rows: T) -> T:
     return rows if count() == 1 else rows[rank() :: count()]  # type: ignore[index]
 
 
-def from_writer(make: Callable[[], T]) -> T:
-    """Let the writer do it alone, and give what came of it, or went wrong, to all.
-
-    What is done sees one process.
-    """
-    if count() == 1:
-        return make()
-    made: list[Any] = [None, None]
-    failure: Exception | None = None
-    if is_writer():
-        with _by_itself():
-            try:
-                made[0] = make()
-            except Exception as error:
-                failure = error
-                made[1] = str(error) if isinstance(error, InputError) else repr(error)
-    value, problem = _broadcast(made)
-    if failure is not None:
-        raise failure
-    if problem is not None:
-        raise Told(problem)
-    return value
-
-
-def agreed(value: T) -> T:
-    """What the writer has for this value."""
-    return value if count() == 1 else from_writer(lambda: value)
-
-
-def tensors_from_writer(
-    read: Callable[[], tuple[Mapping[str, "Tensor"], T]],
-) -> tuple[dict[str, "Tensor"], T]:
-    """Give all what the writer reads: named tensors, on the CPU, and what is said about them."""
-    if count() == 1:
-        tensors, more = read()
-        return dict(tensors), more
-    import torch
-
-    found: dict[str, Tensor] = {}
-
-    def listed() -> tuple[list[tuple[str, Any, Any]], T]:
-        tensors, more = read()
-        found.update(tensors)
-        return [(name, one.shape, one.dtype) for name, one in found.items()], more
-
-    names, more = from_writer(listed)
-    for name, shape, dtype in names:
-        sent = found[name] if is_writer() else torch.empty(shape, dtype=dtype)
-        sent = sent.to(device()).contiguous()
-        with _talking():
-            torch.distributed.broadcast(sent, src=0)
-        found[name] = sent.cpu()
-    return found, more
-
-
 def summed(values: "Tensor") -> "Tensor":
     """Add up the tensors of all processes, in place; they must be on its device."""
     if count() > 1:
         import torch
 
-        with _talking():
+        with talking():
             torch.distributed.all_reduce(values)
     return values
 
@@ -184,29 +125,8 @@ def gathered(value: T) -> list[T]:
         return [value]
     from accelerate.utils import gather_object
 
-    with _talking():
+    with talking():
         return list(gather_object([value]))
-
-
-def check_alike(name: str, inputs: Mapping[str, Any]) -> None:
-    """Refuse to train a stage on what differs between processes.
-
-    Raises:
-        InputError: names the input that differs.
-    """
-    first, *others = gathered(dict(inputs))
-    for place, other in enumerate(others, start=1):
-        different = [key for key in first if first[key] != other[key]]
-        if different:
-            raise InputError(
-                f"{name}: process {place} has other {', '.join(different)} than process 0; start "
-                "all of them with the same settings, on the same files"
-            )
-
-
-def leaves_it_to_writer(error: InputError) -> bool:
-    """Whether the writer says it: it has told us, or all see the same in their settings."""
-    return not is_writer() and (isinstance(error, Told) or not joined())
 
 
 def _launched() -> bool:
@@ -220,15 +140,8 @@ def device() -> Any:
     return PartialState().device
 
 
-def _broadcast(values: list[Any]) -> list[Any]:
-    from accelerate.utils import broadcast_object_list
-
-    with _talking():
-        return list(broadcast_object_list(values))
-
-
 @contextmanager
-def _by_itself() -> Iterator[None]:
+def by_itself() -> Iterator[None]:
     """Act as the only process in the body."""
     global _alone
     _alone = True
@@ -239,7 +152,7 @@ def _by_itself() -> Iterator[None]:
 
 
 @contextmanager
-def _talking(minutes: float | None = None) -> Iterator[None]:
+def talking(minutes: float | None = None) -> Iterator[None]:
     """Say in one line that another process is gone."""
     try:
         yield

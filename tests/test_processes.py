@@ -18,7 +18,7 @@ import torch
 from atomic_files import INTER, small_interactions, write_table
 from command_line import as_arguments
 
-from recbole_e2urec import cli, launch, processes
+from recbole_e2urec import cli, launch, processes, writer
 from recbole_e2urec.compare import run_comparison
 from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.errors import InputError
@@ -328,9 +328,9 @@ def parts() -> dict[str, Any]:
     filled = torch.zeros(3, dtype=torch.bfloat16)
     filled[place::2] = place + 1.5
     tensors = {"a": torch.tensor([1.5]), "b": torch.tensor(2, dtype=torch.int64)}
-    read = processes.tensors_from_writer(lambda: (tensors, "more") if place == 0 else 1 / 0)
+    read = writer.tensors_from_writer(lambda: (tensors, "more") if place == 0 else 1 / 0)
     try:
-        processes.from_writer(lambda: 1 / 0)
+        writer.from_writer(lambda: 1 / 0)
     except (ZeroDivisionError, InputError) as error:
         failure = type(error).__name__
     return {
@@ -338,8 +338,8 @@ def parts() -> dict[str, Any]:
         "filled": processes.summed(filled).tolist(),
         "added": processes.added({"x": 1.0} if place else {"x": 2.0, "y": 0.5}),
         "total": processes.total(place + 0.25),
-        "agreed": processes.agreed(f"of {place}"),
-        "counts": processes.gathered(processes.from_writer(processes.count)),
+        "agreed": writer.agreed(f"of {place}"),
+        "counts": processes.gathered(writer.from_writer(processes.count)),
         "share": processes.gathered(processes.share(np.arange(5)).tolist()),
         "read": [read[0]["a"].tolist(), read[0]["b"].item(), read[1]],
         "failures": processes.gathered(failure),

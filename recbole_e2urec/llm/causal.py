@@ -92,5 +92,5 @@ class CausalLM(LanguageModel):
 
 
 def _at_last_token(states: Tensor, attention_mask: Tensor) -> Tensor:  # [b, t, x], [b, t] -> [b, x]
-    last = attention_mask.sum(dim=1) - 1
+    last = (attention_mask.sum(dim=1) - 1).to(states.device)
     return states[torch.arange(len(states), device=states.device), last]

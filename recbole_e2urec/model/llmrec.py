@@ -84,10 +84,7 @@ class LLMRec(GeneralRecommender):
         template = PromptTemplate.named(str(config["prompt"]))
         texts, vocabulary = make_texts(config, dataset, template, self.prompt_options)
         backbone = config.options(BackboneOptions, "backbone_")
-        if backbone.quantization and self.options.tuning == "full":
-            raise InputError(
-                "backbone_quantization: quantised weights cannot learn; choose tuning: lora"
-            )
+        backbone.check_tuning(self.options.tuning)
         embedded = backbone.name in EMBEDDED
         size = config.options(EmbeddedOptions, "backbone_") if embedded else None
         language_model = load_backbone(backbone, vocabulary, self.options.seed, size)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from recbole.trainer import Trainer
 
-from recbole_e2urec import processes
+from recbole_e2urec import writer
 from recbole_e2urec.data.batches import length_grouped_batches
 from recbole_e2urec.data.dataset import ROW_ID
 from recbole_e2urec.model.llmrec import LLMRec
@@ -100,7 +100,7 @@ class LLMRecTrainer(Trainer):
         Processes decide by one result, that of the writer.
         """
         found = super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
-        return processes.agreed(found)
+        return writer.agreed(found)
 
     def _build_optimizer(self, **_: Any) -> torch.optim.Optimizer:
         weights = self.model.bank.parameters(self.model.adapter)

@@ -21,7 +21,7 @@ from typing import Any
 
 from torch import Tensor
 
-from recbole_e2urec import processes
+from recbole_e2urec import writer
 from recbole_e2urec.storage import (
     alone,
     read_json,
@@ -53,12 +53,12 @@ class Stage:
     def of(cls, root: Path, name: str, digest: str) -> "Stage":
         """The finished stage that has this digest, such as another run's."""
         path = root / f"{name}-{digest}" / "stage.json"
-        return cls(root, name, processes.from_writer(lambda: read_json(path)["inputs"]))
+        return cls(root, name, writer.from_writer(lambda: read_json(path)["inputs"]))
 
     @property
     def finished(self) -> bool:
         """Whether the outcome is there."""
-        return processes.agreed(self._is_finished())
+        return writer.agreed(self._is_finished())
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -88,7 +88,7 @@ class Stage:
     def summary(self) -> dict[str, Any]:
         """What a finished stage said about itself."""
         path = self.folder / "stage.json"
-        summary: dict[str, Any] = processes.from_writer(lambda: read_json(path)["summary"])
+        summary: dict[str, Any] = writer.from_writer(lambda: read_json(path)["summary"])
         return summary
 
     def save_progress(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
@@ -99,7 +99,7 @@ class Stage:
     def progress(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """What :meth:`save_progress` wrote last; None for a stage that has not begun."""
         name = "progress.safetensors"
-        if not processes.agreed((self.folder / name).is_file()):
+        if not writer.agreed((self.folder / name).is_file()):
             return None
         tensors, metadata = self._read(name)
         return tensors, json.loads(metadata[STATE])
@@ -116,4 +116,4 @@ class Stage:
         return (self.folder / "stage.json").is_file()
 
     def _read(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-        return processes.tensors_from_writer(lambda: read_tensors(self.folder / name))
+        return writer.tensors_from_writer(lambda: read_tensors(self.folder / name))
