@@ -123,30 +123,36 @@ class Launch:
                 while not context.join(grace_period=GRACE):
                     pass
             except multiprocessing.ProcessExitedException as error:
-                raise self._reason(folder, [one.exitcode for one in context.processes]) from error
+                codes = [process.exitcode for process in context.processes]
+                raise self._reason(folder, codes, error.error_index) from error
             finally:
                 for process in context.processes:
                     process.terminate()
             made = folder / MADE
             return json.loads(made.read_text()) if made.is_file() else dict(NOTHING)
 
-    def _reason(self, folder: Path, codes: Sequence[int]) -> Exception:
-        """Why a run ended early, by what its processes left: a cause before its consequences."""
+    def _reason(self, folder: Path, codes: Sequence[int], first: int) -> Exception:
+        """Why a run ended early, by what its processes left: a cause before its consequences.
+
+        Args:
+            folder: where processes that could have said why.
+            codes: exit codes of all processes.
+            first: the process that was seen to end first.
+        """
         told = [json.loads(path.read_text()) for path in sorted(folder.glob("*.failed"))]
-        causes = [one for one in told if one["kind"] != Lost.__name__]
-        for cause in causes:
+        for cause in (one for one in told if one["kind"] != Lost.__name__):
             if cause["kind"] == OSError.__name__:
                 return OSError(*cause["arguments"])
             known = cause["kind"] == InputError.__name__
             return (InputError if known else RuntimeError)(cause["message"])
-        killed = [(number, -code) for number, code in enumerate(codes) if code < 0]
-        for number, by in killed or [(number, 0) for number, code in enumerate(codes) if code]:
-            if not (folder / f"{number}.failed").is_file():
-                how = f"killed by {signal.Signals(by).name}" if by else "gone"
-                return InputError(
-                    f"nproc: process {self.group_offset + number} of {self.total} was {how}; "
-                    "the same command goes on"
-                )
+        ended = sorted(range(len(codes)), key=lambda one: (one != first, codes[one] >= 0))
+        for number in ended:
+            if codes[number] and not (folder / f"{number}.failed").is_file():
+                how = "did not start: the script must check __name__ == '__main__'; then"
+                if codes[number] < 0:
+                    how = f"was killed by {signal.Signals(-codes[number]).name};"
+                place = f"process {self.group_offset + number} of {self.total}"
+                return InputError(f"nproc: {place} {how} the same command goes on")
         return InputError(told[0]["message"])
 
     def environment(self, number: int, port: int) -> dict[str, str]:

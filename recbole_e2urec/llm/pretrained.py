@@ -5,6 +5,7 @@ from typing import Any
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
+from recbole_e2urec import processes
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.llm.base import LanguageModel
 from recbole_e2urec.llm.causal import CausalLM
@@ -26,6 +27,8 @@ def load_pretrained(options: BackboneOptions) -> LanguageModel:
     Raises:
         InputError: out of reach, not a whole language model, or options that do not suit it.
     """
+    if not processes.is_writer():
+        transformers.utils.logging.disable_progress_bar()
     read = Reader(options.name, find_source(options.source or options.name))
     config = read(AutoConfig.from_pretrained)
     _check(options, read, config)
