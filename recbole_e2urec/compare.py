@@ -51,7 +51,9 @@ def run_comparison(
     layers = layers_of(config_file_list, config_dict, overrides)
     grid, launch = Grid.of(layers), Launch.of(layers)
     if grid.processes > 1 and max(launch.total, processes.count()) > 1:
-        raise InputError("nproc_rows and nproc: rows at the same time, or one row at a time faster")
+        raise InputError(
+            "nproc_rows and nproc: several rows at once, or several processes a row; keep one"
+        )
     if launch.is_needed:
         result: dict[str, Any] = launch.run(
             run_comparison,

@@ -220,8 +220,8 @@ class Config(RecBoleConfig):
     def _init_device(self) -> None:
         """As RecBole's, except that a run on the CPU leaves CUDA_VISIBLE_DEVICES alone.
 
-        It also is the place where RecBole's processes meet. Ours do not by its means: all see one
-        process, and the writer's alone shows what it does.
+        Here RecBole's processes meet, and so do ours, but by other means (:mod:`processes`): to
+        RecBole each of them is alone, and one of them shows what it does.
         """
         before = os.environ.get("CUDA_VISIBLE_DEVICES")
         final = self.final_config_dict
