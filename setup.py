@@ -24,6 +24,7 @@ REQUIRES = [
     "torch>=2.6",
     "transformers>=5,<6",
     "peft>=0.18",
+    "accelerate>=1.1",
     "tokenizers",
     "safetensors",
     "filelock>=3.10",

@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+from recbole_e2urec import processes, writer
 from recbole_e2urec.errors import InputError
+from recbole_e2urec.launch import NOTHING
 from recbole_e2urec.yamlfiles import properties_folder, read_yaml
 
 PROGRAM = "recbole-e2urec"
@@ -45,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = parse(sys.argv[1:] if argv is None else argv)
         _run(arguments)
     except InputError as error:
-        return _refuse(str(error))
+        return _refuse(str(error), quietly=writer.leaves_it_to_writer(error))
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
@@ -92,14 +94,21 @@ def _run(arguments: Arguments) -> None:
         results = run_comparison(**given)
         from recbole_e2urec.report import print_comparison
 
-        print_comparison(results)
+        if _is_first(results):
+            print_comparison(results)
         return
     from recbole_e2urec.quick_start import run_recbole_e2urec
 
     results = run_recbole_e2urec(model=arguments.model, **given)
     from recbole_e2urec.report import print_report
 
-    print_report(results)
+    if _is_first(results):
+        print_report(results)
+
+
+def _is_first(results: dict[str, Any]) -> bool:
+    """Whether this is the process, and the machine, that has the results."""
+    return processes.is_writer() and results != NOTHING
 
 
 def _compares(arguments: Arguments) -> bool:
@@ -166,6 +175,8 @@ def _how_to_type(argument: str, following: Sequence[str]) -> str:
     return f"unexpected argument {argument!r}; settings are written --key=value"
 
 
-def _refuse(message: str) -> int:
+def _refuse(message: str, quietly: bool = False) -> int:
+    if quietly:
+        return 2
     print(f"{PROGRAM}: error: {' '.join(message.split())}", file=sys.stderr)
     return 2

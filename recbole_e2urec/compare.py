@@ -11,7 +11,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from recbole_e2urec import compat
+from recbole_e2urec import compat, processes
+from recbole_e2urec.errors import InputError
 from recbole_e2urec.grid import Grid
 from recbole_e2urec.jobs import (
     RECOMMENDER,
@@ -22,12 +23,12 @@ from recbole_e2urec.jobs import (
     run_job,
     tune_job,
 )
+from recbole_e2urec.launch import Launch, layers_of
 from recbole_e2urec.methods import METHODS, method_of
 from recbole_e2urec.quick_start import RESULTS
 from recbole_e2urec.tables import NOISE
 from recbole_e2urec.tuning import Trial, settings_to_try
 from recbole_e2urec.workers import workers_of
-from recbole_e2urec.yamlfiles import read_yaml
 
 
 def run_comparison(
@@ -47,9 +48,24 @@ def run_comparison(
     Raises:
         InputError: bad input; one line that says what, where, and what would do.
     """
+    layers = layers_of(config_file_list, config_dict, overrides)
+    grid, launch = Grid.of(layers), Launch.of(layers)
+    if grid.processes > 1 and max(launch.total, processes.count()) > 1:
+        raise InputError(
+            "nproc_rows and nproc: several rows at once, or several processes a row; keep one"
+        )
+    if launch.is_needed:
+        result: dict[str, Any] = launch.run(
+            run_comparison,
+            {
+                "dataset": dataset,
+                "config_file_list": config_file_list,
+                "config_dict": config_dict,
+                "overrides": overrides,
+            },
+        )
+        return result
     compat.apply()
-    layers = [*map(_read, config_file_list or ()), config_dict or {}, overrides or {}]
-    grid = Grid.of(layers)
     given = Given(dataset, tuple(config_file_list or ()), config_dict, overrides)
     results = _results_file(grid, given)
     forget_runs()  # of another comparison in this process
@@ -62,7 +78,9 @@ def run_comparison(
     rows: list[dict[str, Any]] = []
     groups: dict[str, int] = {}
     total = len(tries) + len(bases + others)
-    bar = tqdm(total=total, desc="jobs", disable=not grid.show, leave=False)
+    bar = tqdm(
+        total=total, desc="jobs", disable=not (grid.show and processes.is_writer()), leave=False
+    )
     with workers_of(grid.processes) as workers, bar:
         given = replace(given, trials=_tuned(workers, bar, given, tries))
         for jobs in (bases, others):
@@ -126,7 +144,3 @@ def _ordered(rows: list[dict[str, Any]], models: Sequence[str]) -> list[dict[str
     """Original and Retrain first, then the models as they were listed; seeds in their order."""
     order = {name: place for place, name in enumerate(["Original", "Retrain", NOISE, *models])}
     return sorted(rows, key=lambda row: order.get(row["model"], len(order)))
-
-
-def _read(file: str) -> dict[str, Any]:
-    return read_yaml(Path(file))

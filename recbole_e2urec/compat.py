@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,9 @@ from recbole.config.configurator import Config
 from recbole.data.dataset import dataset
 from recbole.evaluator.collector import Collector
 from recbole.evaluator.metrics import LogLoss
+from recbole.trainer import trainer
 
+from recbole_e2urec import processes
 from recbole_e2urec.errors import InputError
 
 RECBOLE_VERSIONS = ("1.2.0", "1.2.1")
@@ -47,6 +50,7 @@ def apply() -> None:
     Config.compatibility_settings = lambda self: add_numpy_aliases()
     read_without_quoting()
     download_alone()
+    log_events_once()
     copy_collected_data()
     refuse_nan_scores()
     measure_single_rows()
@@ -117,19 +121,38 @@ def read_without_quoting() -> None:
 def download_alone() -> None:
     """Let one process alone fetch a data set.
 
-    Symptom: ``Default process group has not been initialized`` after the download. Cause:
-    ``Dataset._download`` waits for other processes that there are none of. Can go when it asks.
+    Symptom: ``Default process group has not been initialized`` after the download, or processes
+    that wait for ever. Cause: ``Dataset._download`` waits for other processes, which there are none
+    of, or which found the folder there and do not come. Can go when it asks.
     """
     original = dataset.Dataset._download
 
     def _download(self: Any) -> None:
-        try:
+        with patch.object(torch.distributed, "barrier", lambda: None):
             original(self)
-        except ValueError as error:
-            if "process group" not in str(error):
-                raise
 
     dataset.Dataset._download = _download
+
+
+def log_events_once() -> None:
+    """Let one of several processes write tensorboard's events.
+
+    Symptom: a folder of events from each process. Cause: ``Trainer.__init__`` opens a writer,
+    whichever process it is in. Can go when it asks.
+    """
+    original = trainer.get_tensorboard
+
+    def get_tensorboard(logger: Any) -> Any:
+        return original(logger) if processes.is_writer() else _Nowhere()
+
+    trainer.get_tensorboard = get_tensorboard
+
+
+class _Nowhere:
+    """Takes what a writer of events takes, and writes nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *args, **options: None
 
 
 def copy_collected_data() -> None:

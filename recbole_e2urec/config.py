@@ -15,12 +15,13 @@ import torch
 from recbole.config.configurator import Config as RecBoleConfig
 from recbole.utils import ModelType
 
-from recbole_e2urec import compat
+from recbole_e2urec import compat, processes
 from recbole_e2urec.complaints import as_input_errors
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.evalmode import EvalPlan, merge_load_col, plan_evaluation
 from recbole_e2urec.evaluator.accuracy import register_accuracy
 from recbole_e2urec.keys import (
+    LAUNCHING,
     check_dataset,
     check_keys,
     find_model,
@@ -83,8 +84,9 @@ class Config(RecBoleConfig):
         own = read_yaml(properties_folder() / "overall.yaml")
         for name in ("LLMRec", self.model) if self.is_language_model else (self.model,):
             own.update(properties("model", str(name)))
-        keys = sorted({*own, *self.external_config_dict, "epochs", "learning_rate"})
-        return {key: self.final_config_dict.get(key) for key in keys}
+        keys = {*own, *self.external_config_dict, "epochs", "learning_rate"} - set(LAUNCHING)
+        found = {key: self.final_config_dict.get(key) for key in sorted(keys)}
+        return {**found, "processes": processes.count()} if processes.count() > 1 else found
 
     def ranked(self) -> "Config | None":
         """The same run, evaluated by ranking items; None where nobody asked for that.
@@ -216,17 +218,26 @@ class Config(RecBoleConfig):
             check_dataset(self.dataset, Path(str(folder)))
 
     def _init_device(self) -> None:
-        """As RecBole's, except that a run on the CPU leaves CUDA_VISIBLE_DEVICES alone."""
+        """As RecBole's, except that a run on the CPU leaves CUDA_VISIBLE_DEVICES alone.
+
+        Here RecBole's processes meet, and so do ours, but by other means (:mod:`processes`): to
+        RecBole each of them is alone, and one of them shows what it does.
+        """
         before = os.environ.get("CUDA_VISIBLE_DEVICES")
         final = self.final_config_dict
         if not final["use_gpu"]:
             final["gpu_id"] = ""
+        elif processes.count() > 1 and "gpu_id" not in self.external_config_dict:
+            final["gpu_id"] = before or ",".join(map(str, range(processes.local_count())))
         with as_input_errors():
             super()._init_device()
         if final["device"] == torch.device("cpu"):
             os.environ.pop("CUDA_VISIBLE_DEVICES", None)
             if before is not None:
                 os.environ["CUDA_VISIBLE_DEVICES"] = before
+        processes.join(final["device"], float(final["process_timeout"]))
+        if not processes.is_writer():
+            final.update(show_progress=False, log_wandb=False)
 
     def _set_train_neg_sample_args(self) -> None:
         with as_input_errors():

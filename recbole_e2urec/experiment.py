@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from recbole_e2urec import writer
 from recbole_e2urec.config import Config
 from recbole_e2urec.data.forget import choose_control_users
 from recbole_e2urec.data.loaders import build_splits, make_loaders
@@ -121,6 +122,7 @@ class Experiment:
             "torch": versions()["torch"],
             "package": versions()["recbole_e2urec"],
         }
+        writer.check_alike(name, {**inputs, "start": None})  # its sum may differ by rounding
         return LLMRecTrainer(self.config, self.model, self.stage(name, inputs))
 
     def stage(self, name: str, inputs: Mapping[str, Any]) -> Stage:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recbole_e2urec import writer
 from recbole_e2urec.config import Config
 from recbole_e2urec.data.loaders import evaluation_loader, make_loaders
 from recbole_e2urec.embeddings import user_embeddings
@@ -123,7 +124,7 @@ class Forgetting(Measuring):
             return trainer.run(loaders.train, own), trainer.stage
 
     def _embed(self, train: Rows) -> NDArray[np.float32]:
-        return user_embeddings(self.config, self.parts.splits, train)
+        return writer.from_writer(lambda: user_embeddings(self.config, self.parts.splits, train))
 
     def _part(self, name: str, settings: Mapping[str, Any]) -> Stage:
         """The stage of a part of a method."""

@@ -6,17 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from recbole.utils import init_logger, init_seed
-
-from recbole_e2urec import compat
+from recbole_e2urec import compat, writer
 from recbole_e2urec.classic import ClassicForgetting
 from recbole_e2urec.config import Config
-from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.evaluator.measure import group_sizes
 from recbole_e2urec.forgetting import Forgetting
 from recbole_e2urec.grid import ONE_ROW
 from recbole_e2urec.keys import name_of
-from recbole_e2urec.quick_start import RESULTS, completed
+from recbole_e2urec.quick_start import RESULTS, completed, opened
 from recbole_e2urec.results import load_rows, save_rows
 from recbole_e2urec.tables import NOISE
 from recbole_e2urec.tuning import Development, Trial, choose
@@ -59,12 +56,7 @@ def run_job(job: Job, given: Given) -> tuple[list[dict[str, Any]], dict[str, int
     config = given.config(RECOMMENDER if job.model == NOISE else job.model, job.seed)
     path = Path(config["checkpoint_dir"]) / RESULTS
     if not config.is_language_model:
-        row = _finished(path, config)
-        if row is None:
-            made = ClassicForgetting(config, _dataset(config)).row(config.way)
-            (row,) = completed([made], config)
-            save_rows(path, [row])
-        return [row], {}
+        return [writer.from_writer(lambda: _classic_row(path, config))], {}
     run = _forgetting(config)
     if job.model == RECOMMENDER:
         rows = [run.measured("Original", run.original), run.measured("Retrain", run.retrain)]
@@ -92,6 +84,16 @@ def tune_job(job: Job, given: Given, settings: Sequence[Mapping[str, float]]) ->
     return [development.trial(config, values) for values in settings]
 
 
+def _classic_row(path: Path, config: Config) -> dict[str, Any]:
+    """The row of a classic model, from the results or made now, all in one process."""
+    row = _finished(path, config)
+    if row is None:
+        made = ClassicForgetting(config, opened(config)).row(config.way)
+        (row,) = completed([made], config)
+        save_rows(path, [row])
+    return row
+
+
 def _told(trials: list[Trial] | None) -> dict[str, Any]:
     """What the results say about tuning."""
     if trials is None:
@@ -107,7 +109,7 @@ def _forgetting(config: Config) -> Forgetting:
     """The run that all methods of a seed share in this process, Original in its backbone."""
 
     def trained() -> Forgetting:
-        run = Forgetting(config, _dataset(config))
+        run = Forgetting(config, opened(config))
         run.train()
         return run
 
@@ -126,12 +128,6 @@ def _shared(kind: type[Run], config: Config, make: Callable[[], Run]) -> Run:
         _runs[key] = make()
     run: Run = _runs[key]
     return run
-
-
-def _dataset(config: Config) -> Any:
-    init_seed(config["seed"], config["reproducibility"])
-    init_logger(config)
-    return load_dataset(config)
 
 
 def _finished(path: Path, config: Config) -> dict[str, Any] | None:

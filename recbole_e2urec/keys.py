@@ -18,11 +18,11 @@ _UNLISTED = (
     "model", "dataset", "config_files", "encoding", "feature_num", "token_num_threshold",
     "tail_ratio", "use_filter", "cin", "contrast", "has_residual", "norm", "sim",
     "xgb_early_stopping_rounds", "CROP_ITEM_SEQ", "CROP_ITEM_SEQ_LEN", "INVERSE_ITEM_SEQ",
-    "MASK_INDEX", "MASK_ITEM_SEQ", "NEG_ITEMS", "POS_ITEMS", "REORDER_ITEM_SEQ", "nproc",
-    "world_size", "offset", "ip", "port", "group_offset", "local_rank", "neg_sampling",
+    "MASK_INDEX", "MASK_ITEM_SEQ", "NEG_ITEMS", "POS_ITEMS", "REORDER_ITEM_SEQ", "neg_sampling",
     "training_neg_sample_num",
 )
 # fmt: on
+LAUNCHING = ("nproc", "world_size", "ip", "port", "group_offset", "process_timeout")
 CLASSIC_WAYS = ("Retrain", "SISA")  # how a classic model can forget: DeepFM-SISA
 _TOP_LEVEL_KEY = re.compile(r"^([A-Za-z][\w-]*) *:", re.MULTILINE)
 

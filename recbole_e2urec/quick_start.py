@@ -6,13 +6,15 @@ from typing import Any
 
 from recbole.utils import init_logger, init_seed
 
-from recbole_e2urec import compat
+from recbole_e2urec import compat, processes
 from recbole_e2urec.classic import ClassicForgetting
 from recbole_e2urec.config import Config
 from recbole_e2urec.data.loaders import make_loaders
 from recbole_e2urec.data.loading import load_dataset
+from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment import Experiment, parts_of
 from recbole_e2urec.forgetting import Forgetting
+from recbole_e2urec.launch import Launch, layers_of
 from recbole_e2urec.results import save_rows, versions
 from recbole_e2urec.trainer.classic import fit_classic, plain
 
@@ -39,16 +41,30 @@ def run_recbole_e2urec(
     Returns:
         ``rows``, the objects that also went to ``results.jsonl`` in ``checkpoint_dir``: Original,
         Retrain and the method, or the one model that ran; ``groups``, the number of rows measured;
-        and ``results_file``.
+        and ``results_file``. Where ``nproc`` starts processes, they are those of the first one.
 
     Raises:
         InputError: bad input; one line that says what, where, and what would do.
     """
+    given: dict[str, Any] = {
+        "model": model,
+        "dataset": dataset,
+        "config_file_list": config_file_list,
+        "config_dict": config_dict,
+        "overrides": overrides,
+    }
+    launch = Launch.of(layers_of(config_file_list, config_dict, overrides))
+    if launch.is_needed:
+        result: dict[str, Any] = launch.run(run_recbole_e2urec, given)
+        return result
     compat.apply()
-    config = Config(model, dataset, config_file_list, config_dict, overrides)
-    init_seed(config["seed"], config["reproducibility"])
-    init_logger(config)
-    data = load_dataset(config)
+    config = Config(**given)
+    if processes.count() > 1 and not config.is_language_model:
+        raise InputError(
+            f"nproc: {config['model']} is RecBole's and runs in one process; leave nproc out, or "
+            "name it in a model_list beside language models"
+        )
+    data = opened(config)
     groups: dict[str, int] = {}
     if not config.is_language_model:
         rows = ClassicForgetting(config, data).run() if config.way else [_run_classic(config, data)]
@@ -60,6 +76,14 @@ def run_recbole_e2urec(
     path = Path(config["checkpoint_dir"]) / RESULTS
     save_rows(path, rows)
     return {"rows": rows, "groups": groups, "results_file": str(path)}
+
+
+def opened(config: Config) -> Any:
+    """Seed everything, start the log, and load the data set of a run."""
+    init_seed(config["seed"], config["reproducibility"])
+    if processes.is_writer():
+        init_logger(config)
+    return load_dataset(config)
 
 
 def completed(rows: list[dict[str, Any]], config: Config) -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
 """Files that appear whole or not at all.
 
 Every file is written to a temporary name in its own folder, flushed to disk and moved into place.
-Tensors are safetensors, everything else is JSON or text; nothing here pickles or unpickles.
+Tensors are safetensors, everything else is JSON or text; nothing here pickles or unpickles. Of
+several processes only the writer writes; what a stage holds is read by it as well (see ``Stage``).
 """
 
 import errno
@@ -18,6 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from recbole_e2urec import processes
 from recbole_e2urec.errors import InputError
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
@@ -42,6 +44,8 @@ def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write named tensors and text metadata into one safetensors file, atomically."""
+    if not processes.is_writer():
+        return
     whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     _write_atomically(path, lambda temporary: save_file(whole, temporary, dict(metadata or {})))
 
@@ -57,11 +61,15 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def alone(path: Path, waiting: Callable[[str], None] = lambda message: None) -> Iterator[None]:
     """Hold the lock file ``path``; another process that asks for it waits until the body ends.
 
-    The lock of a killed process is free again. ``waiting`` is told if there is a wait.
+    The lock of a killed process is free again. ``waiting`` is told if there is a wait. Of several
+    processes of one run the writer holds the lock for all.
 
     Raises:
         InputError: the folder cannot be written to.
     """
+    if not processes.is_writer():
+        yield
+        return
     lock = FileLock(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,11 +87,15 @@ def alone(path: Path, waiting: Callable[[str], None] = lambda message: None) -> 
 
 def remove_parts(folder: Path, name: str = "*") -> None:
     """Remove what killed writes of the files of this name (a pattern) left in the folder."""
+    if not processes.is_writer():
+        return
     for part in folder.glob(f".{name}.*.part"):
         part.unlink(missing_ok=True)
 
 
 def _write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    if not processes.is_writer():
+        return
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -75,15 +75,13 @@ def check_supported(given: Mapping[str, Any], model: str, is_language_model: boo
     """Refuse what RecBole offers and a run here does not do.
 
     Raises:
-        InputError: caches of data, several processes, another optimizer for a language model.
+        InputError: caches of data, another optimizer for a language model.
     """
     for key in ("save_dataset", "save_dataloaders"):
         if given.get(key):
             raise InputError(f"{key}: a cache keeps the settings of the run that made it; drop it")
     if is_language_model and given.get("learner", "adamw") != "adamw":
         raise InputError(f"learner: {model} learns by adamw alone; leave it out")
-    if int(given.get("nproc") or 1) > 1:
-        raise InputError("nproc: more than one process is not supported; use nproc 1")
 
 
 def check_negatives(settings: Mapping[str, Any], model: str) -> None:

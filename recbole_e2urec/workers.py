@@ -23,16 +23,26 @@ def workers_of(processes: int) -> Iterator[Any]:
     if processes == 1:
         yield _Here()
         return
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = before or str(max(1, (os.cpu_count() or 1) // processes))
     try:
-        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        with (
+            cores_shared(processes),
+            ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool,
+        ):
             yield pool
     except BrokenProcessPool as error:
         raise InputError(
             f"nproc_rows: one of its {processes} processes died: killed, out of memory, or started "
             "by a script that does not check __name__ == '__main__'; the same command goes on"
         ) from error
+
+
+@contextmanager
+def cores_shared(processes: int) -> Iterator[None]:
+    """Give processes that start in the body an equal share of the machine's cores."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = before or str(max(1, (os.cpu_count() or 1) // processes))
+    try:
+        yield
     finally:
         if before is None:
             del os.environ["OMP_NUM_THREADS"]

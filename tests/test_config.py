@@ -153,7 +153,6 @@ def test_an_unknown_key_is_met_with_the_nearest(source: str, tmp_path: Path) -> 
         ("topk", "5,10", "a list such as"),
         ("rank_positives", "some", "label or all"),
         ("save_dataset", True, "a cache keeps"),
-        ("nproc", 2, "more than one process"),
         ("nproc", "many", "a whole number"),
         ("threshold", 4, "a mapping such as {a: 1}"),
         ("threshold", {"rating": "high"}, "a number, as in {rating: 4}"),

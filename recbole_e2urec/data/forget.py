@@ -1,12 +1,14 @@
 """A deletion request to the split of the training rows into retain and forget."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recbole_e2urec import writer
 from recbole_e2urec.data.forget_file import read_forget_file
 from recbole_e2urec.data.nearest import nearest
 from recbole_e2urec.data.rows import IdMap, RowTable
@@ -72,7 +74,8 @@ def choose_forget(
     """
     rows = np.unique(np.asarray(train_rows, dtype=np.int64))
     if options.file is not None:
-        chosen = _chosen_by_file(options.file, options.by, rows, table, ids)
+        named = partial(_chosen_by_file, options.file, options.by, rows, table, ids)
+        chosen = writer.from_writer(named)  # who has the file
     else:
         chosen = _chosen_by_ratio(options, rows, table, ids)
     if chosen.all():

@@ -1,12 +1,14 @@
 """The dataset class that a model wants, with stable rows."""
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
 from recbole.data import dataset as recbole_datasets
 from recbole.utils import ModelType
 
+from recbole_e2urec import processes
 from recbole_e2urec.complaints import as_input_errors
 from recbole_e2urec.data.dataset import LLMRecDataset, RowDataMixin
 from recbole_e2urec.data.targets import TargetOptions
@@ -43,9 +45,21 @@ def load_dataset(config: Any) -> RowDataMixin:
         kind = with_rows(getattr(recbole_datasets, own, getattr(recbole_datasets, usual)))
     try:
         with as_input_errors():
-            return kind(config)
+            return _loaded(kind, config)
     except URLError as error:
         advice = f"put its atomic files into {config['data_path']}"
         raise InputError(
             f"{config['dataset']} cannot be fetched: {error.reason}; {advice}"
         ) from error
+
+
+def _loaded(kind: type, config: Any) -> RowDataMixin:
+    """Load it; where it must be fetched, the first process of each machine goes before the rest."""
+    missing = processes.total(float(not Path(config["data_path"]).is_dir())) > 0
+    first = processes.local_rank() == 0
+    if missing and not first:
+        processes.gathered(first)
+    data: RowDataMixin = kind(config)
+    if missing and first:
+        processes.gathered(first)
+    return data

@@ -64,6 +64,7 @@ def _build(
         "source": options.source,
         "chat": options.chat or None,
         "quantization": options.quantization,
+        "device_map": options.device_map,
     }
     for key, value in given.items():
         if value is not None:

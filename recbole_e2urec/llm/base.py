@@ -3,6 +3,7 @@
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as LORA_TARGETS
@@ -34,6 +35,7 @@ class LanguageModel(nn.Module, ABC):
     """
 
     task_type: str  # peft's word for the family
+    spread = False  # whether the model's layers have devices of their own, and stay there
 
     def __init__(self, model: PreTrainedModel, codec: PromptCodec, max_tokens: int) -> None:
         super().__init__()
@@ -68,7 +70,7 @@ class LanguageModel(nn.Module, ABC):
         if len(input_ids) == 0:  # transformers cannot reshape an empty batch
             return torch.zeros(0, self.hidden_size, dtype=self.model.dtype, device=input_ids.device)
         with self.precision(input_ids):
-            return self._state(input_ids, attention_mask).to(self.model.dtype)
+            return self._state(input_ids, attention_mask).to(input_ids.device, self.model.dtype)
 
     def precision(self, ids: Tensor) -> torch.autocast:
         """How prompts on the device of these tokens are read, see :attr:`mixed`."""
@@ -109,12 +111,17 @@ class LanguageModel(nn.Module, ABC):
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits of hidden states, in float32 whatever the dtype of the model. [b, h] -> [b, v]."""
-        return self.shape(self.model.get_output_embeddings()(hidden).float())
+        logits = self.model.get_output_embeddings()(hidden).to(hidden.device)
+        return self.shape(logits.float())
 
     def head_copy(self) -> Callable[[Tensor], Tensor]:
         """What :meth:`head` computes now, whatever the weights become: [b, h] -> [b, v]."""
         layer = copy.deepcopy(self.model.get_output_embeddings()).requires_grad_(False)
-        return lambda hidden: self.shape(layer(hidden).float())
+        return lambda hidden: self.shape(layer(hidden).to(hidden.device).float())
+
+    def _apply(self, *args: Any, **options: Any) -> Any:
+        """Move or cast the weights, see :class:`torch.nn.Module`; what is spread stays."""
+        return self if self.spread else super()._apply(*args, **options)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Logits over the vocabulary at the answer position. [b, t], [b, t] -> [b, v]."""

@@ -84,7 +84,7 @@ class CausalLM(LanguageModel):
                     use_cache=True,
                     **{word: again},
                 ).last_hidden_state
-                states[part.to(device)] = _at_last_token(said, last).to(states.dtype)
+                states[part.to(device)] = _at_last_token(said, last).to(states)
         return states
 
     def own_logits(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -94,5 +94,5 @@ class CausalLM(LanguageModel):
 
 
 def _at_last_token(states: Tensor, attention_mask: Tensor) -> Tensor:  # [b, t, x], [b, t] -> [b, x]
-    last = attention_mask.sum(dim=1) - 1
+    last = (attention_mask.sum(dim=1) - 1).to(states.device)
     return states[torch.arange(len(states), device=states.device), last]

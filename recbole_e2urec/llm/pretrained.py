@@ -5,6 +5,7 @@ from typing import Any
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
+from recbole_e2urec import processes
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.llm.base import LanguageModel
 from recbole_e2urec.llm.causal import CausalLM
@@ -26,6 +27,8 @@ def load_pretrained(options: BackboneOptions) -> LanguageModel:
     Raises:
         InputError: out of reach, not a whole language model, or options that do not suit it.
     """
+    if not processes.is_writer():
+        transformers.utils.logging.disable_progress_bar()
     read = Reader(options.name, find_source(options.source or options.name))
     config = read(AutoConfig.from_pretrained)
     _check(options, read, config)
@@ -35,6 +38,7 @@ def load_pretrained(options: BackboneOptions) -> LanguageModel:
     model = _load_model(options, read, config)
     limit = _most_tokens(options.max_tokens, tokenizer, config)
     language_model = _family(config, options)(model.eval(), codec, limit)
+    language_model.spread = options.device_map is not None
     if not language_model.agrees_with_its_model():
         raise InputError(
             f"backbone {options.name!r} ({config.model_type}) does more to its logits than scale "
@@ -66,6 +70,8 @@ def _load_model(options: BackboneOptions, read: Reader, config: Any) -> Any:
     settings: dict[str, Any] = {"dtype": DTYPES[options.dtype], "use_safetensors": True}
     if options.quantization:
         settings["quantization_config"] = quantized_as(options.quantization, DTYPES[options.dtype])
+    if options.device_map:
+        settings.update(device_map=options.device_map, max_memory=options.max_memory)
     if read.source.gguf and hasattr(transformers, "GgufConfig"):  # else it unpacks them anyway
         settings["quantization_config"] = transformers.GgufConfig(dequantize=True)
     auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
@@ -75,14 +81,22 @@ def _load_model(options: BackboneOptions, read: Reader, config: Any) -> Any:
             f"backbone {options.name!r} is no complete language model: "
             f"{len(info['missing_keys'])} weights are missing, {min(info['missing_keys'])} first"
         )
+    if any(weight.device.type == "meta" for weight in model.parameters()):
+        raise InputError(
+            "backbone_device_map: the devices do not hold the whole backbone, and what is read "
+            "again for each pass cannot be trained on; raise backbone_max_memory, take "
+            "backbone_quantization or backbone_dtype: bfloat16, or more GPUs"
+        )
     if read.source.gguf and getattr(model, "hf_quantizer", None) is not None:
         model.hf_quantizer.remove_quantization_config(model)  # plain weights now
     return model
 
 
 def _family(config: Any, options: BackboneOptions) -> type[LanguageModel]:
-    # 8-bit layers round what they are given, so T5LM's other order of the same products differs.
-    if config.model_type in ("t5", "mt5") and options.quantization is None:
+    # 8-bit layers round what they are given, so T5LM's other order of the same products differs; it
+    # also takes layers apart, whose parts then do not find their inputs' device.
+    plain = options.quantization is None and options.device_map is None
+    if config.model_type in ("t5", "mt5") and plain:
         return T5LM
     return Seq2SeqLM if config.is_encoder_decoder else CausalLM
 

@@ -1,14 +1,16 @@
 """What a run says about its backbone."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
+from recbole_e2urec import processes
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.llm.quantization import Quantization
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DeviceMap = Literal["auto", "balanced", "balanced_low_0", "sequential"]
 Attention = Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]
 
 
@@ -31,6 +33,8 @@ class BackboneOptions:
         attention: how attention is computed; None = as the model chooses.
         chat: put the prompt into the user's turn of the tokenizer's chat template.
         quantization: frozen weights in 4 or 8 bit, by bitsandbytes; None = in ``dtype``.
+        device_map: how accelerate spreads the frozen layers over the GPUs; None = all on one.
+        max_memory: most that each GPU may hold of them, as in ``{0: 20GiB, 1: 40GiB}``.
     """
 
     name: str = field(default="tiny-t5", metadata={"key": "backbone"})
@@ -45,6 +49,8 @@ class BackboneOptions:
     attention: Attention | None = None
     chat: bool = False
     quantization: Quantization | None = None
+    device_map: DeviceMap | None = None
+    max_memory: dict[Any, Any] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, by the name of its key."""
@@ -52,3 +58,21 @@ class BackboneOptions:
             raise InputError(f"backbone_dtype is {self.dtype!r}; choose from {', '.join(DTYPES)}")
         if self.max_tokens < 1:
             raise InputError(f"max_prompt_tokens is {self.max_tokens}; it must be at least 1")
+        if self.max_memory and not self.device_map:
+            raise InputError("backbone_max_memory goes with backbone_device_map: auto")
+
+    def check_tuning(self, tuning: str) -> None:
+        """Refuse what cannot learn.
+
+        Raises:
+            InputError: all weights shall learn and are quantised or spread, or several processes
+                shall have the same GPUs.
+        """
+        if tuning == "full" and self.quantization:
+            raise InputError(
+                "backbone_quantization: quantised weights cannot learn; choose tuning: lora"
+            )
+        if tuning == "full" and self.device_map:
+            raise InputError("backbone_device_map: spread weights stay frozen; choose tuning: lora")
+        if self.device_map and processes.count() > 1:
+            raise InputError("backbone_device_map: one process has all GPUs; leave nproc out")

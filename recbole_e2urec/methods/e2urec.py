@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from recbole_e2urec import writer
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.methods.base import RATES, GradientUnlearner
 from recbole_e2urec.model.llmrec import LLMRec
@@ -141,7 +142,9 @@ class E2URec(GradientUnlearner):
         if len(student.request.forget) == 0:
             return 0.0
         said = student.said(SOLVED_ON)
-        return alpha_of(said[ORIGINAL], said[AUGMENTED], self.options.teacher_divergence)
+        return writer.agreed(
+            alpha_of(said[ORIGINAL], said[AUGMENTED], self.options.teacher_divergence)
+        )
 
     def found(self, losses: Sequence[Mapping[str, float]]) -> dict[str, float]:
         """The alpha, unless it was given."""

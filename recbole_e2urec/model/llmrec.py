@@ -1,6 +1,6 @@
 """The language-model recommender as a model of RecBole."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,6 +12,7 @@ from recbole.model.abstract_recommender import GeneralRecommender
 from recbole.utils import InputType, ModelType
 from torch import Tensor
 
+from recbole_e2urec import processes
 from recbole_e2urec.data.batches import length_grouped_batches, pieces
 from recbole_e2urec.data.dataset import ROW_ID
 from recbole_e2urec.data.prompts import PromptTemplate
@@ -85,10 +86,7 @@ class LLMRec(GeneralRecommender):
         template = PromptTemplate.named(str(config["prompt"]))
         texts, vocabulary = make_texts(config, dataset, template, self.prompt_options)
         backbone = config.options(BackboneOptions, "backbone_")
-        if backbone.quantization and self.options.tuning == "full":
-            raise InputError(
-                "backbone_quantization: quantised weights cannot learn; choose tuning: lora"
-            )
+        backbone.check_tuning(self.options.tuning)
         embedded = backbone.name in EMBEDDED
         size = config.options(EmbeddedOptions, "backbone_") if embedded else None
         language_model = load_backbone(backbone, vocabulary, self.options.seed, size)
@@ -145,13 +143,18 @@ class LLMRec(GeneralRecommender):
     ) -> Iterator[dict[str, Tensor]]:
         """:meth:`answer_loss` in pieces that pass one after the other and add up to it.
 
+        Of several processes each has its share of the rows; all pieces together add up.
+
         Raises:
             InputError: the data has no labels to learn from.
         """
         if self.labels is None:
             raise InputError("a language model learns from labels; set threshold, or add a label")
-        labels, words = torch.from_numpy(self.labels[rows]), self.language_model.answer_ids
-        for part, prompts in self.table.batch(rows, items).pieces(self.tokens_at_once):
+        own, asked = processes.share(rows), items if items is None else processes.share(items)
+        if len(own) == 0 < len(rows):  # fewer rows than processes
+            return
+        labels, words = torch.from_numpy(self.labels[own]), self.language_model.answer_ids
+        for part, prompts in self.table.batch(own, asked).pieces(self.tokens_at_once):
             logits = self.language_model(*prompts.to(self.device))
             losses = answer_cross_entropy(logits, labels[part].to(self.device), words)
             yield {"loss": losses.sum() / len(rows)}
@@ -170,14 +173,32 @@ class LLMRec(GeneralRecommender):
             prompts = self.table.shared(rows, items)
             if prompts is not None and 2 * len(prompts.beginnings) <= len(rows):
                 return self._hidden_after(prompts)
-        states = torch.empty(len(rows), model.hidden_size, dtype=model.model.dtype)
-        lengths = self.table.lengths(rows, items)
-        with torch.no_grad():
-            for part in self.score_batches(lengths):
-                asked = None if items is None else items[part]
-                batch = self.table.batch(rows[part], asked).to(self.device)
-                states[part] = model.hidden(*batch).cpu()
-        return states.to(self.device)
+
+        def read(part: NDArray[np.int64]) -> Tensor:
+            asked = None if items is None else items[part]
+            return model.hidden(*self.table.batch(rows[part], asked).to(self.device))
+
+        return self.states(self.score_batches(self.table.lengths(rows, items)), len(rows), read)
+
+    @torch.no_grad()
+    def states(
+        self,
+        batches: Iterable[NDArray[np.int64]],
+        count: int,
+        read: Callable[[NDArray[np.int64]], Tensor],
+    ) -> Tensor:  # [n, h]
+        """What a model reads, batch by batch; of several processes each reads its share of them.
+
+        Args:
+            batches: of indices, each of which is in one batch.
+            count: n, number of indices.
+            read: states of the prompts of a batch, [b, h].
+        """
+        model = self.language_model
+        found = torch.zeros(count, model.hidden_size, dtype=model.model.dtype)
+        for part in processes.share(list(batches)):
+            found[part] = read(part).cpu()
+        return processes.summed(found.to(self.device))
 
     def score_batches(self, lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         """Indices of prompts of these lengths that are scored together."""
@@ -189,18 +210,19 @@ class LLMRec(GeneralRecommender):
         """See :meth:`hidden`; questions that share a beginning are asked together."""
         model, size = self.language_model, self.options.score_batch_size
         size -= size % min(size, int(np.bincount(prompts.of).max()))  # whole rows, where they fit
-        states = torch.empty(len(prompts.of), model.hidden_size, dtype=model.model.dtype)
         order = np.argsort(prompts.of, kind="stable")
-        for at in range(0, len(order), size):
-            part = order[at : at + size]
+
+        def read(part: NDArray[np.int64]) -> Tensor:
             shown, of = np.unique(prompts.of[part], return_inverse=True)
-            states[part] = model.hidden_after(
+            return model.hidden_after(
                 self.table.beginnings(prompts.beginnings[shown]),
                 self.table.endings(prompts.questions[part]),
                 torch.from_numpy(of),
                 max(1, self.tokens_at_once // 4),  # questions of one length: little padding
-            ).cpu()
-        return states.to(self.device)
+            )
+
+        batches = (order[at : at + size] for at in range(0, len(order), size))
+        return self.states(batches, len(order), read)
 
     def yes(self, hidden: Tensor) -> Tensor:  # [n, hidden] -> [n]
         """P(yes) of hidden states, float32."""

@@ -135,11 +135,14 @@ class Mixture(Scorer):
             alike = torch.full((len(rows), len(names)), 1 / len(names))
             weights = (self.weigh(states) if self.weigh else alike).to(states)
             lengths = model.table.lengths(rows, items)
-            for part in model.score_batches(lengths):
+
+            def read(part: Rows) -> Tensor:
                 batch = model.table.batch(rows[part], None if items is None else items[part])
                 with bank.mixed(names, weights[part]):
-                    states[part] = lm.hidden(*batch.to(states.device))
-            return Asked([Voice(states, lm.head_copy())])
+                    return lm.hidden(*batch.to(states.device))
+
+            mixed = model.states(model.score_batches(lengths), len(rows), read)
+            return Asked([Voice(mixed, lm.head_copy())])
 
     def further(self, model: LLMRec, learn: Learn) -> list[Scorer]:
         """See :meth:`Scorer.further`; every adapter learns all of it, the backbone nothing."""

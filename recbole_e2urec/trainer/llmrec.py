@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from recbole.trainer import Trainer
 
+from recbole_e2urec import writer
 from recbole_e2urec.data.batches import length_grouped_batches
 from recbole_e2urec.data.dataset import ROW_ID
 from recbole_e2urec.model.llmrec import LLMRec
@@ -94,8 +95,12 @@ class LLMRecTrainer(Trainer):
         model_file: Any = None,
         show_progress: bool = False,
     ) -> Any:
-        """As RecBole's, on the weights that the model has: :meth:`run` left the best ones."""
-        return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+        """As RecBole's, on the weights that the model has: :meth:`run` left the best ones.
+
+        Processes decide by one result, that of the writer.
+        """
+        found = super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+        return writer.agreed(found)
 
     def _build_optimizer(self, **_: Any) -> torch.optim.Optimizer:
         weights = self.model.bank.parameters(self.model.adapter)

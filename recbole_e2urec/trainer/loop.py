@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
+from recbole_e2urec import processes
 from recbole_e2urec.errors import InputError
+from recbole_e2urec.trainer.gradients import sum_gradients
 
 Losses = Callable[[Any], Iterable[Mapping[str, Tensor]]]  # loss terms of a batch, by pieces
 CLIP = 1.0  # largest norm of a gradient; above it the gradient is scaled down
@@ -81,6 +83,7 @@ def train_epoch(
         batches: whatever ``losses`` takes.
         losses: the loss of a batch by terms, in pieces that add up; the term ``loss`` is minimised.
             A piece is asked for when the one before has passed backward, so that memory holds one.
+            Of several processes each has the pieces of its share of the step.
         clock: place in the stage.
         learning_rate: at the first step of the stage.
         follow: called after each step.
@@ -104,17 +107,19 @@ def train_epoch(
             for terms in losses(batch):
                 terms["loss"].backward()
                 pieces.append({name: term.detach() for name, term in terms.items()})
+            sum_gradients(parameters)
             torch.nn.utils.clip_grad_norm_(parameters, CLIP)
             optimizer.step()
             follow()
             for terms in pieces:  # only now, so that a GPU is waited for once a step
                 for name, term in terms.items():
                     totals[name] = totals.get(name, 0.0) + float(term)
-            if not np.isfinite(totals["loss"]):
+            loss = processes.total(totals.get("loss", 0.0))
+            if not np.isfinite(loss):
                 raise InputError(f"{clock.stage}: the loss became NaN; try a smaller learning rate")
-            bar.set_postfix(loss=f"{totals['loss'] / (step - done + 1):.4f}", refresh=False)
+            bar.set_postfix(loss=f"{loss / (step - done + 1):.4f}", refresh=False)
             bar.update()
-    return {name: value / max(1, len(batches)) for name, value in totals.items()}
+    return {name: value / max(1, len(batches)) for name, value in processes.added(totals).items()}
 
 
 def adamw(
@@ -130,8 +135,14 @@ def epoch_seed(seed: int, epoch: int) -> np.random.SeedSequence:
 
 
 def seed_dropout(seed: int, epoch: int) -> None:
-    """Start torch's global generator for an epoch; call inside ``torch.random.fork_rng``."""
-    torch.manual_seed(int(epoch_seed(seed, epoch).generate_state(1)[0]))
+    """Start torch's global generator for an epoch; call inside ``torch.random.fork_rng``.
+
+    Each process drops other parts of its own rows.
+    """
+    own = epoch_seed(seed, epoch)
+    if processes.rank() > 0:
+        own = np.random.SeedSequence(own.entropy, spawn_key=(processes.rank(),))
+    torch.manual_seed(int(own.generate_state(1)[0]))
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

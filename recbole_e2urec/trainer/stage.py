@@ -6,6 +6,9 @@ A stage is a folder named after a hash of everything that decides its outcome. I
 - ``best.safetensors``: the weights of the best epoch so far;
 - ``weights.safetensors`` and ``stage.json``: the outcome; the latter is written last, so a stage
   is finished if and only if it is there.
+
+Of several processes the writer alone touches the folder, and tells the others what is in it. Each
+question below is one that all of them must ask.
 """
 
 import hashlib
@@ -18,6 +21,7 @@ from typing import Any
 
 from torch import Tensor
 
+from recbole_e2urec import writer
 from recbole_e2urec.storage import (
     alone,
     read_json,
@@ -48,12 +52,13 @@ class Stage:
     @classmethod
     def of(cls, root: Path, name: str, digest: str) -> "Stage":
         """The finished stage that has this digest, such as another run's."""
-        return cls(root, name, read_json(root / f"{name}-{digest}" / "stage.json")["inputs"])
+        path = root / f"{name}-{digest}" / "stage.json"
+        return cls(root, name, writer.from_writer(lambda: read_json(path)["inputs"]))
 
     @property
     def finished(self) -> bool:
         """Whether the outcome is there."""
-        return (self.folder / "stage.json").is_file()
+        return writer.agreed(self._is_finished())
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -71,18 +76,20 @@ class Stage:
 
     def tidy(self) -> None:
         """Remove leftovers: parts of files, and progress once the stage is finished."""
-        names = ["progress.safetensors", "best.safetensors"] if self.finished else []
+        names = ["progress.safetensors", "best.safetensors"] if self._is_finished() else []
         for name in names:
             (self.folder / name).unlink(missing_ok=True)
         remove_parts(self.folder)
 
     def weights(self) -> dict[str, Tensor]:
         """Weights of a finished stage."""
-        return read_tensors(self.folder / "weights.safetensors")[0]
+        return self._read("weights.safetensors")[0]
 
     def summary(self) -> dict[str, Any]:
         """What a finished stage said about itself."""
-        return read_json(self.folder / "stage.json")["summary"]
+        path = self.folder / "stage.json"
+        summary: dict[str, Any] = writer.from_writer(lambda: read_json(path)["summary"])
+        return summary
 
     def save_progress(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Remember where the stage is, in one file."""
@@ -91,10 +98,10 @@ class Stage:
 
     def progress(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """What :meth:`save_progress` wrote last; None for a stage that has not begun."""
-        path = self.folder / "progress.safetensors"
-        if not path.is_file():
+        name = "progress.safetensors"
+        if not writer.agreed((self.folder / name).is_file()):
             return None
-        tensors, metadata = read_tensors(path)
+        tensors, metadata = self._read(name)
         return tensors, json.loads(metadata[STATE])
 
     def save_best(self, weights: Mapping[str, Tensor]) -> None:
@@ -103,4 +110,10 @@ class Stage:
 
     def best(self) -> dict[str, Tensor]:
         """Weights of the best epoch so far."""
-        return read_tensors(self.folder / "best.safetensors")[0]
+        return self._read("best.safetensors")[0]
+
+    def _is_finished(self) -> bool:
+        return (self.folder / "stage.json").is_file()
+
+    def _read(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+        return writer.tensors_from_writer(lambda: read_tensors(self.folder / name))

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recbole_e2urec import processes
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.model.asked import Asked
 from recbole_e2urec.model.llmrec import LLMRec
@@ -202,9 +203,14 @@ class Student:
             return train_adapter(self.model, self._adapter, self.stage, plan)
 
     def batches(self, step: Step) -> Iterator[Batch]:
-        """What the loss sees of a step, piece by piece; the student passes once over all rows."""
+        """What the loss sees of a step, piece by piece; the student passes once over all rows.
+
+        Of several processes each sees its share of both kinds of rows.
+        """
         lm, device, pairing = self.model.language_model, self.model.device, self.pairing
-        forget, retain = step
+        forget, retain = map(processes.share, step)
+        if len(forget) + len(retain) == 0:  # fewer rows than processes
+            return
         whole = pairing.forget_table.joined(forget, pairing.retain_table, retain)
         for part, prompts in whole.pieces(self.model.tokens_at_once):
             place, cut = part.numpy(), int((part < len(forget)).sum())
