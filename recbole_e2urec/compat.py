@@ -27,6 +27,7 @@ from recbole.data.dataset import dataset
 from recbole.evaluator.collector import Collector
 from recbole.evaluator.metrics import LogLoss
 
+from recbole_e2urec.compat_training import open_tensorboard_late, search_with_generators
 from recbole_e2urec.errors import InputError
 
 RECBOLE_VERSIONS = ("1.2.0", "1.2.1")
@@ -50,6 +51,8 @@ def apply() -> None:
     copy_collected_data()
     refuse_nan_scores()
     measure_single_rows()
+    open_tensorboard_late()
+    search_with_generators()
 
 
 def check_versions(recbole_version: str, pandas_version: str) -> None:

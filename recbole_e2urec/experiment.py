@@ -125,7 +125,7 @@ class Experiment:
 
     def stage(self, name: str, inputs: Mapping[str, Any]) -> Stage:
         """The stage of this name and these inputs, in ``checkpoint_dir``."""
-        return Stage(self.stages, name, inputs)
+        return Stage(self.stages, name, inputs, self.config)
 
     @property
     def stages(self) -> Path:

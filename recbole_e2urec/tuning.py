@@ -95,6 +95,7 @@ class Development:
             "checkpoint_dir": str(self.folder),
             "ranking_pass": None,  # nothing is chosen by it
             "relearn_epochs": 0,
+            "log_wandb": False,  # names of losses say nothing of trials
         }
         return moved
 
