@@ -90,6 +90,8 @@ def _run(arguments: Arguments) -> None:
         from recbole_e2urec.compare import run_comparison
 
         results = run_comparison(**given)
+        if _shows_prompts(results):
+            return
         from recbole_e2urec.report import print_comparison
 
         print_comparison(results)
@@ -97,9 +99,18 @@ def _run(arguments: Arguments) -> None:
     from recbole_e2urec.quick_start import run_recbole_e2urec
 
     results = run_recbole_e2urec(model=arguments.model, **given)
+    if _shows_prompts(results):
+        return
     from recbole_e2urec.report import print_report
 
     print_report(results)
+
+
+def _shows_prompts(results: dict[str, Any]) -> bool:
+    """Print the prompts, if a run was asked for these instead of training."""
+    if "prompts" in results:
+        print(f"{results['text']}\npage: {results['page']}")
+    return "prompts" in results
 
 
 def _compares(arguments: Arguments) -> bool:

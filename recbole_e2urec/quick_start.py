@@ -11,9 +11,11 @@ from recbole_e2urec.classic import ClassicForgetting
 from recbole_e2urec.config import Config
 from recbole_e2urec.data.loaders import make_loaders
 from recbole_e2urec.data.loading import load_dataset
+from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment import Experiment, parts_of
 from recbole_e2urec.forgetting import Forgetting
 from recbole_e2urec.results import save_rows, versions
+from recbole_e2urec.showing import ShowOptions, show_prompts
 from recbole_e2urec.trainer.classic import fit_classic, plain
 
 RESULTS = "results.jsonl"
@@ -39,7 +41,7 @@ def run_recbole_e2urec(
     Returns:
         ``rows``, the objects that also went to ``results.jsonl`` in ``checkpoint_dir``: Original,
         Retrain and the method, or the one model that ran; ``groups``, the number of rows measured;
-        and ``results_file``.
+        and ``results_file``. With ``show_prompts`` nothing is trained; see :func:`show_prompts`.
 
     Raises:
         InputError: bad input; one line that says what, where, and what would do.
@@ -47,6 +49,12 @@ def run_recbole_e2urec(
     compat.apply()
     config = Config(model, dataset, config_file_list, config_dict, overrides)
     init_seed(config["seed"], config["reproducibility"])
+    if config.options(ShowOptions).show_prompts:
+        if not config.is_language_model:
+            raise InputError(
+                f"show_prompts: {config.model} reads no prompts; name E2URec or LLMRec"
+            )
+        return show_prompts(config, load_dataset(config))
     init_logger(config)
     data = load_dataset(config)
     groups: dict[str, int] = {}

@@ -19,7 +19,7 @@ _WHOLE = {
 }
 _SIZE = re.compile(r".*_size|(n|num)_(layers|heads)")  # whole as well, where the default is
 _MAPPINGS = ("threshold", "val_interval")  # also where the default is nothing
-_LISTS = ("normalize_field", "numerical_features", "user_fields")
+_LISTS = ("normalize_field", "numerical_features", "user_fields", "item_fields")
 _LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")
 
 
