@@ -38,9 +38,9 @@ REQUIRES = [
 
 GGUF_REQUIRES = ["gguf>=0.10"]
 
-# RecBole 1.2.1 names hyperopt 0.2.5, which NumPy 2 breaks; compat_training.py mends what later
-# versions need.
-HYPER_REQUIRES = ["hyperopt>=0.2.7"]
+# RecBole 1.2.1 names hyperopt 0.2.5. Up to 0.2.7 it needs pkg_resources, gone from setuptools 82;
+# compat_training.py mends what RecBole needs for later ones.
+HYPER_REQUIRES = ["hyperopt>=0.3"]
 
 TEST_REQUIRES = [
     "pytest>=8",

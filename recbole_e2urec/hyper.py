@@ -71,7 +71,7 @@ def search(options: SearchOptions, model: str | None, given: Given) -> Result:
         InputError: bad input, hyperopt is missing, or no trial came to an end.
     """
     if find_spec("hyperopt") is None:
-        raise InputError("hyper needs hyperopt: pip install 'recbole_e2urec[hyper]'")
+        raise InputError("hyper needs the package hyperopt; pip install hyperopt")
     space, objective = Space.read(Path(options.params_file)), Objective(model, given)
     config = objective.config({})
     _check(space, objective, config, options)

@@ -23,6 +23,7 @@ from recbole_e2urec.jobs import Given
 from recbole_e2urec.methods import METHODS
 from recbole_e2urec.space import whole
 from recbole_e2urec.trainer.classic import fit_classic
+from recbole_e2urec.trainer.curves import own_wandb_run
 from recbole_e2urec.tuning import Development, badness
 
 compat.apply()
@@ -55,7 +56,8 @@ class Objective:
             trial = self._developed(config).trial(config, {})
             found = {name: value for name, value in trial._asdict().items() if name != "settings"}
             return result_of(config, badness(trial), found)
-        found = self._validated(config)
+        with own_wandb_run(config):
+            found = self._validated(config)
         metric = str(config["valid_metric"]).lower()
         if metric not in found:
             raise InputError(f"{metric} has no value on validation: they need rows of both labels")

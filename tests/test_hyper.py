@@ -9,15 +9,20 @@ import yaml
 from command_line import as_arguments, write
 
 from recbole_e2urec import cli, hyper, objective
+from recbole_e2urec.config import Config
+from recbole_e2urec.data.loading import load_dataset
+from recbole_e2urec.data.rows import Splits
 from recbole_e2urec.errors import Diverged, InputError
-from recbole_e2urec.experiment import Experiment
+from recbole_e2urec.experiment import parts_of
 from recbole_e2urec.hyper import SearchOptions, search
 from recbole_e2urec.jobs import Given
+from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.space import Space, whole
+from recbole_e2urec.trainer import llmrec
 from recbole_e2urec.tuning import Trial, badness, choose
 
 pytest.importorskip("hyperopt")
-ALWAYS = {
+ALWAYS: dict[str, Any] = {
     "epochs": 1,
     "learning_rate": 0.01,
     "joint_epochs": 1,
@@ -105,34 +110,62 @@ def test_badness_orders_trials_as_the_choice_of_tune_does() -> None:
     assert choose(trials[1:]) is trials[2]
 
 
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """Rows that a language model is asked about or learns from."""
+    rows: set[int] = set()
+    hidden, answer_losses = LLMRec.hidden, LLMRec.answer_losses
+
+    def noted_hidden(model: Any, part: Any, items: Any = None) -> Any:
+        rows.update(part.tolist())
+        return hidden(model, part, items)
+
+    def noted_losses(model: Any, part: Any, items: Any = None) -> Any:
+        rows.update(part.tolist())
+        return answer_losses(model, part, items)
+
+    monkeypatch.setattr(LLMRec, "hidden", noted_hidden)
+    monkeypatch.setattr(LLMRec, "answer_losses", noted_losses)
+    return rows
+
+
+def splits_of(data: Path, model: str) -> Splits:
+    """The parts of ``small``."""
+    config = Config(model, "small", config_dict={"data_path": str(data), **ALWAYS})
+    return parts_of(config, load_dataset(config)).splits
+
+
 def test_a_grid_of_a_recommender_is_tried_whole_and_chosen_by_validation(
-    small_data: Path, monkeypatch: pytest.MonkeyPatch
+    small_data: Path, asked: set[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tested: list[bool] = []
-    recommend = Experiment.recommend
-
-    def noted(run: Experiment, tested_too: bool = True) -> Any:
-        tested.append(tested_too)
-        return recommend(run, tested_too)
-
-    monkeypatch.setattr(Experiment, "recommend", lambda run, tested=True: noted(run, tested))
-    params = "learning_rate choice [0.01,0.001]\ntrain_batch_size choice [32,64]\n"
+    params = "average_decay choice [0.0,0.9]\ntrain_batch_size choice [32,64]\n"
     made = found(small_data, "LLMRec", params)
-    assert tested == [False] * 4
+    splits = splits_of(small_data, "LLMRec")
+    assert asked == {*splits.train.tolist(), *splits.valid.tolist()}  # and no test row
     settings = [tuple(trial["settings"].values()) for trial in made["trials"]]
-    assert sorted(settings) == [(0.001, 32), (0.001, 64), (0.01, 32), (0.01, 64)]
+    assert sorted(settings) == [(0.0, 32), (0.0, 64), (0.9, 32), (0.9, 64)]
     assert all(trial["score"] == trial["valid"]["auc"] for trial in made["trials"])
     assert made["best"]["score"] == max(trial["score"] for trial in made["trials"])
-    assert not any("test" in json.dumps(trial) for trial in made["trials"])
     kept = json.loads(Path("saved/hyper.json").read_text())
     assert kept["trials"] == made["trials"]
     assert kept["best"] == made["best"]
     best = yaml.safe_load(Path("saved/hyper-best.yaml").read_text())
     assert best == made["best"]["settings"]
 
+    def train(*given: Any, **more: Any) -> Any:
+        raise AssertionError("a finished stage is being trained")
 
-def test_a_methods_settings_are_chosen_on_the_development_request(small_data: Path) -> None:
+    monkeypatch.setattr(llmrec, "train_epoch", train)
+    again = found(small_data, "LLMRec", params)
+    for one, other in zip(made["trials"], again["trials"], strict=True):
+        assert {**one, "seconds": 0} == {**other, "seconds": 0}
+
+
+def test_a_methods_settings_are_chosen_on_the_development_request(
+    small_data: Path, asked: set[int]
+) -> None:
     made = found(small_data, "NegGrad", "forget_weight choice [0.1,0.9]\nlora_r choice [2,4]\n")
+    assert not asked.intersection(splits_of(small_data, "NegGrad").test.tolist())
     assert len(made["trials"]) == 4
     for trial in made["trials"]:
         assert trial["valid"].keys() == {"gap", "left", "lost", "residual"}
@@ -232,7 +265,7 @@ def test_the_command_prints_every_trial(
 
 def test_a_missing_hyperopt_is_one_line(small_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hyper, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"pip install 'recbole_e2urec\[hyper\]'"):
+    with pytest.raises(InputError, match="pip install hyperopt"):
         found(small_data, "FM", "learning_rate choice [0.1]\n")
 
 
