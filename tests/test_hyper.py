@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 from command_line import as_arguments, write
+from stand_ins import Recorder
 
 from recbole_e2urec import cli, hyper, objective
 from recbole_e2urec.config import Config
@@ -220,6 +221,14 @@ def test_a_trial_that_diverges_is_told_and_the_search_goes_on(
     assert made["best"]["settings"] == {"learning_rate": 0.2}
     with pytest.raises(InputError, match="no trial came to an end: the loss became NaN"):
         found(small_data, "FM", "learning_rate choice [0.8,0.9]\n")
+
+
+def test_each_trial_of_a_recommender_is_a_run_of_wandb(small_data: Path, wandb: Recorder) -> None:
+    made = found(small_data, "LLMRec", "learning_rate choice [0.01,0.02]\n", log_wandb=True)
+    assert len(wandb.logged) == 2
+    assert wandb.run is None
+    for logged, trial in zip(wandb.logged, made["trials"], strict=True):
+        assert max(one.get("valid/auc", 0) for one in logged) == trial["score"]
 
 
 def test_recboles_hypertuning_takes_our_objective(small_data: Path) -> None:

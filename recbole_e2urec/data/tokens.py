@@ -222,12 +222,10 @@ class PromptTable:
         plan = self._plan(np.array([row]), items)[0]
         return "".join(self._store.texts[segment] for segment in plan)
 
-    def seen(self, row: int, item: int | None = None) -> Seen:
-        """The history in the prompt of one row; arguments as in :meth:`text`."""
-        items = None if item is None else np.array([item])
-        plan, history = self._plan(np.array([row]), items)[0], self._history[row]
-        target = self._rows.item[row] if item is None else item
-        used = (history >= 0) & (self._rows.item[history] != target)
+    def seen(self, row: int) -> Seen:
+        """The history in the prompt of one row."""
+        plan, history = self._plan(np.array([row]), None)[0], self._history[row]
+        used = (history >= 0) & (self._rows.item[history] != self._rows.item[row])
         shown = plan[2:-1] != EMPTY
         told = self._store.lengths[FIRST + self._rows.user[row]] > 0
         return Seen(history[shown], history[used & ~shown], bool(told and plan[0] == EMPTY))

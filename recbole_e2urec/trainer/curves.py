@@ -95,9 +95,11 @@ def own_wandb_run(config: Any) -> Iterator[None]:
     import wandb
 
     before = wandb.run
-    yield
-    if before is None and wandb.run is not None:
-        wandb.finish()
+    try:
+        yield
+    finally:
+        if before is None and wandb.run is not None:
+            wandb.finish()
 
 
 def _run_folder() -> Path:

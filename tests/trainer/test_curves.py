@@ -1,12 +1,11 @@
 """TensorBoard and wandb show loss terms and validation metrics by name, stage by stage."""
 
-import sys
-import types
 from pathlib import Path
 from typing import Any
 
 import pytest
 from recbole.trainer import Trainer
+from stand_ins import Recorder
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from recbole_e2urec.compare import run_comparison
@@ -28,37 +27,6 @@ ALWAYS = {
     "title_field": "movie_title",
     "show_progress": False,
 }
-
-
-class Recorder(types.ModuleType):
-    """Stands in for wandb: records what is called."""
-
-    def __init__(self) -> None:
-        super().__init__("wandb")
-        self.run: Any = None
-        self.logged: list[list[dict[str, Any]]] = []  # by run
-        self.defined: set[tuple[str, str]] = set()
-
-    def init(self, project: str, config: Any) -> None:
-        self.run = types.SimpleNamespace(project=project, config=config, summary={})
-        self.logged.append([])
-
-    def finish(self) -> None:
-        self.run = None
-
-    def log(self, metrics: dict[str, Any], commit: bool = True) -> None:
-        assert self.run is not None
-        self.logged[-1].append(metrics)
-
-    def define_metric(self, name: str, step_metric: str) -> None:
-        self.defined.add((name, step_metric))
-
-
-@pytest.fixture
-def wandb(monkeypatch: pytest.MonkeyPatch) -> Recorder:
-    module = Recorder()
-    monkeypatch.setitem(sys.modules, "wandb", module)
-    return module
 
 
 def run(data: Path, model: str, **more: Any) -> list[dict[str, Any]]:
