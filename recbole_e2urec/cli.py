@@ -10,13 +10,15 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn
 
 from recbole_e2urec import processes, writer
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.launch import NOTHING
+from recbole_e2urec.subcommands import COMMANDS
 from recbole_e2urec.yamlfiles import properties_folder, read_yaml
 
 PROGRAM = "recbole-e2urec"
@@ -32,6 +34,8 @@ class Arguments(NamedTuple):
     dataset: str | None
     config_files: list[str]
     settings: dict[str, str]
+    command: str | None = None  # of ``subcommands``
+    own: Mapping[str, str] = MappingProxyType({})  # its own arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,7 +69,9 @@ def parse(argv: Sequence[str]) -> Arguments:
         InputError: an argument that is neither known nor ``--key=value``, or a key given twice with
             different values.
     """
-    known, rest = _parser().parse_known_args(argv)
+    name = argv[0] if argv and argv[0] in COMMANDS else None
+    command = COMMANDS[name] if name else None
+    known, rest = _parser(name).parse_known_args(argv[1:] if name else argv)
     for key in ("model", "dataset"):
         if getattr(known, key) == "":
             raise InputError(f"--{key} is empty; write --{key}=name")
@@ -78,11 +84,20 @@ def parse(argv: Sequence[str]) -> Arguments:
         if settings.setdefault(key, value) != value:
             raise InputError(f"--{key} is given twice: {settings[key]!r} and {value!r}; keep one")
     files = [file for entry in known.config_files for file in _split_files(entry)]
-    return Arguments(known.model, known.dataset, files, settings)
+    own = {key: getattr(known, key) for key in (command.arguments if command else ())}
+    own = {key: value for key, value in own.items() if value is not None}
+    return Arguments(known.model, known.dataset, files, settings, name, own)
 
 
 def _run(arguments: Arguments) -> None:
-    """Run one model, or compare several, and print the report."""
+    """Run one model, or compare several, or do what a command says, and print the report."""
+    if arguments.command:
+        from recbole_e2urec.jobs import Given
+
+        files = tuple(arguments.config_files)
+        common = Given(arguments.dataset, files, None, arguments.settings)
+        print(COMMANDS[arguments.command].run(arguments.model, common, arguments.own))
+        return
     given: dict[str, Any] = {
         "dataset": arguments.dataset,
         "config_file_list": arguments.config_files,
@@ -90,25 +105,20 @@ def _run(arguments: Arguments) -> None:
     }
     if _compares(arguments):
         from recbole_e2urec.compare import run_comparison
+        from recbole_e2urec.report import print_comparison as show
 
         results = run_comparison(**given)
-        from recbole_e2urec.report import print_comparison
+    else:
+        from recbole_e2urec.quick_start import run_recbole_e2urec
+        from recbole_e2urec.report import print_report as show
 
-        if _is_first(results):
-            print_comparison(results)
+        results = run_recbole_e2urec(model=arguments.model, **given)
+    if not processes.is_writer() or results == NOTHING:  # another process has them
         return
-    from recbole_e2urec.quick_start import run_recbole_e2urec
-
-    results = run_recbole_e2urec(model=arguments.model, **given)
-    from recbole_e2urec.report import print_report
-
-    if _is_first(results):
-        print_report(results)
-
-
-def _is_first(results: dict[str, Any]) -> bool:
-    """Whether this is the process, and the machine, that has the results."""
-    return processes.is_writer() and results != NOTHING
+    if "prompts" in results:  # which were asked for instead of training
+        print(f"{results['text']}\npage: {results['page']}")
+        return
+    show(results)
 
 
 def _compares(arguments: Arguments) -> bool:
@@ -129,12 +139,18 @@ class _Parser(argparse.ArgumentParser):
         raise InputError(f"{message}; see {PROGRAM} --help")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(name: str | None) -> argparse.ArgumentParser:
+    """The parser of a run, or of a command."""
+    command = COMMANDS[name] if name else None
+    about = (
+        "Train a recommender, make it forget a part of its data, and measure how well that worked. "
+        "Any model of RecBole runs on the same data and splits. "
+        f"Other commands: {', '.join(f'{PROGRAM} {other} --help' for other in COMMANDS)}."
+    )
     parser = _Parser(
-        prog=PROGRAM,
+        prog=f"{PROGRAM} {name}" if name else PROGRAM,
         usage="%(prog)s [--model=NAME] [--dataset=NAME] [--config_files='A B'] [--key=value ...]",
-        description="Train a recommender, make it forget a part of its data, and measure how well "
-        "that worked. Any model of RecBole runs on the same data and splits.",
+        description=textwrap.fill(command.about if command else about, 95),
         epilog=_main_keys(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -148,6 +164,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="yaml files with settings; later files win, the command line wins over all",
     )
+    for key, meaning in (command.arguments if command else {}).items():
+        parser.add_argument(f"--{key}", metavar="VALUE", help=meaning)
     return parser
 
 

@@ -25,7 +25,7 @@ from recbole_e2urec.jobs import (
 )
 from recbole_e2urec.launch import Launch, layers_of
 from recbole_e2urec.methods import METHODS, method_of
-from recbole_e2urec.quick_start import RESULTS
+from recbole_e2urec.quick_start import RESULTS, run_recbole_e2urec
 from recbole_e2urec.tables import NOISE
 from recbole_e2urec.tuning import Trial, settings_to_try
 from recbole_e2urec.workers import workers_of
@@ -43,7 +43,8 @@ def run_comparison(
 
     Returns:
         ``rows``, those of Original, Retrain and every model by seed, which also went to
-        ``results.jsonl``; ``groups``, the number of rows measured; and ``results_file``.
+        ``results.jsonl``; ``groups``, the number of rows measured; and ``results_file``. With
+        ``show_prompts`` as :func:`run_recbole_e2urec`.
 
     Raises:
         InputError: bad input; one line that says what, where, and what would do.
@@ -66,6 +67,9 @@ def run_comparison(
         )
         return result
     compat.apply()
+    if grid.prompts:  # which are the same for all language models
+        model = next((one for one in grid.models if one in METHODS), grid.models[0])
+        return run_recbole_e2urec(model, dataset, config_file_list, config_dict, overrides)
     given = Given(dataset, tuple(config_file_list or ()), config_dict, overrides)
     results = _results_file(grid, given)
     forget_runs()  # of another comparison in this process

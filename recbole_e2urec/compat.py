@@ -27,10 +27,9 @@ from recbole.config.configurator import Config
 from recbole.data.dataset import dataset
 from recbole.evaluator.collector import Collector
 from recbole.evaluator.metrics import LogLoss
-from recbole.trainer import trainer
 
-from recbole_e2urec import processes
-from recbole_e2urec.errors import InputError
+from recbole_e2urec.compat_training import open_tensorboard_late, search_with_generators
+from recbole_e2urec.errors import Diverged, InputError
 
 RECBOLE_VERSIONS = ("1.2.0", "1.2.1")
 # fmt: off
@@ -50,10 +49,11 @@ def apply() -> None:
     Config.compatibility_settings = lambda self: add_numpy_aliases()
     read_without_quoting()
     download_alone()
-    log_events_once()
     copy_collected_data()
     refuse_nan_scores()
     measure_single_rows()
+    open_tensorboard_late()
+    search_with_generators()
 
 
 def check_versions(recbole_version: str, pandas_version: str) -> None:
@@ -134,27 +134,6 @@ def download_alone() -> None:
     dataset.Dataset._download = _download
 
 
-def log_events_once() -> None:
-    """Let one of several processes write tensorboard's events.
-
-    Symptom: a folder of events from each process. Cause: ``Trainer.__init__`` opens a writer,
-    whichever process it is in. Can go when it asks.
-    """
-    original = trainer.get_tensorboard
-
-    def get_tensorboard(logger: Any) -> Any:
-        return original(logger) if processes.is_writer() else _Nowhere()
-
-    trainer.get_tensorboard = get_tensorboard
-
-
-class _Nowhere:
-    """Takes what a writer of events takes, and writes nothing."""
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *args, **options: None
-
-
 def copy_collected_data() -> None:
     """Make the beyond-accuracy metrics work: coverage, Gini, popularity, tail share.
 
@@ -200,7 +179,7 @@ def refuse_nan_scores() -> None:
 
     def eval_batch_collect(self: Any, scores: Any, *rest: Any) -> None:
         if torch.isnan(scores).any():
-            raise InputError("the model's scores are NaN; try a smaller learning_rate")
+            raise Diverged("the model's scores are NaN; try a smaller learning_rate")
         original(self, scores, *rest)
 
     Collector.eval_batch_collect = eval_batch_collect

@@ -8,6 +8,10 @@ class InputError(ValueError):
     """
 
 
+class Diverged(InputError):
+    """Training that came to nothing: a loss or scores that are no numbers."""
+
+
 def one_line(error: BaseException) -> str:
     """What an exception of somebody else's says, without its line ends."""
     return " ".join(str(error).split())

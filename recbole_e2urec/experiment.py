@@ -82,15 +82,16 @@ class Experiment:
         self.model = LLMRec(config, dataset).to(config["device"])
         self.start = self.model.bank.state(self.model.adapter)
 
-    def recommend(self) -> tuple[list[dict[str, Any]], dict[str, int]]:
-        """Train and test the recommender alone."""
+    def recommend(self, tested: bool = True) -> tuple[list[dict[str, Any]], dict[str, int]]:
+        """Train and test the recommender alone; without ``tested`` no test row is looked at."""
         nothing = np.empty(0, np.int64)
         history = self.history(nothing)
         loaders = make_loaders(self.config, self.dataset, self.parts.splits)
         with self.model.shown(history):
             trainer = self.trainer("LLMRec", self.parts.splits.train, self.parts.splits.valid)
             summary = trainer.run(loaders.train, loaders.valid)
-            test = plain(trainer.evaluate(loaders.test, show_progress=self.shows))
+            rows = loaders.test if tested else None  # RecBole passes over None
+            test = plain(trainer.evaluate(rows, show_progress=self.shows))
         row = {"model": "LLMRec", "stage": trainer.stage.digest, "test": test}
         return [self.completed(row, summary)], {}
 
@@ -127,7 +128,7 @@ class Experiment:
 
     def stage(self, name: str, inputs: Mapping[str, Any]) -> Stage:
         """The stage of this name and these inputs, in ``checkpoint_dir``."""
-        return Stage(self.stages, name, inputs)
+        return Stage(self.stages, name, inputs, self.config)
 
     @property
     def stages(self) -> Path:

@@ -21,6 +21,7 @@ class Grid:
         processes: how many rows are made at the same time.
         tries: settings of every method that are tried before; 0 = its defaults are taken.
         show: whether progress is shown.
+        prompts: how many prompts are shown instead of all that.
     """
 
     models: list[str]
@@ -28,6 +29,7 @@ class Grid:
     processes: int
     tries: int
     show: bool
+    prompts: int = 0
 
     @classmethod
     def of(cls, layers: Sequence[Mapping[str, Any]]) -> "Grid":
@@ -45,6 +47,7 @@ class Grid:
             _whole("nproc_rows", _last(layers, "nproc_rows", 1), 1),
             _whole("tune", _last(layers, "tune", 0), 0),
             bool(_last(layers, "show_progress", True)),
+            _whole("show_prompts", _last(layers, "show_prompts", 0), 0),
         )
 
 

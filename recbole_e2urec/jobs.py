@@ -16,6 +16,7 @@ from recbole_e2urec.keys import name_of
 from recbole_e2urec.quick_start import RESULTS, completed, opened
 from recbole_e2urec.results import load_rows, save_rows
 from recbole_e2urec.tables import NOISE
+from recbole_e2urec.trainer.curves import own_wandb_run
 from recbole_e2urec.tuning import Development, Trial, choose
 
 Run = TypeVar("Run", Forgetting, Development)
@@ -54,6 +55,12 @@ def run_job(job: Job, given: Given) -> tuple[list[dict[str, Any]], dict[str, int
     """Make the rows of one job, and write them down."""
     compat.apply()
     config = given.config(RECOMMENDER if job.model == NOISE else job.model, job.seed)
+    with own_wandb_run(config):
+        return _made(job, given, config)
+
+
+def _made(job: Job, given: Given, config: Config) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """See :func:`run_job`."""
     path = Path(config["checkpoint_dir"]) / RESULTS
     if not config.is_language_model:
         return [writer.from_writer(lambda: _classic_row(path, config))], {}

@@ -3,31 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jinja2 import Environment
-
 from recbole_e2urec.figures import figures
+from recbole_e2urec.sheet import SHEETS
 from recbole_e2urec.tables import Cells
 
 Row = Mapping[str, Any]
-_PAGE = Environment(autoescape=True).from_string("""\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Unlearning: {{ groups | map(attribute="title") | join("; ") }}</title>
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 60rem; padding: 0 1rem 3rem;
-  color: #111; background: #fff; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.3rem; margin-top: 2.5rem; } h3 { font-size: 1.1rem; }
-.wide { overflow-x: auto; margin: 1rem 0; }
-table { border-collapse: collapse; white-space: nowrap; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid #ccc; }
-tbody td:first-child, thead th:first-child { position: sticky; left: 0; background: #fff; }
-figure { margin: 1.5rem 0; } figcaption, .note { color: #444; font-size: .95rem; }
-</style>
-</head>
-<body>
+_PAGE = SHEETS.from_string("""\
+{% extends "sheet" %}
+{% block title %}Unlearning: {{ groups | map(attribute="title") | join("; ") }}{% endblock %}
+{% block body %}
 <h1>Unlearning results</h1>
 {% for group in groups %}
 <section>
@@ -51,8 +35,7 @@ figure { margin: 1.5rem 0; } figcaption, .note { color: #444; font-size: .95rem;
 {% endif %}
 </section>
 {% endfor %}
-</body>
-</html>
+{% endblock %}
 """)
 
 

@@ -16,6 +16,7 @@ from recbole_e2urec.experiment import Experiment, parts_of
 from recbole_e2urec.forgetting import Forgetting
 from recbole_e2urec.launch import Launch, layers_of
 from recbole_e2urec.results import save_rows, versions
+from recbole_e2urec.showing import ShowOptions, show_prompts
 from recbole_e2urec.trainer.classic import fit_classic, plain
 
 RESULTS = "results.jsonl"
@@ -42,6 +43,7 @@ def run_recbole_e2urec(
         ``rows``, the objects that also went to ``results.jsonl`` in ``checkpoint_dir``: Original,
         Retrain and the method, or the one model that ran; ``groups``, the number of rows measured;
         and ``results_file``. Where ``nproc`` starts processes, they are those of the first one.
+        With ``show_prompts`` nothing is trained; see :func:`show_prompts`.
 
     Raises:
         InputError: bad input; one line that says what, where, and what would do.
@@ -59,6 +61,8 @@ def run_recbole_e2urec(
         return result
     compat.apply()
     config = Config(**given)
+    if config.options(ShowOptions).show_prompts:
+        return _shown(config)
     if processes.count() > 1 and not config.is_language_model:
         raise InputError(
             f"nproc: {config['model']} is RecBole's and runs in one process; leave nproc out, or "
@@ -76,6 +80,16 @@ def run_recbole_e2urec(
     path = Path(config["checkpoint_dir"]) / RESULTS
     save_rows(path, rows)
     return {"rows": rows, "groups": groups, "results_file": str(path)}
+
+
+def _shown(config: Config) -> dict[str, Any]:
+    """Show filled prompts, and do nothing else."""
+    if not config.is_language_model:
+        raise InputError(f"show_prompts: {config.model} reads no prompts; name E2URec or LLMRec")
+    if processes.count() > 1:
+        raise InputError("show_prompts: nothing is trained, by one process; leave nproc out")
+    init_seed(config["seed"], config["reproducibility"])
+    return show_prompts(config, load_dataset(config))
 
 
 def opened(config: Config) -> Any:

@@ -95,6 +95,7 @@ class Development:
             "checkpoint_dir": str(self.folder),
             "ranking_pass": None,  # nothing is chosen by it
             "relearn_epochs": 0,
+            "log_wandb": False,  # names of losses say nothing of trials
         }
         return moved
 
@@ -158,7 +159,12 @@ def choose(trials: list[Trial]) -> Trial:
     Near is what has a small gap in forget AUC and answers single rows as Retrain does: the least
     sum of ``left`` and ``residual``. Where each costs more, the one that costs least.
     """
-    affordable = [trial for trial in trials if trial.lost <= AFFORDABLE]
-    if affordable:
-        return min(affordable, key=lambda trial: trial.left + trial.residual)
-    return min(trials, key=lambda trial: trial.lost)
+    return min(trials, key=badness)
+
+
+def badness(trial: Trial) -> float:
+    """What :func:`choose` makes least: below 1 for what is affordable, above 1 for the rest."""
+    if trial.lost > AFFORDABLE:
+        return 1 + trial.lost
+    distance = trial.left + trial.residual
+    return distance / (1 + distance)

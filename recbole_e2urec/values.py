@@ -2,7 +2,9 @@
 
 import codecs
 import re
+import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from recbole.utils import InputType
@@ -17,7 +19,7 @@ _WHOLE = {
 }
 _SIZE = re.compile(r".*_size|(n|num)_(layers|heads)")  # whole as well, where the default is
 _MAPPINGS = ("threshold", "val_interval")  # also where the default is nothing
-_LISTS = ("normalize_field", "numerical_features", "user_fields")
+_LISTS = ("normalize_field", "numerical_features", "user_fields", "item_fields")
 _LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")
 
 
@@ -75,13 +77,16 @@ def check_supported(given: Mapping[str, Any], model: str, is_language_model: boo
     """Refuse what RecBole offers and a run here does not do.
 
     Raises:
-        InputError: caches of data, another optimizer for a language model.
+        InputError: caches of data, another optimizer for a language model, a logger whose package
+            is missing.
     """
     for key in ("save_dataset", "save_dataloaders"):
         if given.get(key):
             raise InputError(f"{key}: a cache keeps the settings of the run that made it; drop it")
     if is_language_model and given.get("learner", "adamw") != "adamw":
         raise InputError(f"learner: {model} learns by adamw alone; leave it out")
+    if given.get("log_wandb") and "wandb" not in sys.modules and find_spec("wandb") is None:
+        raise InputError("log_wandb: the package wandb is missing; pip install wandb")
 
 
 def check_negatives(settings: Mapping[str, Any], model: str) -> None:

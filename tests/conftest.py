@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from atomic_files import TITLES, small_interactions, write_table
+from stand_ins import Recorder
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +33,14 @@ def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def wandb(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    """Put a module that records what is logged in the place of wandb."""
+    module = Recorder()
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    return module
 
 
 @pytest.fixture

@@ -17,8 +17,13 @@ ROOT = Path(__file__).parent.parent
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Put recorders in the place of the run and of its report."""
     seen: list[dict[str, Any]] = []
+
+    def run(**given: Any) -> dict[str, Any]:
+        seen.append(given)
+        return {"rows": []}
+
     quick_start = types.ModuleType("recbole_e2urec.quick_start")
-    quick_start.run_recbole_e2urec = lambda **given: seen.append(given)  # type: ignore[attr-defined]
+    quick_start.run_recbole_e2urec = run  # type: ignore[attr-defined]
     report = types.ModuleType("recbole_e2urec.report")
     report.print_report = lambda results: None  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, quick_start.__name__, quick_start)
@@ -83,6 +88,20 @@ def test_main_hands_over_what_was_typed(runs: list[dict[str, Any]]) -> None:
             "overrides": {"forget_file": "a=b.csv", "seed": "007"},
         }
     ]
+
+
+def test_a_command_takes_its_own_arguments_with_and_without_an_equals_sign() -> None:
+    found = cli.parse(["case", "--user", "007", "--topk=3", "--seed=1", "-d", "ml-1m"])
+    assert (found.command, found.own) == ("case", {"user": "007", "topk": "3"})
+    assert (found.dataset, found.settings) == ("ml-1m", {"seed": "1"})
+    assert cli.parse(["--seed=1"]).command is None
+
+
+def test_a_commands_help_says_what_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["hyper", "--help"])
+    shown = capsys.readouterr().out
+    assert all(f"--{name} VALUE" in shown for name in ("params_file", "algo", "max_evals"))
 
 
 def test_main_gives_bad_input_one_line_and_code_2(

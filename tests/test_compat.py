@@ -8,6 +8,7 @@ import torch
 from atomic_files import write_table
 
 from recbole_e2urec import compat
+from recbole_e2urec.compat_training import LateWriter
 from recbole_e2urec.errors import InputError
 
 
@@ -185,3 +186,36 @@ def test_logloss_of_a_single_row() -> None:
     compat.apply()
     measure = LogLoss(Config("FM", "ml-100k"))
     assert measure.metric_info(np.array([0.25]), np.array([1.0])) == pytest.approx(np.log(4))
+
+
+def test_the_exhaustive_search_draws_from_a_generator_and_numpy_is_left_alone() -> None:
+    from recbole.trainer import hyper_tuning
+
+    compat.apply()
+    drawn = hyper_tuning.np.random.RandomState(3).integers(0, 1000, 5)
+    assert drawn.tolist() == np.random.default_rng(3).integers(0, 1000, 5).tolist()
+    assert hasattr(np.random.RandomState(3), "randint")
+    assert hyper_tuning.np.prod([2, 3]) == 6
+
+
+def test_a_late_writer_is_opened_by_its_first_value_and_again_after_its_end() -> None:
+    opened: list[list[str]] = []
+
+    class Writer:
+        def __init__(self) -> None:
+            opened.append([])
+
+        def add(self, value: str) -> None:
+            opened[-1].append(value)
+
+        def close(self) -> None:
+            opened[-1].append("closed")
+
+    late = LateWriter(Writer)
+    late.close()
+    assert opened == []
+    for value in "ab":
+        late.add(value)
+    late.close()
+    late.add("c")
+    assert opened == [["a", "b", "closed"], ["c"]]

@@ -36,7 +36,7 @@ class RowDataMixin(Dataset):
 
     rows: RowTable
     ids: IdMap
-    _has_time: bool
+    has_time: bool
     _whole: Any = None  # all rows as tensors, an Interaction; None until prepare()
     _augmented: tuple[bytes, Any] | None = None  # the last augmentation, by the rows left out
 
@@ -66,7 +66,7 @@ class RowDataMixin(Dataset):
                 order of time without times, or rules that leave no rows.
         """
         order = self.config["eval_args"]["order"]
-        if order == "TO" and not self._has_time and self.benchmark_filename_list is None:
+        if order == "TO" and not self.has_time and self.benchmark_filename_list is None:
             raise InputError(
                 f"{self.config['dataset']}: the .inter file has no column {self.time_field!r} to "
                 "order by; name it with TIME_FIELD, or set eval_args to {order: RO}"
@@ -177,7 +177,7 @@ class RowDataMixin(Dataset):
         user, item = (frame[name].to_numpy(np.int64) for name in (self.uid_field, self.iid_field))
         rating = self._raw_column(self.config["RATING_FIELD"])
         time = self._raw_column(self.time_field)
-        self._has_time = time is not None
+        self.has_time = time is not None
         if all(name in frame for name in self.config["threshold"] or {}):
             super()._set_label_by_threshold()
         label = self._raw_column(self.label_field)

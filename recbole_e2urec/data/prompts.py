@@ -3,13 +3,17 @@
 `[user] [history lead-in] [entry] * k [instruction] [question + tail]`: a segment whose data is
 missing is left out. Every segment but the last ends in white space, so that the prompt is their
 plain join.
-Titles and features are values, never templates: jinja text inside a title stays text.
+Titles and features are values, never templates: jinja text inside a title stays text. Templates
+are rendered in jinja's sandbox, which keeps them away from the interpreter, and without what draws
+at random.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import repeat
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jinja2
@@ -17,20 +21,13 @@ import numpy as np
 from jinja2 import nodes
 from jinja2.sandbox import SandboxedEnvironment
 
+from recbole_e2urec.data.fieldnames import NAMES, FieldNames
 from recbole_e2urec.data.nearest import nearest
 from recbole_e2urec.errors import InputError, one_line
 from recbole_e2urec.yamlfiles import properties, properties_folder, read_yaml
 
-# What a part may use; the attributes of PromptTemplate say what each name holds.
-_NAMES = {
-    "entry": "title, item, rating, rating_max",
-    "question": "title, item",
-    "instruction": "rated",
-    "tail": "rated",
-    "user": "features",
-    "history": "rated",
-}
 _ENVIRONMENT = SandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+del _ENVIRONMENT.globals["lipsum"], _ENVIRONMENT.filters["random"]
 
 
 @dataclass(frozen=True)
@@ -47,11 +44,12 @@ class PromptTemplate:
     tail: str = ""  # after the question: rated
     user: str = ""  # features (mapping of name to text; never empty)
     history: str = ""  # lead-in of the history: rated
+    names: FieldNames = field(default_factory=FieldNames)
 
     def __post_init__(self) -> None:
         """Compile every part and render those that need no data."""
-        for field in fields(self):
-            _render(field.name, getattr(self, field.name), None)
+        for part in NAMES:
+            _render(part, getattr(self, part), None)
         for rating in (5.0, None):
             self.render_entry("title", rating, 5.0)
             self.render_history(rated=rating is not None)
@@ -60,50 +58,65 @@ class PromptTemplate:
             raise InputError("prompt template: question does not name the item; add {{ title }}")
 
     @classmethod
-    def named(cls, name: str) -> "PromptTemplate":
+    def named(cls, name: str, names: FieldNames | None = None) -> "PromptTemplate":
         """Read the template ``properties/prompt/<name>.yaml``, or the yaml file of this name.
+
+        Args:
+            name: as of ``--prompt``.
+            names: those of the data.
 
         Raises:
             InputError: neither is there (names the nearest), or as in :meth:`from_mapping`.
         """
         parts = properties("prompt", name)
         if parts:
-            return cls.from_mapping(parts, f"prompt {name}")
+            return cls.from_mapping(parts, f"prompt {name}", names)
         if Path(name).suffix in (".yaml", ".yml"):
-            return cls.from_mapping(read_yaml(Path(name)), name)
+            return cls.from_mapping(read_yaml(Path(name)), name, names)
         known = [path.stem for path in (properties_folder() / "prompt").glob("*.yaml")]
         raise InputError(f"unknown prompt {name!r}; {nearest(name, known)}, or a .yaml file")
 
     @classmethod
     def from_mapping(
-        cls, values: Mapping[str, Any], source: str = "prompt template"
+        cls,
+        values: Mapping[str, Any],
+        source: str = "prompt template",
+        names: FieldNames | None = None,
     ) -> "PromptTemplate":
         """Create from the parts of a file; `source` names it in errors. An empty part may be None.
 
         Raises:
             InputError: unknown part (names the nearest), missing entry or question, or not a text.
         """
-        known = [field.name for field in fields(cls)]
         for name, value in values.items():
-            if name not in known:
-                raise InputError(f"{source}: unknown part {name!r}; {nearest(str(name), known)}")
+            if name not in NAMES:
+                raise InputError(f"{source}: unknown part {name!r}; {nearest(str(name), NAMES)}")
             if not isinstance(value, str | None):
                 raise InputError(f"{source}: {name} is {value!r}; write a text in quotes")
         for name in ("entry", "question"):
             if not values.get(name):
                 raise InputError(f"{source}: no {name}; a template needs entry and question")
-        return cls(**{name: value or "" for name, value in values.items()})
+        parts = {name: value or "" for name, value in values.items()}
+        return cls(**parts, names=names or FieldNames())
 
     def render_user(self, features: Mapping[str, str]) -> str:
         """Text about the user; empty when nothing is known."""
-        return _ended(_render("user", self.user, {"features": features}) if features else "")
+        if not features:
+            return ""
+        columns = {name: features.get(name, "") for name in self.names.users}
+        return _ended(_render("user", self.user, {"features": features}, columns))
 
     def render_history(self, rated: bool = True) -> str:
         """Lead-in of a history; `rated`: has the data ratings."""
         return _ended(_render("history", self.history, {"rated": rated}))
 
     def render_entry(
-        self, title: str, rating: float | None, rating_max: float | None = None, item: str = ""
+        self,
+        title: str,
+        rating: float | None,
+        rating_max: float | None = None,
+        item: str = "",
+        known: Mapping[str, str] = MappingProxyType({}),
     ) -> str:
         """Text of one history entry; without a rating (None or NaN) it has no rating words."""
         values = {
@@ -112,31 +125,47 @@ class PromptTemplate:
             "rating": rating_text(rating),
             "rating_max": rating_text(rating_max),
         }
-        return _ended(_render("entry", self.entry, values))
+        columns = {self.names.rating: values["rating"], **self.names.of_item(title, item, known)}
+        return _ended(_render("entry", self.entry, values, columns))
 
     def render_instruction(self, rated: bool = True) -> str:
         """Instruction before the question; `rated`: has the data ratings."""
         return _ended(_render("instruction", self.instruction, {"rated": rated}))
 
-    def render_question(self, title: str, rated: bool = True, item: str = "") -> str:
+    def render_question(
+        self,
+        title: str,
+        rated: bool = True,
+        item: str = "",
+        known: Mapping[str, str] = MappingProxyType({}),
+    ) -> str:
         """Question about the target and the tail; `rated`: has the data ratings."""
-        question = _ended(_render("question", self.question, {"title": title, "item": item}))
+        columns = self.names.of_item(title, item, known)
+        values = {"title": title, "item": item}
+        question = _ended(_render("question", self.question, values, columns))
         return (question + _render("tail", self.tail, {"rated": rated})).rstrip()
 
-    def catalogue_texts(self, titles: Sequence[str], tokens: Sequence[str]) -> list[str]:
+    def catalogue_texts(
+        self,
+        titles: Sequence[str],
+        tokens: Sequence[str],
+        items: Sequence[Mapping[str, str]] = (),
+    ) -> list[str]:
         """How the template writes each item, without a rating; arguments as in `prompt_texts`."""
         texts: list[str] = []
-        for title, token in zip(titles, tokens, strict=True):
+        for title, token, known in zip(
+            titles, tokens, items or repeat({}, len(titles)), strict=True
+        ):
             if title:
-                texts.append(self.render_entry(title, None, item=token))
-                texts.append(self.render_question(title, item=token))
+                texts.append(self.render_entry(title, None, item=token, known=known))
+                texts.append(self.render_question(title, item=token, known=known))
         return texts
 
     def literal_texts(self) -> list[str]:
         """The template's own words in every branch: what a word-level tokenizer must know."""
         found: list[str] = []
-        for field in fields(self):
-            tree = _ENVIRONMENT.parse(getattr(self, field.name))
+        for part in NAMES:
+            tree = _ENVIRONMENT.parse(getattr(self, part))
             found += [node.data for node in tree.find_all(nodes.TemplateData)]
             found += [str(node.value) for node in tree.find_all(nodes.Const)]
         return [text.strip() for text in found if text.strip()]
@@ -154,16 +183,23 @@ def _compiled(source: str) -> jinja2.Template:
     return _ENVIRONMENT.from_string(source)
 
 
-def _render(part: str, source: str, values: Mapping[str, Any] | None) -> str:
-    """Fill one part of the template; None for `values` compiles only."""
+def _render(
+    part: str,
+    source: str,
+    values: Mapping[str, Any] | None,
+    columns: Mapping[str, Any] = MappingProxyType({}),
+) -> str:
+    """Fill one part of the template; None for `values` compiles only.
+
+    A name that is in both, and means the same, is taken from `values`.
+    """
     try:
         template = _compiled(source)
-        return "" if values is None else template.render(values)
+        return "" if values is None else template.render({**columns, **values})
     except Exception as error:  # a template of the user's own can raise anything
         reason = one_line(error) or type(error).__name__
-        raise InputError(
-            f"prompt template, {part}: {reason}; it may use: {_NAMES[part]}"
-        ) from error
+        usable = ", ".join(dict.fromkeys([*NAMES[part].split(", "), *columns]))
+        raise InputError(f"prompt template, {part}: {reason}; it may use: {usable}") from error
 
 
 def _ended(text: str) -> str:

@@ -30,6 +30,7 @@ def prompt_texts(
     titles: Sequence[str],
     tokens: Sequence[str],
     features: Sequence[Mapping[str, str]] = (),
+    items: Sequence[Mapping[str, str]] = (),
 ) -> PromptTexts:
     """Render the segments of all rows and of every item as a candidate.
 
@@ -39,21 +40,25 @@ def prompt_texts(
         titles: title by inner item id, see `item_titles`; blank for ids that are no item.
         tokens: token in the data by inner item id, see `item_tokens`.
         features: features by inner user id, see `user_features`; empty when there are none.
+        items: features by inner item id, see `item_features`; empty when there are none.
     """
+    known = items or [{}] * len(titles)
     rated = rows.rating is not None
     ratings = np.zeros(len(rows.item)) if rows.rating is None else rows.rating
     values, code = np.unique(ratings, return_inverse=True)
     pairs, entry_of_row = np.unique(rows.item * max(len(values), 1) + code, return_inverse=True)
     highest = float(np.nanmax(values)) if rated and not np.isnan(values).all() else None
     entries = [
-        template.render_entry(titles[item], values[code] if rated else None, highest, tokens[item])
+        template.render_entry(
+            titles[item], values[code] if rated else None, highest, tokens[item], known[item]
+        )
         for item, code in zip(*np.divmod(pairs, max(len(values), 1)), strict=True)
     ]
-    users = [template.render_user(known) for known in features]
+    users = [template.render_user(one) for one in features]
     users += [""] * (int(rows.user.max(initial=-1)) + 1 - len(users))
     questions = [
-        template.render_question(title, rated, token) if title else ""
-        for title, token in zip(titles, tokens, strict=True)
+        template.render_question(title, rated, token, own) if title else ""
+        for title, token, own in zip(titles, tokens, known, strict=True)
     ]
     return PromptTexts(
         users,

@@ -44,7 +44,7 @@ def read_features(
     separator: str = "\t",
     encoding: str = "utf-8",
 ) -> dict[str, dict[str, str]]:
-    """Named features of each user token in a `.user` file, in the order of `fields`.
+    """Named features of each token in a `.user` or `.item` file, in the order of `fields`.
 
     A blank cell or one that software writes for a missing value (`nan`, `None`, `NULL`) is absent.
     A token that comes twice keeps its first line.
@@ -78,9 +78,20 @@ def item_tokens(ids: IdMap) -> list[str]:
 
 def user_features(ids: IdMap, features: Mapping[str, dict[str, str]]) -> list[dict[str, str]]:
     """Features by inner user id; empty for users without any and for ids that are no user."""
-    by_id: list[dict[str, str]] = [{} for _ in range(max(ids.users.values(), default=-1) + 1)]
-    for token, user in ids.users.items():
-        by_id[user] = features.get(token, {})
+    return _by_id(ids.users, features)
+
+
+def item_features(ids: IdMap, features: Mapping[str, dict[str, str]]) -> list[dict[str, str]]:
+    """Features by inner item id, as :func:`user_features`."""
+    return _by_id(ids.items, features)
+
+
+def _by_id(
+    inner: Mapping[str, int], features: Mapping[str, dict[str, str]]
+) -> list[dict[str, str]]:
+    by_id: list[dict[str, str]] = [{} for _ in range(max(inner.values(), default=-1) + 1)]
+    for token, place in inner.items():
+        by_id[place] = features.get(token, {})
     return by_id
 
 

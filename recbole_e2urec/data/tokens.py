@@ -53,6 +53,14 @@ class SharedPrompts(NamedTuple):
     of: NDArray[np.int64]  # [b], the beginning of each question
 
 
+class Seen(NamedTuple):
+    """What a prompt shows of a row's history, and what was cut for its length."""
+
+    shown: NDArray[np.int64]  # row ids, oldest first
+    cut: NDArray[np.int64]  # row ids, oldest first
+    user_is_cut: bool  # whether the words about the user were
+
+
 @dataclass(frozen=True)
 class TokenLimits:
     """What a language model asks of a prompt."""
@@ -223,6 +231,14 @@ class PromptTable:
         items = None if item is None else np.array([item])
         plan = self._plan(np.array([row]), items)[0]
         return "".join(self._store.texts[segment] for segment in plan)
+
+    def seen(self, row: int) -> Seen:
+        """The history in the prompt of one row."""
+        plan, history = self._plan(np.array([row]), None)[0], self._history[row]
+        used = (history >= 0) & (self._rows.item[history] != self._rows.item[row])
+        shown = plan[2:-1] != EMPTY
+        told = self._store.lengths[FIRST + self._rows.user[row]] > 0
+        return Seen(history[shown], history[used & ~shown], bool(told and plan[0] == EMPTY))
 
     def _plan(
         self, rows: NDArray[np.int64], items: NDArray[np.int64] | None

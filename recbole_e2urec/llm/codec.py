@@ -57,6 +57,10 @@ class PromptCodec:
         """
         return self._ids([self.separator + self._as_text(text.strip(" ")) for text in texts])
 
+    def text(self, ids: Sequence[int]) -> str:
+        """What these ids say, special tokens by their names."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))
+
     def _as_text(self, text: str) -> str:
         """Spell out the names of special tokens: tokenizers find them in the middle of a text."""
         return self._special.sub(lambda name: " ".join(name[0]), text)

@@ -15,7 +15,6 @@ from torch import Tensor
 from recbole_e2urec import processes
 from recbole_e2urec.data.batches import length_grouped_batches, pieces
 from recbole_e2urec.data.dataset import ROW_ID
-from recbole_e2urec.data.prompts import PromptTemplate
 from recbole_e2urec.data.tokens import PromptTable, SharedPrompts, TokenLimits
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.llm.adapters import AdapterBank
@@ -23,7 +22,7 @@ from recbole_e2urec.llm.backbone import BackboneOptions, load_backbone
 from recbole_e2urec.llm.embedded import EMBEDDED, EmbeddedOptions
 from recbole_e2urec.llm.lora import LoraOptions
 from recbole_e2urec.model.losses import answer_cross_entropy, yes_probability
-from recbole_e2urec.model.prompting import PromptOptions, make_texts
+from recbole_e2urec.model.prompting import PromptOptions, make_texts, read_template
 
 ORIGINAL = "original"  # the adapter that tuning: lora trains
 TOKENS_AT_ONCE = {"cuda": 16384}  # by the type of device
@@ -83,7 +82,7 @@ class LLMRec(GeneralRecommender):
         super().__init__(config, dataset)
         self.options = config.options(LLMRecOptions)
         self.prompt_options = config.options(PromptOptions)
-        template = PromptTemplate.named(str(config["prompt"]))
+        template = read_template(config, self.prompt_options)
         texts, vocabulary = make_texts(config, dataset, template, self.prompt_options)
         backbone = config.options(BackboneOptions, "backbone_")
         backbone.check_tuning(self.options.tuning)

@@ -1,5 +1,6 @@
 """From a loaded dataset to its prompt table: template, titles, user features, histories."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,11 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recbole_e2urec.data.fieldnames import FieldNames
 from recbole_e2urec.data.history import history_rows
 from recbole_e2urec.data.prompts import PromptTemplate
 from recbole_e2urec.data.rows import RowTable, Splits
 from recbole_e2urec.data.segments import PromptTexts, prompt_texts
 from recbole_e2urec.data.titles import (
+    item_features,
     item_titles,
     item_tokens,
     read_catalogue,
@@ -28,11 +31,49 @@ class PromptOptions:
         history_length: most earlier interactions shown.
         title_field: the column of the ``.item`` file with the title; None names items by token.
         user_fields: columns of the ``.user`` file that the prompt may mention.
+        item_fields: further columns of the ``.item`` file that the prompt may mention.
     """
 
     history_length: int = 10
     title_field: str | None = None
     user_fields: tuple[str, ...] = ()
+    item_fields: tuple[str, ...] = ()
+
+
+def read_template(config: Any, options: PromptOptions) -> PromptTemplate:
+    """Read the template that ``prompt`` names; it may use RecBole's names of the fields.
+
+    Raises:
+        InputError: as :meth:`PromptTemplate.named`, or a field has a name that templates have.
+    """
+    names = FieldNames(
+        config["ITEM_ID_FIELD"],
+        options.title_field,
+        config["RATING_FIELD"],
+        options.item_fields,
+        options.user_fields,
+    )
+    return PromptTemplate.named(str(config["prompt"]), names)
+
+
+def titles_of(config: Any, dataset: Any, options: PromptOptions) -> list[str]:
+    """Title by inner item id, as prompts show it (see :func:`item_titles`).
+
+    Raises:
+        InputError: the file or the column of titles is missing.
+    """
+    catalogue: dict[str, str] = {}
+    if options.title_field:
+        path = Path(config["data_path"]) / f"{dataset.dataset_name}.item"
+        catalogue = read_catalogue(
+            path, config["ITEM_ID_FIELD"], options.title_field, **_reading(config)
+        )
+    return item_titles(dataset.ids, catalogue)
+
+
+def _reading(config: Any) -> dict[str, str]:
+    """How atomic files are read."""
+    return {"separator": config["field_separator"], "encoding": config["encoding"] or "utf-8"}
 
 
 def make_texts(
@@ -46,20 +87,21 @@ def make_texts(
     Raises:
         InputError: a file or a column that the prompt needs is missing.
     """
-    folder = Path(config["data_path"])
-    read = {"separator": config["field_separator"], "encoding": config["encoding"] or "utf-8"}
-    catalogue: dict[str, str] = {}
-    features: dict[str, dict[str, str]] = {}
-    if options.title_field:
-        path = folder / f"{dataset.dataset_name}.item"
-        catalogue = read_catalogue(path, config["ITEM_ID_FIELD"], options.title_field, **read)
+    folder, read = Path(config["data_path"]), _reading(config)
+    item_file, user_file = (folder / f"{dataset.dataset_name}.{kind}" for kind in ("item", "user"))
+    ids = dataset.ids
+    items: Sequence[Mapping[str, str]] = ()
+    users: Sequence[Mapping[str, str]] = ()
+    item_id, user_id = config["ITEM_ID_FIELD"], config["USER_ID_FIELD"]
+    if options.item_fields:
+        items = item_features(ids, read_features(item_file, item_id, options.item_fields, **read))
     if options.user_fields:
-        path = folder / f"{dataset.dataset_name}.user"
-        features = read_features(path, config["USER_ID_FIELD"], options.user_fields, **read)
-    titles, tokens = item_titles(dataset.ids, catalogue), item_tokens(dataset.ids)
-    known = user_features(dataset.ids, features) if features else ()
-    texts = prompt_texts(template, dataset.rows, titles, tokens, known)
-    return texts, [*template.catalogue_texts(titles, tokens), *template.literal_texts()]
+        features = read_features(user_file, user_id, options.user_fields, **read)
+        users = user_features(ids, features) if features else ()
+    titles, tokens = titles_of(config, dataset, options), item_tokens(ids)
+    texts = prompt_texts(template, dataset.rows, titles, tokens, users, items)
+    words = [*template.catalogue_texts(titles, tokens, items), *template.literal_texts()]
+    return texts, words
 
 
 def shown_histories(

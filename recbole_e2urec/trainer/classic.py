@@ -12,7 +12,7 @@ from recbole.utils import get_local_time, get_trainer, init_seed
 
 from recbole_e2urec.complaints import as_input_errors
 from recbole_e2urec.data.loaders import Loaders
-from recbole_e2urec.errors import InputError
+from recbole_e2urec.errors import Diverged, InputError
 from recbole_e2urec.trainer.eased import eased
 
 _count = itertools.count(1)
@@ -102,4 +102,4 @@ def _explained(model: str) -> Iterator[None]:
     except ValueError as error:
         if "loss is nan" not in str(error):
             raise
-        raise InputError("the training loss became NaN; try a smaller learning_rate") from error
+        raise Diverged("the training loss became NaN; try a smaller learning_rate") from error

@@ -46,6 +46,8 @@ class LLMRecTrainer(Trainer):
         self.spent = 0.0  # seconds of earlier runs of this stage
         self.steps = 0
         super().__init__(config, model)
+        self.tensorboard = stage.curves.tensorboard
+        self.wandblogger = stage.curves.wandb
         self.saved_model_file = str(stage.folder / "best.safetensors")
 
     def run(self, train_data: Any, valid_data: Any) -> dict[str, Any]:
@@ -76,6 +78,7 @@ class LLMRecTrainer(Trainer):
         model.bank.load(model.adapter, self.stage.best())
         summary = self._summary()
         self.stage.finish(self._state(), summary)
+        self.stage.curves.close()
         return summary
 
     def _telling(self, valid_data: Any) -> Any:
@@ -130,7 +133,13 @@ class LLMRecTrainer(Trainer):
                 self.average.follow,
             )
         self.average.swap()
+        self.stage.curves.trained(epoch_idx, terms)
         return terms["loss"]
+
+    def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> Any:
+        score, result = super()._valid_epoch(valid_data, show_progress)
+        self.stage.curves.validated(max(self.train_loss_dict), plain(result))
+        return score, result
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **_: Any) -> None:
         """Keep the weights: RecBole calls this when validation improves, or without validation."""

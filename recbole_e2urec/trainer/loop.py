@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from recbole_e2urec import processes
-from recbole_e2urec.errors import InputError
+from recbole_e2urec.errors import Diverged, InputError
 from recbole_e2urec.trainer.gradients import sum_gradients
 
 Losses = Callable[[Any], Iterable[Mapping[str, Tensor]]]  # loss terms of a batch, by pieces
@@ -116,7 +116,7 @@ def train_epoch(
                     totals[name] = totals.get(name, 0.0) + float(term)
             loss = processes.total(totals.get("loss", 0.0))
             if not np.isfinite(loss):
-                raise InputError(f"{clock.stage}: the loss became NaN; try a smaller learning rate")
+                raise Diverged(f"{clock.stage}: the loss became NaN; try a smaller learning rate")
             bar.set_postfix(loss=f"{loss / (step - done + 1):.4f}", refresh=False)
             bar.update()
     return {name: value / max(1, len(batches)) for name, value in processes.added(totals).items()}

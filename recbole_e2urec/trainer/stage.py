@@ -30,6 +30,7 @@ from recbole_e2urec.storage import (
     write_json,
     write_tensors,
 )
+from recbole_e2urec.trainer.curves import Curves
 
 STATE = "state"
 
@@ -41,13 +42,20 @@ class Stage:
         root: the folder of all stages.
         name: what the stage makes, such as ``Original``.
         inputs: everything that decides the outcome, as JSON values.
+        config: of the run, for the loggers that it names; None: nothing is logged.
+
+    Attributes:
+        curves: is told what training shows.
     """
 
-    def __init__(self, root: Path, name: str, inputs: Mapping[str, Any]) -> None:
+    def __init__(
+        self, root: Path, name: str, inputs: Mapping[str, Any], config: Any = None
+    ) -> None:
         self.name, self.inputs = name, dict(inputs)
         text = json.dumps(self.inputs, sort_keys=True, default=str)
         self.digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         self.folder = root / f"{name}-{self.digest}"
+        self.curves = Curves(config, name, self.folder.name)
 
     @classmethod
     def of(cls, root: Path, name: str, digest: str) -> "Stage":

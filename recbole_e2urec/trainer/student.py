@@ -137,6 +137,7 @@ class Student:
         size, share = options.unlearn_batch_size, options.unlearn_share
         self.pairing = Pairing(request, model.table, size, share)
         self.stage = request.stage(name, asdict(options))
+        self.stage.curves.chief = True
         self.asking = 0.0  # seconds in which teachers answered
         self._on_forget: dict[str, Taught] = {}
         self._on_retain: dict[str, Taught] = {}

@@ -87,6 +87,7 @@ def _finish(model: LLMRec, name: str | None, stage: Stage, plan: Plan) -> dict[s
         with torch.random.fork_rng(devices=[]), learning:
             seed_dropout(plan.seed, epoch)
             terms = train_epoch(optimizer, batches, plan.losses, clock, plan.learning_rate)
+        stage.curves.trained(epoch, terms)
         state = {
             "epoch": epoch + 1,
             "seconds": state["seconds"] + time.perf_counter() - started,
@@ -105,6 +106,7 @@ def _finish(model: LLMRec, name: str | None, stage: Stage, plan: Plan) -> dict[s
         "losses": state["losses"],
     }
     stage.finish(model.bank.state(name), summary)
+    stage.curves.close()
     return summary
 
 

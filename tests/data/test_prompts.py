@@ -6,6 +6,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recbole_e2urec.data.fieldnames import FieldNames
 from recbole_e2urec.data.prompts import PromptTemplate, rating_text
 from recbole_e2urec.errors import InputError
 
@@ -154,3 +155,80 @@ def test_from_mapping_takes_an_empty_part_as_none():
         {"entry": "{{ title }}", "question": "{{ title }}", "user": None}
     )
     assert template.render_user({"age": "24"}) == ""
+
+
+NAMES = FieldNames("item_id", "movie_title", "stars", ("class",), ("age", "job"))
+
+
+def test_templates_may_use_the_names_of_recbole_and_of_the_data():
+    template = PromptTemplate(
+        entry="{{ movie_title }} {{ stars }} {{ class }}",
+        question="{{ item_id }} {{ movie_title }} {{ class or 'unknown' }}",
+        user="{{ age }}/{{ job }}",
+        names=NAMES,
+    )
+    assert template.render_entry("Heat", 4.0, 5.0, "7", {"class": "Crime"}) == "Heat 4 Crime\n"
+    assert template.render_question("Heat", item="7") == "7 Heat unknown"
+    assert template.render_user({"age": "24"}) == "24/\n"  # what a user lacks is empty
+    assert template.catalogue_texts(["", "Heat"], ["", "7"], [{}, {"class": "Crime"}]) == [
+        "Heat None Crime\n", "7 Heat Crime",
+    ]  # fmt: skip
+
+
+def test_a_name_that_the_data_lacks_is_refused_with_all_that_there_are():
+    message = r"'genre' is undefined; it may use: title, item, item_id, movie_title, class$"
+    with pytest.raises(InputError, match=message):
+        PromptTemplate(entry="x", question="{{ title }} {{ genre }}", names=NAMES)
+
+
+def test_a_column_with_a_name_that_templates_have_is_refused():
+    with pytest.raises(InputError, match="item_fields: templates have a 'rated' of their own"):
+        FieldNames(items=("rated",))
+
+
+ATTACKS = [
+    "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "{{ title.__init__.__globals__ }}",
+    "{{ title['__class__'] }}{{ title['__class__'].mro() }}",
+    "{{ title|attr('__class__') }}{{ (title|attr('__class__')).mro() }}",
+    "{{ self.__init__.__globals__.__builtins__ }}",
+    "{{ cycler.__init__.__globals__.os.popen('id').read() }}",
+    "{{ joiner.__init__.__globals__['os'] }}",
+    "{{ namespace.__init__.__globals__ }}",
+    "{{ lipsum.__globals__['os'] }}",
+    "{{ '{0.__class__.__mro__}'.format(title) }}",
+    "{{ '{a.__class__}'.format_map({'a': title}) }}",
+    "{{ dict.mro() }}",
+    "{% include '/etc/passwd' %}",
+    "{% import 'os' as os %}{{ os.getcwd() }}",
+    "{% extends 'other' %}",
+    "{{ title | random }}",
+    "{{ lipsum() }}",
+    "{% for x in range(10 ** 9) %}{% endfor %}",
+    "{{ open('/etc/passwd') }}",
+    "{{ __import__('os') }}",
+]
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize("part", ["entry", "question"])
+def test_a_template_that_reaches_for_the_interpreter_is_refused(attack, part):
+    parts = {"entry": "{{ title }}", "question": "{{ title }}"}
+    parts[part] += attack
+    with pytest.raises(InputError, match=f"prompt template, {part}: ") as error:
+        PromptTemplate.from_mapping(parts)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_nor_does_a_template_reach_it_where_the_trial_does_not_look(attack):
+    condition = "{% if title == 'Heat' %}" + attack + "{% endif %}"
+    if attack.startswith("{% extends"):
+        return  # jinja takes it wherever it stands, and the trial with it
+    with pytest.raises(InputError, match="prompt template, entry: "):
+        PromptTemplate(entry=condition, question="{{ title }}").render_entry("Heat", 4.0)
+
+
+def test_an_attack_inside_a_title_is_only_text():
+    for attack in ATTACKS:
+        assert attack in shipped("plain").render_question(attack)

@@ -1,0 +1,71 @@
+"""Workarounds for RecBole's trainers and its search for hyper-parameters; called by ``compat``."""
+
+import types
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from recbole.trainer import hyper_tuning, trainer
+
+from recbole_e2urec import processes
+
+
+class LateWriter:
+    """A TensorBoard writer that opens its file when the first value is written.
+
+    Args:
+        make: opens it.
+    """
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make, self._made = make, None
+
+    def __getattr__(self, name: str) -> Any:
+        """Give what the writer has, which is opened now if it was not."""
+        if self._made is None:
+            self._made = self._make()
+        return getattr(self._made, name)
+
+    def close(self) -> None:
+        """Write out what there is; a later value opens another file."""
+        if self._made is not None:
+            self._made.close()
+            self._made = None
+
+
+class Nowhere:
+    """Takes what a writer of events takes, and writes nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        """Give a function that does nothing."""
+        return lambda *args, **options: None
+
+
+def open_tensorboard_late() -> None:
+    """Let a trainer that only evaluates leave no file, and of several processes the writer alone.
+
+    Symptom: an event file without any value in ``log_tensorboard`` for each trainer that is made,
+    in each process. Cause: ``SummaryWriter`` opens its file when it is made, whoever makes it. Can
+    go when RecBole waits for a value, and asks which process it is in.
+    """
+    original = trainer.get_tensorboard
+    trainer.get_tensorboard = lambda logger: LateWriter(
+        lambda: original(logger) if processes.is_writer() else Nowhere()
+    )
+
+
+def search_with_generators() -> None:
+    """Let RecBole's exhaustive search work with hyperopt 0.2.6 and later.
+
+    Symptom: ``RandomState has no attribute integers``. Cause: hyperopt draws from NumPy's
+    ``Generator``, and ``exhaustive_search`` hands it a ``RandomState``. The name ``np`` in its
+    module gets another ``RandomState``; NumPy is left alone. Can go when RecBole asks for newer
+    hyperopt than 0.2.5.
+    """
+    numpy = types.ModuleType("numpy")
+    numpy.__dict__.update(np.__dict__)
+    random = types.ModuleType("numpy.random")
+    random.__dict__.update(np.random.__dict__)
+    random.__dict__["RandomState"] = np.random.default_rng
+    numpy.__dict__["random"] = random
+    hyper_tuning.np = numpy
