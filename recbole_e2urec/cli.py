@@ -69,6 +69,8 @@ def parse(argv: Sequence[str]) -> Arguments:
             raise InputError(f"--{key} is empty; write --{key}=name")
     settings: dict[str, str] = {}
     for position, argument in enumerate(rest):
+        if argument == "--dry_run":
+            argument = "--dry_run=True"
         match = _SETTING.fullmatch(argument)
         if match is None:
             raise InputError(_how_to_type(argument, rest[position + 1 : position + 2]))

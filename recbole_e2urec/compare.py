@@ -23,6 +23,7 @@ from recbole_e2urec.jobs import (
     tune_job,
 )
 from recbole_e2urec.methods import METHODS, method_of
+from recbole_e2urec.preview import previewed
 from recbole_e2urec.quick_start import RESULTS
 from recbole_e2urec.tables import NOISE
 from recbole_e2urec.tuning import Trial, settings_to_try
@@ -42,7 +43,8 @@ def run_comparison(
 
     Returns:
         ``rows``, those of Original, Retrain and every model by seed, which also went to
-        ``results.jsonl``; ``groups``, the number of rows measured; and ``results_file``.
+        ``results.jsonl``; ``groups``, the number of rows measured; and ``results_file``. A dry run
+        gives ``preview`` and ``lines`` instead.
 
     Raises:
         InputError: bad input; one line that says what, where, and what would do.
@@ -52,6 +54,9 @@ def run_comparison(
     grid = Grid.of(layers)
     given = Given(dataset, tuple(config_file_list or ()), config_dict, overrides)
     results = _results_file(grid, given)
+    first = given.config(grid.models[0], grid.seeds[0])
+    if first["dry_run"]:
+        return previewed(first)
     forget_runs()  # of another comparison in this process
     methods = [model for model in grid.models if model in METHODS or model == RECOMMENDER]
     tries = _tries(grid, methods, {key for layer in layers for key in layer})

@@ -17,6 +17,7 @@ from recbole.utils import ModelType
 
 from recbole_e2urec import compat
 from recbole_e2urec.complaints import as_input_errors
+from recbole_e2urec.data.request.grammar import masked
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.evalmode import EvalPlan, merge_load_col, plan_evaluation
 from recbole_e2urec.evaluator.accuracy import register_accuracy
@@ -84,7 +85,10 @@ class Config(RecBoleConfig):
         for name in ("LLMRec", self.model) if self.is_language_model else (self.model,):
             own.update(properties("model", str(name)))
         keys = sorted({*own, *self.external_config_dict, "epochs", "learning_rate"})
-        return {key: self.final_config_dict.get(key) for key in keys}
+        found = {key: self.final_config_dict.get(key) for key in keys}
+        if found["forget_where"]:  # results name no users, items or titles
+            found["forget_where"] = masked(found["forget_where"])
+        return found
 
     def ranked(self) -> "Config | None":
         """The same run, evaluated by ranking items; None where nobody asked for that.

@@ -11,6 +11,7 @@ from recbole.utils import init_logger, init_seed
 from recbole_e2urec import compat
 from recbole_e2urec.classic import ClassicForgetting
 from recbole_e2urec.config import Config
+from recbole_e2urec.data.forget import WORDING, Asked
 from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.evaluator.measure import group_sizes
 from recbole_e2urec.forgetting import Forgetting
@@ -59,15 +60,18 @@ def run_job(job: Job, given: Given) -> tuple[list[dict[str, Any]], dict[str, int
     config = given.config(RECOMMENDER if job.model == NOISE else job.model, job.seed)
     path = Path(config["checkpoint_dir"]) / RESULTS
     if not config.is_language_model:
-        row = _finished(path, config)
+        classic = ClassicForgetting(config, _dataset(config))
+        row = _finished(path, config, classic.asked)
         if row is None:
-            made = ClassicForgetting(config, _dataset(config)).row(config.way)
-            (row,) = completed([made], config)
+            (row,) = completed([classic.row(config.way)], config)
             save_rows(path, [row])
         return [row], {}
     run = _forgetting(config)
     if job.model == RECOMMENDER:
-        rows = [run.measured("Original", run.original), run.measured("Retrain", run.retrain)]
+        rows = [
+            run.measured("Original", run.original),
+            run.measured("Retrain", run.retrain),
+        ]
     elif job.model == NOISE:
         row = run.noise_row(given.others[job.seed])
         rows = [] if row is None else [row]
@@ -134,15 +138,23 @@ def _dataset(config: Config) -> Any:
     return load_dataset(config)
 
 
-def _finished(path: Path, config: Config) -> dict[str, Any] | None:
-    """The row of the same classic model, settings and versions, if it is there."""
+def _finished(path: Path, config: Config, asked: Asked) -> dict[str, Any] | None:
+    """The row of the same classic model, request, settings and versions, if it is there."""
     name = name_of(config.model, config.way)
-    (wanted,) = completed([{"model": name, "settings": config.settings()}], config)
+    row = {"model": name, "request_digest": asked.digest, "settings": config.settings()}
+    (wanted,) = completed([row], config)
     wanted = json.loads(json.dumps(wanted))
     for row in load_rows(path):
-        if all(row.get(name) == value for name, value in wanted.items()):
+        if all(_asking_aside(row.get(name)) == _asking_aside(wanted[name]) for name in wanted):
             return row
     return None
+
+
+def _asking_aside(value: Any) -> Any:
+    """Settings without those that only say in which words a request was made."""
+    if not isinstance(value, dict):
+        return value
+    return {key: one for key, one in value.items() if key not in WORDING}
 
 
 def forget_runs() -> None:

@@ -13,6 +13,7 @@ from recbole_e2urec.data.loaders import make_loaders
 from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.experiment import Experiment, parts_of
 from recbole_e2urec.forgetting import Forgetting
+from recbole_e2urec.preview import previewed
 from recbole_e2urec.results import save_rows, versions
 from recbole_e2urec.trainer.classic import fit_classic, plain
 
@@ -39,13 +40,15 @@ def run_recbole_e2urec(
     Returns:
         ``rows``, the objects that also went to ``results.jsonl`` in ``checkpoint_dir``: Original,
         Retrain and the method, or the one model that ran; ``groups``, the number of rows measured;
-        and ``results_file``.
+        and ``results_file``. A dry run gives ``preview`` and ``lines`` instead.
 
     Raises:
         InputError: bad input; one line that says what, where, and what would do.
     """
     compat.apply()
     config = Config(model, dataset, config_file_list, config_dict, overrides)
+    if config["dry_run"]:
+        return previewed(config)
     init_seed(config["seed"], config["reproducibility"])
     init_logger(config)
     data = load_dataset(config)
