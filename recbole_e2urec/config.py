@@ -17,7 +17,7 @@ from recbole.utils import ModelType
 
 from recbole_e2urec import compat
 from recbole_e2urec.complaints import as_input_errors
-from recbole_e2urec.data.request.grammar import masked
+from recbole_e2urec.data.request.words import masked
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.evalmode import EvalPlan, merge_load_col, plan_evaluation
 from recbole_e2urec.evaluator.accuracy import register_accuracy

@@ -120,7 +120,7 @@ def _clause(path: Path | str, record: Record) -> Clause:
 
 
 def _moment(path: Path | str, record: Record, name: str) -> Moment | None:
-    text = record.cells.get(name, "")
+    text = record.cells.get(name, "").strip()
     if not text:
         return None
     try:
@@ -133,7 +133,7 @@ def _own_id(path: Path | str, entries: list[Record]) -> str | None:
     """The request's own id, the same on every line that gives one."""
     found: dict[str, int] = {}
     for record in entries:
-        text = record.cells.get("request_id", "")
+        text = record.cells.get("request_id", "").strip()
         if text:
             found.setdefault(check_id(text, place(path, record.number)), record.number)
     if len(found) > 1:

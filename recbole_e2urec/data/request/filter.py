@@ -13,6 +13,7 @@ from recbole_e2urec.data.request.words import KEY, Value
 from recbole_e2urec.errors import InputError
 
 Mask = NDArray[np.bool_]
+ColumnOf = Callable[[str, int], Column]
 _ORDER: dict[str, Callable[[Any, Any], Any]] = {
     "<": np.less,
     "<=": np.less_equal,
@@ -39,22 +40,29 @@ def filter_rows(text: str, fields: Fields) -> Filtered:
             cannot be compared with it; names the place.
     """
     warnings: list[str] = []
-    return Filtered(_fits(parse(text), fields, warnings), warnings)
+    known: dict[str, Column] = {}
+
+    def column(name: str, place: int) -> Column:
+        if name not in known:
+            known[name] = fields.column(name, place)
+        return known[name]
+
+    return Filtered(_fits(parse(text), column, warnings), warnings)
 
 
-def _fits(node: Node, fields: Fields, warnings: list[str]) -> Mask:  # -> [n]
+def _fits(node: Node, column_of: ColumnOf, warnings: list[str]) -> Mask:  # -> [n]
     if isinstance(node, Not):
-        return ~_fits(node.part, fields, warnings)
+        return ~_fits(node.part, column_of, warnings)
     if isinstance(node, Comparison):
-        column = fields.column(node.field, node.column)
+        column = column_of(node.field, node.column)
         fitting = _holds(node, column)
         found = np.zeros(column.owners, dtype=bool)
         found[column.owner[fitting]] = True
         found = found[column.spread]
         if not found.any():
-            warnings.append(f"{KEY}, column {node.column}: no row fits this comparison")
+            warnings.append(f"{KEY}, column {node.column}: no value of {node.field!r} fits")
         return ~found if node.operator == "!=" else found
-    parts = [_fits(part, fields, warnings) for part in node.parts]
+    parts = [_fits(part, column_of, warnings) for part in node.parts]
     return np.logical_and.reduce(parts) if node.needs_all else np.logical_or.reduce(parts)
 
 

@@ -194,9 +194,3 @@ def _membership(where: str, left: _Operand, right: _Operand) -> Comparison:
     if left.field is not None and right.is_list:
         return Comparison(left.field, "==", right.values, left.column)
     raise InputError(f"{where}: write field in ('a', 'b'), or 'a' in field")
-
-
-def masked(text: str) -> str:
-    """The expression without its values, which may name people: ``class == ?``."""
-    shown = {"number": "?", "text": "?"}
-    return " ".join(shown.get(one.kind, one.text) for one in tokens_of(text)).strip()

@@ -81,4 +81,4 @@ def _as_text(path: Path | str, number: int, cells: dict[str, Any]) -> dict[str, 
                 f"{place(path, number)}: the {meaning} is neither text nor a number; correct the "
                 "line or leave the key out"
             )
-    return {meaning: value.strip() for meaning, value in cells.items()}
+    return cells

@@ -119,7 +119,7 @@ def _by_file(
     match = match_clauses(str(options.file), written.clauses, train, table, ids)
     warnings = list(match.warnings)
     if written.passed_over:
-        warnings.append(f"{written.passed_over} columns mean nothing here and are passed over")
+        warnings.append(f"columns or keys that mean nothing here: {written.passed_over}")
     advice = None if written.clauses else ADVICE[options.by]
     return Selection(
         match.chosen, source, tuple(warnings), own or written.request_id, names_nothing=advice

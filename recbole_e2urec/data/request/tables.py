@@ -57,7 +57,13 @@ def read_table(
         columns = {name: at for at, name in enumerate(_PLAIN.get((by, width), ()))}
         passed_over = 0
     check_meanings(path, first.number, columns, by)
-    return Records([_record(path, row, columns, width) for row in rows], passed_over)
+    known = {name: tokens.get(name, ()) for name in columns}
+    entries = []
+    for row in rows:
+        _check_width(path, row, width)
+        cells = {name: _trimmed(row.cells[at], known[name]) for name, at in columns.items()}
+        entries.append(Record(row.number, cells))
+    return Records(entries, passed_over)
 
 
 def _lines(path: Path | str, lines: list[str], known: Container[str]) -> Iterator[_Line]:
@@ -66,7 +72,7 @@ def _lines(path: Path | str, lines: list[str], known: Container[str]) -> Iterato
     while at < len(lines):
         text, number = lines[at], at + 1
         at += 1
-        if not text.strip():
+        if not text.strip() and text not in known:
             continue
         cells = [text]
         if text not in known and "\t" in text:
@@ -81,7 +87,7 @@ def _lines(path: Path | str, lines: list[str], known: Container[str]) -> Iterato
                     f"{place(path, number)}: {error}; is it text, and is each quote closed?"
                 ) from error
             at = number - 1 + reader.line_num
-        yield _Line(number, [cell.strip() for cell in cells])
+        yield _Line(number, cells)
 
 
 def _is_header(cells: list[str], tokens: Mapping[str, Container[str]]) -> bool:
@@ -96,10 +102,14 @@ def _is_header(cells: list[str], tokens: Mapping[str, Container[str]]) -> bool:
     return False
 
 
-def _record(path: Path | str, row: _Line, columns: Mapping[str, int], width: int) -> Record:
+def _check_width(path: Path | str, row: _Line, width: int) -> None:
     if len(row.cells) != width:
         raise InputError(
             f"{place(path, row.number)}: {len(row.cells)} columns where {width} were expected; "
             "correct the line"
         )
-    return Record(row.number, {name: row.cells[at] for name, at in columns.items()})
+
+
+def _trimmed(cell: str, known: Container[str]) -> str:
+    """A cell without the spaces around it, unless they belong to a token of the data."""
+    return cell if cell in known else cell.strip()

@@ -89,6 +89,12 @@ def tokens_of(text: str) -> list[Token]:
     return tokens
 
 
+def masked(text: str) -> str:
+    """The expression without its values, which may name people: ``class == ?``."""
+    shown = {"number": "?", "text": "?"}
+    return " ".join(shown.get(one.kind, one.text) for one in tokens_of(text)).strip()
+
+
 def _mistake(character: str) -> str:
     if character in "'\"`":
         return "this quote is not closed"
