@@ -76,7 +76,7 @@ def parse(argv: Sequence[str]) -> Arguments:
             raise InputError(_how_to_type(argument, rest[position + 1 : position + 2]))
         key, value = match.groups()
         if settings.setdefault(key, value) != value:
-            raise InputError(f"--{key} is given twice: {settings[key]!r} and {value!r}; keep one")
+            raise InputError(f"--{key} is given twice, with different values; keep one")
     files = [file for entry in known.config_files for file in _split_files(entry)]
     return Arguments(known.model, known.dataset, files, settings)
 

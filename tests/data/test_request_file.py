@@ -238,6 +238,13 @@ def test_options_refuse_two_requests() -> None:
         ForgetOptions(file="a.csv", where="rating < 3")
 
 
+def test_a_token_of_white_space_is_no_blank_line() -> None:
+    ids = IdMap({"\u2028": 1, " b ": 2, "c": 3, "d": 4}, IDS.items)
+    for content in ("\u2028\n b \n", "user_id\tfrom\n\u2028\t\n b \t\n"):
+        options = ForgetOptions(file=written(content))
+        assert choose_forget(options, TRAIN, TABLE, ids).forget.tolist() == [0, 1, 2, 3]
+
+
 def test_moments_by_hand() -> None:
     assert moment("1970-01-01T00:00:10Z")[:2] == (10.0, 10.0)
     assert moment("1970-01-01 01:00+01:00").first == 0.0

@@ -31,7 +31,8 @@ FUZZ = settings(
 )
 BYS = st.sampled_from(["user", "item", "interaction"])
 NAMES = [
-    "a,b", 'q"q', "'", "ann", "user_id", "{x}", "ü ñ", "[1]", "null", "0x1", "a;b", "-", "\u2028", " s "
+    "a,b", 'q"q', "'", "ann", "user_id", "{x}", "ü ñ", "[1]", "null", "0x1", "a;b", "-",
+    "\u2028", " s ",
 ]  # fmt: skip
 IDS = IdMap(*({name: at for at, name in enumerate(names, start=1)} for names in (NAMES, NAMES)))
 TOKENS = {"user": IDS.users, "item": IDS.items}
@@ -141,7 +142,8 @@ def test_any_moment_is_finite_or_refused(text: str) -> None:
 
 WORDS = st.sampled_from(
     ["a", "b", "and", "or", "not", "in", "(", ")", "[", "]", ",", "==", "!=", "<", ">=", "1",
-     "-2.5", "'x'", '"', "'", "`", "`a`", "=", ".", "\\", "\0", "\n", "é", "lambda", "__class__", "1e999"]
+     "-2.5", "'x'", '"', "'", "`", "`a`", "=", ".", "\\", "\0", "\n", "é", "lambda",
+     "__class__", "1e999"]
 )  # fmt: skip
 
 

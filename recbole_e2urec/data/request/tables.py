@@ -72,7 +72,7 @@ def _lines(path: Path | str, lines: list[str], known: Container[str]) -> Iterato
     while at < len(lines):
         text, number = lines[at], at + 1
         at += 1
-        if not text.strip() and text not in known:
+        if not text.strip(" \t"):
             continue
         cells = [text]
         if text not in known and "\t" in text:
