@@ -68,7 +68,9 @@ def split_of(found: Selection, train_rows: NDArray[np.int64]) -> ForgetSplit:
     Raises:
         InputError: nothing is asked for, none of it is in training, or all of training is.
     """
-    rows = np.unique(np.asarray(train_rows, dtype=np.int64))
+    train = np.zeros(len(found.chosen), dtype=bool)
+    train[np.asarray(train_rows, dtype=np.int64)] = True
+    rows = np.flatnonzero(train)
     chosen = found.chosen[rows]
     if found.names_nothing:
         raise InputError(f"{found.source} names nobody; {found.names_nothing}")

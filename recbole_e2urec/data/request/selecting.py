@@ -85,12 +85,13 @@ def select(
         InputError: a file or a filter that cannot be used, or names users or items that the data
             does not have, unless they are to be skipped.
     """
-    rows = np.unique(np.asarray(train_rows, dtype=np.int64))
+    train = np.zeros(len(table), dtype=bool)
+    train[np.asarray(train_rows, dtype=np.int64)] = True
     own = None if options.request_id is None else str(options.request_id)
     if options.file is not None:
-        return _by_file(options, own, rows, table, ids)
-    chosen = np.zeros(len(table), dtype=bool)
+        return _by_file(options, own, train, table, ids)
     if options.where is None:
+        rows, chosen = np.flatnonzero(train), np.zeros(len(table), dtype=bool)
         drawn = draw_rows(options.by, options.ratio, options.seed, rows, table, ids)
         chosen[rows[drawn]] = True
         return Selection(chosen, "the request", (), own)
@@ -103,7 +104,7 @@ def select(
 def _by_file(
     options: ForgetOptions,
     own: str | None,
-    rows: NDArray[np.int64],
+    train: NDArray[np.bool_],
     table: RowTable,
     ids: IdMap,
 ) -> Selection:
@@ -114,8 +115,6 @@ def _by_file(
         raise InputError(f"{source} has another request_id than the settings; give one of them")
     if options.unknown == "refuse":
         _refuse_unknown(source, written.clauses, ids)
-    train = np.zeros(len(table), dtype=bool)
-    train[rows] = True
     match = match_clauses(str(options.file), written.clauses, train, table, ids)
     warnings = list(match.warnings)
     if written.passed_over:
