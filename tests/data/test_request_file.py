@@ -245,6 +245,12 @@ def test_a_token_of_white_space_is_no_blank_line() -> None:
         assert choose_forget(options, TRAIN, TABLE, ids).forget.tolist() == [0, 1, 2, 3]
 
 
+def test_a_pair_with_an_item_without_rows_asks_for_nobody_else() -> None:
+    ids = IdMap(IDS.users, {**IDS.items, "new": 5})  # 1 * (3 + 1) + 5 = 2 * (3 + 1) + 1
+    options = ForgetOptions(file=written("ann,new\nann,i1\n"))
+    assert choose_forget(options, TRAIN, TABLE, ids).forget.tolist() == [0]
+
+
 def test_moments_by_hand() -> None:
     assert moment("1970-01-01T00:00:10Z")[:2] == (10.0, 10.0)
     assert moment("1970-01-01 01:00+01:00").first == 0.0

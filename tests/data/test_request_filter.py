@@ -78,6 +78,17 @@ def test_a_filter_means_the_published_values(dataset: Any) -> None:
         np.testing.assert_array_equal(filter_rows(text, fields).chosen, rows, err_msg=text)
 
 
+def test_users_and_items_without_rows_fit_nothing(small_config: Any) -> None:
+    config = small_config("LLMRec", forget_where="age < 0", load_col={"user": ["user_id", "age"]})
+    people = [[f"u{user}", user] for user in range(40)]  # 24 have rows
+    write_table(Path(config["data_path"]) / "small.user", "user_id:token age:float", people)
+    config.final_config_dict["load_col"]["inter"] = ["user_id", "item_id", "rating", "timestamp"]
+    data = load_dataset(config)
+    assert len(data.ids.users) == 40
+    assert not filter_rows("age > 23 or user_id == 'u39'", Fields(data)).chosen.any()
+    assert filter_rows("age <= 23", Fields(data)).chosen.all()
+
+
 def test_tokens_that_are_numbers_can_be_ordered(small_config: Any) -> None:
     config = small_config("LLMRec")
     people = [[f"u{user}", ["", "abc", "7", "30"][user % 4]] for user in range(24)]

@@ -15,11 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from recbole_e2urec.data.request.clauses import read_request_file
-from recbole_e2urec.data.request.fields import Column
 from recbole_e2urec.data.request.filter import filter_rows
 from recbole_e2urec.data.request.grammar import parse
 from recbole_e2urec.data.request.moments import moment
 from recbole_e2urec.data.request.selecting import ForgetOptions, select
+from recbole_e2urec.data.request.values import Column
 from recbole_e2urec.data.request.words import masked
 from recbole_e2urec.data.rows import IdMap, RowTable
 from recbole_e2urec.errors import InputError

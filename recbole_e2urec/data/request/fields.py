@@ -7,35 +7,16 @@ of the interactions, those columns are there that are loaded.
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recbole_e2urec.data.nearest import nearest
+from recbole_e2urec.data.request.values import Column, column_of
 from recbole_e2urec.data.request.words import KEY
 from recbole_e2urec.data.textfile import read_lines
 from recbole_e2urec.errors import InputError
-
-
-class Column(NamedTuple):
-    """Values of a field; a row, user or item may have several, or none.
-
-    Attributes:
-        kind: ``token``, ``float`` or ``time``.
-        values: [m] numbers, NaN where one is missing, or tokens, '' where one is missing.
-        owner: [m] whose value each is, below ``owners``.
-        owners: how many rows, users or items there are.
-        spread: [n] whose value each row of the data has.
-        is_sequence: whether there may be several.
-    """
-
-    kind: str
-    values: Any
-    owner: NDArray[np.int64]
-    owners: int
-    spread: NDArray[np.int64]
-    is_sequence: bool = False
 
 
 class Fields:
@@ -77,7 +58,7 @@ class Fields:
             spread, known = self._owners(kind)
             if name == self.names[key]:
                 inner = np.array(list(known.values()), dtype=np.int64)
-                return Column("token", list(known), inner, int(spread.max(initial=0)) + 1, spread)
+                return Column("token", list(known), inner, _count(known), spread)
         return self._feature(name, place)
 
     def known(self) -> list[str]:
@@ -98,9 +79,9 @@ class Fields:
         """A column of the interactions: numbers as RecBole read them, or tokens by inner id."""
         values = [np.atleast_1d(cell).tolist() for cell in self.further[name]]
         if name not in self.published:
-            return _column("float", values, alone, alone, len(alone))
+            return column_of("float", values, alone, alone, len(alone))
         tokens = ["", *map(str, self.published[name][1:])]  # 0 = missing
-        return _column(
+        return column_of(
             "token", [[tokens[one] for one in cell] for cell in values], alone, alone, len(alone)
         )
 
@@ -139,7 +120,7 @@ class Fields:
         if sequence:  # a text with a separator in it can only mean the whole cell
             for parts, cell in zip(values, cells, strict=True):
                 parts += [cell] if len(parts) > 1 else []
-        return _column(types[name], values, owner, spread, int(spread.max(initial=0)) + 1)
+        return column_of(types[name], values, owner, spread, _count(known))
 
     def _cells(
         self, path: Path, header: list[str], own: str, name: str, known: dict[str, int]
@@ -161,10 +142,10 @@ class Fields:
 
 
 def further_columns(frame: Any, config: Any) -> dict[str, NDArray[Any]]:
-    """Columns of the interactions that the row table does not keep, where there is a filter.
+    """Columns that the row table does not keep, where there is a filter.
 
     Args:
-        frame: RecBole's table, its tokens inner ids by now, its numbers not yet scaled.
+        frame: the interactions, their tokens inner ids by now, their numbers not yet scaled.
         config: settings.
     """
     if not config["forget_where"]:
@@ -173,26 +154,6 @@ def further_columns(frame: Any, config: Any) -> dict[str, NDArray[Any]]:
     return {name: frame[name].to_numpy(copy=True) for name in frame if name not in kept}
 
 
-def _column(
-    kind: str,
-    values: list[list[Any]],
-    owner: NDArray[np.int64],
-    spread: NDArray[np.int64],
-    owners: int,
-) -> Column:
-    """Values by owner as one flat column."""
-    counts = [len(cell) for cell in values]
-    flat: list[Any] = [value for cell in values for value in cell]
-    is_float = kind.startswith("float")
-    column = np.array([_number(value) for value in flat], np.float64) if is_float else flat
-    several = kind.endswith("_seq") or max(counts, default=0) > 1
-    return Column(
-        "float" if is_float else "token", column, np.repeat(owner, counts), owners, spread, several
-    )
-
-
-def _number(value: Any) -> float:
-    try:
-        return float(value)
-    except ValueError:
-        return float("nan")
+def _count(known: dict[str, int]) -> int:
+    """Inner ids, padding among them; some of the users or items may have no rows."""
+    return max(known.values(), default=0) + 1

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from recbole_e2urec.data.request.fields import Column, Fields
+from recbole_e2urec.data.request.fields import Fields
 from recbole_e2urec.data.request.grammar import Comparison, Node, Not, parse
 from recbole_e2urec.data.request.moments import check_seconds, moment
+from recbole_e2urec.data.request.values import Column, number_of
 from recbole_e2urec.data.request.words import KEY, Value
 from recbole_e2urec.errors import InputError
 
@@ -92,7 +93,7 @@ def _tokens_hold(where: str, node: Comparison, column: Column) -> Mask:  # -> [m
             raise InputError(
                 f"{where}: {node.field!r} holds tokens; give a number after {node.operator}"
             )
-        numbers = np.array([_number(one) for one in column.values], dtype=np.float64)
+        numbers = np.array([number_of(one) for one in column.values], dtype=np.float64)
         return np.asarray(_ORDER[node.operator](numbers, value.number))
     for value in node.values:
         if value.number is not None and not value.text.lstrip("-").isdigit():
@@ -114,10 +115,3 @@ def _interval(where: str, field: str, value: Value, column: Column) -> tuple[flo
     if found.is_iso:
         check_seconds(float(column.values.max(initial=0)), where)
     return found.first, found.last
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return float("nan")

@@ -95,7 +95,8 @@ def _rows_of(asked: list[_Asked], train: Mask, table: RowTable) -> tuple[Mask, l
     """Rows of all clauses, and the lines of clauses without a training row."""
     chosen = np.zeros(len(table), dtype=bool)
     idle: list[int] = []
-    width = int(table.item.max(initial=0)) + 1
+    named = max((one.item for one in asked), default=0)  # maybe an item without rows
+    width = max(int(table.item.max(initial=0)), named) + 1
     pair = table.user * width + table.item
     whole = [one for one in asked if not one.clause.is_timed]
     kinds = (
