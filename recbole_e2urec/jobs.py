@@ -68,10 +68,7 @@ def run_job(job: Job, given: Given) -> tuple[list[dict[str, Any]], dict[str, int
         return [row], {}
     run = _forgetting(config)
     if job.model == RECOMMENDER:
-        rows = [
-            run.measured("Original", run.original),
-            run.measured("Retrain", run.retrain),
-        ]
+        rows = [run.measured("Original", run.original), run.measured("Retrain", run.retrain)]
     elif job.model == NOISE:
         row = run.noise_row(given.others[job.seed])
         rows = [] if row is None else [row]
