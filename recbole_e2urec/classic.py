@@ -13,10 +13,9 @@ from torch import Tensor, nn
 
 from recbole_e2urec.config import Config
 from recbole_e2urec.data.dataset import ROW_ID
-from recbole_e2urec.data.forget import ForgetOptions, choose_forget
 from recbole_e2urec.data.loaders import make_loaders
 from recbole_e2urec.evaluator.labelled import labelled_metrics
-from recbole_e2urec.experiment import parts_of
+from recbole_e2urec.experiment import parts_of, request_of
 from recbole_e2urec.keys import name_of
 from recbole_e2urec.trainer.classic import ClassicFit, fit_classic, plain, ready_trainer
 from recbole_e2urec.trainer.sharding import ShardOptions, random_shards, train_shards
@@ -31,9 +30,10 @@ class ClassicForgetting:
     def __init__(self, config: Config, dataset: Any) -> None:
         self.config, self.dataset = config, dataset
         self.ranked = config.ranked()
-        self.splits = parts_of(config, dataset).splits
-        options = config.options(ForgetOptions, "forget_")
-        self.split = choose_forget(options, self.splits.train, dataset.rows, dataset.ids)
+        parts = parts_of(config, dataset)
+        self.splits = parts.splits
+        self.asked = request_of(config, dataset, parts)
+        self.split = self.asked.split
 
     def run(self) -> list[dict[str, Any]]:
         """The model on all rows, retrained, and forgetting in the way that its name says."""
@@ -64,6 +64,8 @@ class ClassicForgetting:
         ranking = results["test"] if ranks else self._ranking(model)
         return {
             "model": name_of(self.config.model, way),
+            "request_id": self.asked.request_id,
+            "request_digest": self.asked.digest,
             **{part: results[part] for part in ("test", "valid") if part in results},
             **{group: found for group, found in measured.items() if found},
             **({"ranking": ranking} if ranking else {}),

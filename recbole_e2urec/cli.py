@@ -77,12 +77,14 @@ def parse(argv: Sequence[str]) -> Arguments:
             raise InputError(f"--{key} is empty; write --{key}=name")
     settings: dict[str, str] = {}
     for position, argument in enumerate(rest):
+        if argument == "--dry_run":
+            argument = "--dry_run=True"
         match = _SETTING.fullmatch(argument)
         if match is None:
             raise InputError(_how_to_type(argument, rest[position + 1 : position + 2]))
         key, value = match.groups()
         if settings.setdefault(key, value) != value:
-            raise InputError(f"--{key} is given twice: {settings[key]!r} and {value!r}; keep one")
+            raise InputError(f"--{key} is given twice, with different values; keep one")
     files = [file for entry in known.config_files for file in _split_files(entry)]
     own = {key: getattr(known, key) for key in (command.arguments if command else ())}
     own = {key: value for key, value in own.items() if value is not None}

@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from recbole_e2urec import compat, processes
+from recbole_e2urec import compat, processes, writer
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.grid import Grid
 from recbole_e2urec.jobs import (
@@ -25,6 +25,7 @@ from recbole_e2urec.jobs import (
 )
 from recbole_e2urec.launch import Launch, layers_of
 from recbole_e2urec.methods import METHODS, method_of
+from recbole_e2urec.preview import previewed
 from recbole_e2urec.quick_start import RESULTS, run_recbole_e2urec
 from recbole_e2urec.tables import NOISE
 from recbole_e2urec.tuning import Trial, settings_to_try
@@ -44,7 +45,8 @@ def run_comparison(
     Returns:
         ``rows``, those of Original, Retrain and every model by seed, which also went to
         ``results.jsonl``; ``groups``, the number of rows measured; and ``results_file``. With
-        ``show_prompts`` as :func:`run_recbole_e2urec`.
+        ``show_prompts`` as :func:`run_recbole_e2urec`; a dry run gives ``preview`` and ``lines``
+        instead.
 
     Raises:
         InputError: bad input; one line that says what, where, and what would do.
@@ -72,6 +74,9 @@ def run_comparison(
         return run_recbole_e2urec(model, dataset, config_file_list, config_dict, overrides)
     given = Given(dataset, tuple(config_file_list or ()), config_dict, overrides)
     results = _results_file(grid, given)
+    first = given.config(grid.models[0], grid.seeds[0])
+    if first["dry_run"]:
+        return writer.from_writer(lambda: previewed(first))
     forget_runs()  # of another comparison in this process
     methods = [model for model in grid.models if model in METHODS or model == RECOMMENDER]
     tries = _tries(grid, methods, {key for layer in layers for key in layer})

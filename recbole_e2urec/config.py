@@ -17,6 +17,7 @@ from recbole.utils import ModelType
 
 from recbole_e2urec import compat, processes
 from recbole_e2urec.complaints import as_input_errors
+from recbole_e2urec.data.request.words import masked
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.evalmode import EvalPlan, merge_load_col, plan_evaluation
 from recbole_e2urec.evaluator.accuracy import register_accuracy
@@ -86,6 +87,8 @@ class Config(RecBoleConfig):
             own.update(properties("model", str(name)))
         keys = {*own, *self.external_config_dict, "epochs", "learning_rate"} - set(LAUNCHING)
         found = {key: self.final_config_dict.get(key) for key in sorted(keys)}
+        if found["forget_where"]:  # results name no users, items or titles
+            found["forget_where"] = masked(found["forget_where"])
         return {**found, "processes": processes.count()} if processes.count() > 1 else found
 
     def ranked(self) -> "Config | None":

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from logging import getLogger
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,10 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from recbole_e2urec import writer
+from recbole_e2urec import processes, writer
 from recbole_e2urec.config import Config
-from recbole_e2urec.data.forget import choose_control_users
+from recbole_e2urec.data.forget import Asked, ForgetOptions, read_request
 from recbole_e2urec.data.loaders import build_splits, make_loaders
+from recbole_e2urec.data.request.drawing import choose_control_users
 from recbole_e2urec.data.rows import Splits
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.model.llmrec import LLMRec
@@ -68,6 +70,18 @@ def parts_of(config: Config, dataset: Any) -> Parts:
     return Parts(
         build_splits(dataset, control), whole, train[np.isin(dataset.rows.user[train], control)]
     )
+
+
+def request_of(config: Config, dataset: Any, parts: Parts) -> Asked:
+    """Read the request of a run; its warnings are logged, and name nobody.
+
+    Raises:
+        InputError: a request that cannot be carried out.
+    """
+    asked = read_request(config.options(ForgetOptions, "forget_"), parts.splits.train, dataset)
+    for warning in asked.warnings if processes.is_writer() else ():
+        getLogger().warning("request %s: %s", asked.request_id, warning)
+    return asked
 
 
 class Experiment:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 from recbole_e2urec import compat, writer
 from recbole_e2urec.classic import ClassicForgetting
 from recbole_e2urec.config import Config
+from recbole_e2urec.data.forget import WORDING, Asked
 from recbole_e2urec.evaluator.measure import group_sizes
 from recbole_e2urec.forgetting import Forgetting
 from recbole_e2urec.grid import ONE_ROW
@@ -93,10 +94,10 @@ def tune_job(job: Job, given: Given, settings: Sequence[Mapping[str, float]]) ->
 
 def _classic_row(path: Path, config: Config) -> dict[str, Any]:
     """The row of a classic model, from the results or made now, all in one process."""
-    row = _finished(path, config)
+    classic = ClassicForgetting(config, opened(config))
+    row = _finished(path, config, classic.asked)
     if row is None:
-        made = ClassicForgetting(config, opened(config)).row(config.way)
-        (row,) = completed([made], config)
+        (row,) = completed([classic.row(config.way)], config)
         save_rows(path, [row])
     return row
 
@@ -137,15 +138,23 @@ def _shared(kind: type[Run], config: Config, make: Callable[[], Run]) -> Run:
     return run
 
 
-def _finished(path: Path, config: Config) -> dict[str, Any] | None:
-    """The row of the same classic model, settings and versions, if it is there."""
+def _finished(path: Path, config: Config, asked: Asked) -> dict[str, Any] | None:
+    """The row of the same classic model, request, settings and versions, if it is there."""
     name = name_of(config.model, config.way)
-    (wanted,) = completed([{"model": name, "settings": config.settings()}], config)
+    row = {"model": name, "request_digest": asked.digest, "settings": config.settings()}
+    (wanted,) = completed([row], config)
     wanted = json.loads(json.dumps(wanted))
     for row in load_rows(path):
-        if all(row.get(name) == value for name, value in wanted.items()):
+        if all(_asking_aside(row.get(name)) == _asking_aside(wanted[name]) for name in wanted):
             return row
     return None
+
+
+def _asking_aside(value: Any) -> Any:
+    """Settings without those that only say in which words a request was made."""
+    if not isinstance(value, dict):
+        return value
+    return {key: one for key, one in value.items() if key not in WORDING}
 
 
 def forget_runs() -> None:

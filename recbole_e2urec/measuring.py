@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from recbole_e2urec.config import Config
-from recbole_e2urec.data.forget import ForgetOptions, choose_forget
 from recbole_e2urec.data.loaders import evaluation_loader, make_loaders
 from recbole_e2urec.evaluator.measure import (
     Answers,
@@ -21,7 +20,7 @@ from recbole_e2urec.evaluator.measure import (
 )
 from recbole_e2urec.evaluator.membership import answer_losses
 from recbole_e2urec.evaluator.relearning import Relearning, RelearnOptions
-from recbole_e2urec.experiment import Experiment, Rows
+from recbole_e2urec.experiment import Experiment, Rows, request_of
 from recbole_e2urec.model.scorers import Scorer, answering
 from recbole_e2urec.trainer.classic import plain
 from recbole_e2urec.trainer.llmrec import LLMRecTrainer
@@ -52,6 +51,7 @@ class Measuring(Experiment):
             are being chosen. Rows of results call it ``test`` in either case.
 
     Attributes:
+        asked: the request.
         split: the training rows to retain and to forget.
         before, after: histories that prompts show before and after the request, [n, k].
         original, retrain: what these two answered; whoever trains them sets both.
@@ -63,8 +63,8 @@ class Measuring(Experiment):
     def __init__(self, config: Config, dataset: Any, held_out: str = "test") -> None:
         super().__init__(config, dataset)
         self.ranked = config.ranked()
-        options = config.options(ForgetOptions, "forget_")
-        self.split = choose_forget(options, self.parts.splits.train, dataset.rows, dataset.ids)
+        self.asked = request_of(config, dataset, self.parts)
+        self.split = self.asked.split
         self.held_out = held_out
         self.groups = self._groups()
         hidden = self._hidden()
@@ -81,6 +81,8 @@ class Measuring(Experiment):
             "model": name,
             "stage": made.stage,
             "request": self.retrain.stage,  # Original's measures differ between requests
+            "request_id": self.asked.request_id,
+            "request_digest": self.asked.digest,
             **utility(self.config, answers, self.groups, labels),
             "to_retrain": distance_to(answers, original, retrained, self.groups.forget),
             **attacks(losses, self.groups),
@@ -103,9 +105,14 @@ class Measuring(Experiment):
         return Answered(stage, answers, cost, self._ranking(scorer), curve)
 
     def _hidden(self) -> Rows:
-        """Forgotten rows of users who keep other training rows: no other prompt shows them."""
-        user, split = self.dataset.rows.user, self.split
-        return split.forget[np.isin(user[split.forget], user[split.retain])]
+        """Rows asked for of users who keep training rows: no other prompt shows them.
+
+        Rows of no part, which only histories show, are among them; validation and test rows that
+        are asked for are not, as they measure all models alike.
+        """
+        user, held_out = self.dataset.rows.user, self.parts.whole[1:]
+        rows = np.setdiff1d(self.asked.rows, np.concatenate(held_out))
+        return rows[np.isin(user[rows], user[self.split.retain])]
 
     def _groups(self) -> Groups:
         user, split = self.dataset.rows.user, self.split

@@ -6,7 +6,7 @@ from typing import Any
 
 from recbole.utils import init_logger, init_seed
 
-from recbole_e2urec import compat, processes
+from recbole_e2urec import compat, processes, writer
 from recbole_e2urec.classic import ClassicForgetting
 from recbole_e2urec.config import Config
 from recbole_e2urec.data.loaders import make_loaders
@@ -15,6 +15,7 @@ from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment import Experiment, parts_of
 from recbole_e2urec.forgetting import Forgetting
 from recbole_e2urec.launch import Launch, layers_of
+from recbole_e2urec.preview import previewed
 from recbole_e2urec.results import save_rows, versions
 from recbole_e2urec.showing import ShowOptions, show_prompts
 from recbole_e2urec.trainer.classic import fit_classic, plain
@@ -43,7 +44,8 @@ def run_recbole_e2urec(
         ``rows``, the objects that also went to ``results.jsonl`` in ``checkpoint_dir``: Original,
         Retrain and the method, or the one model that ran; ``groups``, the number of rows measured;
         and ``results_file``. Where ``nproc`` starts processes, they are those of the first one.
-        With ``show_prompts`` nothing is trained; see :func:`show_prompts`.
+        With ``show_prompts`` nothing is trained, see :func:`show_prompts`; a dry run gives
+        ``preview`` and ``lines`` instead.
 
     Raises:
         InputError: bad input; one line that says what, where, and what would do.
@@ -63,6 +65,8 @@ def run_recbole_e2urec(
     config = Config(**given)
     if config.options(ShowOptions).show_prompts:
         return _shown(config)
+    if config["dry_run"]:
+        return writer.from_writer(lambda: previewed(config))
     if processes.count() > 1 and not config.is_language_model:
         raise InputError(
             f"nproc: {config['model']} is RecBole's and runs in one process; leave nproc out, or "

@@ -13,6 +13,7 @@ from typing import Any
 from texttable import Texttable
 
 from recbole_e2urec.errors import InputError
+from recbole_e2urec.measures import COST, FORGETTING, READING, UNLEARNING
 from recbole_e2urec.page import page, title_of
 from recbole_e2urec.results import load_rows
 from recbole_e2urec.storage import write_text
@@ -20,40 +21,6 @@ from recbole_e2urec.tables import NOISE as OTHER_RETRAIN
 from recbole_e2urec.tables import WITHIN, Cells, tables_of, value_of
 
 FORMATS = ("text", "markdown", "csv", "latex", "html")
-# Title, path in a row, decimals.
-UNLEARNING = (
-    ("test AUC", "test.auc", 4),
-    ("test ACC", "test.acc", 4),
-    ("test LogLoss", "test.logloss", 4),
-    ("forget AUC", "forget.auc", 4),
-    ("forget ACC", "forget.acc", 4),
-    ("forget LogLoss", "forget.logloss", 4),
-    ("JSD to Retrain", "to_retrain.jsd", 5),
-    ("L2 to Retrain", "to_retrain.l2", 4),
-    ("residual", "to_retrain.residual", 3),
-    ("MIA AUC", "mia_auc", 4),
-    ("held-out AUC, forgotten users", "heldout_forget_users.auc", 4),
-    ("held-out AUC, everyone else", "heldout_other_users.auc", 4),
-    ("seconds", "cost.seconds", 1),
-    ("seconds / Retrain's", "cost.relative_to_retrain", 3),
-    ("trained parameters", "cost.trained_parameters", 0),
-    ("of them in the adapter", "cost.adapter_parameters", 0),
-    ("steps", "cost.steps", 0),
-    ("peak memory, MB", "cost.peak_memory_mb", 0),
-)
-# What classic models that forget show besides.
-FORGETTING = (
-    ("forget AUC", "forget.auc", 4),
-    ("forget LogLoss", "forget.logloss", 4),
-    ("held-out AUC, forgotten users", "heldout_forget_users.auc", 4),
-    ("held-out AUC, everyone else", "heldout_other_users.auc", 4),
-    ("seconds before the request", "cost.prior_seconds", 1),
-)
-COST = (("seconds", "cost.seconds", 1), ("trained parameters", "cost.trained_parameters", 0))
-READING = (
-    "Read forget AUC, LogLoss and MIA AUC against Retrain's, not against 0.5. "
-    "residual: 0 = Retrain, 1 = did nothing, above 1 = did harm."
-)
 NOISE = (
     f"{WITHIN} may be noise: two Retrains of different seeds are as far apart, or zero lies in the "
     "gap's user-bootstrap interval under every seed"
@@ -61,21 +28,26 @@ NOISE = (
 
 
 def print_report(results: Mapping[str, Any]) -> None:
-    """Print the table of a run, and where its results are."""
+    """Print the table of a run, and where its results are; of a dry run, what it found."""
+    if "preview" in results:
+        print("\n".join(results["lines"]))
+        return
     rows = results["rows"]
     measured = _measured(rows)
-    print(f"\n{rows[0]['dataset']}, seed {rows[0]['seed']}")
-    print(
-        table(
-            rows,
-            UNLEARNING + _gpu(rows) + _found(rows) + _ranking(rows) if measured else _plain(rows),
-        )
-    )
+    asked = f", request {rows[0]['request_id']}" if "request_id" in rows[0] else ""
+    print(f"\n{rows[0]['dataset']}, seed {rows[0]['seed']}{asked}")
+    lines = _plain(rows)
+    if measured:
+        lines = (*UNLEARNING, *_gpu(rows), *_found(rows), *_ranking(rows))
+    print(table(rows, lines))
     _print_end(results)
 
 
 def print_comparison(results: Mapping[str, Any]) -> None:
     """Print a line a model: means over seeds, with their standard deviations."""
+    if "preview" in results:
+        print_report(results)
+        return
     print(f"\n{_drawn(results['rows'], 'text')}")
     _print_end(results)
 

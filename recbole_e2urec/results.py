@@ -12,7 +12,7 @@ from recbole_e2urec import __version__
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.storage import alone, remove_parts, write_text
 
-KEY = ("model", "dataset", "backbone", "seed", "stage", "request")
+KEY = ("model", "dataset", "backbone", "seed", "stage", "request", "request_digest")
 PACKAGES = ("recbole", "torch", "transformers", "peft", "numpy", "pandas")
 
 

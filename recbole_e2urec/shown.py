@@ -58,7 +58,7 @@ class RowNames:
             name["ITEM_ID_FIELD"]: self._items[int(rows.item[row])],
             name["RATING_FIELD"]: rows.rating,
             name["LABEL_FIELD"]: rows.label,
-            name["TIME_FIELD"]: rows.time if self._dataset.has_time else None,
+            name["TIME_FIELD"]: rows.time if rows.has_time else None,
         }
         return {
             field: value if isinstance(value, str) else str(rating_text(value[row]))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from recbole.utils import init_seed
 
 from recbole_e2urec.config import Config
-from recbole_e2urec.data.forget import ForgetOptions, choose_forget
+from recbole_e2urec.data.forget import ForgetOptions, read_request
 from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.experiment import parts_of
 from recbole_e2urec.forgetting import Forgetting
@@ -91,6 +91,8 @@ class Development:
         moved.final_config_dict = {
             **config.final_config_dict,
             "forget_file": str(self.request),
+            "forget_where": None,
+            "request_id": None,
             "forget_by": self.by,
             "checkpoint_dir": str(self.folder),
             "ranking_pass": None,  # nothing is chosen by it
@@ -109,7 +111,7 @@ def development_request(config: Config, dataset: Any) -> tuple[str, list[tuple[s
     """
     rows, train = dataset.rows, parts_of(config, dataset).splits.train
     options = config.options(ForgetOptions, "forget_")
-    reported = choose_forget(options, train, rows, dataset.ids)
+    reported = read_request(options, train, dataset).split
     kind = options.by
     if kind == "user" and np.isin(rows.user[reported.forget], rows.user[reported.retain]).any():
         kind = "interaction"  # the file names pairs

@@ -31,8 +31,8 @@ def refusal(capfd: pytest.CaptureFixture[str], data: Path, **settings: Any) -> s
     [
         ("", "forget.csv names nobody; give one user token a line"),
         ("user_id\n\n", "forget.csv names nobody"),
-        ("u1\nnobody\n", "'nobody' on line 2"),
-        ("user_id,item_id\nu1,i999\n", "'i999' on line 2"),
+        ("u1\nnobody\n", "(line 2); remove them"),
+        ("user_id,item_id\nu1,i999\n", "(line 2); remove them"),
         ("u1,i1,5\n", "columns do not fit forget_by 'user'"),
         ("user_id\n" + "".join(f"u{user}\n" for user in range(24)), "names all"),
         ("user_id,item_id\nu1\n", "1 columns where 2 were expected"),

@@ -48,6 +48,11 @@ def test_parse_keeps_everything_after_the_first_equals_sign() -> None:
     assert cli.parse(["--prompt=a=b --c"]).settings == {"prompt": "a=b --c"}
 
 
+def test_parse_takes_dry_run_without_a_value() -> None:
+    assert cli.parse(["--dry_run", "--seed=1"]).settings == {"dry_run": "True", "seed": "1"}
+    assert cli.parse(["--dry_run=False"]).settings == {"dry_run": "False"}
+
+
 def test_parse_takes_config_files_as_separate_words() -> None:
     assert cli.parse(["--config_files", "a.yaml", "b.yaml", "--seed=1"]).config_files == [
         "a.yaml",
@@ -68,7 +73,7 @@ def test_parse_takes_a_file_name_with_a_space(tmp_path: Path) -> None:
         (["--epochs", "--seed=1"], "write --epochs=value"),
         (["ml-1m"], "unexpected argument 'ml-1m'; settings are written --key=value"),
         (["-x"], "unexpected argument '-x'"),
-        (["--a=1", "--a=2"], "--a is given twice: '1' and '2'; keep one"),
+        (["--a=1", "--a=2"], "--a is given twice, with different values; keep one"),
         (["--model"], "expected one argument; see recbole-e2urec --help"),
     ],
 )

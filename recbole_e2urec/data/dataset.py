@@ -19,6 +19,7 @@ from recbole.utils import FeatureSource, FeatureType
 from recbole_e2urec.complaints import as_input_errors
 from recbole_e2urec.data.atomic import check_finite, find_bad_number
 from recbole_e2urec.data.labels import check_labels
+from recbole_e2urec.data.request.fields import further_columns
 from recbole_e2urec.data.rows import IdMap, RowTable
 from recbole_e2urec.data.targets import TargetOptions, target_rows
 from recbole_e2urec.errors import InputError
@@ -36,7 +37,6 @@ class RowDataMixin(Dataset):
 
     rows: RowTable
     ids: IdMap
-    has_time: bool
     _whole: Any = None  # all rows as tensors, an Interaction; None until prepare()
     _augmented: tuple[bytes, Any] | None = None  # the last augmentation, by the rows left out
 
@@ -49,7 +49,7 @@ class RowDataMixin(Dataset):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the row table and caches out of pickles: DIN's checkpoint holds its dataset."""
-        kept_aside = ("rows", "ids", "_whole", "_augmented")
+        kept_aside = ("rows", "ids", "further", "_whole", "_augmented")
         return {name: value for name, value in self.__dict__.items() if name not in kept_aside}
 
     def split_rows(self) -> list[NDArray[np.int64]]:
@@ -66,7 +66,7 @@ class RowDataMixin(Dataset):
                 order of time without times, or rules that leave no rows.
         """
         order = self.config["eval_args"]["order"]
-        if order == "TO" and not self.has_time and self.benchmark_filename_list is None:
+        if order == "TO" and not self.rows.has_time and self.benchmark_filename_list is None:
             raise InputError(
                 f"{self.config['dataset']}: the .inter file has no column {self.time_field!r} to "
                 "order by; name it with TIME_FIELD, or set eval_args to {order: RO}"
@@ -177,14 +177,14 @@ class RowDataMixin(Dataset):
         user, item = (frame[name].to_numpy(np.int64) for name in (self.uid_field, self.iid_field))
         rating = self._raw_column(self.config["RATING_FIELD"])
         time = self._raw_column(self.time_field)
-        self.has_time = time is not None
         if all(name in frame for name in self.config["threshold"] or {}):
             super()._set_label_by_threshold()
         label = self._raw_column(self.label_field)
         check_labels(label, self.config)
         moment = np.arange(len(user), dtype=np.float64) if time is None else time
         liked = None if label is None else label.astype(np.float32)
-        self.rows = RowTable(user.copy(), item.copy(), moment, rating, liked)
+        self.rows = RowTable(user.copy(), item.copy(), moment, rating, liked, time is not None)
+        self.further = further_columns(frame, self.config)  # what a filter may name besides
         self.ids = IdMap(self._tokens(self.uid_field), self._tokens(self.iid_field))
 
     def _raw_column(self, name: str) -> NDArray[np.float64] | None:

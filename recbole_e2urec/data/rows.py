@@ -24,6 +24,7 @@ class RowTable:
         rating: rating as published, float64 [n]; None when the data has none.
         label: 1 = liked, 0 = not, float32 [n]; None when the data has neither labels nor a rating
             that a threshold turns into labels.
+        has_time: whether times are in the data, rather than positions in the file.
     """
 
     user: NDArray[np.int64]
@@ -31,6 +32,7 @@ class RowTable:
     time: NDArray[np.float64]
     rating: NDArray[np.float64] | None = None
     label: NDArray[np.float32] | None = None
+    has_time: bool = True
 
     def __len__(self) -> int:
         """Return the number of rows."""
