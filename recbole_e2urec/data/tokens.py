@@ -236,7 +236,7 @@ class PromptTable:
         """The history in the prompt of one row."""
         plan, history = self._plan(np.array([row]), None)[0], self._history[row]
         used = (history >= 0) & (self._rows.item[history] != self._rows.item[row])
-        shown = plan[2:-1] != EMPTY
+        shown = plan[ENTRIES] != EMPTY
         told = self._store.lengths[FIRST + self._rows.user[row]] > 0
         return Seen(history[shown], history[used & ~shown], bool(told and plan[0] == EMPTY))
 
