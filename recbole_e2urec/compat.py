@@ -28,7 +28,11 @@ from recbole.data.dataset import dataset
 from recbole.evaluator.collector import Collector
 from recbole.evaluator.metrics import LogLoss
 
-from recbole_e2urec.compat_training import open_tensorboard_late, search_with_generators
+from recbole_e2urec.compat_training import (
+    make_folders_at_once,
+    open_tensorboard_late,
+    search_with_generators,
+)
 from recbole_e2urec.errors import Diverged, InputError
 
 RECBOLE_VERSIONS = ("1.2.0", "1.2.1")
@@ -52,6 +56,7 @@ def apply() -> None:
     copy_collected_data()
     refuse_nan_scores()
     measure_single_rows()
+    make_folders_at_once()
     open_tensorboard_late()
     search_with_generators()
 

@@ -1,11 +1,14 @@
 """Workarounds for RecBole's trainers and its search for hyper-parameters; called by ``compat``."""
 
+import os
 import types
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 from recbole.trainer import hyper_tuning, trainer
+from recbole.utils import logger, utils
 
 from recbole_e2urec import processes
 
@@ -39,6 +42,16 @@ class Nowhere:
     def __getattr__(self, name: str) -> Any:
         """Give a function that does nothing."""
         return lambda *args, **options: None
+
+
+def make_folders_at_once() -> None:
+    """Let processes that begin together make the same folder.
+
+    Symptom: ``FileExistsError: saved``. Cause: ``ensure_dir`` looks first and makes the folder
+    then. Can go when it passes ``exist_ok``.
+    """
+    for module in (utils, logger, trainer):
+        module.ensure_dir = partial(os.makedirs, exist_ok=True)
 
 
 def open_tensorboard_late() -> None:

@@ -89,8 +89,9 @@ def test_an_interrupted_comparison_goes_on(
 
 
 def test_several_processes_make_the_same_trials_and_rows(small_data: Path) -> None:
-    alone = compared(small_data, tune=2, checkpoint_dir="alone")
-    given = settings(small_data, tune=2, nproc_rows=2, checkpoint_dir="shared")
+    more = {"tune": 2, "model_list": ["NegGrad", "FM"]}
+    alone = compared(small_data, **more, checkpoint_dir="alone")
+    given = settings(small_data, **more, nproc_rows=2, checkpoint_dir="shared")
     program = [sys.executable, str(CHECKOUT / "run_recbole_e2urec.py"), "--dataset=small"]
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     subprocess.run([*program, *as_arguments(given)], env=environment, check=True)

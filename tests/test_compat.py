@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -219,3 +220,16 @@ def test_a_late_writer_is_opened_by_its_first_value_and_again_after_its_end() ->
     late.close()
     late.add("c")
     assert opened == [["a", "b", "closed"], ["c"]]
+
+
+def test_a_folder_that_another_process_made_meanwhile_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compat.apply()
+    from recbole.trainer import trainer
+    from recbole.utils import logger
+
+    (tmp_path / "saved").mkdir()
+    monkeypatch.setattr(os.path, "exists", lambda path: False)  # as it was when they looked
+    for module in (trainer, logger):
+        module.ensure_dir(str(tmp_path / "saved"))
