@@ -28,7 +28,7 @@ def save_merged(language_model: LanguageModel, name: str | None, folder: Path) -
     Args:
         language_model: with its adapters.
         name: of the adapter that is merged; None writes the bare backbone.
-        folder: where to; made if need be. It gets all files or none.
+        folder: where to; made if need be. Files move there once all are written.
 
     Raises:
         InputError: plain transformers has no place for such weights, or the folder cannot be

@@ -132,7 +132,7 @@ def test_a_merged_model_is_not_written_over_a_file(tmp_path):
     assert (tmp_path / "merged").read_text() == "mine"
 
 
-def test_a_merged_model_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_a_merged_model_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
     bank, _ = bank_of("qwen2", tmp_path / "source")
 
     def full(folder):
