@@ -1,15 +1,18 @@
 """A backbone with an adapter merged into it, as a folder that plain transformers reads."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import SafetensorError
 from torch import Tensor
 
-from recbole_e2urec.errors import InputError
+from recbole_e2urec.errors import InputError, one_line
 from recbole_e2urec.llm.base import LanguageModel
 
 BASE = ".base_layer"  # where peft keeps the layer that it adapts
@@ -25,10 +28,11 @@ def save_merged(language_model: LanguageModel, name: str | None, folder: Path) -
     Args:
         language_model: with its adapters.
         name: of the adapter that is merged; None writes the bare backbone.
-        folder: where to; made if need be.
+        folder: where to; made if need be. Files move there once all are written.
 
     Raises:
-        InputError: plain transformers has no place for such weights.
+        InputError: plain transformers has no place for such weights, or the folder cannot be
+            written to.
     """
     model: Any = language_model.model
     if getattr(model, "is_quantized", False):
@@ -43,9 +47,44 @@ def save_merged(language_model: LanguageModel, name: str | None, folder: Path) -
     plain.tie_weights()
     if hasattr(plain.config, "scale_decoder_outputs"):  # T5: read from this very word in a file
         plain.config.tie_word_embeddings = plain.config.scale_decoder_outputs
-    plain.generation_config = model.generation_config
-    plain.save_pretrained(folder)
-    language_model.codec.tokenizer.save_pretrained(folder)
+    plain.generation_config = _generation_config(model)
+    with _arriving(folder) as written:
+        plain.save_pretrained(written)
+        language_model.codec.tokenizer.save_pretrained(written)
+
+
+@contextmanager
+def _arriving(folder: Path) -> Iterator[Path]:
+    """A folder whose files move to ``folder`` when the body has written them all."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".", dir=folder) as name:
+            written = Path(name)
+            yield written
+            mode = (written / "config.json").stat().st_mode
+            for file in [path for path in written.rglob("*") if path.is_file()]:
+                file.chmod(mode)  # safetensors makes files for their owner alone
+                target = folder / file.relative_to(written)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                file.replace(target)
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"the model cannot be written to {folder}: {one_line(error)}; free some space, or name "
+            "another folder"
+        ) from error
+
+
+def _generation_config(model: Any) -> Any:
+    """The model's own, as transformers agrees to write it.
+
+    Some, as of the first Llama 2, say how to sample but not that one samples, which is refused.
+    """
+    config = copy.deepcopy(model.generation_config)
+    try:
+        config.validate(strict=True)
+    except ValueError:
+        config.do_sample = True
+    return config
 
 
 def _merged_weights(model: Any, name: str | None) -> dict[str, Tensor]:

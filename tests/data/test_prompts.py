@@ -11,7 +11,7 @@ from recbole_e2urec.data.prompts import PromptTemplate, rating_text
 from recbole_e2urec.errors import InputError
 
 FOLDER = Path(__file__).parents[2] / "properties" / "prompt"
-NAMES = ["plain", "compact"]
+NAMES = ["plain", "compact", "brief"]
 
 
 def shipped(name):
@@ -92,6 +92,14 @@ def test_compact_template_worked_example():
     assert template.render_entry("Heat", 4.0, 5.0) == "Heat 4\n"
     assert template.render_history() == ""
     assert template.render_question("Babe", item="8") == "Babe item8 ?"
+
+
+def test_brief_template_worked_example():
+    template = shipped("brief")
+    user = template.render_user({"user_id": "34", "zip_code": "85711"})
+    entries = [template.render_entry("Heat", 4.0, 5.0), template.render_entry("Babe", None)]
+    prompt = "".join([user, *entries, template.render_question("Fargo")])
+    assert prompt == "user 34, zip code 85711: Heat 4, Babe, likes Fargo?"
 
 
 def test_template_ends_a_part_that_does_not_end_itself():

@@ -6,7 +6,12 @@ from bank_steps import answer, changed, shake
 from families import write_family
 from peft import PeftModel
 from torch.testing import assert_close
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    GenerationConfig,
+)
 
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.llm.adapters import AdapterBank
@@ -99,6 +104,44 @@ def test_embeddings_that_an_architecture_keeps_equal_are_refused(name, tmp_path)
     ):
         bank.save_merged("a", tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
+
+
+def test_a_merged_model_keeps_ways_to_sample_that_nothing_turned_on(tmp_path):
+    bank, _ = bank_of("qwen2", tmp_path / "source")
+    settings = bank.language_model.model.generation_config
+    settings.temperature, settings.do_sample = 0.6, False  # as Llama 2 was first published
+    bank.save_merged("a", tmp_path / "merged")
+    assert GenerationConfig.from_pretrained(tmp_path / "merged").temperature == 0.6
+    assert settings.do_sample is False
+
+
+def test_files_of_a_merged_model_may_be_read_like_any_other(tmp_path):
+    bank, _ = bank_of("qwen2", tmp_path / "source")
+    bank.save_merged("a", tmp_path / "merged")
+    bank.save_merged("b", tmp_path / "merged")
+    (tmp_path / "other").touch()
+    modes = {file.stat().st_mode for file in (tmp_path / "merged").iterdir()}
+    assert modes == {(tmp_path / "other").stat().st_mode}
+
+
+def test_a_merged_model_is_not_written_over_a_file(tmp_path):
+    bank, _ = bank_of("qwen2", tmp_path / "source")
+    (tmp_path / "merged").write_text("mine")
+    with pytest.raises(InputError, match=r"cannot be written to .*merged: .*exists.*; free some"):
+        bank.save_merged("a", tmp_path / "merged")
+    assert (tmp_path / "merged").read_text() == "mine"
+
+
+def test_a_merged_model_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
+    bank, _ = bank_of("qwen2", tmp_path / "source")
+
+    def full(folder):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(bank.language_model.codec.tokenizer, "save_pretrained", full)
+    with pytest.raises(InputError, match=r"cannot be written to .*No space left"):
+        bank.save_merged("a", tmp_path / "merged")
+    assert not list((tmp_path / "merged").iterdir())
 
 
 def test_a_quantised_backbone_is_not_merged(tmp_path, monkeypatch):

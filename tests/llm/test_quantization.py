@@ -1,5 +1,6 @@
 """What is asked of bitsandbytes, and the lines where it cannot be asked."""
 
+import logging
 from importlib.util import find_spec
 
 import pytest
@@ -39,10 +40,12 @@ def test_4_bit_weights_are_asked_for_as_qlora_has_them(monkeypatch, tmp_path):
     assert config.bnb_4bit_compute_dtype == found["dtype"] == torch.bfloat16
 
 
-def test_8_bit_weights_are_asked_for(monkeypatch, tmp_path):
+def test_8_bit_weights_are_asked_for(monkeypatch, tmp_path, caplog):
     config = asked_of(monkeypatch, "8bit", "float32", write_family("qwen2", tmp_path))
     assert config["quantization_config"].load_in_8bit
     assert not config["quantization_config"].load_in_4bit
+    logging.getLogger(quantization.PER_PRODUCT).warning("inputs will be cast")
+    assert not caplog.records
 
 
 def test_without_bitsandbytes_it_is_one_clear_line(monkeypatch, tmp_path):
@@ -61,7 +64,7 @@ def test_an_embedded_backbone_is_not_quantised(texts):
 @pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
 @pytest.mark.parametrize("kind", ["4bit", "8bit"])
 @pytest.mark.parametrize("name", ["qwen2", "flan-t5"])
-def test_a_quantised_backbone_answers_and_its_adapter_learns(name, kind, batch, tmp_path):
+def test_a_quantised_backbone_answers_and_its_adapter_learns(name, kind, batch, tmp_path, caplog):
     folder = write_family(name, tmp_path)
     model = load_backbone(BackboneOptions(folder, quantization=kind), [], seed=0)
     plain = load_backbone(BackboneOptions(folder), [], seed=0)
@@ -77,3 +80,4 @@ def test_a_quantised_backbone_answers_and_its_adapter_learns(name, kind, batch, 
     assert changed(before, bank.state("a"))
     assert not torch.equal(answer(bank, batch, "a"), bare)
     assert torch.equal(answer(bank, batch, None), bare)
+    assert not [one for one in caplog.records if one.name == quantization.PER_PRODUCT]
