@@ -4,6 +4,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,14 @@ def run_parts(about: str, parts: Mapping[str, Part], tell: Callable[[Any], dict[
     )
     parser.add_argument("--only", choices=parts, action="append", help="one part; may be repeated")
     parser.add_argument("--size", choices=("full", "small"), default="full")
+    parser.add_argument("--rounds", type=int, help="how often each time is taken")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
+    size = FULL if given.size == "full" else SMALL
+    size = replace(size, rounds=given.rounds or size.rounds)
     found: dict[str, Any] = {"size": given.size, "threads": given.threads}
     for name in given.only or parts:
         with tempfile.TemporaryDirectory() as folder:
-            found |= tell(parts[name](Path(folder), FULL if given.size == "full" else SMALL))
+            found |= tell(parts[name](Path(folder), size))
     print(json.dumps(found))
