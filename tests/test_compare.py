@@ -88,6 +88,7 @@ def test_an_interrupted_comparison_goes_on(
     assert untimed(compared(small_data)) == untimed(whole)
 
 
+@pytest.mark.slow
 def test_several_processes_make_the_same_trials_and_rows(small_data: Path) -> None:
     more = {"tune": 2, "model_list": ["NegGrad", "FM"]}
     alone = compared(small_data, **more, checkpoint_dir="alone")

@@ -200,6 +200,7 @@ def test_steps_of_fewer_rows_than_processes(data: Path, tmp_path: Path) -> None:
     assert_close(curves(tmp_path / "one"), curves(tmp_path / "three"))
 
 
+@pytest.mark.slow
 def test_torchrun_makes_the_table_of_one_process(data: Path, one: Path, tmp_path: Path) -> None:
     folder = tmp_path / "two"
     folder.mkdir()

@@ -86,6 +86,7 @@ def uninterrupted(tmp_path: Path, small_data: Path) -> list[dict[str, Any]]:
     return results(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_end_like_one(
     tmp_path: Path, small_data: Path, uninterrupted: list[dict[str, Any]]
 ) -> None:

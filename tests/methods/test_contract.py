@@ -86,7 +86,9 @@ def test_original_stays_bit_by_bit_and_the_unlearned_model_differs(
 
 
 @every_method
-@every_backbone
+@pytest.mark.parametrize(
+    "backbone", ["tiny-t5", pytest.param("tiny-llama", marks=pytest.mark.slow)]
+)
 def test_the_same_seed_gives_the_same_answers_and_another_one_others(
     begin: Begin, method: str, backbone: str
 ) -> None:

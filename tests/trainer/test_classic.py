@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from recbole_e2urec.config import Config
-from recbole_e2urec.data.forget import choose_control_users
 from recbole_e2urec.data.loaders import build_splits, make_loaders
 from recbole_e2urec.data.loading import load_dataset
+from recbole_e2urec.data.request.drawing import choose_control_users
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.trainer.classic import fit_classic, make_trainer, plain
 
