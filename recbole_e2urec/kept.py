@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from recbole_e2urec.config import Config
+from recbole_e2urec.data.request.words import masked
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.evaluator.measure import Answers
 from recbole_e2urec.experiment import Rows
@@ -23,6 +24,7 @@ from recbole_e2urec.results import load_rows
 from recbole_e2urec.trainer.stage import Stage
 from recbole_e2urec.yamlfiles import typed
 
+FILTER = "forget_where"  # of which results keep what is compared, not with what
 _NOTHING = Answers(np.empty(0), Asked([]))
 # What a run may be told anew: where things are, and what is written.
 _FREE = {"checkpoint_dir", "data_path", "log_wandb", "use_gpu", "gpu_id", *ONE_ROW}
@@ -85,6 +87,8 @@ def comparison_of(model: str | None, given: Given) -> tuple[list[dict[str, Any]]
     }
     if given.dataset:
         wanted["dataset"] = given.dataset
+    if wanted.get(FILTER):
+        wanted[FILTER] = masked(str(wanted[FILTER]))
     rows = [
         row
         for row in load_rows(folder / RESULTS)
@@ -117,6 +121,12 @@ def settings_of(row: Mapping[str, Any], folder: Path, given: Given) -> Config:
         "train_neg_sample_args",
     }
     settings = {key: value for key, value in row["settings"].items() if key not in left_out}
+    if settings.get(FILTER):
+        settings[FILTER] = {**(given.config_dict or {}), **(given.overrides or {})}.get(FILTER)
+        if settings[FILTER] is None:
+            raise InputError(
+                f"{FILTER}: results keep the comparison's filter without its values; give it again"
+            )
     data = Path(str(settings.get("data_path", "")))
     if data.name == row["dataset"]:  # RecBole puts the name behind what it is given
         settings["data_path"] = str(data.parent)

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from recbole_e2urec.config import Config
-from recbole_e2urec.data.forget import ForgetOptions, choose_forget
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment import Experiment, Rows
+from recbole_e2urec.measuring import Measuring
 from recbole_e2urec.model.prompting import titles_of
 from recbole_e2urec.sheet import SHEETS, printable
 from recbole_e2urec.shown import RowNames, ShownPrompt, shown_prompt
@@ -60,20 +60,15 @@ def show_prompts(config: Config, dataset: Any) -> dict[str, Any]:
         InputError: a user is unknown or has no training row.
     """
     options = config.options(ShowOptions)
-    run = Experiment(config, dataset)
-    chosen = choose_forget(
-        config.options(ForgetOptions, "forget_"), run.parts.splits.train, dataset.rows, dataset.ids
-    )
-    rows = chosen.retain
+    run = Measuring(config, dataset)
+    rows = run.split.retain
     if options.prompt_users is not None:
         rows = _rows_of(options.users, run)
     generator = np.random.default_rng(config["seed"])
     rows = np.sort(generator.choice(rows, min(options.show_prompts, len(rows)), replace=False))
-    user, nothing = dataset.rows.user, chosen.forget[:0]
-    partly = chosen.forget[np.isin(user[chosen.forget], user[chosen.retain])]
-    before, after = (run.model.table.with_history(run.history(hide)) for hide in (nothing, partly))
+    before, after = map(run.model.table.with_history, (run.before, run.after))
     names = RowNames(config, dataset, titles_of(config, dataset, run.model.prompt_options))
-    parts = {"forget": chosen.forget, "retain": chosen.retain, "control": run.parts.control}
+    parts = {"forget": run.split.forget, "retain": run.split.retain, "control": run.parts.control}
     prompts = []
     for row in rows.tolist():
         part = next(name for name, own in parts.items() if row in own)

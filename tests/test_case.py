@@ -239,3 +239,13 @@ def test_probabilities_are_numbers_of_this_user_alone(here: Path, users: dict[st
     for case in cases:
         assert {asked.prompt.fields["user_id"] for asked in case.rows} == {case.user}
         assert np.isfinite([yes for asked in case.rows for yes in asked.yes.values()]).all()
+
+
+def test_a_comparison_of_a_filter_needs_the_filter_again(finished: Path) -> None:
+    data, wanted = finished / "data", "age < 23"
+    given = {"data_path": str(data), "model_list": ["NPO"], "forget_where": wanted, **SETTINGS}
+    run_comparison("small", config_dict=given)
+    assert looked_at("u1", data_path=str(data), forget_where=wanted).standing == "forgotten"
+    assert looked_at("u9", data_path=str(data), forget_where=wanted).standing != "forgotten"
+    with pytest.raises(InputError, match="forget_where: results keep the comparison's filter"):
+        looked_at("u1", data_path=str(data))

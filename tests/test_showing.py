@@ -199,3 +199,11 @@ def test_what_cannot_be_shown_is_refused(
     with pytest.raises(InputError, match=message):
         shown(small_data, model, **more)
     assert not Path("saved").exists()
+
+
+def test_a_request_by_a_filter_hides_what_it_names(small_data: Path) -> None:
+    made = shown(small_data, forget_where="genre == 'g1'", item_fields=["genre"], show_prompts=8)
+    assert {prompt.part for prompt in made["prompts"]} == {"retain"}
+    seen = [earlier["item_id"] for prompt in made["prompts"] for earlier in prompt.history]
+    assert seen
+    assert not [item for item in seen if int(item[1:]) % 3 == 1]
