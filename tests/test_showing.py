@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from atomic_files import TITLES, write_table
 from command_line import as_arguments, write
+from splits import choose_forget
 
 from recbole_e2urec import cli
 from recbole_e2urec.compare import run_comparison
-from recbole_e2urec.data.forget import ForgetOptions, choose_forget
+from recbole_e2urec.data.forget import ForgetOptions
 from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment import parts_of

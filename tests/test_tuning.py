@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from splits import choose_forget
 
 from recbole_e2urec.compare import run_comparison
 from recbole_e2urec.config import Config
-from recbole_e2urec.data.forget import ForgetOptions, choose_forget
+from recbole_e2urec.data.forget import ForgetOptions
 from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment import parts_of

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from recbole_e2urec.data.request.fields import Fields
 from recbole_e2urec.data.request.identity import request_digest
 from recbole_e2urec.data.request.selecting import ForgetOptions, Selection, select
-from recbole_e2urec.data.rows import IdMap, RowTable
 from recbole_e2urec.errors import InputError
 
 # Keys that say in which words a request is made; what it asks for is in its digest.
@@ -32,27 +31,11 @@ class Asked(NamedTuple):
     warnings: tuple[str, ...]
 
 
-def choose_forget(
-    options: ForgetOptions,
-    train_rows: NDArray[np.int64],
-    table: RowTable,
-    ids: IdMap,
-    fields: Fields | None = None,
-) -> ForgetSplit:
-    """Split the training rows (see :func:`select` and :func:`draw_rows`).
-
-    Raises:
-        InputError: as :func:`select`; nothing that is asked for has training rows, or nothing
-            would be left to train on.
-    """
-    return split_of(select(options, train_rows, table, ids, fields), train_rows)
-
-
 def read_request(options: ForgetOptions, train_rows: NDArray[np.int64], dataset: Any) -> Asked:
     """Read a request and name it.
 
     Raises:
-        InputError: as :func:`choose_forget`.
+        InputError: as :func:`select` and :func:`split_of`.
     """
     table, ids = dataset.rows, dataset.ids
     found = select(options, train_rows, table, ids, Fields(dataset))

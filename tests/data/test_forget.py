@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from splits import choose_forget
 
-from recbole_e2urec.data.forget import ForgetOptions, choose_forget
+from recbole_e2urec.data.forget import ForgetOptions
 from recbole_e2urec.data.request.drawing import choose_control_users
 from recbole_e2urec.data.rows import IdMap, RowTable
 from recbole_e2urec.errors import InputError

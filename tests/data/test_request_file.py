@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from splits import choose_forget
 
-from recbole_e2urec.data.forget import ForgetOptions, choose_forget
+from recbole_e2urec.data.forget import ForgetOptions
 from recbole_e2urec.data.request.moments import moment
 from recbole_e2urec.data.request.selecting import select
 from recbole_e2urec.data.rows import IdMap, RowTable

@@ -10,10 +10,11 @@ from atomic_files import INTER, write_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from raw_files import write_lines
+from splits import choose_forget
 
 from recbole_e2urec.config import Config
 from recbole_e2urec.data.convert.__main__ import main
-from recbole_e2urec.data.forget import ForgetOptions, choose_forget
+from recbole_e2urec.data.forget import ForgetOptions
 from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.data.rows import IdMap, RowTable
 from recbole_e2urec.data.targets import TargetOptions, target_rows
