@@ -30,6 +30,7 @@ from recbole_e2urec.llm.lora import (
 )
 from recbole_e2urec.llm.merging import save_merged
 from recbole_e2urec.llm.mixing import mixed_layers
+from recbole_e2urec.llm.parting import merge_weights, part_weights
 from recbole_e2urec.llm.seeding import seeded
 from recbole_e2urec.llm.switches import peft_quiet, switches_kept
 
@@ -174,6 +175,28 @@ class AdapterBank:
         """
         self._check(name)
         save_merged(self.language_model, name, folder)
+
+    def merge(self, name: str) -> None:
+        """Put an adapter into the backbone's weights and remove it; others stay as they are.
+
+        Where the backbone has one matrix in several places and the adapter changes one of them,
+        it gets a matrix of its own there, and :meth:`state` has one weight more.
+
+        Raises:
+            InputError: the backbone is quantised.
+        """
+        self._check(name)
+        merge_weights(self.language_model.model, name)
+        self.remove(name)
+
+    def load_merged(self, state: Mapping[str, Tensor]) -> None:
+        """Write weights of a backbone, with what :meth:`merge` parted; there are no adapters yet.
+
+        Raises:
+            ValueError: as :meth:`load`.
+        """
+        part_weights(self.language_model.model, state)
+        self.load(None, state)
 
     @contextmanager
     def active(self, name: str | None) -> Iterator[None]:
