@@ -189,14 +189,12 @@ class AdapterBank:
         merge_weights(self.language_model.model, name)
         self.remove(name)
 
-    def load_merged(self, state: Mapping[str, Tensor]) -> None:
-        """Write weights of a backbone, with what :meth:`merge` parted; there are no adapters yet.
+    def part(self, state: Mapping[str, Tensor]) -> None:
+        """Have the backbone's matrices parted as in a state that :meth:`merge` left.
 
-        Raises:
-            ValueError: as :meth:`load`.
+        There must be no adapters yet; afterwards :meth:`load` takes that state.
         """
         part_weights(self.language_model.model, state)
-        self.load(None, state)
 
     @contextmanager
     def active(self, name: str | None) -> Iterator[None]:

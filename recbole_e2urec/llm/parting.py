@@ -23,13 +23,16 @@ def merge_weights(model: Any, name: str) -> None:
         InputError: the backbone is quantised.
     """
     if getattr(model, "is_quantized", False):
-        raise InputError("an adapter cannot be merged into quantised weights; see docs/backbones.md")
+        raise InputError(
+            "an adapter cannot be merged into quantised weights; see docs/backbones.md"
+        )
     uses = Counter(id(weight) for _, weight in model.named_parameters(remove_duplicate=False))
-    for layer in model.modules():
-        if not isinstance(layer, BaseTunerLayer) or name not in layer.scaling:  # type: ignore[operator]
+    layers: list[Any] = [one for one in model.modules() if isinstance(one, BaseTunerLayer)]
+    for layer in layers:
+        if name not in layer.scaling:
             continue
-        base: Any = layer.get_base_layer()
-        update = layer.get_delta_weight(name)  # type: ignore[operator]
+        base = layer.get_base_layer()
+        update = layer.get_delta_weight(name)
         if not update.any():
             continue
         merged = (base.weight + update).to(base.weight.dtype)

@@ -1,4 +1,4 @@
-"""An adapter merged in memory answers as it did beside the weights, where matrices are shared too."""
+"""An adapter merged in memory answers as it did, where matrices are shared too."""
 
 import pytest
 import torch
@@ -41,7 +41,9 @@ def test_merged_twice_and_loaded_again_it_answers_the_same(name, targets, more, 
         assert_close(answer(bank, batch, None), wanted, rtol=1e-5, atol=1e-5)
     again, _ = bank_of(source, targets)
     assert torch.equal(answer(again, batch, None), bare)
-    again.load_merged(bank.state(None))
+    again.part(bank.state(None))
+    assert torch.equal(answer(again, batch, None), bare)
+    again.load(None, bank.state(None))
     assert torch.equal(answer(again, batch, None), answer(bank, batch, None))
 
 
@@ -50,10 +52,10 @@ def test_a_state_of_another_model_is_refused_and_nothing_is_written(batch, tmp_p
     before = answer(bank, batch, None)
     state = bank.state(None)
     name = next(iter(state))
-    with pytest.raises(ValueError, match="does not fit"):
-        bank.load_merged({**state, name: state[name][:1]})
-    with pytest.raises(ValueError, match="does not fit"):
-        bank.load_merged({**state, "evil.weight": state[name]})
+    for other in ({name: state[name][:1]}, {"evil.weight": state[name]}):
+        bank.part({**state, **other})
+        with pytest.raises(ValueError, match="does not fit"):
+            bank.load(None, {**state, **other})
     assert torch.equal(answer(bank, batch, None), before)
 
 
