@@ -12,10 +12,9 @@ from benchmarks.settings import SYNTHETIC, Size, forgetting, synthetic
 from recbole_e2urec.config import Config
 from recbole_e2urec.data.batches import length_grouped_batches
 from recbole_e2urec.data.loading import load_dataset
-from recbole_e2urec.data.prompts import PromptTemplate
 from recbole_e2urec.data.tokens import PromptTable
 from recbole_e2urec.forgetting import Forgetting
-from recbole_e2urec.model.prompting import make_texts, shown_histories
+from recbole_e2urec.model.prompting import make_texts, shown_histories, wording_of
 from recbole_e2urec.trainer.cost import peak_memory_mb, restart_peak
 
 BATCH = 256
@@ -41,8 +40,7 @@ def prepare(run: Forgetting) -> int:
     """Histories, texts and tokens of every row, batch by batch; gives the number of tokens."""
     model, dataset, config = run.model, run.dataset, run.config
     options, lm = model.prompt_options, model.language_model
-    template = PromptTemplate.named(str(config["prompt"]))
-    texts, _ = make_texts(config, dataset, template, options)
+    texts, _ = make_texts(dataset, wording_of(config, dataset, options))
     none = np.empty(0, dtype=np.int64)
     history = shown_histories(dataset.rows, run.parts.whole, none, options.history_length)
     table = PromptTable(dataset.rows, history, texts, lm.encode, model.table._limits)

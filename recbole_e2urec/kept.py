@@ -76,8 +76,8 @@ class Kept(Forgetting):
         raise NotKept("it groups users by a model that is not kept")
 
 
-def comparison_of(model: str | None, given: Given) -> tuple[list[dict[str, Any]], Path]:
-    """Rows of the newest comparison that agrees with the settings, and its folder."""
+def rows_of(given: Given) -> tuple[list[dict[str, Any]], Path]:
+    """Rows of results that agree with the settings, and their folder."""
     config = Config(None, given.dataset, given.config_files, given.config_dict, given.overrides)
     folder = Path(config["checkpoint_dir"])
     wanted = {
@@ -89,11 +89,15 @@ def comparison_of(model: str | None, given: Given) -> tuple[list[dict[str, Any]]
         wanted["dataset"] = given.dataset
     if wanted.get(FILTER):
         wanted[FILTER] = masked(str(wanted[FILTER]))
-    rows = [
-        row
-        for row in load_rows(folder / RESULTS)
-        if "request" in row and all(_value(row, key) == value for key, value in wanted.items())
-    ]
+    rows = load_rows(folder / RESULTS)
+    agreeing = (all(_value(row, key) == value for key, value in wanted.items()) for row in rows)
+    return [row for row, agrees in zip(rows, agreeing, strict=True) if agrees], folder
+
+
+def comparison_of(model: str | None, given: Given) -> tuple[list[dict[str, Any]], Path]:
+    """Rows of the newest comparison that agrees with the settings, and its folder."""
+    every, folder = rows_of(given)
+    rows = [row for row in every if "request" in row]
     methods = [row for row in rows if model is None or row["model"] == model]
     if not methods:
         raise InputError(

@@ -79,10 +79,20 @@ def preview(config: Config) -> Preview:
         InputError: a request that cannot be read. One that a run would refuse for what it names is
             previewed, with a warning.
     """
+    config.options(PreviewOptions)  # refuses bad settings before data are loaded
+    config.options(ForgetOptions, "forget_")
+    dataset = load_dataset(config)
+    return preview_of(config, dataset, parts_of(config, dataset))
+
+
+def preview_of(config: Config, dataset: Any, parts: Parts) -> Preview:
+    """The same for data that are loaded, of whose training rows some may be gone already.
+
+    Raises:
+        InputError: as :func:`preview`.
+    """
     advice = config.options(PreviewOptions)
     options = config.options(ForgetOptions, "forget_")
-    dataset = load_dataset(config)
-    parts = parts_of(config, dataset)
     train = parts.splits.train
     found = select(skipping(options), train, dataset.rows, dataset.ids, Fields(dataset))
     digest = request_digest(dataset.dataset_name, dataset.rows, dataset.ids, found.chosen)

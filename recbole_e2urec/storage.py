@@ -85,6 +85,17 @@ def alone(path: Path, waiting: Callable[[str], None] = lambda message: None) -> 
         lock.release()
 
 
+def flush_folder(folder: Path) -> None:
+    """Have the names of the files in a folder on disk, where the system can say so."""
+    if os.name == "nt":  # folders cannot be opened there
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def remove_parts(folder: Path, name: str = "*") -> None:
     """Remove what killed writes of the files of this name (a pattern) left in the folder."""
     if not processes.is_writer():

@@ -1,4 +1,4 @@
-"""Commands besides the run itself: ``recbole-e2urec hyper`` and ``recbole-e2urec case``.
+"""Commands besides the run itself, such as ``recbole-e2urec hyper``.
 
 Nothing heavy is imported before one of them runs.
 """
@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from recbole_e2urec.errors import InputError
 from recbole_e2urec.yamlfiles import typed
 
 if TYPE_CHECKING:
@@ -44,6 +45,39 @@ def _case(model: str | None, given: "Given", own: Mapping[str, str]) -> str:
     return f"{found.text}\npage: {found.page}"
 
 
+def _export(model: str | None, given: "Given", own: Mapping[str, str]) -> str:
+    from recbole_e2urec.exporting import ExportOptions, export
+
+    return export(_options(ExportOptions, own), model, given)
+
+
+def _forget(model: str | None, given: "Given", own: Mapping[str, str]) -> str:
+    from recbole_e2urec.requestqueue import QueueOptions, forget
+
+    _refuse_names(None, given)
+    options = _options(QueueOptions, own)
+    return forget(options, model, given.overrides or {}, given.config_files)
+
+
+def _recommend(model: str | None, given: "Given", own: Mapping[str, str]) -> str:
+    from recbole_e2urec.asking import RecommendOptions, recommend
+
+    _refuse_names(model, given)
+    options = _options(RecommendOptions, own)
+    return recommend(options, given.overrides or {}, given.config_files)
+
+
+def _refuse_names(model: str | None, given: "Given") -> None:
+    """Refuse names of what a model folder has in it.
+
+    Raises:
+        InputError: a model or a data set is named.
+    """
+    for key, value in (("model", model), ("dataset", given.dataset)):
+        if value is not None:
+            raise InputError(f"--{key}={value}: the folder of --checkpoint has its own; drop it")
+
+
 def _options(kind: type[T], own: Mapping[str, str]) -> T:
     """Fill a command's options; what was not given keeps its default."""
     from recbole_e2urec.options import build_options
@@ -77,5 +111,33 @@ COMMANDS = {
             "output_file": "where the page goes; case.html in checkpoint_dir",
         },
         _case,
+    ),
+    "export": Command(
+        "Make a folder of a finished run's model, to answer with and to forget in; nothing is "
+        "trained.",
+        {"output": "the folder: a new one, or an empty one"},
+        _export,
+    ),
+    "forget": Command(
+        "Carry out a request on the model in a folder; what was forgotten before stays forgotten.",
+        {
+            "checkpoint": "the folder that export made",
+            "request": "the request, a file as of --forget_file; or give --forget_where=FILTER",
+            "drift_budget": "drift, in nats, above which retraining is due; 0.01",
+        },
+        _forget,
+    ),
+    "recommend": Command(
+        "Recommend items by the model in a folder.",
+        {
+            "checkpoint": "the folder that export made",
+            "user": "the user, as the data names the user",
+            "users_file": "or a file with a user a line",
+            "history": """or what somebody new likes: '["50", ["181", 4]]', or a file of that""",
+            "topk": "how many items; 10",
+            "seen": "True: items of the user's own rows as well",
+            "output": "text or json, an object a line; text",
+        },
+        _recommend,
     ),
 }

@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -108,3 +109,17 @@ def toy_config(toy_data: Path) -> Callable[..., Any]:
         return Config(model, "toy", config_dict={**always, **settings})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def made_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder beside its data, made once."""
+    from in_use import make_model
+
+    return make_model(tmp_path_factory.mktemp("made"))
+
+
+@pytest.fixture
+def in_use(made_model: Path, tmp_path: Path) -> Path:
+    """A copy of it: ``model`` in the test's folder."""
+    return Path(shutil.copytree(made_model, tmp_path / "model"))

@@ -115,7 +115,7 @@ def test_another_seed_adds_rows_and_a_rerun_trains_nothing(small_data: Path) -> 
         (["--beta=2"], "beta is 2.0; it must be in [0, 1]"),
         (["--tuning=loraa"], "'full' or 'lora' is needed"),
         (["--prompt=plane"], "did you mean 'plain'"),
-        (["--history_length=-1"], "history length -1 is negative"),
+        (["--history_length=-1"], "history_length is -1; give 0 or more"),
         (["--title_field=title"], "no column 'title'; did you mean 'movie_title'?"),
         (["--config_files=bad.yaml"], "bad.yaml, line 2: not valid yaml"),
         (["--learning_rate=1e9"], "the loss became NaN; try a smaller learning rate"),

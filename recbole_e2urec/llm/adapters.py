@@ -30,6 +30,7 @@ from recbole_e2urec.llm.lora import (
 )
 from recbole_e2urec.llm.merging import save_merged
 from recbole_e2urec.llm.mixing import mixed_layers
+from recbole_e2urec.llm.parting import merge_weights, part_weights
 from recbole_e2urec.llm.seeding import seeded
 from recbole_e2urec.llm.switches import peft_quiet, switches_kept
 
@@ -174,6 +175,26 @@ class AdapterBank:
         """
         self._check(name)
         save_merged(self.language_model, name, folder)
+
+    def merge(self, name: str) -> None:
+        """Put an adapter into the backbone's weights and remove it; others stay as they are.
+
+        Where the backbone has one matrix in several places and the adapter changes one of them,
+        it gets a matrix of its own there, and :meth:`state` has one weight more.
+
+        Raises:
+            InputError: the backbone is quantised.
+        """
+        self._check(name)
+        merge_weights(self.language_model.model, name)
+        self.remove(name)
+
+    def part(self, state: Mapping[str, Tensor]) -> None:
+        """Have the backbone's matrices parted as in a state that :meth:`merge` left.
+
+        There must be no adapters yet; afterwards :meth:`load` takes that state.
+        """
+        part_weights(self.language_model.model, state)
 
     @contextmanager
     def active(self, name: str | None) -> Iterator[None]:

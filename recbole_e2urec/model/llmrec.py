@@ -15,6 +15,8 @@ from torch import Tensor
 from recbole_e2urec import processes
 from recbole_e2urec.data.batches import length_grouped_batches, pieces
 from recbole_e2urec.data.dataset import ROW_ID
+from recbole_e2urec.data.rows import RowTable
+from recbole_e2urec.data.segments import PromptTexts
 from recbole_e2urec.data.tokens import PromptTable, SharedPrompts, TokenLimits
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.llm.adapters import AdapterBank
@@ -22,7 +24,7 @@ from recbole_e2urec.llm.backbone import BackboneOptions, load_backbone
 from recbole_e2urec.llm.embedded import EMBEDDED, EmbeddedOptions
 from recbole_e2urec.llm.lora import LoraOptions
 from recbole_e2urec.model.losses import answer_cross_entropy, yes_probability
-from recbole_e2urec.model.prompting import PromptOptions, make_texts, read_template
+from recbole_e2urec.model.prompting import PromptOptions, make_texts, wording_of
 
 ORIGINAL = "original"  # the adapter that tuning: lora trains
 TOKENS_AT_ONCE = {"cuda": 16384}  # by the type of device
@@ -71,6 +73,7 @@ class LLMRec(GeneralRecommender):
     Attributes:
         language_model: the backbone; ``bank`` holds its adapters.
         adapter: the adapter that answers; None = the backbone's own weights.
+        wording: what prompts are made of.
         table: the prompts.
         labels: 1 = liked, float32 by row id; None for data without labels.
     """
@@ -82,8 +85,8 @@ class LLMRec(GeneralRecommender):
         super().__init__(config, dataset)
         self.options = config.options(LLMRecOptions)
         self.prompt_options = config.options(PromptOptions)
-        template = read_template(config, self.prompt_options)
-        texts, vocabulary = make_texts(config, dataset, template, self.prompt_options)
+        self.wording = wording_of(config, dataset, self.prompt_options)
+        texts, vocabulary = make_texts(dataset, self.wording)
         backbone = config.options(BackboneOptions, "backbone_")
         backbone.check_tuning(self.options.tuning)
         embedded = backbone.name in EMBEDDED
@@ -97,14 +100,8 @@ class LLMRec(GeneralRecommender):
         if self.options.tuning == "lora":
             self.bank.add(ORIGINAL, self.lora, self.options.seed)
             self.adapter = ORIGINAL
-        limits = TokenLimits(
-            language_model.max_tokens,
-            language_model.pad_id,
-            language_model.prefix_ids,
-            language_model.suffix_ids,
-        )
         nothing = np.full((len(dataset.rows), 0), -1, dtype=np.int64)
-        self.table = PromptTable(dataset.rows, nothing, texts, language_model.encode, limits)
+        self.table = self.prompts(dataset.rows, nothing, texts)
         self.labels = dataset.rows.label
         self.answer = self._answer_itself  # P(yes); see scorers.answering
 
@@ -112,6 +109,14 @@ class LLMRec(GeneralRecommender):
     def tokens_at_once(self) -> int:
         """Most tokens of a pass, see :class:`LLMRecOptions`."""
         return self.options.tokens_at_once or TOKENS_AT_ONCE.get(self.device.type, 2048)
+
+    def prompts(
+        self, rows: RowTable, history: NDArray[np.int64], texts: PromptTexts
+    ) -> PromptTable:  # [n, k]
+        """Prompts for this language model; arguments as of :class:`PromptTable`."""
+        lm = self.language_model
+        limits = TokenLimits(lm.max_tokens, lm.pad_id, lm.prefix_ids, lm.suffix_ids)
+        return PromptTable(rows, history, texts, lm.encode, limits)
 
     def calculate_loss(self, interaction: Any) -> Tensor:
         """Cross-entropy of the true answers of a batch of RecBole's; a scalar."""
@@ -242,8 +247,13 @@ class LLMRec(GeneralRecommender):
     @contextmanager
     def shown(self, history: NDArray[np.int64]) -> Iterator[None]:
         """Use these histories in the prompts inside the block ([n, k], see shown_histories)."""
-        before = self.table
-        self.table = before.with_history(history)
+        with self.reading(self.table.with_history(history)):
+            yield
+
+    @contextmanager
+    def reading(self, table: PromptTable) -> Iterator[None]:
+        """Read the prompts of this table inside the block."""
+        before, self.table = self.table, table
         try:
             yield
         finally:

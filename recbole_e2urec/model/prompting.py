@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from recbole_e2urec.data.titles import (
     read_features,
     user_features,
 )
+from recbole_e2urec.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ class PromptOptions:
     title_field: str | None = None
     user_fields: tuple[str, ...] = ()
     item_fields: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, by the name of its key."""
+        if self.history_length < 0:
+            raise InputError(f"history_length is {self.history_length}; give 0 or more")
 
 
 def read_template(config: Any, options: PromptOptions) -> PromptTemplate:
@@ -76,17 +82,30 @@ def _reading(config: Any) -> dict[str, str]:
     return {"separator": config["field_separator"], "encoding": config["encoding"] or "utf-8"}
 
 
-def make_texts(
-    config: Any, dataset: Any, template: PromptTemplate, options: PromptOptions
-) -> tuple[PromptTexts, list[str]]:
-    """Render the segments of a dataset, and give the texts that a word tokenizer learns from.
+class Wording(NamedTuple):
+    """What prompts of a data set are made of.
 
-    The latter are the item catalogue, as the template shows it, and the template's own words:
-    nothing about users.
+    Attributes:
+        template: their wording.
+        titles, tokens: by inner item id.
+        users: features by inner user id; empty where prompts mention none.
+        items: features by inner item id; the same.
+    """
+
+    template: PromptTemplate
+    titles: list[str]
+    tokens: list[str]
+    users: Sequence[Mapping[str, str]]
+    items: Sequence[Mapping[str, str]]
+
+
+def wording_of(config: Any, dataset: Any, options: PromptOptions) -> Wording:
+    """Read what prompts are made of.
 
     Raises:
         InputError: a file or a column that the prompt needs is missing.
     """
+    template = read_template(config, options)
     folder, read = Path(config["data_path"]), _reading(config)
     item_file, user_file = (folder / f"{dataset.dataset_name}.{kind}" for kind in ("item", "user"))
     ids = dataset.ids
@@ -98,7 +117,16 @@ def make_texts(
     if options.user_fields:
         features = read_features(user_file, user_id, options.user_fields, **read)
         users = user_features(ids, features) if features else ()
-    titles, tokens = titles_of(config, dataset, options), item_tokens(ids)
+    return Wording(template, titles_of(config, dataset, options), item_tokens(ids), users, items)
+
+
+def make_texts(dataset: Any, wording: Wording) -> tuple[PromptTexts, list[str]]:
+    """Render the segments of a dataset, and give the texts that a word tokenizer learns from.
+
+    The latter are the item catalogue, as the template shows it, and the template's own words:
+    nothing about users.
+    """
+    template, titles, tokens, users, items = wording
     texts = prompt_texts(template, dataset.rows, titles, tokens, users, items)
     words = [*template.catalogue_texts(titles, tokens, items), *template.literal_texts()]
     return texts, words
@@ -116,13 +144,13 @@ def shown_histories(
     Args:
         rows: all rows of the dataset.
         parts: the split, users that take part in nothing included.
-        hidden: rows that no history shows, such as forgotten rows of users who stay.
+        hidden: rows of any part that no history shows, such as forgotten rows of users who stay.
         length: most rows shown.
     """
     allowed = np.ones(len(rows), dtype=bool)
     allowed[parts.valid] = allowed[parts.test] = allowed[hidden] = False
     shown = history_rows(rows.user, rows.item, rows.time, allowed, length)
-    allowed[parts.valid] = True
+    allowed[np.setdiff1d(parts.valid, hidden)] = True
     with_valid = history_rows(rows.user, rows.item, rows.time, allowed, length)
     shown[parts.test] = with_valid[parts.test]
     return shown

@@ -1,0 +1,179 @@
+"""``recbole-e2urec forget``: requests on a model in use, one after the other.
+
+The student of a request is the Original of the next one. Rows that were forgotten are never trained
+on again and are in no history; a request that was carried out does nothing the second time.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from recbole_e2urec.data.forget import ForgetOptions
+from recbole_e2urec.data.request.fields import Fields
+from recbole_e2urec.data.request.identity import request_digest
+from recbole_e2urec.data.request.selecting import Selection, select
+from recbole_e2urec.deployed import Deployed, open_folder
+from recbole_e2urec.errors import InputError
+from recbole_e2urec.methods import METHODS, method_of
+from recbole_e2urec.modelfolder import ModelFolder
+from recbole_e2urec.preview import preview_of
+from recbole_e2urec.succession import check_method, succeed
+
+DEFAULT = "E2URec"
+
+
+@dataclass(frozen=True)
+class QueueOptions:
+    """A request on a model folder.
+
+    Attributes:
+        checkpoint: the folder.
+        request: file of the request; None where ``forget_where`` is the request.
+        drift_budget: mean KL, in nats, of yes and no between the first model's answers and the
+            present one's above which retraining is due. The default is a guess.
+    """
+
+    checkpoint: str = field(default="", metadata={"text": True})
+    request: str | None = field(default=None, metadata={"text": True})
+    drift_budget: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, by the name of its key."""
+        if not self.checkpoint:
+            raise InputError("forget: in which model? write --checkpoint=DIR")
+        if not self.drift_budget > 0:
+            raise InputError(f"drift_budget is {self.drift_budget}; it must be above 0")
+
+
+class _Asked(NamedTuple):
+    """A request on a model in use."""
+
+    found: Selection
+    digest: str
+    request_id: str
+
+
+def forget(
+    options: QueueOptions,
+    model: str | None,
+    settings: Mapping[str, Any],
+    config_files: Sequence[str] = (),
+) -> str:
+    """Carry out a request, or say what it would forget.
+
+    Args:
+        options: the folder and the request.
+        model: the method; None: the one that made the model, or E2URec.
+        settings: as text: options of the method and of the request, ``dry_run``.
+        config_files: yaml files with such settings.
+
+    Returns:
+        What was done, for a person; no user and no item is named.
+
+    Raises:
+        InputError: the folder or the request do not do, or the method does not.
+    """
+    folder = ModelFolder(options.checkpoint)
+    given = dict(settings)
+    if options.request is not None:
+        given["forget_file"] = options.request
+    elif "forget_where" not in given:
+        raise InputError("forget: what? write --request=FILE, or --forget_where=FILTER")
+    name = model or _method_of(folder)
+    check_method(name)
+    if str(given.get("dry_run")) in ("True", "true"):
+        return _preview(open_folder(folder, given, name, config_files))
+    folder.read(whole=False)  # refuses what is no model folder before a lock is made in it
+    with folder.alone():
+        folder.tidy()
+        run = open_folder(folder, given, name, config_files)
+        return "\n".join(_carried_out(run, folder, options))
+
+
+def _method_of(folder: ModelFolder) -> str:
+    made_by = str(folder.read(whole=False).record["model"])
+    return made_by if made_by in METHODS and made_by != "Retrain" else DEFAULT
+
+
+def _asked(run: Deployed) -> _Asked:
+    options = run.config.options(ForgetOptions, "forget_")
+    table, ids = run.dataset.rows, run.dataset.ids
+    found = select(options, run.parts.splits.train, table, ids, Fields(run.dataset))
+    if found.names_nothing:
+        raise InputError(f"{found.source} names nobody; {found.names_nothing}")
+    digest = request_digest(run.dataset.dataset_name, table, ids, found.chosen)
+    return _Asked(found, digest, found.request_id or digest)
+
+
+def _preview(run: Deployed) -> str:
+    done = _done(run, _asked(run))
+    if done is not None:
+        return done
+    parts = run.parts._replace(splits=run.parts.splits._replace(train=run.live))
+    return "\n".join(preview_of(run.config, run.dataset, parts).lines())
+
+
+def _done(run: Deployed, asked: _Asked) -> str | None:
+    """What to say of a request that was carried out before.
+
+    Raises:
+        InputError: its id was another one's.
+    """
+    for before in run.record["requests"]:
+        if before["digest"] == asked.digest:
+            return f"request {before['request_id']} was carried out before; nothing to do"
+        if before["request_id"] == asked.request_id:
+            raise InputError(f"request_id {asked.request_id} was another request's; give a new one")
+    return None
+
+
+def _carried_out(run: Deployed, folder: ModelFolder, options: QueueOptions) -> list[str]:
+    method_of(run.config)  # refuses bad settings before the request is looked at
+    asked = _asked(run)
+    told = [f"warning: {warning}" for warning in asked.found.warnings]
+    done = _done(run, asked)
+    rows = np.flatnonzero(asked.found.chosen)
+    if done is None and not len(np.setdiff1d(rows, run.forgotten)):
+        done = f"request {asked.request_id}: all that it names is forgotten already; nothing to do"
+    if done is not None:
+        folder.done()
+        return [*told, done]
+    started = time.perf_counter()
+    change = succeed(run, folder, rows)
+    entry = {
+        "request_id": asked.request_id,
+        "digest": asked.digest,
+        "method": str(run.config["model"]),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "seconds": time.perf_counter() - started,
+        **change,
+    }
+    run.record["requests"].append(entry)
+    folder.write(run.record, run.tensors)
+    folder.done()
+    return [*told, *_lines(entry, options, len(run.record["requests"]))]
+
+
+def _lines(entry: Mapping[str, Any], options: QueueOptions, count: int) -> list[str]:
+    lines = [
+        f"request {entry['request_id']} is carried out, the {count}. of this model, by "
+        f"{entry['method']} in {entry['seconds']:.1f} s: {entry['training_rows']:,} training rows "
+        f"of {entry['rows']:,} rows asked for"
+    ]
+    if entry["forget_loss"] is not None:
+        before, after = entry["forget_loss"]
+        lines.append(f"their loss: {before:.4f} before, {after:.4f} after")
+    drift = entry["drift"]
+    if drift is None:
+        return [*lines, "drift: unknown; no validation rows of users whom no request touched"]
+    lines.append(
+        f"drift: the answers are {drift:.5f} nats from the first model's, on "
+        f"{entry['drift_rows']:,} validation rows of users whom no request touched"
+    )
+    if drift > options.drift_budget:
+        lines.append(f"that is above drift_budget ({options.drift_budget:g}): retraining is due")
+    return lines

@@ -1,0 +1,124 @@
+"""A model in use and its successor, which has forgotten more."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recbole_e2urec.deployed import Deployed
+from recbole_e2urec.errors import InputError
+from recbole_e2urec.experiment import LORA, Rows, hash_of
+from recbole_e2urec.exporting import weights_of
+from recbole_e2urec.methods import METHODS, method_of
+from recbole_e2urec.methods.base import GradientUnlearner
+from recbole_e2urec.model.scorers import Stored
+from recbole_e2urec.modelfolder import ModelFolder
+from recbole_e2urec.remains import with_gone
+from recbole_e2urec.trainer.stage import Stage
+from recbole_e2urec.trainer.unlearning import Fit, Request, Tools
+
+CHECKED = 512  # rows on which a merged model is compared with the student
+ROUNDING = {torch.float32: 1e-4}  # most that P(yes) may differ; 2e-2 in smaller dtypes
+
+
+def check_method(name: str) -> None:
+    """Refuse a method that cannot follow a model in use.
+
+    Raises:
+        InputError: it is none, or trains anew instead of changing the model.
+    """
+    if name not in METHODS or not issubclass(METHODS[name], GradientUnlearner):
+        known = [one for one, kind in METHODS.items() if issubclass(kind, GradientUnlearner)]
+        raise InputError(f"--model={name}: a model in use forgets by one of {', '.join(known)}")
+
+
+def succeed(run: Deployed, folder: ModelFolder, asked: Rows) -> dict[str, Any]:
+    """Forget rows, and put the successor in the model's place, in memory.
+
+    Args:
+        run: the model; it has forgotten the rows afterwards.
+        folder: where what is needed to go on after a kill is kept.
+        asked: row ids, of training or not.
+
+    Returns:
+        ``rows`` and ``training_rows`` that were forgotten anew, ``forget_loss`` of the latter
+        before and after, ``drift`` and ``drift_rows``.
+
+    Raises:
+        InputError: no training row would be left, or the merged model answers otherwise than the
+            student did.
+    """
+    forgotten = with_gone(run, np.union1d(run.forgotten, asked))
+    forget = np.intersect1d(run.live, forgotten)
+    retain = np.setdiff1d(run.live, forget)
+    if len(retain) == 0:
+        raise InputError("the request leaves no training row; train and export anew")
+    before, after = run.history(run.forgotten), run.history(forgotten)
+    losses = None
+    if len(forget):
+        losses = [run.loss(forget, before)]
+        _unlearn(run, folder, forget, retain, (before, after))
+        losses.append(run.loss(forget, before))
+    new = len(np.setdiff1d(forgotten, run.forgotten))
+    run.forget(forgotten)
+    return {
+        "rows": new,
+        "training_rows": len(forget),
+        "forget_loss": losses,
+        "drift": run.drift(),
+        "drift_rows": len(run.sample.rows),
+    }
+
+
+def _unlearn(
+    run: Deployed, folder: ModelFolder, forget: Rows, retain: Rows, shown: tuple[Rows, Rows]
+) -> None:
+    """Unlearn the rows; the successor's weights are the model's afterwards."""
+    model = run.model
+    request = Request(
+        forget, retain, np.setdiff1d(run.parts.splits.valid, run.forgotten),
+        run.dataset.rows.user, *shown, _tools(run, folder, forget, shown),
+        run.config["seed"], run.shows,
+    )  # fmt: skip
+    with model.shown(shown[1]):
+        made = method_of(run.config).unlearn(model, request)
+        rows = np.concatenate([forget[:CHECKED], run.sample.rows[:CHECKED]])
+        words = model.language_model.answer_ids
+        wanted = made.scorer.ask(model, rows).yes(words).cpu()
+        weights_of(model, made.scorer)
+        _check_alike(wanted, model.answer(rows, None).cpu(), model.language_model.model.dtype)
+
+
+def _check_alike(student: Tensor, merged: Tensor, dtype: torch.dtype) -> None:
+    apart = float((student - merged).abs().max())
+    if not apart <= ROUNDING.get(dtype, 2e-2):
+        raise InputError(
+            f"merged into the weights, the model answers {apart:.2g} otherwise than before; the "
+            "folder stays as it was (backbone_dtype: float32 rounds less)"
+        )
+
+
+def _tools(run: Deployed, folder: ModelFolder, forget: Rows, shown: tuple[Rows, Rows]) -> Tools:
+    """What a method may ask for: its stages are in the folder, until the request is carried out."""
+    inputs = {
+        "weights": run.record["files"]["weights.safetensors"],
+        "lora": {key: str(run.config[key]) for key in LORA},
+        "forget": hash_of(forget),
+        "histories": [hash_of(history) for history in shown],
+        "training": run.training_settings(),
+    }
+
+    def stage(name: str, settings: Mapping[str, Any]) -> Stage:
+        return Stage(folder.work, name, {**inputs, "settings": dict(settings)})
+
+    def no_fit(name: str, train: Rows, history: Rows) -> Fit:
+        raise InputError(f"{name} would be trained anew; a model in use has only itself")
+
+    def no_users(train: Rows) -> Any:
+        raise InputError("users are grouped before a model is trained, not after")
+
+    adapter = run.model.adapter
+    start = (lambda: run.start) if adapter is None else None
+    return Tools(stage, no_fit, no_fit, start, Stored(adapter, lambda: run.start), no_users)

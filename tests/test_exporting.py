@@ -1,0 +1,92 @@
+"""``recbole-e2urec export``: the models of a finished run as folders."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from in_use import opened, write_data
+
+from recbole_e2urec import cli
+from recbole_e2urec.data.loading import load_dataset
+from recbole_e2urec.errors import InputError
+from recbole_e2urec.forgetting import Forgetting
+from recbole_e2urec.jobs import Given
+from recbole_e2urec.kept import settings_of
+from recbole_e2urec.methods import method_of
+from recbole_e2urec.quick_start import run_recbole_e2urec
+from recbole_e2urec.recommending import load_recommender
+from recbole_e2urec.results import load_rows
+
+GIVEN = {
+    "title_field": "movie_title", "user_fields": ["user_id", "age"], "epochs": 1,
+    "augmented_epochs": 1, "joint_epochs": 1, "learning_rate": 0.02, "show_progress": False,
+    "control_users": 0.2,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished comparison."""
+    folder = tmp_path_factory.mktemp("finished")
+    data = write_data(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        run_recbole_e2urec("E2URec", "small", config_dict={"data_path": str(data), **GIVEN})
+    return folder
+
+
+def test_exported_models_answer_as_those_of_the_run(finished: Path, tmp_path: Path, capsys):
+    saved = finished / "saved"
+    for name in ("E2URec", "LLMRec", "Retrain"):
+        argv = ["export", f"--model={name}", f"--output={name}", f"--checkpoint_dir={saved}"]
+        assert cli.main(argv) == 0
+    assert "E2URec of small is in E2URec" in capsys.readouterr().out
+    row = next(row for row in load_rows(saved / "results.jsonl") if row["model"] == "E2URec")
+    config = settings_of(row, saved, Given())
+    run = Forgetting(config, load_dataset(config))
+    run.train()
+    asked = {
+        "LLMRec": run.original,
+        "Retrain": run.retrain,
+        "E2URec": run.unlearn(method_of(config)),
+    }
+    rows = run.groups.test
+    for name, answered in asked.items():
+        other = opened(name)
+        yes = other.yes(rows, run.after).numpy()
+        assert yes == pytest.approx(answered.answers.yes[rows], abs=1e-5)
+        forgotten = [] if name == "LLMRec" else np.unique(run.dataset.rows.user[run.split.forget])
+        assert other.gone.tolist() == list(forgotten)
+        drift = other.drift()
+        assert drift is not None
+        assert (drift > 1e-6) == (name != "LLMRec")
+    (first, *_) = opened("E2URec").gone
+    token = next(t for t, inner in run.dataset.ids.users.items() if inner == first)
+    with pytest.raises(InputError, match="nothing is known"):
+        load_recommender("E2URec").recommend(token)
+    assert load_recommender("LLMRec").recommend(token)
+
+
+def test_without_a_name_the_only_method_is_exported(finished: Path):
+    where = f"--checkpoint_dir={finished / 'saved'}"
+    assert cli.main(["export", "--output=m", where]) == 0
+    assert opened("m").record["model"] == "E2URec"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "where to? write --output=DIR"),
+        (["--output=x", "--model=NPO"], "has no comparison with NPO"),
+        (["--output=x", "--checkpoint_dir=elsewhere"], "has no comparison with Original"),
+        (["--output=taken"], "output: taken is there and not empty"),
+    ],
+)
+def test_what_cannot_be_exported_is_one_line(argv, message, finished: Path, capsys):
+    Path("taken").mkdir()
+    Path("taken/file").touch()
+    where = [] if "elsewhere" in str(argv) else [f"--checkpoint_dir={finished / 'saved'}"]
+    assert cli.main(["export", *argv, *where]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not Path("x").exists()

@@ -1,0 +1,180 @@
+"""What a model in use recommends, from Python and by ``recbole-e2urec recommend``."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from atomic_files import small_interactions
+from command_line import write
+from in_use import forget_users, opened, write_data
+
+from recbole_e2urec import cli
+from recbole_e2urec.errors import InputError
+from recbole_e2urec.recommending import Recommender, load_recommender
+
+pytestmark = pytest.mark.usefixtures("in_use")
+
+
+def own_rows(user):
+    """(item, rating) of a user, oldest first."""
+    rows = sorted((time, item, rating) for one, item, rating, time in small_interactions()
+                  if one == user)  # fmt: skip
+    return [(item, rating) for _, item, rating in rows]
+
+
+def prompt(recommender, visitor, item):
+    table, asking = recommender._table([visitor])
+    return table.text(int(asking[0]), item)
+
+
+def test_the_prompt_of_a_user_shows_the_newest_rows():
+    run = opened()
+    recommender, user = Recommender(run), run.dataset.ids.users["u3"]
+    own = np.flatnonzero(run.dataset.rows.user == user)
+    own = own[np.argsort(run.dataset.rows.time[own])]
+    history = np.full((len(run.dataset.rows), 3), -1)
+    history[own[0]] = own[-3:]
+    unseen = int(np.setdiff1d(np.arange(1, 21), run.dataset.rows.item[own])[0])
+    wanted = run.model.table.with_history(history).text(int(own[0]), unseen)
+    assert prompt(recommender, recommender._known("u3", 1, 1), unseen) == wanted
+    with run.model.shown(history):
+        score = float(run.model.answer(own[:1], np.array([unseen]))[0])
+    token = next(token for token, inner in run.dataset.ids.items.items() if inner == unseen)
+    found = {one.item: one.score for one in recommender.recommend("u3", 20)}
+    assert found[token] == pytest.approx(score, abs=1e-6)
+
+
+def test_unseen_items_come_best_first():
+    recommender = load_recommender("model")
+    seen = {item for item, _ in own_rows("u3")}
+    every = recommender.recommend("u3", 99)
+    assert {one.item for one in every} == {f"i{item}" for item in range(20)} - seen
+    assert [one.score for one in every] == sorted((one.score for one in every), reverse=True)
+    assert all(one.title == f"Film {one.item[1:]}" for one in every)
+    assert recommender.recommend("u3", 2) == every[:2]
+    assert len(recommender.recommend("u3", 99, seen=True)) == 20
+
+
+def test_many_users_are_answered_as_each_alone(monkeypatch: pytest.MonkeyPatch):
+    recommender = load_recommender("model")
+    users = [f"u{user}" for user in range(6)]
+    alone = [recommender.recommend(user, 3) for user in users]
+    for most in (2**17, 40):
+        monkeypatch.setattr("recbole_e2urec.recommending.ASKED_AT_ONCE", most)
+        for one, other in zip(recommender.recommend_many(users, 3), alone, strict=True):
+            assert [item.item for item in one] == [item.item for item in other]
+            scores = [[item.score for item in items] for items in (one, other)]
+            assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+    assert recommender.recommend_many([]) == []
+
+
+def test_somebody_new_is_answered_by_a_history_alone():
+    recommender = load_recommender("model")
+    history = own_rows("u3")
+    known = recommender._known("u3", 1, 1)
+    item = int(known.items[0])
+    wanted = prompt(recommender, known._replace(features={}), item)
+    assert prompt(recommender, recommender._stranger(history), item) == wanted
+    assert "u3" not in wanted
+    assert "u3" in prompt(recommender, known, item)
+    unrated = prompt(recommender, recommender._stranger([one for one, _ in history]), item)
+    assert "Film" in unrated
+    assert unrated != wanted
+    found = recommender.recommend_new([history, []], 20)
+    assert {one.item for one in found[0]}.isdisjoint({one for one, _ in history})
+    assert len(found[1]) == 20
+    with pytest.raises(InputError, match="entry 2: 'i99' is no item of the data"):
+        recommender.recommend_new([["i1", "i99"]])
+    with pytest.raises(InputError, match="entry 1: 'many' is no rating"):
+        recommender.recommend_new([[("i1", "many")]])
+
+
+def test_a_forgotten_user_is_like_one_whom_the_data_never_had():
+    before = load_recommender("model")
+    forget_users("u3", model="NegGrad")
+    after = load_recommender("model")
+    with pytest.raises(InputError) as never:
+        after.recommend("nobody")
+    with pytest.raises(InputError) as forgotten:
+        after.recommend("u3")
+    assert str(forgotten.value) == str(never.value)
+    assert "u3" not in str(forgotten.value)
+    with pytest.raises(InputError, match="user 2 of 2"):
+        after.recommend_many(["u1", "u3"])
+    assert len(after.recommend_new([own_rows("u3")], 3)[0]) == 3
+    assert len(before.recommend("u3", 3)) == 3  # one that was loaded before does not change
+
+
+def test_rows_that_were_forgotten_are_not_served_of_a_user_who_stays(tmp_path: Path):
+    from recbole_e2urec.requestqueue import QueueOptions, forget
+
+    item, _ = own_rows("u3")[-1]
+    file = write(tmp_path / "pair.csv", f"user_id,item_id\nu3,{item}\n")
+    forget(QueueOptions("model", file), None, {"show_progress": False})
+    run = opened()
+    visitor = Recommender(run)._known("u3", 1, 1)
+    inner = run.dataset.ids.items[item]
+    assert inner not in visitor.items
+    assert inner not in visitor.seen
+    assert len(visitor.items) == 11
+
+
+def test_the_command_answers_as_text_and_as_json(capsys):
+    wanted = load_recommender("model").recommend("u3", 2)
+    assert cli.main(["recommend", "--checkpoint=model", "--user", "u3", "--topk", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[2] for line in lines] == [one.item for one in wanted]
+    write(Path("users.txt"), "u3\nu4\n")
+    more = ["--users_file=users.txt", "--output=json", "--topk=2"]
+    assert cli.main(["recommend", "--checkpoint=model", *more]) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["user"] for one in found] == ["u3", "u4"]
+    assert [one["item"] for one in found[0]["items"]] == [one.item for one in wanted]
+    assert cli.main(["recommend", "--checkpoint=model", '--history=["i1", ["i2", 4]]']) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 10
+
+
+def test_data_that_changed_is_refused_and_moved_data_is_found(tmp_path: Path, capsys):
+    data = write_data(tmp_path / "moved")
+    arguments = ["recommend", "--checkpoint=model", "--user=u3", f"--data_path={data}"]
+    assert cli.main(arguments) == 0
+    capsys.readouterr()
+    path = data / "small" / "small.inter"
+    path.write_text(path.read_text().rsplit("\n", 2)[0] + "\n")
+    assert cli.main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "users, items or rows of small" in line
+    assert "are not those that the model was made with" in line
+    shutil.rmtree(tmp_path / "moved")
+    data = write_data(tmp_path / "moved")
+    path = data / "small" / "small.item"
+    path.write_text(path.read_text().replace("Film 7", "Movie 7"))
+    assert cli.main(arguments) == 2
+    assert "titles, features, wording or parts" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--user=u3"], "which model? write --checkpoint=DIR"),
+        (["--checkpoint=model"], "to whom? write --user"),
+        (["--checkpoint=model", "--user=u3", "--history=[]"], "to whom? write --user"),
+        (["--checkpoint=model", "--user=nobody"], "nothing is known about this user"),
+        (["--checkpoint=model", "--user=u3", "--topk=0"], "topk is 0"),
+        (["--checkpoint=model", "--user=u3", "--seen=x"], "seen: 'x' does not do"),
+        (["--checkpoint=model", "--history=[i1"], "history: no JSON"),
+        (["--checkpoint=model", '--history=[["i1", true]]'], "history, entry 1: no item"),
+        (["--checkpoint=model", '--history=["i77"]'], "'i77' is no item of the data"),
+        (["--checkpoint=model", "--history=none.json"], "cannot read none.json"),
+        (["--checkpoint=model", "--users_file=none.txt"], "cannot read none.txt"),
+        (["--checkpoint=data", "--user=u3"], "data is no model folder"),
+        (["--checkpoint=model", "--user=u3", "--model=NPO"], "has its own; drop it"),
+        (["--checkpoint=model", "--user=u3", "--prompt=plain"], "prompt: model has its own"),
+    ],
+)
+def test_what_cannot_be_answered_is_one_line(argv, message, capsys):
+    assert cli.main(["recommend", *argv]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line

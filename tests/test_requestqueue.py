@@ -1,0 +1,176 @@
+"""``recbole-e2urec forget``: requests on a model in use, one after the other."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from atomic_files import small_interactions
+from command_line import write
+from in_use import STRONG, forget_users, make_model, opened
+
+from recbole_e2urec import cli
+from recbole_e2urec.errors import InputError
+from recbole_e2urec.modelfolder import ModelFolder
+from recbole_e2urec.requestqueue import QueueOptions, forget
+
+KNOWN = {"history_length": 0, "epochs": 24, "eval_step": 24}  # only a name tells what is liked
+pytestmark = pytest.mark.usefixtures("in_use")
+
+
+def tree(folder: Path) -> dict[str, int]:
+    """Files below, with their times of change; a lock may be touched."""
+    files = (path for path in folder.rglob("*") if path.name != ".lock")
+    return {str(path): os.stat(path).st_mtime_ns for path in files}
+
+
+def rows_of(run, *users):
+    inner = [run.dataset.ids.users[user] for user in users]
+    return np.flatnonzero(np.isin(run.dataset.rows.user, inner))
+
+
+def test_what_was_forgotten_first_stays_forgotten_after_the_second_request(tmp_path, monkeypatch):
+    monkeypatch.chdir(make_model(tmp_path / "known", by_user=True, **KNOWN).parent)
+    first = opened()
+    rows = np.intersect1d(rows_of(first, "u1", "u2"), first.live)
+    shown = first.history(np.empty(0, np.int64))
+    others = np.setdiff1d(first.live, rows_of(first, "u1", "u2", "u5"))
+    forget_users("u1", "u2", **STRONG)
+    second = opened()
+    forget_users("u5", **STRONG)
+    third = opened()
+    loss = [run.loss(rows, shown) for run in (first, second, third)]
+    assert loss[1] > loss[0] + 0.2
+    assert loss[2] > loss[0] + 0.8 * (loss[1] - loss[0])
+    kept = [run.loss(others, shown) for run in (first, third)]
+    assert kept[1] - kept[0] < 0.5 * (loss[2] - loss[0])
+
+
+def test_forgotten_rows_are_in_no_later_training_and_in_no_history():
+    before = opened()
+    u1, u5 = (rows_of(before, user) for user in ("u1", "u5"))
+    told = forget_users("u1")
+    assert "10 training rows of 12 rows asked for" in told
+    forget_users("u5", model="BadT")  # which asks the model as it was before it was trained
+    run = opened()
+    assert run.forgotten.tolist() == sorted([*u1, *u5])
+    assert len(run.live) == len(before.live) - 20
+    assert not np.isin(run.live, run.forgotten).any()
+    assert not np.isin(run.history(run.forgotten), run.forgotten).any()
+    assert run.gone.tolist() == sorted(run.dataset.ids.users[user] for user in ("u1", "u5"))
+    assert not np.isin(run.dataset.rows.user[run.sample.rows], run.gone).any()
+    entries = run.record["requests"]
+    assert [entry["training_rows"] for entry in entries] == [10, 10]
+    assert all("u1" not in str(entry) for entry in entries)
+
+
+def test_rows_of_a_user_who_stays_leave_the_histories():
+    run = opened()
+    user, item, *_ = small_interactions()[0]
+    told = forget(
+        QueueOptions("model"), "NegGrad",
+        {"forget_where": f"user_id == '{user}' and item_id == '{item}'", "show_progress": False},
+    )  # fmt: skip
+    assert "of 1 rows asked for" in told
+    (row,) = opened().forgotten
+    assert (run.history(run.forgotten) == row).any()
+    assert not (opened().history(opened().forgotten) == row).any()
+    assert len(opened().gone) == 0
+
+
+def test_a_request_again_in_another_format_does_nothing(in_use: Path):
+    forget_users("u1", "u2", request_id="A-1")
+    before = tree(in_use)
+    again = write(Path("again.jsonl"), '{"user_id": "u2"}\n{"user_id": "u1"}\n{"user_id": "u2"}\n')
+    told = forget(QueueOptions("model", again), None, {})
+    assert told.endswith("request A-1 was carried out before; nothing to do")
+    told = forget_users("u2")
+    assert told.endswith("all that it names is forgotten already; nothing to do")
+    assert tree(in_use) == before
+    with pytest.raises(InputError, match="request_id A-1 was another request's"):
+        forget_users("u3", request_id="A-1")
+    assert tree(in_use) == before
+
+
+def test_a_dry_run_writes_nothing_and_counts_what_is_left(in_use: Path):
+    forget_users("u1", model="NegGrad")
+    before = {**tree(in_use), "lock": os.stat(in_use / ".lock").st_mtime_ns}
+    told = forget_users("u1", "u5", dry_run=True)
+    assert "would forget 10 of 230 training rows" in told
+    assert "was carried out before" in forget_users("u1", dry_run=True)
+    assert {**tree(in_use), "lock": os.stat(in_use / ".lock").st_mtime_ns} == before
+
+
+def test_rows_that_nobody_learned_from_are_forgotten_without_training(in_use: Path):
+    run = opened()
+    row = run.parts.splits.test[0]
+    user, item = run.dataset.rows.user[row], run.dataset.rows.item[row]
+    names = [
+        next(token for token, inner in ids.items() if inner == wanted)
+        for ids, wanted in ((run.dataset.ids.users, user), (run.dataset.ids.items, item))
+    ]
+    file = write(Path("r.csv"), f"user_id,item_id\n{names[0]},{names[1]}\n")
+    told = forget(QueueOptions("model", file), None, {"show_progress": False})
+    assert "0 training rows of 1 rows asked for" in told
+    after = opened()
+    assert after.forgotten.tolist() == [row]
+    assert after.drift() == pytest.approx(0, abs=1e-9)
+    assert (
+        after.record["files"]["weights.safetensors"] == run.record["files"]["weights.safetensors"]
+    )
+
+
+def test_drift_above_the_budget_asks_for_retraining():
+    file = write(Path("r.csv"), "user_id\nu1\n")
+    told = forget(QueueOptions("model", file, drift_budget=1e-9), "NegGrad", {})
+    assert told.endswith("is above drift_budget (1e-09): retraining is due")
+    assert opened().record["requests"][0]["drift"] == pytest.approx(opened().drift(), abs=1e-6)
+
+
+def test_the_folder_holds_one_model_and_nothing_of_the_way_to_it(in_use: Path):
+    forget_users("u1")
+    names = {str(path.relative_to(in_use)) for path in in_use.rglob("*") if path.is_file()}
+    files = ["model.json", "weights.safetensors", "forgotten.safetensors", "sample.safetensors"]
+    assert names == {".lock", "current.json", *(f"generations/000002/{name}" for name in files)}
+
+
+def test_a_tuned_adapter_is_replaced_by_its_successor(tmp_path: Path, monkeypatch):
+    folder = tmp_path / "lora"
+    make_model(folder, tuning="lora", epochs=2, eval_step=1)
+    monkeypatch.chdir(folder)
+    first = opened()
+    rows = rows_of(first, "u1")
+    forget_users("u1", **STRONG)
+    second = opened()
+    assert set(second.model.bank.names) == {"original"}
+    assert second.record["requests"][0]["forget_loss"][1] == pytest.approx(
+        second.loss(np.intersect1d(rows, first.live), first.history(first.forgotten)), abs=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "in which model? write --checkpoint=DIR"),
+        (["--checkpoint=model"], "what? write --request=FILE"),
+        (["--checkpoint=model", "--request=r.csv", "--model=SISA"], "forgets by one of E2URec"),
+        (["--checkpoint=model", "--request=r.csv", "--dataset=x"], "has its own; drop it"),
+        (["--checkpoint=model", "--request=r.csv", "--history_length=9"], "history_length: model"),
+        (["--checkpoint=model", "--request=r.csv", "--drift_budget=0"], "drift_budget is 0"),
+        (["--checkpoint=model", "--request=r.csv", "--beta=2"], "beta is 2"),
+        (["--checkpoint=model", "--request=r.csv"], "line 2"),
+        (["--checkpoint=elsewhere", "--request=r.csv"], "elsewhere is no model folder"),
+        (["--checkpoint=model", "--request=all.csv"], "leaves no training row"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(argv, message, in_use: Path, capsys):
+    write(Path("r.csv"), "user_id\nsecret\n")
+    write(Path("all.csv"), "\n".join(["user_id", *(f"u{user}" for user in range(24))]))
+    before = tree(in_use)
+    assert cli.main(["forget", *argv]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert "secret" not in line
+    assert tree(in_use) == before
+    assert not Path("elsewhere").exists()
+    assert ModelFolder("model").is_one
