@@ -166,8 +166,8 @@ class ModelFolder:
     def _generation(self, name: str, digest: str, kinds: Sequence[str]) -> Generation:
         place = f"{GENERATIONS}/{name}"
         record = self._sealed(read_json, f"{place}/{RECORD}", digest)
-        for key, kind in _KEYS.items():
-            if not isinstance(record.get(key), kind):
+        for key, wanted in _KEYS.items():
+            if not isinstance(record.get(key), wanted):
                 raise self._damaged(f"{RECORD}: {key} is missing or of another kind")
         if not all(_is_request(entry) for entry in record["requests"]):
             raise self._damaged(f"{RECORD}: a request in it has no id")

@@ -35,12 +35,12 @@ def test_what_was_forgotten_first_stays_forgotten_after_the_second_request(tmp_p
     rows = np.intersect1d(rows_of(first, "u1", "u2"), first.live)
     shown = first.history(np.empty(0, np.int64))
     others = np.setdiff1d(first.live, rows_of(first, "u1", "u2", "u5"))
-    forget_users("u1", "u2", **STRONG)
+    forget_users("u1", "u2", model="NPO", **STRONG)
     second = opened()
-    forget_users("u5", **STRONG)
+    forget_users("u5", model="NPO", **STRONG)
     third = opened()
     loss = [run.loss(rows, shown) for run in (first, second, third)]
-    assert loss[1] > loss[0] + 0.2
+    assert loss[1] > loss[0] + 0.5
     assert loss[2] > loss[0] + 0.8 * (loss[1] - loss[0])
     kept = [run.loss(others, shown) for run in (first, third)]
     assert kept[1] - kept[0] < 0.5 * (loss[2] - loss[0])
