@@ -46,13 +46,13 @@ def _case(model: str | None, given: "Given", own: Mapping[str, str]) -> str:
 
 
 def _export(model: str | None, given: "Given", own: Mapping[str, str]) -> str:
-    from recbole_e2urec.exporting import ExportOptions, export
+    from recbole_e2urec.deployment.exporting import ExportOptions, export
 
     return export(_options(ExportOptions, own), model, given)
 
 
 def _forget(model: str | None, given: "Given", own: Mapping[str, str]) -> str:
-    from recbole_e2urec.requestqueue import QueueOptions, forget
+    from recbole_e2urec.deployment.queue import QueueOptions, forget
 
     _refuse_names(None, given)
     options = _options(QueueOptions, own)
@@ -60,7 +60,7 @@ def _forget(model: str | None, given: "Given", own: Mapping[str, str]) -> str:
 
 
 def _recommend(model: str | None, given: "Given", own: Mapping[str, str]) -> str:
-    from recbole_e2urec.asking import RecommendOptions, recommend
+    from recbole_e2urec.deployment.asking import RecommendOptions, recommend
 
     _refuse_names(model, given)
     options = _options(RecommendOptions, own)

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from atomic_files import INTER, small_interactions, write_table
 
-from recbole_e2urec.deployed import Deployed, open_folder
-from recbole_e2urec.exporting import ExportOptions, export
+from recbole_e2urec.deployment.deployed import Deployed, open_folder
+from recbole_e2urec.deployment.exporting import ExportOptions, export
+from recbole_e2urec.deployment.folder import ModelFolder
+from recbole_e2urec.deployment.queue import QueueOptions, forget
 from recbole_e2urec.jobs import Given
-from recbole_e2urec.modelfolder import ModelFolder
 from recbole_e2urec.quick_start import run_recbole_e2urec
-from recbole_e2urec.requestqueue import QueueOptions, forget
 
 SETTINGS = {
     "title_field": "movie_title",

@@ -7,15 +7,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recbole_e2urec.deployed import Deployed
+from recbole_e2urec.deployment.deployed import Deployed
+from recbole_e2urec.deployment.exporting import weights_of
+from recbole_e2urec.deployment.folder import ModelFolder
+from recbole_e2urec.deployment.remains import with_gone
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment import LORA, Rows, hash_of
-from recbole_e2urec.exporting import weights_of
 from recbole_e2urec.methods import METHODS, method_of
 from recbole_e2urec.methods.base import GradientUnlearner
 from recbole_e2urec.model.scorers import Stored
-from recbole_e2urec.modelfolder import ModelFolder
-from recbole_e2urec.remains import with_gone
 from recbole_e2urec.trainer.stage import Stage
 from recbole_e2urec.trainer.unlearning import Fit, Request, Tools
 

@@ -16,12 +16,12 @@ from recbole_e2urec.data.forget import ForgetOptions
 from recbole_e2urec.data.request.fields import Fields
 from recbole_e2urec.data.request.identity import request_digest
 from recbole_e2urec.data.request.selecting import Selection, select
-from recbole_e2urec.deployed import Deployed, open_folder
+from recbole_e2urec.deployment.deployed import Deployed, open_folder
+from recbole_e2urec.deployment.folder import ModelFolder
+from recbole_e2urec.deployment.succession import check_method, succeed
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.methods import METHODS, method_of
-from recbole_e2urec.modelfolder import ModelFolder
 from recbole_e2urec.preview import preview_of
-from recbole_e2urec.succession import check_method, succeed
 
 DEFAULT = "E2URec"
 

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from in_use import forget_users, opened
 
+from recbole_e2urec.deployment.folder import ModelFolder
+from recbole_e2urec.deployment.recommending import load_recommender
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.modelfolder import ModelFolder
-from recbole_e2urec.recommending import load_recommender
 
 pytestmark = pytest.mark.usefixtures("in_use")
 FORK = multiprocessing.get_context("fork")

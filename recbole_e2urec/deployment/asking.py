@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from recbole_e2urec.data.textfile import read_lines
-from recbole_e2urec.deployed import open_folder
+from recbole_e2urec.deployment.deployed import open_folder
+from recbole_e2urec.deployment.folder import ModelFolder
+from recbole_e2urec.deployment.recommending import Entry, Recommendation, Recommender
 from recbole_e2urec.errors import InputError, one_line
-from recbole_e2urec.modelfolder import ModelFolder
-from recbole_e2urec.recommending import Entry, Recommendation, Recommender
 from recbole_e2urec.sheet import printable
 
 _EXAMPLE = """'["50", ["181", 4]]'"""

@@ -12,14 +12,14 @@ from torch import Tensor
 from recbole_e2urec import compat
 from recbole_e2urec.config import Config
 from recbole_e2urec.data.loading import load_dataset
+from recbole_e2urec.deployment.folder import Generation, ModelFolder
+from recbole_e2urec.deployment.record import OF_RUNS, data_digest, fingerprint
+from recbole_e2urec.deployment.remains import gone_users
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.evaluator.membership import answer_losses
 from recbole_e2urec.experiment import Experiment, Rows
-from recbole_e2urec.folderrecord import OF_RUNS, data_digest, fingerprint
 from recbole_e2urec.methods import METHODS
 from recbole_e2urec.model.losses import kl_divergence
-from recbole_e2urec.modelfolder import Generation, ModelFolder
-from recbole_e2urec.remains import gone_users
 from recbole_e2urec.yamlfiles import properties, read_yaml
 
 # What may be told anew of a model in use: where things are, and how it computes.

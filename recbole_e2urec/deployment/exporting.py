@@ -12,16 +12,16 @@ from torch import Tensor
 
 from recbole_e2urec import compat
 from recbole_e2urec.data.loading import load_dataset
+from recbole_e2urec.deployment.folder import ModelFolder
+from recbole_e2urec.deployment.record import first_record
+from recbole_e2urec.deployment.remains import sample_of, with_gone
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment import Experiment, Rows
-from recbole_e2urec.folderrecord import first_record
 from recbole_e2urec.jobs import Given
 from recbole_e2urec.kept import Kept, KeptStage, NotKept, comparison_of, rows_of, settings_of
 from recbole_e2urec.methods import METHODS, method_of
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Adapted, Scorer, Stored
-from recbole_e2urec.modelfolder import ModelFolder
-from recbole_e2urec.remains import sample_of, with_gone
 
 RECOMMENDER, ORIGINAL, RETRAIN = "LLMRec", "Original", "Retrain"
 

@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from recbole_e2urec.deployment.sealed import Broken, has_link, hash_of_file, read_json, read_tensors
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.sealed import Broken, has_link, hash_of_file, read_json, read_tensors
 from recbole_e2urec.storage import alone, flush_folder, remove_parts, write_json, write_tensors
 
 POINTER, RECORD, GENERATIONS, WORK = "current.json", "model.json", "generations", "work"

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from recbole_e2urec.data.segments import prompt_texts
 from recbole_e2urec.data.tokens import PromptTable
 from recbole_e2urec.data.visitors import Visitor, visit
-from recbole_e2urec.deployed import Deployed, open_folder
+from recbole_e2urec.deployment.deployed import Deployed, open_folder
+from recbole_e2urec.deployment.folder import ModelFolder
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.modelfolder import ModelFolder
 
 ASKED_AT_ONCE = 2**17  # pairs of a visitor and an item, at most
 Entry = str | tuple[str, float]  # an item, or an item and its rating

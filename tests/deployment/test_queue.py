@@ -10,9 +10,9 @@ from command_line import write
 from in_use import STRONG, forget_users, make_model, opened
 
 from recbole_e2urec import cli
+from recbole_e2urec.deployment.folder import ModelFolder
+from recbole_e2urec.deployment.queue import QueueOptions, forget
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.modelfolder import ModelFolder
-from recbole_e2urec.requestqueue import QueueOptions, forget
 
 KNOWN = {"history_length": 0, "epochs": 24, "eval_step": 24}  # only a name tells what is liked
 pytestmark = pytest.mark.usefixtures("in_use")

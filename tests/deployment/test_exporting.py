@@ -8,13 +8,13 @@ from in_use import opened, write_data
 
 from recbole_e2urec import cli
 from recbole_e2urec.data.loading import load_dataset
+from recbole_e2urec.deployment.recommending import load_recommender
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.forgetting import Forgetting
 from recbole_e2urec.jobs import Given
 from recbole_e2urec.kept import settings_of
 from recbole_e2urec.methods import method_of
 from recbole_e2urec.quick_start import run_recbole_e2urec
-from recbole_e2urec.recommending import load_recommender
 from recbole_e2urec.results import load_rows
 
 GIVEN = {

@@ -14,8 +14,8 @@ from in_use import opened
 from safetensors.torch import save_file
 
 from recbole_e2urec import cli
+from recbole_e2urec.deployment.folder import ModelFolder
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.modelfolder import ModelFolder
 
 pytestmark = pytest.mark.usefixtures("in_use")
 GENERATION = Path("model/generations/000001")
@@ -192,7 +192,7 @@ def test_what_a_killed_process_left_is_removed_and_does_not_count():
 
 
 def test_a_folder_with_something_in_it_is_not_written_to():
-    from recbole_e2urec.exporting import ExportOptions, export
+    from recbole_e2urec.deployment.exporting import ExportOptions, export
     from recbole_e2urec.jobs import Given
 
     with pytest.raises(InputError, match="output: model is there and not empty"):

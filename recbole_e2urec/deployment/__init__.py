@@ -1,0 +1,1 @@
+"""A model in use: a folder, requests on it one after the other, recommendations."""
