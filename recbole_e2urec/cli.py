@@ -18,10 +18,11 @@ from typing import Any, NamedTuple, NoReturn
 from recbole_e2urec import processes, writer
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.launch import NOTHING
-from recbole_e2urec.subcommands import COMMANDS
+from recbole_e2urec.subcommands import COMMANDS, Told
 from recbole_e2urec.yamlfiles import properties_folder, read_yaml
 
 PROGRAM = "recbole-e2urec"
+_USAGE = "[--model=NAME] [--dataset=NAME] [--config_files='A B'] [--key=value ...]"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 _SETTING = re.compile(r"--([A-Za-z_]\w*)=(.*)", re.DOTALL)
 _DOCUMENTED = re.compile(r"^(\w+):(.*?)# \(\w+\) (.*)$", re.MULTILINE)
@@ -45,11 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments without the program's name; None = those of this process.
 
     Returns:
-        The exit code: 0, 2 for bad input, 130 when interrupted.
+        The exit code: 0, 1 where a check failed, 2 for bad input, 130 when interrupted.
     """
     try:
         arguments = parse(sys.argv[1:] if argv is None else argv)
-        _run(arguments)
+        return _run(arguments)
     except InputError as error:
         return _refuse(str(error), quietly=writer.leaves_it_to_writer(error))
     except OSError as error:
@@ -59,7 +60,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"{PROGRAM}: interrupted; the same command goes on", file=sys.stderr)
         return 130
-    return 0
 
 
 def parse(argv: Sequence[str]) -> Arguments:
@@ -91,15 +91,17 @@ def parse(argv: Sequence[str]) -> Arguments:
     return Arguments(known.model, known.dataset, files, settings, name, own)
 
 
-def _run(arguments: Arguments) -> None:
-    """Run one model, or compare several, or do what a command says, and print the report."""
+def _run(arguments: Arguments) -> int:
+    """Run one model, or compare several, or do what a command says; print, and give the code."""
     if arguments.command:
         from recbole_e2urec.jobs import Given
 
         files = tuple(arguments.config_files)
         common = Given(arguments.dataset, files, None, arguments.settings)
-        print(COMMANDS[arguments.command].run(arguments.model, common, arguments.own))
-        return
+        told = COMMANDS[arguments.command].run(arguments.model, common, arguments.own)
+        told = Told(told) if isinstance(told, str) else told
+        print(told.text)
+        return told.code
     given: dict[str, Any] = {
         "dataset": arguments.dataset,
         "config_file_list": arguments.config_files,
@@ -116,11 +118,12 @@ def _run(arguments: Arguments) -> None:
 
         results = run_recbole_e2urec(model=arguments.model, **given)
     if not processes.is_writer() or results == NOTHING:  # another process has them
-        return
+        return 0
     if "prompts" in results:  # which were asked for instead of training
         print(f"{results['text']}\npage: {results['page']}")
-        return
-    show(results)
+    else:
+        show(results)
+    return 0
 
 
 def _compares(arguments: Arguments) -> bool:
@@ -144,6 +147,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser(name: str | None) -> argparse.ArgumentParser:
     """The parser of a run, or of a command."""
     command = COMMANDS[name] if name else None
+    first = f" {command.positional.upper()}" if command and command.positional else ""
     about = (
         "Train a recommender, make it forget a part of its data, and measure how well that worked. "
         "Any model of RecBole runs on the same data and splits. "
@@ -151,7 +155,7 @@ def _parser(name: str | None) -> argparse.ArgumentParser:
     )
     parser = _Parser(
         prog=f"{PROGRAM} {name}" if name else PROGRAM,
-        usage="%(prog)s [--model=NAME] [--dataset=NAME] [--config_files='A B'] [--key=value ...]",
+        usage=f"%(prog)s{first} {_USAGE}",
         description=textwrap.fill(command.about if command else about, 95),
         epilog=_main_keys(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -166,8 +170,8 @@ def _parser(name: str | None) -> argparse.ArgumentParser:
         metavar="FILE",
         help="yaml files with settings; later files win, the command line wins over all",
     )
-    for key, meaning in (command.arguments if command else {}).items():
-        parser.add_argument(f"--{key}", metavar="VALUE", help=meaning)
+    if command:
+        command.add_arguments(parser)
     return parser
 
 

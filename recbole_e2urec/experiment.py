@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from recbole_e2urec import processes, writer
 from recbole_e2urec.config import Config
 from recbole_e2urec.data.forget import Asked, ForgetOptions, read_request
-from recbole_e2urec.data.loaders import build_splits, make_loaders
+from recbole_e2urec.data.loaders import build_splits, evaluation_loader, make_loaders
 from recbole_e2urec.data.request.drawing import choose_control_users
 from recbole_e2urec.data.rows import Splits
 from recbole_e2urec.errors import InputError
@@ -108,6 +108,18 @@ class Experiment:
             test = plain(trainer.evaluate(rows, show_progress=self.shows))
         row = {"model": "LLMRec", "stage": trainer.stage.digest, "test": test}
         return [self.completed(row, summary)], {}
+
+    def _trained(
+        self, name: str, train: Rows, validating: Rows, shown: Rows
+    ) -> tuple[dict[str, Any], Stage]:
+        """Train from the start weights, which the model has; ``validating`` names users by rows."""
+        user, valid = self.dataset.rows.user, self.parts.splits.valid
+        valid = valid[np.isin(user[valid], user[validating])]
+        loaders = make_loaders(self.config, self.dataset, self.parts.splits, train)
+        own = evaluation_loader(self.config, self.dataset, self.parts.splits, "valid", valid)
+        with self.model.shown(shown):
+            trainer = self.trainer(name, train, valid)
+            return trainer.run(loaders.train, own), trainer.stage
 
     def completed(self, row: dict[str, Any], cost: Mapping[str, Any]) -> dict[str, Any]:
         """Complete a result with what it cost and under which settings."""

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from recbole_e2urec import writer
 from recbole_e2urec.config import Config
-from recbole_e2urec.data.loaders import evaluation_loader, make_loaders
 from recbole_e2urec.embeddings import user_embeddings
 from recbole_e2urec.evaluator.measure import group_sizes
 from recbole_e2urec.experiment import LORA, Rows, hash_of
@@ -110,18 +109,6 @@ class Forgetting(Measuring):
                 model.bank.remove(name)
         scorer = Mixture([stage.weights], lambda: self.start, None)
         return Fit(scorer, cost, stage.digest, stage.weights)
-
-    def _trained(
-        self, name: str, train: Rows, validating: Rows, shown: Rows
-    ) -> tuple[dict[str, Any], Stage]:
-        """Train from the start weights, which the model has; ``validating`` names users by rows."""
-        user, valid = self.dataset.rows.user, self.parts.splits.valid
-        valid = valid[np.isin(user[valid], user[validating])]
-        loaders = make_loaders(self.config, self.dataset, self.parts.splits, train)
-        own = evaluation_loader(self.config, self.dataset, self.parts.splits, "valid", valid)
-        with self.model.shown(shown):
-            trainer = self.trainer(name, train, valid)
-            return trainer.run(loaders.train, own), trainer.stage
 
     def _embed(self, train: Rows) -> NDArray[np.float32]:
         return writer.from_writer(lambda: user_embeddings(self.config, self.parts.splits, train))

@@ -110,16 +110,15 @@ def preview_of(config: Config, dataset: Any, parts: Parts) -> Preview:
         dataset.dataset_name,
         len(forget),
         len(train),
-        _touched(dataset.rows.user, forget, retain),
-        _touched(dataset.rows.item, forget, retain),
+        touched(dataset.rows.user, forget, retain),
+        touched(dataset.rows.item, forget, retain),
         _elsewhere(found, parts),
         warnings,
     )
 
 
-def _touched(
-    of: NDArray[np.int64], forget: NDArray[np.int64], retain: NDArray[np.int64]
-) -> Touched:
+def touched(of: NDArray[np.int64], forget: NDArray[np.int64], retain: NDArray[np.int64]) -> Touched:
+    """Count users or items, which ``of`` gives by row id."""
     some = np.unique(of[forget])
     return Touched(len(some), int((~np.isin(some, of[retain])).sum()))
 

@@ -11,9 +11,18 @@ from recbole_e2urec.errors import InputError
 from recbole_e2urec.yamlfiles import typed
 
 if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
     from recbole_e2urec.jobs import Given
 
 T = TypeVar("T")
+
+
+class Told(NamedTuple):
+    """What is to be printed, and the exit code."""
+
+    text: str
+    code: int = 0
 
 
 class Command(NamedTuple):
@@ -24,11 +33,24 @@ class Command(NamedTuple):
         arguments: its own, beside those of a run, with their meanings.
         run: what it does with the model's name, the settings of a run and its own arguments as
             text; gives what is to be printed.
+        positional: the argument that is written without its name; None: all have names.
+        switches: arguments that may stand without a value, which means True.
     """
 
     about: str
     arguments: dict[str, str]
-    run: Callable[["str | None", "Given", Mapping[str, str]], str]
+    run: Callable[["str | None", "Given", Mapping[str, str]], "str | Told"]
+    positional: str | None = None
+    switches: tuple[str, ...] = ()
+
+    def add_arguments(self, parser: "ArgumentParser") -> None:
+        """Have a parser know the command's own arguments."""
+        for key, meaning in self.arguments.items():
+            if key == self.positional:
+                parser.add_argument(key, nargs="?", metavar=key.upper(), help=meaning)
+                continue
+            alone: dict[str, Any] = {"nargs": "?", "const": "True"} if key in self.switches else {}
+            parser.add_argument(f"--{key}", metavar="VALUE", help=meaning, **alone)
 
 
 def _hyper(model: str | None, given: "Given", own: Mapping[str, str]) -> str:
@@ -65,6 +87,14 @@ def _recommend(model: str | None, given: "Given", own: Mapping[str, str]) -> str
     _refuse_names(model, given)
     options = _options(RecommendOptions, own)
     return recommend(options, given.overrides or {}, given.config_files)
+
+
+def _verify(model: str | None, given: "Given", own: Mapping[str, str]) -> Told:
+    from recbole_e2urec.deployment.verifying import VerifyOptions, verify
+
+    _refuse_names(model, given)
+    found = verify(_options(VerifyOptions, own), given.overrides or {}, given.config_files)
+    return Told(found.text, int(found.failed))
 
 
 def _refuse_names(model: str | None, given: "Given") -> None:
@@ -124,8 +154,12 @@ COMMANDS = {
             "checkpoint": "the folder that export made",
             "request": "the request, a file as of --forget_file; or give --forget_where=FILTER",
             "drift_budget": "drift, in nats, above which retraining is due; 0.01",
+            "with_retrain": "measure against a Retrain, which is trained for it: as dear as the "
+            "model's own training",
+            "noise_floor": "train one more, under the next seed: how far two Retrains are apart",
         },
         _forget,
+        switches=("with_retrain", "noise_floor"),
     ),
     "recommend": Command(
         "Recommend items by the model in a folder.",
@@ -139,5 +173,14 @@ COMMANDS = {
             "output": "text or json, an object a line; text",
         },
         _recommend,
+    ),
+    "verify": Command(
+        "Check a certificate of forgetting against the model folder and the data; a line a check.",
+        {
+            "certificate": "the JSON file that forget wrote",
+            "checkpoint": "the model folder; the one that the certificate lies in",
+        },
+        _verify,
+        positional="certificate",
     ),
 }

@@ -13,6 +13,7 @@ from recbole_e2urec import compat
 from recbole_e2urec.config import Config
 from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.deployment.folder import Generation, ModelFolder
+from recbole_e2urec.deployment.forgotten import numbers_of, row_ids, tensors_of, until
 from recbole_e2urec.deployment.record import OF_RUNS, data_digest, fingerprint
 from recbole_e2urec.deployment.remains import gone_users
 from recbole_e2urec.errors import InputError
@@ -48,6 +49,8 @@ class Deployed(Experiment):
 
     Attributes:
         record: what the folder says about the model.
+        state: files and hashes of the generation.
+        number: by row id, which request asked for it, see :mod:`forgotten`.
         forgotten: ids of forgotten rows, sorted: in no later training and in no history.
         live: training rows that are left, sorted.
         gone: inner ids of users of whom nothing is known any more.
@@ -57,12 +60,13 @@ class Deployed(Experiment):
         InputError: the data is not what the model was made with, or the weights do not fit.
     """
 
+    number: Rows
     forgotten: Rows
     live: Rows
     gone: Rows
 
     def __init__(self, config: Config, dataset: Any, found: Generation, source: Path) -> None:
-        self.record = found.record
+        self.record, self.state = found.record, found.state
         told = self.record["fingerprint"]
         if data_digest(dataset) != told.get("data"):
             raise InputError(
@@ -88,10 +92,12 @@ class Deployed(Experiment):
             self.start = bank.state(None)
         bank.load(adapter, tensors["weights"])
         sample = tensors["sample"]
-        self.sample = Measured(_rows(sample["rows"], self.dataset.rows), sample["yes"])
+        self.sample = Measured(row_ids(sample["rows"], len(self.dataset.rows)), sample["yes"])
         if sample["yes"].shape != (len(self.sample.rows),):
             raise ValueError("answers of the sample")
-        self.forget(_rows(tensors["forgotten"]["rows"], self.dataset.rows))
+        requests = len(self.record["requests"])
+        self.number = numbers_of(tensors["forgotten"], len(self.dataset.rows), requests)
+        self._leave_out()
 
     def yes(self, rows: Rows, history: Rows) -> Tensor:  # [n] -> [n]
         """P(yes) of the model for these rows under these histories, float32 on the CPU."""
@@ -118,6 +124,12 @@ class Deployed(Experiment):
 
     def forget(self, forgotten: Rows) -> None:
         """Have these rows forgotten, those of before among them; the weights stay."""
+        self.number[np.setdiff1d(forgotten, self.forgotten)] = len(self.record["requests"]) + 1
+        self._leave_out()
+
+    def _leave_out(self) -> None:
+        """Have no forgotten row in what is trained and measured on."""
+        forgotten = until(self.number, len(self.record["requests"]) + 1)
         user, sample = self.dataset.rows.user, self.sample
         untouched = ~np.isin(user[sample.rows], user[forgotten])
         self.sample = Measured(sample.rows[untouched], sample.yes[torch.from_numpy(untouched)])
@@ -130,7 +142,7 @@ class Deployed(Experiment):
         """What a generation of the model as it is now has in its files."""
         return {
             "weights": self.model.bank.state(self.model.adapter),
-            "forgotten": {"rows": torch.from_numpy(self.forgotten)},
+            "forgotten": tensors_of(self.number),
             "sample": {"rows": torch.from_numpy(self.sample.rows), "yes": self.sample.yes},
         }
 
@@ -184,12 +196,3 @@ def _two(yes: Tensor) -> Tensor:  # [n] -> [n, 2]
     """Log-probabilities of no and yes; float32 may have rounded them to 0 and 1."""
     yes = yes.double().clamp(1e-8, 1 - 1e-8)
     return torch.stack([torch.log1p(-yes), torch.log(yes)], dim=1)
-
-
-def _rows(ids: Tensor, table: Any) -> Rows:
-    """Row ids of a file, if they are some."""
-    rows: Rows = ids.numpy()
-    fits = rows.dtype == np.int64 and rows.ndim == 1
-    if not fits or (len(rows) and not 0 <= rows.min() <= rows.max() < len(table)):
-        raise ValueError("rows")
-    return rows

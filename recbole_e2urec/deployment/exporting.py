@@ -78,7 +78,10 @@ def export(options: ExportOptions, model: str | None, given: Given) -> str:
         rows, yes = made.sample
         tensors = {
             "weights": made.weights,
-            "forgotten": {"rows": torch.from_numpy(made.forgotten)},
+            "forgotten": {
+                "rows": torch.from_numpy(made.forgotten),
+                "request": torch.zeros(len(made.forgotten), dtype=torch.int64),
+            },
             "sample": {"rows": torch.from_numpy(rows), "yes": yes},
         }
         folder.write(first_record(made.row, made.run), tensors)

@@ -6,8 +6,11 @@ file: whoever is killed leaves the old state or the new one. A generation has
 
 - ``model.json``: settings, what was forgotten by which request, and hashes of the other files;
 - ``weights.safetensors``: of the backbone, or of the adapter that was tuned;
-- ``forgotten.safetensors``: ids of the rows that no later training and no history may show;
+- ``forgotten.safetensors``: ids of the rows that no later training and no history may show, and
+  the request that asked for each;
 - ``sample.safetensors``: rows on which drift is measured, and what the first model answered.
+
+``certificates`` holds a page a request, with its numbers; they stay when generations go.
 
 Nothing here is ever unpickled, no name in a file leads to another file, and links are refused.
 """
@@ -27,7 +30,9 @@ from recbole_e2urec.errors import InputError
 from recbole_e2urec.storage import alone, flush_folder, remove_parts, write_json, write_tensors
 
 POINTER, RECORD, GENERATIONS, WORK = "current.json", "model.json", "generations", "work"
+CERTIFICATES = "certificates"
 TENSORS = ("weights", "forgotten", "sample")
+FORMAT = 2  # 1 did not say which request a forgotten row belongs to
 TRIES = 5  # to read while another process replaces what is read
 _NAME = re.compile(r"[0-9]{6}")
 _KEYS = {
@@ -46,13 +51,15 @@ class Generation(NamedTuple):
     """A state of the model: what ``model.json`` says, and the tensors of the other files."""
 
     name: str
+    digest: str  # SHA-256 of ``model.json``
     record: dict[str, Any]
     tensors: dict[str, dict[str, Tensor]]
 
-
-def _is_request(entry: Any) -> bool:
-    keys = ("request_id", "digest")
-    return isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in keys)
+    @property
+    def state(self) -> dict[str, Any]:
+        """What tells it from any other, as JSON: its name and the hashes of its files."""
+        files = dict(self.record["files"])
+        return {"generation": self.name, "model_json": self.digest, "files": files}
 
 
 class _Pointer(NamedTuple):
@@ -60,6 +67,11 @@ class _Pointer(NamedTuple):
 
     name: str
     digest: str
+
+
+def _is_request(entry: Any) -> bool:
+    keys = ("request_id", "digest")
+    return isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in keys)
 
 
 class ModelFolder:
@@ -116,7 +128,7 @@ class ModelFolder:
             path = folder / f"{kind}.safetensors"
             write_tensors(path, tensors[kind])
             files[path.name] = hash_of_file(path)
-        write_json(folder / RECORD, {"format": 1, **record, "files": files})
+        write_json(folder / RECORD, {**record, "format": FORMAT, "files": files})
         for each in (folder, folder.parent, self.path):
             flush_folder(each)
         write_json(
@@ -132,6 +144,7 @@ class ModelFolder:
             if folder.name != name and not folder.is_symlink():
                 shutil.rmtree(folder, ignore_errors=True)
         remove_parts(self.path)
+        remove_parts(self.path / CERTIFICATES)
 
     def done(self) -> None:
         """Remove what a request that is carried out kept on the way: it knows the data well."""
@@ -145,7 +158,7 @@ class ModelFolder:
         Raises:
             InputError: something that would be written to is a link.
         """
-        for name in (".lock", GENERATIONS, WORK):
+        for name in (".lock", GENERATIONS, WORK, CERTIFICATES):
             self._refuse_link(name)
         with alone(self.path / ".lock", getLogger().warning):
             yield
@@ -171,15 +184,15 @@ class ModelFolder:
                 raise self._damaged(f"{RECORD}: {key} is missing or of another kind")
         if not all(_is_request(entry) for entry in record["requests"]):
             raise self._damaged(f"{RECORD}: a request in it has no id")
-        if record["format"] != 1:
-            raise self._damaged(f"{RECORD}: format {record['format']} is not known, 1 is")
+        if record["format"] != FORMAT:
+            raise self._damaged(f"{RECORD}: format {record['format']} is not known, {FORMAT} is")
         tensors = {}
         for kind in kinds:
             file = f"{kind}.safetensors"
             tensors[kind] = self._sealed(
                 read_tensors, f"{place}/{file}", str(record["files"].get(file))
             )
-        return Generation(name, record, tensors)
+        return Generation(name, digest, record, tensors)
 
     def _sealed(self, read: Callable[..., dict[str, Any]], name: str, *digest: str) -> Any:
         """Read a file below the folder; none of the names on the way may be a link."""

@@ -4,7 +4,6 @@ The student of a request is the Original of the next one. Rows that were forgott
 on again and are in no history; a request that was carried out does nothing the second time.
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -16,9 +15,11 @@ from recbole_e2urec.data.forget import ForgetOptions
 from recbole_e2urec.data.request.fields import Fields
 from recbole_e2urec.data.request.identity import request_digest
 from recbole_e2urec.data.request.selecting import Selection, select
+from recbole_e2urec.deployment.certificate import certify, has_certificate
 from recbole_e2urec.deployment.deployed import Deployed, open_folder
 from recbole_e2urec.deployment.folder import ModelFolder
-from recbole_e2urec.deployment.succession import check_method, succeed
+from recbole_e2urec.deployment.proving import ProofOptions, carry_out
+from recbole_e2urec.deployment.succession import check_method
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.methods import METHODS, method_of
 from recbole_e2urec.preview import preview_of
@@ -35,11 +36,14 @@ class QueueOptions:
         request: file of the request; None where ``forget_where`` is the request.
         drift_budget: mean KL, in nats, of yes and no between the first model's answers and the
             present one's above which retraining is due. The default is a guess.
+        with_retrain, noise_floor: see :class:`ProofOptions`.
     """
 
     checkpoint: str = field(default="", metadata={"text": True})
     request: str | None = field(default=None, metadata={"text": True})
     drift_budget: float = 0.01
+    with_retrain: bool = False
+    noise_floor: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, by the name of its key."""
@@ -47,6 +51,11 @@ class QueueOptions:
             raise InputError("forget: in which model? write --checkpoint=DIR")
         if not self.drift_budget > 0:
             raise InputError(f"drift_budget is {self.drift_budget}; it must be above 0")
+        self.proof()
+
+    def proof(self) -> ProofOptions:
+        """What is measured."""
+        return ProofOptions(self.with_retrain, self.noise_floor)
 
 
 class _Asked(NamedTuple):
@@ -141,21 +150,29 @@ def _carried_out(run: Deployed, folder: ModelFolder, options: QueueOptions) -> l
         done = f"request {asked.request_id}: all that it names is forgotten already; nothing to do"
     if done is not None:
         folder.done()
-        return [*told, done]
-    started = time.perf_counter()
-    change = succeed(run, folder, rows)
+        return [*told, done, *_certificate_again(run, folder, asked)]
     entry = {
         "request_id": asked.request_id,
         "digest": asked.digest,
         "method": str(run.config["model"]),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "seconds": time.perf_counter() - started,
-        **change,
+        **carry_out(run, folder, rows, options.proof()),
     }
     run.record["requests"].append(entry)
     folder.write(run.record, run.tensors)
     folder.done()
-    return [*told, *_lines(entry, options, len(run.record["requests"]))]
+    count = len(run.record["requests"])
+    page = f"certificate: {certify(run, folder, count)}"
+    first, *others = _lines(entry, options, count)
+    return [*told, first, page, *others]
+
+
+def _certificate_again(run: Deployed, folder: ModelFolder, asked: _Asked) -> list[str]:
+    """Write what somebody who was killed owed; where all is there, nothing happens."""
+    for number, before in enumerate(run.record["requests"], 1):
+        if before["digest"] == asked.digest and not has_certificate(folder, before, number):
+            return [f"its certificate was missing: {certify(run, folder, number)}"]
+    return []
 
 
 def _lines(entry: Mapping[str, Any], options: QueueOptions, count: int) -> list[str]:

@@ -32,6 +32,10 @@ def sample_of(run: Experiment, forgotten: Rows) -> Rows:
     """Validation rows of users whom no request touched, a fixed draw of at most SAMPLE."""
     valid, user = run.parts.splits.valid, run.dataset.rows.user
     valid = valid[~np.isin(user[valid], user[forgotten])]
-    drawn = np.random.default_rng(run.config["seed"]).permutation(valid)[:SAMPLE]
-    rows: Rows = np.sort(drawn)
-    return rows
+    return drawn(valid, run.config["seed"], SAMPLE)
+
+
+def drawn(rows: Rows, seed: int, most: int) -> Rows:
+    """A fixed draw of at most so many rows, sorted."""
+    found: Rows = np.sort(np.random.default_rng(seed).permutation(rows)[:most])
+    return found

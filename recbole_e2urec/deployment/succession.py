@@ -7,15 +7,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recbole_e2urec.deployment.change import Change
 from recbole_e2urec.deployment.deployed import Deployed
 from recbole_e2urec.deployment.exporting import weights_of
 from recbole_e2urec.deployment.folder import ModelFolder
-from recbole_e2urec.deployment.remains import with_gone
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment import LORA, Rows, hash_of
 from recbole_e2urec.methods import METHODS, method_of
 from recbole_e2urec.methods.base import GradientUnlearner
 from recbole_e2urec.model.scorers import Stored
+from recbole_e2urec.trainer.cost import restart_peak
 from recbole_e2urec.trainer.stage import Stage
 from recbole_e2urec.trainer.unlearning import Fit, Request, Tools
 
@@ -34,61 +35,42 @@ def check_method(name: str) -> None:
         raise InputError(f"--model={name}: a model in use forgets by one of {', '.join(known)}")
 
 
-def succeed(run: Deployed, folder: ModelFolder, asked: Rows) -> dict[str, Any]:
+def succeed(run: Deployed, folder: ModelFolder, change: Change) -> dict[str, Any]:
     """Forget rows, and put the successor in the model's place, in memory.
 
     Args:
         run: the model; it has forgotten the rows afterwards.
         folder: where what is needed to go on after a kill is kept.
-        asked: row ids, of training or not.
+        change: the request.
 
     Returns:
-        ``rows`` and ``training_rows`` that were forgotten anew, ``forget_loss`` of the latter
-        before and after, ``drift`` and ``drift_rows``.
+        What it cost: nothing where no training row is to be forgotten.
 
     Raises:
-        InputError: no training row would be left, or the merged model answers otherwise than the
-            student did.
+        InputError: the merged model answers otherwise than the student did.
     """
-    forgotten = with_gone(run, np.union1d(run.forgotten, asked))
-    forget = np.intersect1d(run.live, forgotten)
-    retain = np.setdiff1d(run.live, forget)
-    if len(retain) == 0:
-        raise InputError("the request leaves no training row; train and export anew")
-    before, after = run.history(run.forgotten), run.history(forgotten)
-    losses = None
-    if len(forget):
-        losses = [run.loss(forget, before)]
-        _unlearn(run, folder, forget, retain, (before, after))
-        losses.append(run.loss(forget, before))
-    new = len(np.setdiff1d(forgotten, run.forgotten))
-    run.forget(forgotten)
-    return {
-        "rows": new,
-        "training_rows": len(forget),
-        "forget_loss": losses,
-        "drift": run.drift(),
-        "drift_rows": len(run.sample.rows),
-    }
+    cost = _unlearn(run, folder, change) if len(change.forget) else {}
+    run.forget(change.forgotten)
+    return cost
 
 
-def _unlearn(
-    run: Deployed, folder: ModelFolder, forget: Rows, retain: Rows, shown: tuple[Rows, Rows]
-) -> None:
+def _unlearn(run: Deployed, folder: ModelFolder, change: Change) -> dict[str, Any]:
     """Unlearn the rows; the successor's weights are the model's afterwards."""
-    model = run.model
+    model, shown = run.model, (change.before, change.after)
     request = Request(
-        forget, retain, np.setdiff1d(run.parts.splits.valid, run.forgotten),
-        run.dataset.rows.user, *shown, _tools(run, folder, forget, shown),
+        change.forget, change.retain, np.setdiff1d(run.parts.splits.valid, run.forgotten),
+        run.dataset.rows.user, *shown, _tools(run, folder, change.forget, shown),
         run.config["seed"], run.shows,
     )  # fmt: skip
-    with model.shown(shown[1]):
+    restart_peak()
+    with model.shown(change.after):
         made = method_of(run.config).unlearn(model, request)
-        rows = np.concatenate([forget[:CHECKED], run.sample.rows[:CHECKED]])
+        rows = np.concatenate([change.forget[:CHECKED], run.sample.rows[:CHECKED]])
         words = model.language_model.answer_ids
         wanted = made.scorer.ask(model, rows).yes(words).cpu()
         weights_of(model, made.scorer)
         _check_alike(wanted, model.answer(rows, None).cpu(), model.language_model.model.dtype)
+    return {**made.cost, "found": dict(made.found)}
 
 
 def _check_alike(student: Tensor, merged: Tensor, dtype: torch.dtype) -> None:

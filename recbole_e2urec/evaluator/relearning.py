@@ -44,6 +44,13 @@ class RelearnOptions:
             raise InputError(f"relearn_batch_size is {self.batch_size}; give 1 or more")
 
 
+def halves(rows: Rows, seed: int, most: int | None = None) -> tuple[Rows, Rows]:
+    """Draw at most so many rows, and part them at random: what is shown, and the rest; sorted."""
+    drawn = np.random.default_rng([seed, len(rows)]).permutation(rows)[:most]
+    half = len(drawn) // 2
+    return np.sort(drawn[:half]), np.sort(drawn[half:])
+
+
 class Relearning:
     """One half of the forget rows is learned again, the other half is asked about.
 
@@ -56,9 +63,7 @@ class Relearning:
 
     def __init__(self, options: RelearnOptions, forget: Rows, history: Rows, seed: int) -> None:
         self.options, self.history, self.seed = options, history, seed
-        drawn = np.random.default_rng([seed, len(forget)]).permutation(forget)
-        half = len(drawn) // 2
-        self.shown, self.rest = np.sort(drawn[:half]), np.sort(drawn[half:])
+        self.shown, self.rest = halves(forget, seed)
 
     def curve(self, config: Any, model: LLMRec, scorer: Scorer) -> dict[str, list[Any]] | None:
         """What the model says of the rest, before the first epoch and after each.

@@ -1,0 +1,146 @@
+"""The certificate of a request: what was done to the model, in numbers and words, without names.
+
+It is made of the ledger in ``model.json`` and of the folder's hashes alone, so that it can be made
+again, the same, as long as the folder is there.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from recbole_e2urec.deployment.certificatepage import certificate_page
+from recbole_e2urec.deployment.deployed import Deployed
+from recbole_e2urec.deployment.folder import CERTIFICATES, ModelFolder
+from recbole_e2urec.deployment.naming import HOW, hashes_of
+from recbole_e2urec.deployment.plainwords import words_of
+from recbole_e2urec.errors import InputError, one_line
+from recbole_e2urec.storage import flush_folder, write_json, write_text
+
+FORMAT = 1
+_DIGEST = re.compile(r"[0-9a-f]{16}")
+
+
+def certify(
+    run: Deployed, folder: ModelFolder, number: int, purged: Mapping[str, Any] | None = None
+) -> Path:
+    """Write the certificate of a request that the folder's model has carried out.
+
+    Args:
+        run: the model, opened on its data.
+        folder: where it is; call this inside ``alone()``.
+        number: of the request, from 1.
+        purged: what was deleted: ``removed`` (``files`` and ``bytes`` by kind), ``kept`` (``name``,
+            ``sha256`` and ``why`` each) and ``unknown`` (names); None: nothing was.
+
+    Returns:
+        The JSON file; the page stands beside it.
+
+    Raises:
+        InputError: the ledger is damaged, or the disk is full.
+    """
+    found = folder.read(whole=False)
+    whole = certificate_of(run, found.record, found.state, number, purged)
+    path = folder.path / name_of(found.record["requests"][number - 1], number)
+    write_text(path.with_suffix(".html"), certificate_page(whole))
+    write_json(path, whole)
+    for each in (path.parent, folder.path):
+        flush_folder(each)
+    return path
+
+
+def has_certificate(folder: ModelFolder, entry: Mapping[str, Any], number: int) -> bool:
+    """Whether a request of the ledger has its certificate and the page."""
+    path = folder.path / name_of(entry, number)
+    return path.is_file() and path.with_suffix(".html").is_file()
+
+
+def name_of(entry: Mapping[str, Any], number: int) -> str:
+    """The file of a request's certificate, from the folder of the model.
+
+    Raises:
+        InputError: the ledger has something else in the place of the request's hash.
+    """
+    digest = str(entry["digest"])
+    if not _DIGEST.fullmatch(digest):
+        raise InputError(f"request {number} in model.json has no hash; the folder is damaged")
+    return f"{CERTIFICATES}/{number:06d}-{digest[:12]}.json"
+
+
+def certificate_of(
+    run: Deployed,
+    record: Mapping[str, Any],
+    state: Mapping[str, Any],
+    number: int,
+    purged: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The certificate of a request, as JSON.
+
+    Args:
+        run: the model in use, which knows the rows of each request.
+        record: what ``model.json`` says.
+        state: files and hashes of the present generation.
+        number: of the request, from 1.
+        purged: see :func:`certify`.
+
+    Raises:
+        InputError: the ledger is damaged.
+    """
+    try:
+        whole = _made(run, record, state_after(record, state, number), number)
+        whole["purged"] = None if purged is None else dict(purged)
+        whole["in_words"] = words_of(whole)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"request {number} in model.json is no entry of this version ({one_line(error)})"
+        ) from error
+    return {**whole, "sha256": seal_of(whole)}
+
+
+def state_after(
+    record: Mapping[str, Any], state: Mapping[str, Any], number: int
+) -> Mapping[str, Any]:
+    """Files and hashes of the model after a request: the next one began with them."""
+    requests = record["requests"]
+    if number == len(requests):
+        return state
+    after: Mapping[str, Any] = requests[number]["evidence"]["before"]
+    return after
+
+
+def seal_of(whole: Mapping[str, Any]) -> str:
+    """SHA-256 of a certificate without its own hash: what it says, however it is laid out."""
+    rest = {key: value for key, value in whole.items() if key != "sha256"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _made(
+    run: Deployed, record: Mapping[str, Any], after: Mapping[str, Any], number: int
+) -> dict[str, Any]:
+    entry = record["requests"][number - 1]
+    evidence = entry["evidence"]
+    salt, hashes = evidence["salt"], hashes_of(run, number, evidence["salt"])
+    return {
+        "format": FORMAT,
+        "request": {
+            "id": entry["request_id"],
+            "digest": entry["digest"],
+            "number": number,
+            "date": entry["date"],
+        },
+        "data": {"dataset": record["dataset"], **record["fingerprint"]},
+        "asked": evidence["asked"],
+        "identifiers": {"how": HOW, "salt": salt, **hashes},
+        "method": evidence["method"],
+        "model": {"made_by": record["model"], "seed": record["seed"]},
+        "before": evidence["before"],
+        "after": dict(after),
+        "measures": evidence["measures"],
+        "retrain": evidence["retrain"],
+        "drift": {"kl": entry["drift"], "rows": entry["drift_rows"]},
+        "cost": evidence["cost"],
+        "versions": evidence["versions"],
+    }

@@ -1,0 +1,82 @@
+"""What the tables of a certificate's page have in their lines."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from recbole_e2urec.deployment.plainwords import NO_CONTROL
+
+
+class Line(NamedTuple):
+    """A line of a table."""
+
+    title: str
+    cells: list[str]
+
+
+def measures(whole: Mapping[str, Any]) -> list[Line]:
+    """Every measure under every model."""
+    told = [whole["measures"]["before"], whole["measures"]["after"]]
+    told += [whole["retrain"]["measures"]] if whole["retrain"] else []
+    lines = [
+        Line(f"test {title}", [_number(one["test"][key]) for one in told])
+        for title, key in (("AUC", "auc"), ("ACC", "acc"), ("LogLoss", "logloss"))
+    ]
+    for name, title, otherwise in (
+        ("forget", "loss, forgotten rows", "-"),
+        ("heldout", "loss, held-out rows of the same users", "-"),
+        ("control", "loss, rows of control users", NO_CONTROL),
+    ):
+        lines.append(Line(title, [_number(one[name]["loss"], otherwise) for one in told]))
+    lines.append(Line("MIA AUC, against control users", [_attack(one["mia"]) for one in told]))
+    same = [_attack(one["mia_same_users"], "-") for one in told]
+    lines.append(Line("MIA AUC, against held-out rows", same))
+    for name in ("test", "forget", "heldout", "control"):
+        lines.append(Line(f"rows, {name}", [f"{one[name]['rows']:,}" for one in told]))
+    return lines
+
+
+def curves(whole: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Relearning curves by the words of the legend."""
+    sides = {side: whole["measures"][side]["relearning"] for side in ("before", "after")}
+    if whole["retrain"]:
+        sides["Retrain"] = whole["retrain"]["measures"]["relearning"]
+    found = {f"{side}, forgotten rows": one["forget"] for side, one in sides.items()}
+    found |= {f"{side}, control users": one["control"] for side, one in sides.items()}
+    return {title: curve for title, curve in found.items() if curve}
+
+
+def distances(whole: Mapping[str, Any]) -> list[Line]:
+    """JSD, L2 and residual of each model, where there is a Retrain."""
+    if not whole["retrain"]:
+        return []
+    keys = ("jsd", "l2", "residual")
+    return [
+        Line(name, [_number(one[key]) for key in keys])
+        for name, one in whole["retrain"]["distances"].items()
+    ]
+
+
+def _number(value: Any, otherwise: str = "-") -> str:
+    return otherwise if value is None else f"{value:.4f}"
+
+
+def _attack(found: Mapping[str, Any] | None, otherwise: str = NO_CONTROL) -> str:
+    if found is None:
+        return otherwise
+    if found["interval"] is None:
+        return _number(found["auc"])
+    low, high = found["interval"]
+    return f"{found['auc']:.4f} ({low:.4f} to {high:.4f})"
+
+
+def flat(value: Mapping[str, Any], before: str = "") -> list[Line]:
+    """A nested mapping as lines."""
+    lines = []
+    for key, one in value.items():
+        if isinstance(one, Mapping):
+            lines += flat(one, f"{before}{key}.")
+        else:
+            lines.append(
+                Line(f"{before}{key}", [f"{one:g}" if isinstance(one, float) else f"{one}"])
+            )
+    return lines
