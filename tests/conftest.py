@@ -119,6 +119,20 @@ def made_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_model(tmp_path_factory.mktemp("made"))
 
 
+@pytest.fixture(scope="session")
+def made_certified(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder with a request that was carried out, made once."""
+    from in_use import make_certified
+
+    return make_certified(tmp_path_factory.mktemp("certified"))
+
+
+@pytest.fixture
+def certified(made_certified: Path, tmp_path: Path) -> Path:
+    """A copy of it: ``model`` in the test's folder."""
+    return Path(shutil.copytree(made_certified, tmp_path / "model"))
+
+
 @pytest.fixture
 def in_use(made_model: Path, tmp_path: Path) -> Path:
     """A copy of it: ``model`` in the test's folder."""

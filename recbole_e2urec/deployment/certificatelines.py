@@ -30,8 +30,8 @@ def measures(whole: Mapping[str, Any]) -> list[Line]:
     lines.append(Line("MIA AUC, against control users", [_attack(one["mia"]) for one in told]))
     same = [_attack(one["mia_same_users"], "-") for one in told]
     lines.append(Line("MIA AUC, against held-out rows", same))
-    for name in ("test", "forget", "heldout", "control"):
-        lines.append(Line(f"rows, {name}", [f"{one[name]['rows']:,}" for one in told]))
+    for name, title in (("test", "test"), ("heldout", "held-out"), ("control", "control users'")):
+        lines.append(Line(f"{title} rows asked", [f"{one[name]['rows']:,}" for one in told]))
     return lines
 
 

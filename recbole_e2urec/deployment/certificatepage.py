@@ -71,11 +71,11 @@ _PAGE = SHEETS.from_string("""\
 <p>{{ "{:,}".format(whole.asked.rows) }} rows of the data, \
 {{ "{:,}".format(whole.asked.training_rows) }} of the \
 {{ "{:,}".format(whole.asked.training_rows_before) }} training rows that there were \
-({{ "{:.2%}".format(whole.asked.share_of_training) }}). Of these training rows' \
-{{ "{:,}".format(whole.asked["users"].some) }} users \
-{{ "{:,}".format(whole.asked["users"].whole) }} keep none, of their \
-{{ "{:,}".format(whole.asked["items"].some) }} items \
-{{ "{:,}".format(whole.asked["items"].whole) }}.</p>
+({{ "{:.2%}".format(whole.asked.share_of_training) }}). These training rows are of \
+{{ "{:,}".format(whole.asked["users"].some) }} users, of whom \
+{{ "{:,}".format(whole.asked["users"].whole) }} keep no training row, and of \
+{{ "{:,}".format(whole.asked["items"].some) }} items, of which \
+{{ "{:,}".format(whole.asked["items"].whole) }} keep none.</p>
 
 <h2>Measures</h2>
 {{ table(measures, sides) }}

@@ -1,6 +1,6 @@
 """Outcomes of checks, a line each."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 OK, FAILED, UNKNOWN = "ok", "FAILED", "cannot be checked"
@@ -39,9 +39,9 @@ def differing(found: Any, wanted: Any, tolerance: float = 0.0, place: str = "") 
                 yield at
             else:
                 yield from differing(found[key], wanted[key], tolerance, at)
-    elif _both(found, wanted, Sequence) and not isinstance(found, str):
+    elif _both(found, wanted, list):
         if len(found) != len(wanted):
-            yield place
+            yield place or "all of it"
             return
         for number, pair in enumerate(zip(found, wanted, strict=True)):
             yield from differing(*pair, tolerance, f"{place}[{number}]")
@@ -56,8 +56,4 @@ def _alike(found: Any, wanted: Any, tolerance: float) -> bool:
 
 
 def _both(found: Any, wanted: Any, kind: Any) -> bool:
-    return (
-        isinstance(found, kind)
-        and isinstance(wanted, kind)
-        and not (isinstance(found, str) ^ isinstance(wanted, str))
-    )
+    return isinstance(found, kind) and isinstance(wanted, kind)

@@ -67,8 +67,8 @@ def drawing(curves: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 _DRAWING = SHEETS.from_string("""\
-<svg viewBox="0 0 {{ width }} {{ height }}" width="100%" role="img" font-size="13"
- aria-label="loss by steps of relearning; the numbers are in the JSON file">
+<svg viewBox="0 0 {{ width }} {{ height }}" style="max-width: {{ width }}px; width: 100%"
+ font-size="13" role="img" aria-label="loss by steps of relearning; the JSON file has its numbers">
 {% for told, y in up %}
 <line x1="{{ left }}" x2="{{ right }}" y1="{{ y }}" y2="{{ y }}" stroke="#dddddd"/>
 <text x="{{ left - 6 }}" y="{{ y + 4 }}" text-anchor="end">{{ told }}</text>

@@ -36,15 +36,9 @@ FORMAT = 2  # 1 did not say which request a forgotten row belongs to
 TRIES = 5  # to read while another process replaces what is read
 _NAME = re.compile(r"[0-9]{6}")
 _KEYS = {
-    "format": int,
-    "model": str,
-    "dataset": str,
-    "seed": int,
-    "settings": dict,
-    "fingerprint": dict,
-    "requests": list,
-    "files": dict,
-}
+    "format": int, "model": str, "dataset": str, "seed": int, "settings": dict,
+    "fingerprint": dict, "requests": list, "files": dict,
+}  # fmt: skip
 
 
 class Generation(NamedTuple):
@@ -58,8 +52,7 @@ class Generation(NamedTuple):
     @property
     def state(self) -> dict[str, Any]:
         """What tells it from any other, as JSON: its name and the hashes of its files."""
-        files = dict(self.record["files"])
-        return {"generation": self.name, "model_json": self.digest, "files": files}
+        return {"generation": self.name, "model_json": self.digest, "files": self.record["files"]}
 
 
 class _Pointer(NamedTuple):

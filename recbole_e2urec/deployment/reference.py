@@ -40,10 +40,11 @@ class Reference(Experiment):
 
     def train(self, change: Change) -> dict[str, Any]:
         """Train on what is left, and give what that cost; users who stay validate it."""
-        valid = self.parts.splits.valid
-        valid = valid[~np.isin(valid, change.forgotten)]
-        self.parts = self.parts._replace(splits=self.parts.splits._replace(valid=valid))
-        return self._trained(RETRAIN, change.retain, change.retain, change.after)[0]
+        splits = self.parts.splits  # whose order decides that of the training
+        train = splits.train[np.isin(splits.train, change.retain)]
+        valid = splits.valid[~np.isin(splits.valid, change.forgotten)]
+        self.parts = self.parts._replace(splits=splits._replace(valid=valid))
+        return self._trained(RETRAIN, train, train, change.after)[0]
 
     def stage(self, name: str, inputs: Mapping[str, Any]) -> Stage:
         """The stage of this name and these inputs, in the folder; no logger is told of it."""

@@ -134,6 +134,11 @@ def test_a_changed_byte_is_noticed_in_every_file(capsys):
         ("forgotten", {"rows": torch.tensor([-1])}),
         ("forgotten", {"rows": torch.tensor([0.5])}),
         ("forgotten", {}),
+        ("forgotten", {"rows": torch.tensor([1, 2])}),
+        ("forgotten", {"rows": torch.tensor([1, 2]), "request": torch.tensor([0])}),
+        ("forgotten", {"rows": torch.tensor([1, 2]), "request": torch.tensor([0, 1])}),
+        ("forgotten", {"rows": torch.tensor([1, 2]), "request": torch.tensor([0, -1])}),
+        ("forgotten", {"rows": torch.tensor([1, 2]), "request": torch.tensor([0.0, 0.0])}),
         ("sample", {"rows": torch.tensor([1, 2]), "yes": torch.tensor([0.5])}),
     ],
 )

@@ -102,7 +102,9 @@ def check_goes_on(wanted: dict[str, Any]) -> None:
     assert check_whole(wanted)
     assert "carried out before" in request()
     names = sorted(path.name for path in Path("model").iterdir())
-    assert names == [".lock", "current.json", "generations"]
+    assert names == [".lock", "certificates", "current.json", "generations"]
+    number = sorted(path.suffix for path in Path("model/certificates").iterdir())
+    assert number == [".html", ".json"]
     assert len(list(Path("model/generations").iterdir())) == 1
     assert len(opened().record["requests"]) == 1
 
