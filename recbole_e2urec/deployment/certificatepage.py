@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from recbole_e2urec.deployment.certificatelines import curves, distances, flat, measures
+from recbole_e2urec.deployment.change import MOST, TESTED
 from recbole_e2urec.deployment.drawing import drawing
+from recbole_e2urec.evaluator.relearnsteps import BATCH
 from recbole_e2urec.sheet import SHEETS
 
 LISTED = 20  # hashes of a kind on the page; the JSON file has them all
@@ -30,6 +32,8 @@ def certificate_page(whole: Mapping[str, Any]) -> str:
         },
         settings=flat({"method": whole["method"], "model": whole["model"]}),
         cost=flat(whole["cost"]),
+        most=(TESTED, MOST),
+        batch=BATCH,
     )
 
 
@@ -81,16 +85,17 @@ _PAGE = SHEETS.from_string("""\
 {{ table(measures, sides) }}
 <p class="note">Losses are the mean cross-entropy of the true answer, in nats. Test rows are those \
 of users who stay, asked as the model is used; all other rows are asked with the histories from \
-before the request. At most 2,000 rows of a kind are asked about, but all of the forgotten ones. \
+before the request. At most {{ "{:,}".format(most[0]) }} test rows and \
+{{ "{:,}".format(most[1]) }} of another kind are asked about, but all of the forgotten ones. \
 MIA AUC: how well a small loss tells forgotten rows from others; in brackets its 95 % interval \
 over resampled users. It is to be compared with Retrain's, never with 0.5.</p>
 {% if curves %}
 <figure>
 <h3>Relearning</h3>
 {{ curves | safe }}
-<figcaption>One half of the rows is shown to a copy of the model, 32 rows a step; the loss is that \
-of the other half. What was only hidden comes back in a step or two. Rows of control users show \
-how fast what was never known is learned.</figcaption>
+<figcaption>One half of the rows is shown to a copy of the model, {{ batch }} rows a step; the \
+loss is that of the other half. What was only hidden comes back in a step or two. Rows of control users \
+show how fast what was never known is learned.</figcaption>
 </figure>
 {% endif %}
 {% if distances %}

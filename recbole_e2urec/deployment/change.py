@@ -8,7 +8,8 @@ from recbole_e2urec.deployment.remains import drawn, gone_users
 from recbole_e2urec.experiment import Experiment, Rows
 from recbole_e2urec.preview import touched
 
-MOST = 2000  # rows of a group, at most, that are asked about; forgotten rows all are
+TESTED = 2000  # test rows, at most, that are asked about; of forgotten ones all are
+MOST = 500  # held-out and control users' rows, the same
 
 
 class Change(NamedTuple):
@@ -62,8 +63,8 @@ def watched_of(run: Experiment, change: Change) -> Watched:
     gone = gone_users(run, change.forgotten)
     stay = np.setdiff1d(test[~np.isin(user[test], gone)], change.forgotten)
     untouched = control[~np.isin(user[control], user[change.forgotten])]
-    groups = (drawn(rows, seed, MOST) for rows in (own, untouched, stay))
-    return Watched(change.forget, *groups)
+    heldout, control = (drawn(rows, seed, MOST) for rows in (own, untouched))
+    return Watched(change.forget, heldout, control, drawn(stay, seed, TESTED))
 
 
 def counts_of(run: Experiment, change: Change) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.trainer.loop import Clock, adamw, seed_dropout, train_epoch
 
 POINTS = (0, 1, 2, 4, 8, 16)  # steps after which the other half is asked about
-MOST = 256  # rows, of which one half is shown
-BATCH = 32  # rows a step, or all that are shown
+MOST = 128  # rows, of which one half is shown
+BATCH = 16  # rows a step, or all that are shown
 RATE = 0.001  # of AdamW at the first step; it falls linearly to nothing
 
 

@@ -36,7 +36,7 @@ def run_of(small_config):
 
 def test_a_curve_leaves_the_weights_as_they_were_and_shows_one_half_alone(small_config):
     run = run_of(small_config)
-    rows, history = np.arange(10, 61), run.history(np.empty(0, np.int64))
+    rows, history = np.arange(10, 37), run.history(np.empty(0, np.int64))
     before, seen = run.model.bank.state(None), []
     losses = run.model.answer_losses
 
@@ -50,10 +50,10 @@ def test_a_curve_leaves_the_weights_as_they_were_and_shows_one_half_alone(small_
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert curve is not None
     shown, rest = halves(rows, 3)
-    assert (curve.shown, curve.asked) == (25, 26)
+    assert (curve.shown, curve.asked) == (13, 14)
     assert len(seen) == POINTS[-1] == 16
-    assert {len(part) for part in seen} == {25}  # fewer than BATCH: all of them in every step
-    assert BATCH == 32
+    assert {len(part) for part in seen} == {13}  # fewer than BATCH: all of them in every step
+    assert BATCH == 16
     assert all(sorted(part) == shown.tolist() for part in seen)
     assert not {row for part in seen for row in part} & set(rest.tolist())
     with run.model.shown(history):
