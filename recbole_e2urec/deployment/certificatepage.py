@@ -94,8 +94,8 @@ over resampled users. It is to be compared with Retrain's, never with 0.5.</p>
 <h3>Relearning</h3>
 {{ curves | safe }}
 <figcaption>One half of the rows is shown to a copy of the model, {{ batch }} rows a step; the \
-loss is that of the other half. What was only hidden comes back in a step or two. Rows of control users \
-show how fast what was never known is learned.</figcaption>
+loss is that of the other half. What was only hidden comes back in a step or two. Rows of control \
+users show how fast what was never known is learned.</figcaption>
 </figure>
 {% endif %}
 {% if distances %}
