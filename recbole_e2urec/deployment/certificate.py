@@ -9,7 +9,9 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from jinja2 import TemplateError
 
 from recbole_e2urec.deployment.certificatepage import certificate_page
 from recbole_e2urec.deployment.deployed import Deployed
@@ -21,6 +23,13 @@ from recbole_e2urec.storage import flush_folder, write_json, write_text
 
 FORMAT = 1
 _DIGEST = re.compile(r"[0-9a-f]{16}")
+
+
+class Certificate(NamedTuple):
+    """A certificate as JSON, and its page."""
+
+    whole: dict[str, Any]
+    page: str
 
 
 def certify(
@@ -42,10 +51,10 @@ def certify(
         InputError: the ledger is damaged, or the disk is full.
     """
     found = folder.read(whole=False)
-    whole = certificate_of(run, found.record, found.state, number, purged)
+    made = certificate_of(run, found.record, found.state, number, purged)
     path = folder.path / name_of(found.record["requests"][number - 1], number)
-    write_text(path.with_suffix(".html"), certificate_page(whole))
-    write_json(path, whole)
+    write_text(path.with_suffix(".html"), made.page)
+    write_json(path, made.whole)
     for each in (path.parent, folder.path):
         flush_folder(each)
     return path
@@ -75,8 +84,8 @@ def certificate_of(
     state: Mapping[str, Any],
     number: int,
     purged: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """The certificate of a request, as JSON.
+) -> Certificate:
+    """The certificate of a request.
 
     Args:
         run: the model in use, which knows the rows of each request.
@@ -92,11 +101,12 @@ def certificate_of(
         whole = _made(run, record, state_after(record, state, number), number)
         whole["purged"] = None if purged is None else dict(purged)
         whole["in_words"] = words_of(whole)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        whole["sha256"] = seal_of(whole)
+        return Certificate(whole, certificate_page(whole))
+    except (KeyError, TypeError, ValueError, AttributeError, TemplateError) as error:
         raise InputError(
             f"request {number} in model.json is no entry of this version ({one_line(error)})"
         ) from error
-    return {**whole, "sha256": seal_of(whole)}
 
 
 def state_after(

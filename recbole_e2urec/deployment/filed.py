@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from recbole_e2urec.deployment.certificate import FORMAT
+from recbole_e2urec.deployment.certificate import FORMAT, seal_of
 from recbole_e2urec.deployment.folder import CERTIFICATES
 from recbole_e2urec.deployment.sealed import Broken, read_json
-from recbole_e2urec.errors import InputError
+from recbole_e2urec.errors import InputError, one_line
 
 _FILE = re.compile(r"\w[\w.-]*")
 _GENERATION = re.compile(r"[0-9]{6}")
@@ -40,8 +40,9 @@ def read_certificate(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is the page for people; name the .json file beside it")
     try:
         whole = read_json(path)
-    except Broken as error:
-        raise InputError(f"{path} is no certificate: {error}") from error
+        seal_of(whole)
+    except (Broken, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is no certificate: {one_line(error)}") from error
     for name, kind in _KINDS.items():
         value = _at(whole, name)
         if not isinstance(value, kind) or isinstance(value, bool):
@@ -64,9 +65,26 @@ def folder_of(path: Path) -> Path:
     return place.parent
 
 
-def climbs(name: Any) -> bool:
+def is_purge(purged: Mapping[str, Any]) -> bool:
+    """Whether this is what a purge tells: ``removed``, ``kept`` and ``unknown``."""
+    removed, kept, unknown = (purged.get(key) for key in ("removed", "kept", "unknown"))
+    return (
+        isinstance(removed, dict)
+        and all(_has(one, int, "files", "bytes") for one in removed.values())
+        and isinstance(kept, list)
+        and all(_has(one, str, "name", "sha256", "why") for one in kept)
+        and isinstance(unknown, list)
+        and all(isinstance(one, str) for one in unknown)
+    )
+
+
+def _has(value: Any, kind: type, *keys: str) -> bool:
+    return isinstance(value, dict) and all(type(value.get(key)) is kind for key in keys)
+
+
+def climbs(name: str) -> bool:
     """Whether a name leads out of the folder that it is in, on this system or another."""
-    if not isinstance(name, str) or not name or "\0" in name:
+    if not name or "\0" in name:
         return True
     kinds = PurePosixPath(name), PureWindowsPath(name)
     return any(one.anchor or ".." in one.parts for one in kinds)
@@ -83,8 +101,8 @@ def _refuse_paths(path: Path, whole: Mapping[str, Any]) -> None:
     sides = [whole["before"], whole["after"]]
     fits = all(_GENERATION.fullmatch(side["generation"]) for side in sides)
     fits = fits and all(_FILE.fullmatch(name) for side in sides for name in side["files"])
-    kept = (whole["purged"] or {}).get("kept", [])
-    if not isinstance(kept, list) or not all(isinstance(one, dict) for one in kept):
-        raise InputError(f"{path} is no certificate: purged.kept is no list of files")
-    if not fits or any(climbs(one.get("name")) for one in kept):
+    purged = whole["purged"]
+    if purged is not None and not is_purge(purged):
+        raise InputError(f"{path} is no certificate: purged is nothing that a purge writes")
+    if not fits or any(climbs(one["name"]) for one in (purged or {}).get("kept", [])):
         raise InputError(f"{path} names a file that could lead out of its folder; do not trust it")

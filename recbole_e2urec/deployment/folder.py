@@ -6,13 +6,11 @@ file: whoever is killed leaves the old state or the new one. A generation has
 
 - ``model.json``: settings, what was forgotten by which request, and hashes of the other files;
 - ``weights.safetensors``: of the backbone, or of the adapter that was tuned;
-- ``forgotten.safetensors``: ids of the rows that no later training and no history may show, and
-  the request that asked for each;
+- ``forgotten.safetensors``: ids of rows that no later training and no history may show;
 - ``sample.safetensors``: rows on which drift is measured, and what the first model answered.
 
-``certificates`` holds a page a request, with its numbers; they stay when generations go.
-
-Nothing here is ever unpickled, no name in a file leads to another file, and links are refused.
+``certificates`` has a file and a page of each request, which stay when generations go. Nothing here
+is ever unpickled, no name in a file leads to another file, and links are refused.
 """
 
 import re
@@ -98,11 +96,11 @@ class ModelFolder:
             InputError: there is none, or the folder is damaged.
         """
         for _ in range(TRIES):
-            pointer = self._pointer()
+            pointer = self.pointer()
             try:
                 return self._generation(*pointer, TENSORS if whole else ())
             except InputError:
-                if self._pointer() == pointer:
+                if self.pointer() == pointer:
                     raise
         raise InputError(f"{self.path} changes all the time; try again")
 
@@ -112,7 +110,7 @@ class ModelFolder:
         Raises:
             InputError: the disk is full; the generation that counted still does.
         """
-        number = int(self._pointer().name) + 1 if self.is_one else 1
+        number = int(self.pointer().name) + 1 if self.is_one else 1
         name = f"{number:06d}"
         folder = self.path / GENERATIONS / name
         shutil.rmtree(folder, ignore_errors=True)  # of one that was killed
@@ -124,15 +122,14 @@ class ModelFolder:
         write_json(folder / RECORD, {**record, "format": FORMAT, "files": files})
         for each in (folder, folder.parent, self.path):
             flush_folder(each)
-        write_json(
-            self.path / POINTER, {"generation": name, "sha256": hash_of_file(folder / RECORD)}
-        )
+        digest = hash_of_file(folder / RECORD)
+        write_json(self.path / POINTER, {"generation": name, "sha256": digest})
         flush_folder(self.path)
         self.tidy()
 
     def tidy(self) -> None:
         """Remove all that does not count: old generations, and what a killed process left."""
-        name = self._pointer().name
+        name = self.pointer().name
         for folder in (self.path / GENERATIONS).iterdir():
             if folder.name != name and not folder.is_symlink():
                 shutil.rmtree(folder, ignore_errors=True)
@@ -156,8 +153,8 @@ class ModelFolder:
         with alone(self.path / ".lock", getLogger().warning):
             yield
 
-    def _pointer(self) -> "_Pointer":
-        """Which generation counts."""
+    def pointer(self) -> "_Pointer":
+        """Which generation counts; InputError: none, or the file that names it is damaged."""
         if not (self.path / POINTER).exists():
             raise InputError(
                 f"{self.path} is no model folder (it has no {POINTER}); make one by "

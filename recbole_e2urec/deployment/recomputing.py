@@ -28,7 +28,7 @@ def recomputed(run: Deployed, whole: Mapping[str, Any]) -> Iterator[Check]:
 
     Args:
         run: the present model on its data.
-        whole: the certificate, of one of its requests.
+        whole: the certificate of one of its requests, made of the ledger.
     """
     number, requests = whole["request"]["number"], run.record["requests"]
     change = change_by(run, number)

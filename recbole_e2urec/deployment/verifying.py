@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from recbole_e2urec.deployment.certificate import certificate_of, name_of, seal_of, state_after
 from recbole_e2urec.deployment.certificatepage import certificate_page
 from recbole_e2urec.deployment.checks import FAILED, OK, UNKNOWN, Check, same
-from recbole_e2urec.deployment.deployed import Deployed, open_folder
+from recbole_e2urec.deployment.deployed import open_folder
 from recbole_e2urec.deployment.filed import folder_of, read_certificate
 from recbole_e2urec.deployment.folder import GENERATIONS, TENSORS, Generation, ModelFolder
 from recbole_e2urec.deployment.recomputing import recomputed
@@ -60,10 +60,13 @@ def verify(
     path = Path(options.certificate)
     whole = read_certificate(path)
     folder = ModelFolder(options.checkpoint or folder_of(path))
+    present = folder.pointer()
     checks = [
         same("the certificate is as it was written", seal_of(whole), whole["sha256"]),
         *_folder(path, whole, folder, (settings, config_files)),
     ]
+    if folder.pointer() != present:
+        raise InputError(f"{folder.path} took another request meanwhile; try again")
     failed = sum(check.outcome == FAILED for check in checks)
     lines = [check.line for check in checks]
     lines.append(f"{failed} of {len(checks)} checks failed" if failed else "nothing failed")
@@ -76,8 +79,6 @@ def _folder(
     try:
         found = folder.read(whole=False)
     except InputError as error:
-        if not folder.is_one:
-            raise
         yield Check(FAILED, "model.json", str(error))
         yield Check(UNKNOWN, _LEFT, "the folder is damaged")
         return
@@ -94,8 +95,10 @@ def _folder(
     except InputError as error:
         yield Check(UNKNOWN, _LEFT, str(error))
         return
-    yield from _told(path, whole, run)
-    yield from recomputed(run, whole)
+    number = whole["request"]["number"]
+    made = certificate_of(run, run.record, run.state, number, whole["purged"]).whole
+    yield from _told(path, whole, made)
+    yield from recomputed(run, made)
     yield from _purged(whole, folder)
 
 
@@ -148,10 +151,8 @@ def _chain(whole: Mapping[str, Any], found: Generation, folder: ModelFolder) -> 
         yield same(f"request {place} left {next_}", told["after"], after)
 
 
-def _told(path: Path, whole: Mapping[str, Any], run: Deployed) -> Iterator[Check]:
-    """What the certificate says, against the ledger, and the page against the certificate."""
-    number = whole["request"]["number"]
-    made = certificate_of(run, run.record, run.state, number, whole["purged"])
+def _told(path: Path, whole: Mapping[str, Any], made: Mapping[str, Any]) -> Iterator[Check]:
+    """What the certificate and its page say, against what is made of the ledger."""
     names = {kind: len(made["identifiers"][kind]) for kind in ("users", "items", "rows")}
     told = ", ".join(f"{count:,} {kind}" for kind, count in names.items())
     yield same(f"salted hashes: {told}", whole["identifiers"], made["identifiers"])
