@@ -114,7 +114,7 @@ class Deployed(Experiment):
         if len(self.sample.rows) == 0:
             return None
         now = self.yes(self.sample.rows, self.history(self.forgotten))
-        return float(kl_divergence(_two(self.sample.yes), _two(now)).mean())
+        return drift_between(self.sample.yes, now)
 
     def forget(self, forgotten: Rows) -> None:
         """Have these rows forgotten, those of before among them; the weights stay."""
@@ -178,6 +178,11 @@ def _own_keys(model: str | None) -> set[str]:
     names = METHODS if model is None else {model}
     keys = {key for name in names for key in properties("model", name)}
     return keys - set(properties("model", "LLMRec"))
+
+
+def drift_between(first: Tensor, other: Tensor) -> float:  # P(yes) [n] each -> number
+    """Mean KL(first || other) of yes and no, in nats."""
+    return float(kl_divergence(_two(first), _two(other)).mean())
 
 
 def _two(yes: Tensor) -> Tensor:  # [n] -> [n, 2]

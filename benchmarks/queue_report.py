@@ -1,0 +1,2 @@
+def tables(rows): return ""
+def draw_plots(rows, path): pass
