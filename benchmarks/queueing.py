@@ -1,13 +1,13 @@
 """Requests in a row on a model in use: ``python -m benchmarks.queueing``.
 
-Run it from a checkout with the package installed. A recommender is trained on ml-100k by the default
-settings and exported. Then each request, 1 to 10 users whom a seed draws, is carried out by ``forget``
-in the folder, and the model is measured: on test rows of users whom no request names, on
-all rows forgotten so far, and on those of the first request, which must not come back. At some of the
-requests a Retrain on what is left says what is wanted. ``--methods`` are E2URec's economy,
-E2URec, NPO or NegGrad; each has its own folder. The tables are printed, the plot is ``queue.svg`` in
-``--folder``. ``--size small`` is a quick look whose numbers mean nothing. Killed, the same command
-goes on.
+Run it from a checkout with the package installed. A recommender is trained on ml-100k by the
+default settings and exported. Then each request, 1 to 10 users whom a seed draws, is carried out by
+``forget`` in the folder, and the model is measured: on test rows of users whom no request names, on
+all rows forgotten so far, and on those of the first request, which must not come back. At some of
+the requests a Retrain on what is left says what is wanted. Last, one request names all of these
+users at once. ``--methods`` are E2URec's economy, E2URec, NPO or NegGrad; each has its own folder.
+The tables are printed, the plot is ``queue.svg`` in ``--folder``. ``--size small`` is a quick look
+whose numbers mean nothing. Killed, the same command goes on.
 """
 
 import argparse
@@ -112,11 +112,7 @@ def references(plan: Plan, notes: Notes, yardstick: Yardstick) -> None:
 
 def carried_out(plan: Plan, method: str, notes: Notes, yardstick: Yardstick) -> None:
     """Carry out every request by one method, and measure the model after each."""
-    folder = ModelFolder(plan.folder / method)
-    if not folder.is_one:
-        data = {key: plan.given[key] for key in ("data_path",) if key in plan.given}
-        given = Given(plan.given.get("dataset"), (), {"checkpoint_dir": str(plan.saved), **data})
-        export(ExportOptions(str(folder.path)), "LLMRec", given)
+    folder = _exported(plan, method)
     for count in range(1, plan.requests + 1):
         key = f"{method} {count}"
         if key in notes.rows:
@@ -124,24 +120,45 @@ def carried_out(plan: Plan, method: str, notes: Notes, yardstick: Yardstick) -> 
         seconds = None
         if len(folder.read(whole=False).record["requests"]) < count:
             started = time.perf_counter()
-            _forget(plan, method, folder, _request(plan, yardstick, count))
+            _forget(method, folder, _request(plan, yardstick, count, count))
             seconds = time.perf_counter() - started
         run = open_folder(folder, QUIET)
         notes.add(key, {"model": method, **_measured(plan, run, count, yardstick, seconds)})
 
 
-def _forget(plan: Plan, method: str, folder: ModelFolder, request: Path) -> None:
+def at_once(plan: Plan, method: str, notes: Notes, yardstick: Yardstick) -> None:
+    """Carry out one request of all these users, and measure the model."""
+    key = f"{method} at once"
+    if key in notes.rows:
+        return
+    folder = _exported(plan, key.replace(" ", "-"))
+    _forget(method, folder, _request(plan, yardstick, 1, plan.requests))
+    run = open_folder(folder, QUIET)
+    notes.add(key, {"model": key, **_measured(plan, run, plan.requests, yardstick, None)})
+
+
+def _exported(plan: Plan, name: str) -> ModelFolder:
+    folder = ModelFolder(plan.folder / name)
+    if not folder.is_one:
+        data = {key: plan.given[key] for key in ("data_path",) if key in plan.given}
+        given = Given(plan.given.get("dataset"), (), {"checkpoint_dir": str(plan.saved), **data})
+        export(ExportOptions(str(folder.path)), "LLMRec", given)
+    return folder
+
+
+def _forget(method: str, folder: ModelFolder, request: Path) -> None:
     economy = [str(Path(__file__).with_name("economy.yaml"))] if method == ECONOMY else []
     name = "E2URec" if method == ECONOMY else method
     forget(QueueOptions(str(folder.path), str(request)), name, QUIET, economy)
 
 
-def _request(plan: Plan, yardstick: Yardstick, count: int) -> Path:
-    """Write a request's file."""
+def _request(plan: Plan, yardstick: Yardstick, first: int, last: int) -> Path:
+    """Write these requests, counted from 1, as one file."""
     run = experiment(yardstick.row, plan.saved)
     tokens = {inner: token for token, inner in run.dataset.ids.users.items()}
-    named = [tokens[inner] for inner in yardstick.of.users[count - 1].tolist()]
-    path = plan.folder / f"request{count}.csv"
+    users = yardstick.of.users[first - 1 : last]
+    named = [tokens[inner] for some in users for inner in some.tolist()]
+    path = plan.folder / f"requests{first}-{last}.csv"
     path.write_text("\n".join(["user_id", *named]) + "\n")
     return path
 
@@ -152,7 +169,7 @@ def _measured(
     shown = run.history(run.forgotten[:0])
     said = yardstick.asked(run, lambda rows: run.yes(rows, shown))
     retrain = yardstick.trained(count) if count in plan.retrain_after else None
-    entry = run.record["requests"][count - 1]
+    entry = run.record["requests"][-1]
     return {
         **yardstick.measured(run, said, count, retrain),
         "users": len(yardstick.of.users[count - 1]),
@@ -186,6 +203,7 @@ def main() -> None:
     references(plan, notes, yardstick)
     for method in given.methods:
         carried_out(plan, method, notes, yardstick)
+        at_once(plan, method, notes, yardstick)
     print(tables(notes.rows.values()))
     draw_plots(notes.rows.values(), plan.folder / "queue.svg")
 

@@ -1,4 +1,4 @@
-"""What models after requests in a row are measured against: Original, and Retrains on what is left."""
+"""What models after requests in a row are measured against: Original, Retrains on what is left."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -80,7 +80,7 @@ class Yardstick:
         """Train without the rows of the first requests, and ask; None: under the model's seed."""
         run = experiment(self.row, self.saved, seed)
         forget, user, splits = self.of.so_far(requests), run.dataset.rows.user, run.parts.splits
-        train = np.setdiff1d(splits.train, forget)
+        train = np.setdiff1d(splits.train, forget) if requests else splits.train
         valid = splits.valid[np.isin(user[splits.valid], user[train])]
         loaders = make_loaders(run.config, run.dataset, splits, train)
         own = evaluation_loader(run.config, run.dataset, splits, "valid", valid)
@@ -98,7 +98,11 @@ class Yardstick:
     def measured(
         self, run: Experiment, said: Said, requests: int, retrain: Said | None = None
     ) -> dict[str, Any]:
-        """Measures of a model after so many requests; residuals where there is a Retrain."""
+        """Measures of a model after so many requests; ``residual`` where there is a Retrain.
+
+        ``drift`` is from Original, on all validation rows of those who stay; ``bias`` is mean
+        P(yes) minus the share of yes, on their test rows.
+        """
         label, forget = run.dataset.rows.label, self.of.so_far(requests)
         groups = {"test": self.of.test, "valid": self.of.valid, "forgotten": forget}
         groups["first"] = self.of.forget[0]
@@ -108,6 +112,8 @@ class Yardstick:
         }
         stay = (torch.from_numpy(one[self.of.valid]) for one in (self.original, said))
         distances = {"drift": drift_between(*stay)}
+        test = self.of.test
+        distances["bias"] = float(said[test].mean() - label[test].mean())
         if retrain is not None:
             three = (torch.from_numpy(one[forget]) for one in (said, self.original, retrain))
             distances["residual"] = residual(*three)
@@ -120,4 +126,3 @@ def experiment(row: Mapping[str, Any], saved: Path, seed: int | None = None) -> 
     config = settings_of(again, saved, Given())
     init_seed(config["seed"], config["reproducibility"])
     return Experiment(config, load_dataset(config))
-

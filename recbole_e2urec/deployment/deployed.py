@@ -83,13 +83,16 @@ class Deployed(Experiment):
 
     def _take(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
         bank, adapter = self.model.bank, self.model.adapter
+        if not all(torch.isfinite(weight).all() for weight in tensors["weights"].values()):
+            raise ValueError("weights that are no numbers")
         if adapter is None:
             bank.part(tensors["weights"])
             self.start = bank.state(None)
         bank.load(adapter, tensors["weights"])
         sample = tensors["sample"]
         self.sample = Measured(_rows(sample["rows"], self.dataset.rows), sample["yes"])
-        if sample["yes"].shape != (len(self.sample.rows),):
+        yes = sample["yes"]
+        if yes.shape != self.sample.rows.shape or not ((yes >= 0) & (yes <= 1)).all():
             raise ValueError("answers of the sample")
         self.forget(_rows(tensors["forgotten"]["rows"], self.dataset.rows))
 
@@ -192,9 +195,10 @@ def _two(yes: Tensor) -> Tensor:  # [n] -> [n, 2]
 
 
 def _rows(ids: Tensor, table: Any) -> Rows:
-    """Row ids of a file, if they are some."""
+    """Row ids of a file, if they are some, in ascending order."""
+    if ids.dtype != torch.int64 or ids.ndim != 1:
+        raise ValueError("rows")
     rows: Rows = ids.numpy()
-    fits = rows.dtype == np.int64 and rows.ndim == 1
-    if not fits or (len(rows) and not 0 <= rows.min() <= rows.max() < len(table)):
+    if len(rows) and not (0 <= rows[0] and rows[-1] < len(table) and (np.diff(rows) > 0).all()):
         raise ValueError("rows")
     return rows
