@@ -202,5 +202,8 @@ def _how_to_type(argument: str, following: Sequence[str]) -> str:
 def _refuse(message: str, quietly: bool = False) -> int:
     if quietly:
         return 2
+    from recbole_e2urec.sheet import printable
+
+    message = printable(message)  # it may quote the data
     print(f"{PROGRAM}: error: {' '.join(message.split())}", file=sys.stderr)
     return 2

@@ -42,6 +42,13 @@ _OLD_NAMES = {
     "object": np.object_, "str": np.str_, "long": np.int_, "unicode": np.str_,
 }
 # fmt: on
+# What pandas reads as a missing number; RecBole puts the mean of the column there.
+# fmt: off
+MISSING_NUMBERS = frozenset((
+    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
+    "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
+))
+# fmt: on
 
 
 @cache
@@ -107,15 +114,18 @@ def add_dok_update() -> None:
 
 
 def read_without_quoting() -> None:
-    """Read atomic files as they are written: a quote is a character like any other.
+    """Read atomic files as they are written: a quote is a character, ``NA`` a name like any other.
 
     Symptom: a title that begins with a quote raises ParserError, or swallows lines, even when its
-    column is not loaded. Cause: default quoting in ``Dataset._load_feat``. The name ``pd`` in its
-    module gets another ``read_csv``; pandas is left alone. Can go when RecBole does not quote.
+    column is not loaded; rows of a user or item called ``NA`` or ``null`` are gone. Cause: pandas'
+    defaults in ``Dataset._load_feat``. The name ``pd`` in its module gets another ``read_csv``;
+    pandas is left alone. Can go when RecBole neither quotes nor takes words for nothing.
     """
 
-    def read_csv(*args: Any, **options: Any) -> Any:
-        return pd.read_csv(*args, **{"quoting": csv.QUOTE_NONE, **options})
+    def read_csv(*args: Any, dtype: Any, **options: Any) -> Any:
+        missing = {name: [""] if kind is str else MISSING_NUMBERS for name, kind in dtype.items()}
+        literal = {"quoting": csv.QUOTE_NONE, "keep_default_na": False, "na_values": missing}
+        return pd.read_csv(*args, dtype=dtype, **{**literal, **options})
 
     unquoted = types.ModuleType("pandas")
     unquoted.__dict__.update(pd.__dict__)

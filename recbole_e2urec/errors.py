@@ -5,7 +5,11 @@ class InputError(ValueError):
     """Bad input: one line that says what was given, where, and what would do.
 
     The command line prints the line and exits with code 2; from Python it is a ``ValueError``.
+    Whatever it quotes, it is one line.
     """
+
+    def __init__(self, message: object) -> None:
+        super().__init__(" ".join(str(message).splitlines()))
 
 
 class Diverged(InputError):

@@ -104,7 +104,7 @@ def protocol(name: str | None) -> dict[str, Any]:
         InputError: no such protocol (names the nearest).
     """
     known = {path.stem for path in (properties_folder() / "protocol").glob("*.yaml")}
-    if name is not None and name not in known:
+    if name is not None and str(name) not in known:
         raise InputError(f"unknown protocol {name!r}; {nearest(str(name), known)}")
     return {} if name is None else properties("protocol", name)
 

@@ -1,5 +1,8 @@
 """What our HTML pages share: one file each, which needs no server, no network and no other file."""
 
+import json
+from typing import Any
+
 from jinja2 import DictLoader, Environment
 
 # Values are escaped wherever they stand, titles and identifiers of the data among them.
@@ -43,3 +46,17 @@ def printable(text: str) -> str:
     return "".join(
         sign if sign.isprintable() or sign == "\n" else repr(sign)[1:-1] for sign in text
     )
+
+
+def shortened(text: str, most: int = 200) -> str:
+    """The text for a cell of a line: printable, and cut where it is longer than a line may be."""
+    text = printable(text[: most + 1])
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def json_line(value: Any) -> str:
+    """One line of JSON, readable, in which what could steer a terminal is escaped."""
+    text = json.dumps(value, ensure_ascii=False)
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else json.dumps(sign)[1:-1] for sign in text)

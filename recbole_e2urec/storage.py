@@ -86,14 +86,21 @@ def alone(path: Path, waiting: Callable[[str], None] = lambda message: None) -> 
 
 
 def flush_folder(folder: Path) -> None:
-    """Have the names of the files in a folder on disk, where the system can say so."""
+    """Have the names of the files in a folder on disk, where the system can say so.
+
+    Raises:
+        InputError: the disk is full or gone.
+    """
     if os.name == "nt":  # folders cannot be opened there
         return
-    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise _explained(folder, error) from error
 
 
 def remove_parts(folder: Path, name: str = "*") -> None:
@@ -133,7 +140,7 @@ def _umask() -> int:
 
 
 def _explained(path: Path, error: Exception) -> InputError:
-    advice = "free some space or name another checkpoint_dir"
+    advice = "free some space or name another folder (checkpoint_dir, output)"
     return InputError(f"cannot write {path}: {error}; {advice}")
 
 

@@ -1,6 +1,7 @@
 """Whether a value fits its key, where RecBole would crash on it or quietly do something else."""
 
 import codecs
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -15,11 +16,16 @@ from recbole_e2urec.errors import InputError
 _WHOLE = {
     **dict.fromkeys(("epochs", "eval_step", "stopping_step"), None),
     **dict.fromkeys(("train_batch_size", "eval_batch_size", "nproc", "MAX_ITEM_LIST_LENGTH"), 1),
-    "seed": 0,
+    **dict.fromkeys(("seed", "forget_seed"), 0),
 }
+_MOST = dict.fromkeys(
+    ("seed", "forget_seed"), 2**32 - 1
+)  # as NumPy's generators take it; of other whole numbers:
+_LARGEST = 2**31 - 1
 _SIZE = re.compile(r".*_size|(n|num)_(layers|heads)")  # whole as well, where the default is
 _MAPPINGS = ("threshold", "val_interval")  # also where the default is nothing
 _LISTS = ("normalize_field", "numerical_features", "user_fields", "item_fields")
+_TEXTS = ("data_path", "checkpoint_dir")
 _LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")
 
 
@@ -40,21 +46,25 @@ def _unmet(key: str, value: Any, default: Any) -> str | None:
     if isinstance(default, bool):
         return None if isinstance(value, bool) else "True or False"
     if key in _WHOLE or (_SIZE.fullmatch(key) and isinstance(default, int)):
-        return _unmet_whole(value, _WHOLE.get(key, 1))
+        return _unmet_whole(value, _WHOLE.get(key, 1), _MOST.get(key, _LARGEST))
     if isinstance(default, int | float) and not isinstance(value, int | float):
         return "a number"
     if isinstance(default, Mapping) or key in _MAPPINGS:
         return _unmet_mapping(key, value)
     if key in _LISTS and not isinstance(value, list | None):
-        return f"a list such as [{value}]"
+        return f"a list such as [{' '.join(str(value).split())}]"
+    if key in _TEXTS and not isinstance(value, str | os.PathLike):
+        return "text"
     if key == "learner" and str(value).lower() not in _LEARNERS:
         return " or ".join(_LEARNERS)
     return _unmet_encoding(value) if key == "encoding" else None
 
 
-def _unmet_whole(value: Any, least: int | None) -> str | None:
+def _unmet_whole(value: Any, least: int | None, most: int) -> str | None:
     if isinstance(value, bool) or not isinstance(value, int):
         return "a whole number"
+    if value > most:
+        return f"a whole number up to {most}"
     return f"a whole number from {least} on" if least is not None and value < least else None
 
 

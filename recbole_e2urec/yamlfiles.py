@@ -25,6 +25,10 @@ _SCALARS = {
 }
 
 
+# Besides PyYAML's own: a tag that its value does not fit (``!!int x``), brackets without end.
+WRONG = (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError)
+
+
 class SettingsLoader(yaml.SafeLoader):
     """PyYAML's safe loader with the scalars of YAML 1.2; an empty value is nothing."""
 
@@ -57,7 +61,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise InputError(f"cannot read the config file {path}: {reason}") from error
     try:
         values = yaml.load(text, Loader=SettingsLoader)
-    except yaml.YAMLError as error:
+    except WRONG as error:
         raise InputError(f"{path}{_place(error)}: not valid yaml: {_problem(error)}") from error
     if values is None:
         return {}
@@ -78,7 +82,7 @@ def typed(text: str, key: str = "value") -> Any:
     if text[:1] in ("[", "{", "'", '"'):
         try:
             value = yaml.load(text, Loader=SettingsLoader)
-        except yaml.YAMLError:
+        except WRONG:
             return text  # an interval such as [5,inf) is no yaml and means itself
         if _has_glued_key(value):
             raise InputError(f"--{key}={text}: write a space after each colon, as in {{a: 1}}")
@@ -121,10 +125,10 @@ def _has_glued_key(value: Any) -> bool:
     )
 
 
-def _place(error: yaml.YAMLError) -> str:
+def _place(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
     return f", line {mark.line + 1}" if mark else ""
 
 
-def _problem(error: yaml.YAMLError) -> str:
+def _problem(error: Exception) -> str:
     return str(getattr(error, "problem", None) or error).splitlines()[0]

@@ -7,16 +7,32 @@ from typing import Any
 
 import numpy as np
 
+from recbole_e2urec.compat import MISSING_NUMBERS
 from recbole_e2urec.data.textfile import read_lines
 from recbole_e2urec.errors import InputError
 
-# What pandas reads as a missing value; RecBole fills such a cell with the mean of its column.
-# fmt: off
-_MISSING = frozenset((
-    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
-    "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
-))
-# fmt: on
+
+def check_cells(path: Path, separator: str, encoding: str) -> None:
+    """Refuse a table without a header, or with a line longer than that or of two.
+
+    Pandas would take the first column for an index, which moves all others, or cut the line; and it
+    ends lines at carriage returns.
+
+    Raises:
+        InputError: names the line, and nothing that is on it.
+    """
+    lines = read_lines(path, encoding)
+    if not lines:
+        raise InputError(f"{path} is empty; its first line names the columns as name:type")
+    most = lines[0].count(separator)
+    for number, line in enumerate(lines, start=1):
+        if "\r" in line:
+            raise InputError(f"{path}, line {number}: a carriage return inside; remove it")
+        if line.count(separator) > most:
+            raise InputError(
+                f"{path}, line {number}: {line.count(separator) + 1} cells where the header has "
+                f"{most + 1}; correct the line or the field separator (now {separator!r})"
+            )
 
 
 def find_bad_number(
@@ -64,7 +80,7 @@ def _is_number_or_missing(cell: str) -> bool:
     try:
         float(cell)
     except ValueError:
-        return cell in _MISSING
+        return cell in MISSING_NUMBERS
     return True
 
 

@@ -17,7 +17,7 @@ from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
 from recbole_e2urec.complaints import as_input_errors
-from recbole_e2urec.data.atomic import check_finite, find_bad_number
+from recbole_e2urec.data.atomic import check_cells, check_finite, find_bad_number
 from recbole_e2urec.data.labels import check_labels
 from recbole_e2urec.data.request.fields import further_columns
 from recbole_e2urec.data.rows import IdMap, RowTable
@@ -150,6 +150,7 @@ class RowDataMixin(Dataset):
     def _load_feat(self, filepath: str, source: Any) -> Any:
         encoding = self.config["encoding"] or "utf-8"
         place = (Path(filepath), self.config["field_separator"], encoding)
+        check_cells(*place)
         try:
             frame = super()._load_feat(filepath, source)
         except (ValueError, OverflowError) as error:

@@ -276,8 +276,8 @@ class PromptTable:
         text = self._store.texts[self._first_question + longest]
         raise InputError(
             f"instruction and question of item {longest} have {lengths[longest]} tokens, "
-            f"{self._room} fit: {text[:60]!r}...; raise max_prompt_tokens (now "
-            f"{self._limits.max_tokens})"
+            f"{self._room} fit: {text[:60]!r}...; shorten its title or raise "
+            f"max_prompt_tokens (now {self._limits.max_tokens})"
         )
 
 

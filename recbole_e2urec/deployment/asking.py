@@ -11,7 +11,7 @@ from recbole_e2urec.deployment.deployed import open_folder
 from recbole_e2urec.deployment.folder import ModelFolder
 from recbole_e2urec.deployment.recommending import Entry, Recommendation, Recommender
 from recbole_e2urec.errors import InputError, one_line
-from recbole_e2urec.sheet import printable
+from recbole_e2urec.sheet import json_line, shortened
 
 _EXAMPLE = """'["50", ["181", 4]]'"""
 
@@ -101,13 +101,14 @@ def _entry(value: Any, place: int) -> Entry:
 
 
 def _text(items: list[Recommendation], user: str | None) -> str:
-    width = max((len(one.item) for one in items), default=0)
-    lines = [] if user is None else [f"user {user}"]
-    for place, one in enumerate(items, 1):
-        lines.append(f"{place:>3}  {one.score:.4f}  {one.item:<{width}}  {one.title}")
-    return printable("\n".join(lines))
+    lines = [] if user is None else [f"user {shortened(user)}"]
+    names = [shortened(one.item) for one in items]
+    width = max(map(len, names), default=0)
+    for place, (name, one) in enumerate(zip(names, items, strict=True), 1):
+        lines.append(f"{place:>3}  {one.score:.4f}  {name:<{width}}  {shortened(one.title)}")
+    return "\n".join(lines)
 
 
 def _json(items: list[Recommendation], user: str | None) -> str:
     named = {} if user is None else {"user": user}
-    return json.dumps({**named, "items": [one._asdict() for one in items]}, ensure_ascii=False)
+    return json_line({**named, "items": [one._asdict() for one in items]})

@@ -87,13 +87,16 @@ class Deployed(Experiment):
 
     def _take(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
         bank, adapter = self.model.bank, self.model.adapter
+        if not all(torch.isfinite(weight).all() for weight in tensors["weights"].values()):
+            raise ValueError("weights that are no numbers")
         if adapter is None:
             bank.part(tensors["weights"])
             self.start = bank.state(None)
         bank.load(adapter, tensors["weights"])
         sample = tensors["sample"]
         self.sample = Measured(row_ids(sample["rows"], len(self.dataset.rows)), sample["yes"])
-        if sample["yes"].shape != (len(self.sample.rows),):
+        yes = sample["yes"]
+        if yes.shape != self.sample.rows.shape or not ((yes >= 0) & (yes <= 1)).all():
             raise ValueError("answers of the sample")
         requests = len(self.record["requests"])
         self.number = numbers_of(tensors["forgotten"], len(self.dataset.rows), requests)
@@ -120,7 +123,7 @@ class Deployed(Experiment):
         if len(self.sample.rows) == 0:
             return None
         now = self.yes(self.sample.rows, self.history(self.forgotten))
-        return float(kl_divergence(_two(self.sample.yes), _two(now)).mean())
+        return drift_between(self.sample.yes, now)
 
     def forget(self, forgotten: Rows) -> None:
         """Have these rows forgotten, those of before among them; the weights stay."""
@@ -190,6 +193,11 @@ def _own_keys(model: str | None) -> set[str]:
     names = METHODS if model is None else {model}
     keys = {key for name in names for key in properties("model", name)}
     return keys - set(properties("model", "LLMRec"))
+
+
+def drift_between(first: Tensor, other: Tensor) -> float:  # P(yes) [n] each -> number
+    """Mean KL(first || other) of yes and no, in nats."""
+    return float(kl_divergence(_two(first), _two(other)).mean())
 
 
 def _two(yes: Tensor) -> Tensor:  # [n] -> [n, 2]

@@ -108,12 +108,28 @@ class ModelFolder:
         """Make this the generation that counts, and remove all others; call it inside alone().
 
         Raises:
-            InputError: the disk is full; the generation that counted still does.
+            InputError: the disk is full, or a link is in the way; the generation that counted
+                still does.
         """
         number = int(self.pointer().name) + 1 if self.is_one else 1
         name = f"{number:06d}"
         folder = self.path / GENERATIONS / name
+        self._refuse_link(f"{GENERATIONS}/{name}")
         shutil.rmtree(folder, ignore_errors=True)  # of one that was killed
+        try:
+            self._write_generation(folder, record, tensors)
+        except InputError:
+            shutil.rmtree(folder, ignore_errors=True)  # it takes the room that is wanted
+            raise
+        write_json(
+            self.path / POINTER, {"generation": name, "sha256": hash_of_file(folder / RECORD)}
+        )
+        flush_folder(self.path)
+        self.tidy()
+
+    def _write_generation(
+        self, folder: Path, record: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]]
+    ) -> None:
         files = {}
         for kind in TENSORS:
             path = folder / f"{kind}.safetensors"
@@ -122,10 +138,6 @@ class ModelFolder:
         write_json(folder / RECORD, {**record, "format": FORMAT, "files": files})
         for each in (folder, folder.parent, self.path):
             flush_folder(each)
-        digest = hash_of_file(folder / RECORD)
-        write_json(self.path / POINTER, {"generation": name, "sha256": digest})
-        flush_folder(self.path)
-        self.tidy()
 
     def tidy(self) -> None:
         """Remove all that does not count: old generations, and what a killed process left."""

@@ -26,8 +26,8 @@ def numbers_of(tensors: Mapping[str, Tensor], rows: int, requests: int) -> Rows:
     Raises:
         ValueError, KeyError: they are something else.
     """
-    forgotten, request = row_ids(tensors["rows"], rows), tensors["request"].numpy()
-    if request.dtype != np.int64 or request.shape != forgotten.shape:
+    forgotten, request = row_ids(tensors["rows"], rows), _integers(tensors["request"])
+    if request.shape != forgotten.shape:
         raise ValueError("requests of forgotten rows")
     if len(request) and not 0 <= request.min() <= request.max() <= requests:
         raise ValueError("requests that are not in model.json")
@@ -49,13 +49,19 @@ def until(numbers: Rows, request: int) -> Rows:
 
 
 def row_ids(ids: Tensor, count: int) -> Rows:
-    """Row ids of a file, if they are some.
+    """Row ids of a file, if they are some, in ascending order.
 
     Raises:
         ValueError: they are none.
     """
-    rows: Rows = ids.numpy()
-    fits = rows.dtype == np.int64 and rows.ndim == 1
-    if not fits or (len(rows) and not 0 <= rows.min() <= rows.max() < count):
+    rows = _integers(ids)
+    if len(rows) and not (rows[0] >= 0 and rows[-1] < count and (np.diff(rows) > 0).all()):
         raise ValueError("rows")
     return rows
+
+
+def _integers(tensor: Tensor) -> Rows:  # [m] -> [m]
+    if tensor.dtype != torch.int64 or tensor.ndim != 1:
+        raise ValueError("no list of whole numbers")
+    integers: Rows = tensor.numpy()
+    return integers

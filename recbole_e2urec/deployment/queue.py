@@ -146,6 +146,8 @@ def _carried_out(run: Deployed, folder: ModelFolder, options: QueueOptions) -> l
     told = [f"warning: {warning}" for warning in asked.found.warnings]
     done = _done(run, asked)
     rows = np.flatnonzero(asked.found.chosen)
+    if len(rows) == 0:
+        raise InputError(f"{asked.found.source} names no row that the data has; look for a slip")
     if done is None and not len(np.setdiff1d(rows, run.forgotten)):
         done = f"request {asked.request_id}: all that it names is forgotten already; nothing to do"
     if done is not None:

@@ -19,9 +19,11 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import Tensor
 
 from recbole_e2urec import writer
+from recbole_e2urec.errors import InputError, one_line
 from recbole_e2urec.storage import (
     alone,
     read_json,
@@ -60,8 +62,8 @@ class Stage:
     @classmethod
     def of(cls, root: Path, name: str, digest: str) -> "Stage":
         """The finished stage that has this digest, such as another run's."""
-        path = root / f"{name}-{digest}" / "stage.json"
-        return cls(root, name, writer.from_writer(lambda: read_json(path)["inputs"]))
+        folder = root / f"{name}-{digest}"
+        return cls(root, name, writer.from_writer(lambda: _outcome(folder)["inputs"]))
 
     @property
     def finished(self) -> bool:
@@ -95,8 +97,7 @@ class Stage:
 
     def summary(self) -> dict[str, Any]:
         """What a finished stage said about itself."""
-        path = self.folder / "stage.json"
-        summary: dict[str, Any] = writer.from_writer(lambda: read_json(path)["summary"])
+        summary: dict[str, Any] = writer.from_writer(lambda: _outcome(self.folder)["summary"])
         return summary
 
     def save_progress(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
@@ -110,7 +111,8 @@ class Stage:
         if not writer.agreed((self.folder / name).is_file()):
             return None
         tensors, metadata = self._read(name)
-        return tensors, json.loads(metadata[STATE])
+        with _undamaged(self.folder, name):
+            return tensors, json.loads(metadata[STATE])
 
     def save_best(self, weights: Mapping[str, Tensor]) -> None:
         """Keep the weights of the best epoch so far."""
@@ -124,4 +126,27 @@ class Stage:
         return (self.folder / "stage.json").is_file()
 
     def _read(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-        return writer.tensors_from_writer(lambda: read_tensors(self.folder / name))
+        def read() -> tuple[dict[str, Tensor], dict[str, str]]:
+            with _undamaged(self.folder, name):
+                return read_tensors(self.folder / name)
+
+        return writer.tensors_from_writer(read)
+
+
+def _outcome(folder: Path) -> dict[str, Any]:
+    """What a finished stage's last file says."""
+    with _undamaged(folder, "stage.json"):
+        said = read_json(folder / "stage.json")
+        return {"inputs": dict(said["inputs"]), "summary": dict(said["summary"])}
+
+
+@contextmanager
+def _undamaged(folder: Path, name: str) -> Iterator[None]:
+    """Give what goes wrong while a file is read as one line; nothing of it is unpickled."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
+        raise InputError(
+            f"{folder / name} is damaged ({one_line(error)[:200]}); remove {folder}, and the same "
+            "command makes it anew"
+        ) from error

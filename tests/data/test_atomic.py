@@ -1,7 +1,8 @@
 import pytest
 from atomic_files import write_table
 
-from recbole_e2urec.data.atomic import find_bad_number
+from recbole_e2urec.data.atomic import check_cells, find_bad_number
+from recbole_e2urec.errors import InputError
 
 HEADER = "user_id:token rating:float time:float"
 
@@ -29,3 +30,25 @@ def test_find_bad_number_counts_a_missing_value_if_asked(tmp_path, cell):
 
 def test_find_bad_number_reads_a_short_line_as_missing_cells(tmp_path):
     assert find(tmp_path, [["a", 3]]) == "line 2, column time: '' is not a number"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "x.inter is empty"),
+        ("a:token\tb:token\nu\ti\nu\ti\t5\n", "line 3: 3 cells where the header has 2"),
+        ("a:token\tb:token\nu\ti\rj\n", "line 2: a carriage return inside"),
+    ],
+)
+def test_check_cells_refuses_what_pandas_would_move_or_cut(tmp_path, text, message):
+    path = tmp_path / "x.inter"
+    path.write_text(text, newline="")
+    with pytest.raises(InputError, match=message) as error:
+        check_cells(path, "\t", "utf-8")
+    assert "u\t" not in str(error.value)
+
+
+def test_check_cells_takes_short_lines_and_both_ends_of_lines(tmp_path):
+    path = tmp_path / "x.inter"
+    path.write_text("a:token\tb:token\r\nu\ti\r\n\r\nu\r\n", newline="")
+    check_cells(path, "\t", "utf-8")

@@ -58,7 +58,13 @@ def killed_before(step: int) -> None:
 
 
 def steps(wanted: dict[str, Any]) -> int:
-    """How many steps the request has; keeps what it makes, uninterrupted, in ``wanted``."""
+    """How many steps the request has; keeps what it makes, uninterrupted, in ``wanted``.
+
+    Another request was carried out before.
+    """
+    forget_users("u2", model="NegGrad")
+    wanted["earlier"] = ModelFolder("model").read().record["requests"]
+    assert len(wanted["earlier"]) == 1
     shutil.copytree("model", "spare")
     counter = FORK.Value("i", 0)
 
@@ -85,9 +91,12 @@ def steps(wanted: dict[str, Any]) -> int:
 def check_whole(wanted: dict[str, Any]) -> bool:
     """The old model or the new one is there and answers; says whether it is the new one."""
     record = ModelFolder("model").read().record
-    new = len(record["requests"]) == 1
+    new = len(record["requests"]) == 2
     assert record["files"] == wanted["new" if new else "old"]
+    assert record["requests"][:1] == wanted["earlier"]
     recommender = load_recommender("model")
+    with pytest.raises(InputError, match="nothing is known"):
+        recommender.recommend("u2")
     if new:
         with pytest.raises(InputError, match="nothing is known"):
             recommender.recommend("u1")
@@ -106,7 +115,7 @@ def check_goes_on(wanted: dict[str, Any]) -> None:
     number = sorted(path.suffix for path in Path("model/certificates").iterdir())
     assert number == [".html", ".json"]
     assert len(list(Path("model/generations").iterdir())) == 1
-    assert len(opened().record["requests"]) == 1
+    assert len(opened().record["requests"]) == 2  # none is lost, none was done twice
 
 
 def trial(step: int, wanted: dict[str, Any]) -> bool:

@@ -1,0 +1,6 @@
+def tables(rows):
+    return ""
+
+
+def draw_plots(rows, path):
+    pass

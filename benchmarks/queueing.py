@@ -1,0 +1,212 @@
+"""Requests in a row on a model in use: ``python -m benchmarks.queueing``.
+
+Run it from a checkout with the package installed. A recommender is trained on ml-100k by the
+default settings and exported. Then each request, 1 to 10 users whom a seed draws, is carried out by
+``forget`` in the folder, and the model is measured: on test rows of users whom no request names, on
+all rows forgotten so far, and on those of the first request, which must not come back. At some of
+the requests a Retrain on what is left says what is wanted. Last, one request names all of these
+users at once. ``--methods`` are E2URec's economy, E2URec, NPO or NegGrad; each has its own folder.
+The tables are printed, the plot is ``queue.svg`` in ``--folder``. ``--size small`` is a quick look
+whose numbers mean nothing. Killed, the same command goes on.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.queue_report import draw_plots, tables
+from benchmarks.settings import SYNTHETIC, synthetic
+from benchmarks.yardsticks import Draw, Yardstick, drawn, experiment
+from recbole_e2urec import compat
+from recbole_e2urec.deployment.deployed import Deployed, open_folder
+from recbole_e2urec.deployment.exporting import ExportOptions, export
+from recbole_e2urec.deployment.folder import ModelFolder
+from recbole_e2urec.deployment.queue import QueueOptions, forget
+from recbole_e2urec.jobs import Given
+from recbole_e2urec.quick_start import run_recbole_e2urec
+
+ECONOMY = "economy"
+METHODS = (ECONOMY, "E2URec", "NPO", "NegGrad")
+QUIET = {"show_progress": False}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is carried out.
+
+    Attributes:
+        folder: of all files.
+        requests: how many.
+        most: users of a request.
+        draw: the seed that draws them.
+        retrain_after: after which requests a Retrain is made.
+        seeds: further seeds; how far models of other seeds are apart is the scale of drift.
+        given: data set and settings that are not the default.
+    """
+
+    folder: Path
+    requests: int = 20
+    most: int = 10
+    draw: int = 1
+    retrain_after: tuple[int, ...] = (1, 5, 10, 15, 20)
+    seeds: tuple[int, ...] = (2021, 2022)
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def saved(self) -> Path:
+        """The run's results and stages."""
+        return self.folder / "saved"
+
+
+def small(folder: Path) -> Plan:
+    """A quick look."""
+    name = synthetic(folder, 3000)
+    given = {"dataset": name, "data_path": str(folder), "epochs": 1, **SYNTHETIC}
+    return Plan(folder, 3, 2, 1, (1, 3), (2021,), given)
+
+
+class Notes:
+    """JSON lines in a file, by key; what is there is not made again."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        lines = path.read_text().splitlines() if path.exists() else []
+        self.rows: dict[str, dict[str, Any]] = {row["key"]: row for row in map(json.loads, lines)}
+
+    def add(self, key: str, row: Mapping[str, Any]) -> None:
+        """Write one down."""
+        self.rows[key] = {"key": key, **row}
+        with self._path.open("a") as file:
+            file.write(json.dumps(self.rows[key]) + "\n")
+        print(json.dumps(self.rows[key]), flush=True)
+
+
+def trained(plan: Plan) -> dict[str, Any]:
+    """Train the recommender; its row of the results."""
+    given = {key: value for key, value in plan.given.items() if key != "dataset"}
+    config = {**QUIET, "control_users": 0, "checkpoint_dir": str(plan.saved), **given}
+    made = run_recbole_e2urec("LLMRec", plan.given.get("dataset"), config_dict=config)
+    row: dict[str, Any] = made["rows"][0]
+    return row
+
+
+def references(plan: Plan, notes: Notes, yardstick: Yardstick) -> None:
+    """Measure Original, the Retrains, and models of other seeds."""
+    run = experiment(yardstick.row, plan.saved)
+    last = max(plan.retrain_after)
+    wanted = [("Original", 0, None), *(("Retrain", k, None) for k in plan.retrain_after)]
+    wanted += [("Original", 0, seed) for seed in plan.seeds]
+    wanted += [("Retrain", last, seed) for seed in plan.seeds[:1]]
+    for name, count, seed in wanted:
+        key = f"{name} {count} {seed or ''}".strip()
+        if key not in notes.rows:
+            said = yardstick.trained(count, seed)
+            against = yardstick.trained(count) if count else None
+            more = yardstick.measured(run, said, count, against)
+            notes.add(key, {"model": name, "seed": seed, **more})
+
+
+def carried_out(plan: Plan, method: str, notes: Notes, yardstick: Yardstick) -> None:
+    """Carry out every request by one method, and measure the model after each."""
+    folder = _exported(plan, method)
+    for count in range(1, plan.requests + 1):
+        key = f"{method} {count}"
+        if key in notes.rows:
+            continue
+        seconds = None
+        if len(folder.read(whole=False).record["requests"]) < count:
+            started = time.perf_counter()
+            _forget(method, folder, _request(plan, yardstick, count, count))
+            seconds = time.perf_counter() - started
+        run = open_folder(folder, QUIET)
+        notes.add(key, {"model": method, **_measured(plan, run, count, yardstick, seconds)})
+
+
+def at_once(plan: Plan, method: str, notes: Notes, yardstick: Yardstick) -> None:
+    """Carry out one request of all these users, and measure the model."""
+    key = f"{method} at once"
+    if key in notes.rows:
+        return
+    folder = _exported(plan, key.replace(" ", "-"))
+    _forget(method, folder, _request(plan, yardstick, 1, plan.requests))
+    run = open_folder(folder, QUIET)
+    notes.add(key, {"model": key, **_measured(plan, run, plan.requests, yardstick, None)})
+
+
+def _exported(plan: Plan, name: str) -> ModelFolder:
+    folder = ModelFolder(plan.folder / name)
+    if not folder.is_one:
+        data = {key: plan.given[key] for key in ("data_path",) if key in plan.given}
+        given = Given(plan.given.get("dataset"), (), {"checkpoint_dir": str(plan.saved), **data})
+        export(ExportOptions(str(folder.path)), "LLMRec", given)
+    return folder
+
+
+def _forget(method: str, folder: ModelFolder, request: Path) -> None:
+    economy = [str(Path(__file__).with_name("economy.yaml"))] if method == ECONOMY else []
+    name = "E2URec" if method == ECONOMY else method
+    forget(QueueOptions(str(folder.path), str(request)), name, QUIET, economy)
+
+
+def _request(plan: Plan, yardstick: Yardstick, first: int, last: int) -> Path:
+    """Write these requests, counted from 1, as one file."""
+    run = experiment(yardstick.row, plan.saved)
+    tokens = {inner: token for token, inner in run.dataset.ids.users.items()}
+    users = yardstick.of.users[first - 1 : last]
+    named = [tokens[inner] for some in users for inner in some.tolist()]
+    path = plan.folder / f"requests{first}-{last}.csv"
+    path.write_text("\n".join(["user_id", *named]) + "\n")
+    return path
+
+
+def _measured(
+    plan: Plan, run: Deployed, count: int, yardstick: Yardstick, seconds: float | None
+) -> dict[str, Any]:
+    shown = run.history(run.forgotten[:0])
+    said = yardstick.asked(run, lambda rows: run.yes(rows, shown))
+    retrain = yardstick.trained(count) if count in plan.retrain_after else None
+    entry = run.record["requests"][-1]
+    return {
+        **yardstick.measured(run, said, count, retrain),
+        "users": len(yardstick.of.users[count - 1]),
+        "rows": entry["training_rows"],
+        "told_drift": entry["drift"],
+        "seconds": entry["seconds"],
+        "command_seconds": seconds,
+    }
+
+
+def main() -> None:
+    """Carry out what the command line asks for, and print the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--methods", choices=METHODS, nargs="+", default=[ECONOMY])
+    parser.add_argument("--size", choices=("full", "small"), default="full")
+    parser.add_argument("--requests", type=int, help="how many; 20")
+    parser.add_argument("--draw", type=int, default=1, help="the seed that draws users")
+    parser.add_argument("--folder", type=Path, default=Path("saved/queue"))
+    given = parser.parse_args()
+    compat.apply()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    base = Plan(given.folder) if given.size == "full" else small(given.folder)
+    count = given.requests or base.requests
+    after = tuple(sorted({*(one for one in base.retrain_after if one < count), count}))
+    plan = Plan(base.folder, count, base.most, given.draw, after, base.seeds, base.given)
+    row = trained(plan)
+    of: Draw = drawn(experiment(row, plan.saved), plan.requests, plan.most, plan.draw)
+    notes, yardstick = Notes(plan.folder / f"draw{plan.draw}.jsonl"), Yardstick(row, plan.saved, of)
+    references(plan, notes, yardstick)
+    for method in given.methods:
+        carried_out(plan, method, notes, yardstick)
+        at_once(plan, method, notes, yardstick)
+    print(tables(notes.rows.values()))
+    draw_plots(notes.rows.values(), plan.folder / "queue.svg")
+
+
+if __name__ == "__main__":
+    main()
