@@ -23,6 +23,7 @@ from recbole_e2urec.deployment.exporting import ExportOptions, export
 from recbole_e2urec.deployment.folder import ModelFolder
 from recbole_e2urec.jobs import Given
 from recbole_e2urec.quick_start import run_recbole_e2urec
+from recbole_e2urec.trainer.stage import Stage
 
 FORGET = ["forget", "--checkpoint=model", "--model=NegGrad", "--joint_epochs=1",
           "--show_progress=False"]  # fmt: skip
@@ -225,5 +226,5 @@ def test_files_from_the_future_are_taken_for_what_they_hold(capfd):
         def no_training(*given: Any, **more: Any) -> None:
             raise AssertionError("the finished stage is trained again")
 
-        patch.setattr("torch.Tensor.backward", no_training)
+        patch.setattr(Stage, "finish", no_training)
         assert "is carried out, the 1." in told(capfd, 0, "user_id\nu1\n")
