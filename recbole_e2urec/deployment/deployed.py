@@ -199,6 +199,6 @@ def _rows(ids: Tensor, table: Any) -> Rows:
     if ids.dtype != torch.int64 or ids.ndim != 1:
         raise ValueError("rows")
     rows: Rows = ids.numpy()
-    if len(rows) and not (0 <= rows[0] and rows[-1] < len(table) and (np.diff(rows) > 0).all()):
+    if len(rows) and not (rows[0] >= 0 and rows[-1] < len(table) and (np.diff(rows) > 0).all()):
         raise ValueError("rows")
     return rows
