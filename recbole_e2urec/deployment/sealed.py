@@ -73,5 +73,5 @@ def read_tensors(path: Path, digest: str) -> dict[str, Tensor]:
         if hash_of_file(path) != digest:
             raise Broken(_CHANGED)
         return storage.read_tensors(path)[0]
-    except (OSError, SafetensorError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch's, where a file is gone
         raise Broken(one_line(error)) from error

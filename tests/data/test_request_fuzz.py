@@ -1,17 +1,17 @@
 """Readers of requests under random input: a request or one clear line, never anything else.
 
-E2UREC_FUZZ=20000 tries so many inputs a test instead of the few of the normal run.
+E2UREC_FUZZ sets how much is tried, see fuzzing.py.
 """
 
 import csv
 import io
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from fuzzing import budget, one_line
+from hypothesis import given
 from hypothesis import strategies as st
 
 from recbole_e2urec.data.request.clauses import read_request_file
@@ -24,11 +24,7 @@ from recbole_e2urec.data.request.words import masked
 from recbole_e2urec.data.rows import IdMap, RowTable
 from recbole_e2urec.errors import InputError
 
-SOME = int(os.environ.get("E2UREC_FUZZ", "150"))
-# The folder of the test is shared by its examples, each of which writes the file anew.
-FUZZ = settings(
-    max_examples=SOME, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+FUZZ = budget(150)
 BYS = st.sampled_from(["user", "item", "interaction"])
 NAMES = [
     "a,b", 'q"q', "'", "ann", "user_id", "{x}", "ü ñ", "[1]", "null", "0x1", "a;b", "-",
@@ -45,11 +41,6 @@ FILES = st.one_of(
     st.text(max_size=200).map(str.encode),
     st.lists(PIECES, max_size=30).map(lambda found: "".join(found).encode()),
 )
-
-
-def one_line(error: InputError) -> None:
-    assert len(str(error).splitlines()) == 1
-    assert len(str(error)) < 1_000
 
 
 @FUZZ

@@ -29,6 +29,18 @@ METHODS = {
 }
 
 
+def always(*given: Any, **more: Any) -> bool:
+    return True
+
+
+def creates(path: Any, flags: int = 0, *rest: Any, **more: Any) -> bool:
+    return bool(flags & os.O_CREAT) and not str(path).endswith(".lock")
+
+
+def opens(path: Any, mode: str = "r", *rest: Any, **more: Any) -> bool:
+    return isinstance(path, str | Path) and ".part" in str(path) and mode[:1] in "wx"
+
+
 @contextmanager
 def room_for(steps: int) -> Iterator[list[str]]:
     """Let so many steps succeed, and no later one; gives the names of all that were tried."""
@@ -44,15 +56,6 @@ def room_for(steps: int) -> Iterator[list[str]]:
             return function(*given, **more)
 
         return call
-
-    def always(*given: Any, **more: Any) -> bool:
-        return True
-
-    def creates(path: Any, flags: int = 0, *rest: Any, **more: Any) -> bool:
-        return bool(flags & os.O_CREAT) and not str(path).endswith(".lock")
-
-    def opens(path: Any, mode: str = "r", *rest: Any, **more: Any) -> bool:
-        return isinstance(path, str | Path) and ".part" in str(path) and mode[:1] in "wx"
 
     with pytest.MonkeyPatch.context() as patch:
         for module, name, writes in (

@@ -8,7 +8,6 @@ import io
 import json
 import os
 import time
-from collections.abc import Iterator
 from datetime import datetime as real_datetime
 from pathlib import Path
 from typing import Any
@@ -112,7 +111,7 @@ ODD = [
 
 
 @pytest.fixture(scope="module")
-def odd_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def odd_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of users and items with odd ids, made once; tests change into its folder."""
     folder = tmp_path_factory.mktemp("odd")
     names = {f"u{place}": name for place, name in enumerate(ODD)}
@@ -130,7 +129,7 @@ def odd_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         given = {"data_path": str(folder / "data"), **settings}
         run_recbole_e2urec("LLMRec", "small", config_dict=given)
         export(ExportOptions("model"), "LLMRec", Given())
-    yield folder / "model"
+    return folder / "model"
 
 
 def test_odd_ids_are_asked_for_answered_and_forgotten_as_they_are(
