@@ -26,6 +26,7 @@ class Unlearned(NamedTuple):
         digest: names the stage that made it.
         before: who answered before the request; None = Original.
         found: settings that the method found by itself.
+        earlier: who answers as a student did after the shares of its steps that the request marks.
     """
 
     scorer: Scorer
@@ -34,6 +35,7 @@ class Unlearned(NamedTuple):
     digest: str
     before: Scorer | None = None
     found: Mapping[str, float] = MappingProxyType({})
+    earlier: Mapping[float, Scorer] = MappingProxyType({})
 
 
 class Unlearner(ABC):
@@ -99,7 +101,10 @@ class GradientUnlearner(Unlearner):
             cost["adapter_parameters"] = learned["trained_parameters"]
         losses = learned["losses"]
         found = self.found(losses)
-        return Unlearned(student.scorer, cost, losses, student.stage.digest, found=found)
+        return Unlearned(
+            student.scorer, cost, losses, student.stage.digest,
+            found=found, earlier=student.earlier,
+        )  # fmt: skip
 
     def found(self, losses: Sequence[Mapping[str, float]]) -> dict[str, float]:
         """Settings that the method found by itself; ``losses`` are means of the terms by epoch."""
