@@ -44,10 +44,15 @@ class Unlearner(ABC):
     Attributes:
         options_class: the dataclass, whose keys are its field names.
         space: options that ``--tune`` chooses, each with its least and greatest value.
+        strength: of these the one that decides how strongly the method forgets, the more the
+            greater it is; None: it has none.
+        power: of what is remembered in proportion to which it is to be set.
     """
 
     options_class: type
     space: ClassVar[Mapping[str, tuple[float, float]]] = {}
+    strength: ClassVar[str | None] = None
+    power: ClassVar[float] = 1.0
 
     def __init__(self, options: Any) -> None:
         self.options = options
@@ -74,6 +79,7 @@ class GradientUnlearner(Unlearner):
     """
 
     space: ClassVar[Mapping[str, tuple[float, float]]] = {"unlearn_learning_rate": RATES}
+    strength: ClassVar[str | None] = "unlearn_learning_rate"
     asks_on_forget = False
     asks_on_retain = False
 

@@ -103,6 +103,7 @@ class E2URec(GradientUnlearner):
         "teacher_divergence": (0.1, 0.6),
         "beta": (0.2, 0.8),
     }
+    strength, power = "teacher_divergence", 2.0  # near 0 a divergence is the square of a shift
     asks_on_forget = asks_on_retain = True
     _alpha = 0.0  # of the request at hand; from teach() on
 
