@@ -121,9 +121,9 @@ def test_a_rehearsal_uses_the_runs_original_and_its_points_are_those_of_later_ru
     real.train()
     assert real.original.stage == rehearsal.run.original.stage
     assert real.fingerprint == rehearsal.run.fingerprint
-    stopped = toy(teacher_divergence=0.3, unlearn_learning_rate=0.01, unlearn_stop=MARKS[0])
-    again = Rehearsal(stopped, dataset, RehearseOptions())
-    assert [point[1:-1] for point in again.points({})] == [early[1:-1]]
+    again = Rehearsal(toy(unlearn_stop=MARKS[0]), dataset, RehearseOptions())
+    (stopped,) = again.points(early.settings)
+    assert stopped == early
 
 
 class Known(Rehearsal):
@@ -136,18 +136,19 @@ class Known(Rehearsal):
         self.gaps = type(self).gaps
 
     def points(self, settings: Any) -> list[Point]:
-        closed = settings["teacher_divergence"] / 0.3
-        return [Point(dict(settings), stop, closed, closed, 0.0, 0.9, {}) for stop in (0.7, 1.0)]
+        ends = [(stop, stop * settings["teacher_divergence"] / 0.3) for stop in (0.5, 1.0)]
+        return [Point(dict(settings), stop, way, way, 0.0, 0.9, {}) for stop, way in ends]
 
 
 @pytest.fixture
 def calibrated(toy: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A calibration of toy's E2URec, whose best strength is 0.3."""
+    """A calibration of toy's E2URec, whose best strength is 0.3, or 0.6 where it stops half way."""
     monkeypatch.setattr("recbole_e2urec.rehearsal.Rehearsal", Known)
     config = toy()
-    found, path = rehearse(RehearseOptions(trials=4), config, load_dataset(config))
+    found, path = rehearse(RehearseOptions(), config, load_dataset(config))
     assert path == Path("saved/calibration.json")
-    assert found.settings["teacher_divergence"] == pytest.approx(0.3, rel=0.03)
+    stop = found.settings.get("unlearn_stop", 1.0)
+    assert stop * found.settings["teacher_divergence"] == pytest.approx(0.3, rel=0.03)
     assert found == Calibration.read(path)
     return path
 
