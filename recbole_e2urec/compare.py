@@ -12,6 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from recbole_e2urec import compat, processes, writer
+from recbole_e2urec.calibration import calibration_of
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.grid import Grid
 from recbole_e2urec.jobs import (
@@ -110,6 +111,7 @@ def _results_file(grid: Grid, given: Given) -> Path:
         config.ranked()
         if model in METHODS:
             method_of(config)
+            calibration_of(config)
     return Path(config["checkpoint_dir"]) / RESULTS
 
 

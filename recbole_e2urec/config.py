@@ -80,6 +80,12 @@ class Config(RecBoleConfig):
         """
         return build_options(kind, self.final_config_dict, prefix)
 
+    def moved(self, settings: Mapping[str, Any]) -> "Config":
+        """A copy with some settings replaced, which are not checked again."""
+        made = copy.copy(self)
+        made.final_config_dict = {**self.final_config_dict, **settings}
+        return made
+
     def settings(self) -> dict[str, Any]:
         """Settings of the run that differ from RecBole's and ours, and all keys of our own."""
         own = read_yaml(properties_folder() / "overall.yaml")

@@ -1,5 +1,6 @@
 """An unlearning run: Original, Retrain and a method on one split, measured alike."""
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,9 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recbole_e2urec import writer
+from recbole_e2urec.calibration import Remembered, calibration_of, told
 from recbole_e2urec.config import Config
+from recbole_e2urec.data.forget import Asked
 from recbole_e2urec.embeddings import user_embeddings
 from recbole_e2urec.evaluator.measure import group_sizes
+from recbole_e2urec.evaluator.membership import answer_losses
 from recbole_e2urec.experiment import LORA, Rows, hash_of
 from recbole_e2urec.measuring import Answered, Measuring
 from recbole_e2urec.methods import method_of
@@ -22,17 +26,36 @@ from recbole_e2urec.trainer.unlearning import Fit, Request, Tools
 
 
 class Forgetting(Measuring):
-    """One request: Retrain and Original are trained once, then any number of methods can follow."""
+    """One request: Retrain and Original are trained once, then any number of methods can follow.
+
+    Args:
+        config, dataset, held_out, asked: see :class:`Measuring`.
+        validating: rows whose users validate Original; None: those that stay. Requests that share
+            an Original name the same.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        dataset: Any,
+        held_out: str = "test",
+        asked: Asked | None = None,
+        validating: Rows | None = None,
+    ) -> None:
+        super().__init__(config, dataset, held_out, asked)
+        self.validating = self.split.retain if validating is None else validating
 
     def train(self) -> None:
         """Train Retrain and then Original, which the backbone holds from there on."""
-        self.retrain = self._fit("Retrain", self.split.retain, self.after)
+        self.retrain = self._fit("Retrain", self.split.retain, self.split.retain, self.after)
         self.model.bank.load(self.model.adapter, self.start)
-        self.original = self._fit("Original", self.parts.splits.train, self.before)
+        train = self.parts.splits.train
+        self.original = self._fit("Original", train, self.validating, self.before)
 
     def run(self) -> tuple[list[dict[str, Any]], dict[str, int]]:
         """Unlearn with the method that the settings name, and measure all three models."""
         method_of(self.config)  # refuses bad settings before anything is trained
+        calibration_of(self.config)
         self.train()
         unlearned = self.unlearned_row(self.config)
         rows = self.measured("Original", self.original), self.measured("Retrain", self.retrain)
@@ -40,8 +63,40 @@ class Forgetting(Measuring):
 
     def unlearned_row(self, config: Config) -> dict[str, Any]:
         """Unlearn with the method that these settings name, and measure it."""
+        calibration = calibration_of(config)
+        if calibration is None:
+            made = self.unlearn(method_of(config))
+            return {**self.measured(config.model, made), "settings": config.settings()}
+        calibration.check_model(self.fingerprint)
+        seen = self.remembered()
+        config = config.moved(calibration.adapted(seen))
         made = self.unlearn(method_of(config))
-        return {**self.measured(config.model, made), "settings": config.settings()}
+        found = {**made.found, calibration.strength: config[calibration.strength]}
+        cost = {**made.cost, "prior_seconds": calibration.cost["seconds"]}
+        row = self.measured(config.model, made._replace(found=found, cost=cost))
+        said = {**told(calibration), "remembered": seen._asdict()}
+        return {**row, "calibration": said, "settings": config.settings()}
+
+    @property
+    def fingerprint(self) -> str:
+        """Names Original by its data and its training, whoever validated it: 16 hex digits."""
+        inputs = Stage.of(self.stages, "Original", self.original.stage).inputs
+        own = sorted((name, str(value)) for name, value in inputs.items() if name != "valid")
+        return hashlib.sha256(repr(own).encode()).hexdigest()[:16]
+
+    def remembered(self) -> Remembered:
+        """How much Original remembers of the request; no test row is asked about."""
+        user, label = self.dataset.rows.user, self.dataset.rows.label
+        forget, valid = self.split.forget, self.parts.splits.valid
+        rows = valid[np.isin(user[valid], user[forget])]
+        if len(rows) == 0:
+            return Remembered(0.0, 0)
+        with self.model.shown(self.before):
+            asked = Adapted(self.model.adapter).ask(self.model, rows)
+        yes = asked.yes(self.model.language_model.answer_ids).double().cpu().numpy()
+        apart = answer_losses(yes, label[rows]).mean()
+        known = answer_losses(self.original.answers.yes[forget], label[forget]).mean()
+        return Remembered(writer.agreed(float(apart - known)), len(rows))
 
     def noise_row(self, digest: str) -> dict[str, Any] | None:
         """Measure another seed's Retrain as if it were an unlearned model: what noise alone does.
@@ -80,10 +135,10 @@ class Forgetting(Measuring):
         made = self.answered(unlearned.digest, unlearned.scorer, unlearned.cost)
         return made._replace(found=unlearned.found)
 
-    def _fit(self, name: str, train: Rows, shown: Rows) -> Answered:
-        """Train Original or Retrain; only retained users validate either."""
+    def _fit(self, name: str, train: Rows, validating: Rows, shown: Rows) -> Answered:
+        """Train Original or Retrain."""
         restart_peak()
-        cost, stage = self._trained(name, train, self.split.retain, shown)
+        cost, stage = self._trained(name, train, validating, shown)
         return self.answered(stage.digest, Adapted(self.model.adapter), cost)
 
     def _fit_apart(self, name: str, train: Rows, shown: Rows) -> Fit:

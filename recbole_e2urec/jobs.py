@@ -35,12 +35,12 @@ class Given:
     trials: Mapping[str, list[Trial]] = field(default_factory=dict)  # by method; what --tune tried
     others: Mapping[int | None, str] = field(default_factory=dict)  # by seed: another's Retrain
 
-    def config(self, model: str, seed: int | None) -> Config:
+    def config(self, model: str | None, seed: int | None) -> Config:
         """Settings of one row; None: the seed that the settings say."""
         given = {**(self.overrides or {}), **ONE_ROW}
         if seed is not None:
             given["seed"] = seed
-        if model in self.trials:
+        if model is not None and model in self.trials:
             given.update(choose(self.trials[model]).settings)
         return Config(model, self.dataset, self.config_files, self.config_dict, given)
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from recbole_e2urec.config import Config
+from recbole_e2urec.data.forget import Asked
 from recbole_e2urec.data.loaders import evaluation_loader, make_loaders
 from recbole_e2urec.evaluator.measure import (
     Answers,
@@ -49,6 +50,7 @@ class Measuring(Experiment):
         dataset: its rows.
         held_out: the part on which usefulness is measured: ``test``, or ``valid`` where settings
             are being chosen. Rows of results call it ``test`` in either case.
+        asked: the request; None: the one that the settings name.
 
     Attributes:
         asked: the request.
@@ -60,10 +62,12 @@ class Measuring(Experiment):
     original: Answered
     retrain: Answered
 
-    def __init__(self, config: Config, dataset: Any, held_out: str = "test") -> None:
+    def __init__(
+        self, config: Config, dataset: Any, held_out: str = "test", asked: Asked | None = None
+    ) -> None:
         super().__init__(config, dataset)
         self.ranked = config.ranked()
-        self.asked = request_of(config, dataset, self.parts)
+        self.asked = asked or request_of(config, dataset, self.parts)
         self.split = self.asked.split
         self.held_out = held_out
         self.groups = self._groups()

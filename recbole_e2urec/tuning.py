@@ -5,7 +5,6 @@ an Original and a Retrain of its own. Usefulness is read on validation rows. Nei
 request nor a test row plays a part.
 """
 
-import copy
 import csv
 import io
 from collections.abc import Collection, Mapping
@@ -66,9 +65,7 @@ class Development:
 
         What the row calls ``test`` is the part held out, here validation.
         """
-        moved = self._moved(config)
-        moved.final_config_dict.update(settings)
-        return self.run.unlearned_row(moved)
+        return self.run.unlearned_row(self._moved(config).moved(settings))
 
     def trial(self, config: Config, settings: Mapping[str, float]) -> Trial:
         """The same as a trial."""
@@ -87,19 +84,18 @@ class Development:
 
     def _moved(self, config: Config) -> Config:
         """The settings with this request and this folder, for what is trained here."""
-        moved = copy.copy(config)
-        moved.final_config_dict = {
-            **config.final_config_dict,
+        own = {
             "forget_file": str(self.request),
             "forget_where": None,
             "request_id": None,
             "forget_by": self.by,
             "checkpoint_dir": str(self.folder),
             "ranking_pass": None,  # nothing is chosen by it
+            "calibration": None,
             "relearn_epochs": 0,
             "log_wandb": False,  # names of losses say nothing of trials
         }
-        return moved
+        return config.moved(own)
 
 
 def development_request(config: Config, dataset: Any) -> tuple[str, list[tuple[str, ...]]]:

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from recbole_e2urec.config import Config
+from recbole_e2urec.methods import method_of
+
 CHECKOUT = Path(__file__).parents[1]
 SMALL = ("--dataset=small", "--epochs=1", "--joint_epochs=1")
 Run = Callable[..., str]
@@ -37,6 +40,46 @@ def test_choose_strength_names_a_setting_of_its_grid(run: Run) -> None:
     shown = run("choose_strength.py", *SMALL, *grid)
     assert shown.count("mean: closed") == 2
     assert "chosen: " in shown
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a benchmark on the data that it makes itself; gives what it prints."""
+    monkeypatch.syspath_prepend(str(CHECKOUT))
+
+    def module(name: str, *arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", [name, "--small", *arguments])
+        runpy.run_module(f"benchmarks.{name}", run_name="__main__")
+        return capsys.readouterr().out
+
+    return module
+
+
+def test_ablations_prints_a_table_with_original_and_retrain(small: Run) -> None:
+    small("ablations", "--only", "rank", "--write=a.md")
+    shown = Path("a.md").read_text()
+    lines = [line.split("|")[1].strip() for line in shown.splitlines() if line.startswith("| ")]
+    assert lines == ["", "Original", "Retrain", "E2URec, lora_r: 2", "E2URec, lora_r: 4"]
+
+
+def test_every_ablation_is_a_run_that_the_settings_allow(
+    monkeypatch: pytest.MonkeyPatch, small_config: Callable[..., Config]
+) -> None:
+    monkeypatch.syspath_prepend(str(CHECKOUT))
+    from benchmarks.ablations import PARTS
+
+    for settings in (one for part in PARTS.values() for one in part):
+        method_of(small_config("E2URec", **settings))
+
+
+def test_transfer_prints_a_line_for_each_way_of_setting_the_method(small: Run) -> None:
+    shown = small("transfer", "--sizes", "0.2", "--requests=1", "--trials=1", "--write=t.md")
+    models = [line.split("|")[4].strip() for line in shown.splitlines() if line.startswith("| 20%")]
+    ways = ["Original", "Retrain", "alpha 2", "default"]
+    if "nothing to match" not in shown:
+        ways.append("rehearsed on 20%")
+    assert models == ways
+    assert shown.splitlines()[-1] in Path("t.md").read_text()
 
 
 def test_margin_is_the_nearest_limit_in_standard_errors(monkeypatch: pytest.MonkeyPatch) -> None:

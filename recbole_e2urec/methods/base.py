@@ -26,6 +26,7 @@ class Unlearned(NamedTuple):
         digest: names the stage that made it.
         before: who answered before the request; None = Original.
         found: settings that the method found by itself.
+        earlier: who answers as a student did after the shares of its steps that the request marks.
     """
 
     scorer: Scorer
@@ -34,6 +35,7 @@ class Unlearned(NamedTuple):
     digest: str
     before: Scorer | None = None
     found: Mapping[str, float] = MappingProxyType({})
+    earlier: Mapping[float, Scorer] = MappingProxyType({})
 
 
 class Unlearner(ABC):
@@ -42,10 +44,15 @@ class Unlearner(ABC):
     Attributes:
         options_class: the dataclass, whose keys are its field names.
         space: options that ``--tune`` chooses, each with its least and greatest value.
+        strength: of these the one that decides how strongly the method forgets, the more the
+            greater it is; None: it has none.
+        power: of what is remembered in proportion to which it is to be set.
     """
 
     options_class: type
     space: ClassVar[Mapping[str, tuple[float, float]]] = {}
+    strength: ClassVar[str | None] = None
+    power: ClassVar[float] = 1.0
 
     def __init__(self, options: Any) -> None:
         self.options = options
@@ -72,6 +79,7 @@ class GradientUnlearner(Unlearner):
     """
 
     space: ClassVar[Mapping[str, tuple[float, float]]] = {"unlearn_learning_rate": RATES}
+    strength: ClassVar[str | None] = "unlearn_learning_rate"
     asks_on_forget = False
     asks_on_retain = False
 
@@ -99,7 +107,10 @@ class GradientUnlearner(Unlearner):
             cost["adapter_parameters"] = learned["trained_parameters"]
         losses = learned["losses"]
         found = self.found(losses)
-        return Unlearned(student.scorer, cost, losses, student.stage.digest, found=found)
+        return Unlearned(
+            student.scorer, cost, losses, student.stage.digest,
+            found=found, earlier=student.earlier,
+        )  # fmt: skip
 
     def found(self, losses: Sequence[Mapping[str, float]]) -> dict[str, float]:
         """Settings that the method found by itself; ``losses`` are means of the terms by epoch."""

@@ -19,7 +19,7 @@ from recbole_e2urec.model.losses import (
     kl_divergence,
 )
 from recbole_e2urec.model.scorers import Adapted
-from recbole_e2urec.trainer.student import ORIGINAL, Batch, Student, StudentOptions
+from recbole_e2urec.trainer.student import ORIGINAL, Batch, Side, Student, StudentOptions
 from recbole_e2urec.trainer.unlearning import Plan, Request, train_adapter
 
 AUGMENTED = "augmented"
@@ -39,6 +39,10 @@ class E2URecOptions(StudentOptions):
             ones.
         augmented_learning_rate: of the augmented model.
         augmented_epochs: passes of the augmented model over the forget set.
+        forgetting_teacher: whether forget rows are pushed at all; without it there is neither an
+            augmented model nor a warm-up, and the loss is the remembering loss alone.
+        remembering_teacher: whether retain rows imitate Original; without it the true answers
+            alone are remembered.
     """
 
     alpha: float | None
@@ -47,6 +51,8 @@ class E2URecOptions(StudentOptions):
     warmup_epochs: int
     augmented_learning_rate: float
     augmented_epochs: int
+    forgetting_teacher: bool
+    remembering_teacher: bool
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, by the name of its key."""
@@ -60,6 +66,8 @@ class E2URecOptions(StudentOptions):
             )
         if not 0 <= self.beta <= 1:
             raise InputError(f"beta is {self.beta}; it must be in [0, 1]")
+        if not (self.forgetting_teacher or self.remembering_teacher):
+            raise InputError("forgetting_teacher and remembering_teacher are False; keep one")
         for name in ("warmup_epochs", "augmented_epochs"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 0")
@@ -95,8 +103,9 @@ class E2URec(GradientUnlearner):
         "teacher_divergence": (0.1, 0.6),
         "beta": (0.2, 0.8),
     }
+    strength, power = "teacher_divergence", 2.0  # near 0 a divergence is the square of a shift
     asks_on_forget = asks_on_retain = True
-    _alpha: float  # of the request at hand; from teach() on
+    _alpha = 0.0  # of the request at hand; from teach() on
 
     @classmethod
     def searched(cls, fixed: Collection[str]) -> dict[str, tuple[float, float]]:
@@ -105,12 +114,15 @@ class E2URec(GradientUnlearner):
 
     def student(self, original: LLMRec, request: Request) -> Student:
         """Make the student, whose first epochs see forget rows alone."""
-        name, warmup = type(self).__name__, self.options.warmup_epochs
-        return Student(original, request, name, self.options, warmup)
+        options = self.options
+        name, warmup = type(self).__name__, options.warmup_epochs * options.forgetting_teacher
+        return Student(original, request, name, options, warmup)
 
     def teach(self, student: Student) -> list[dict[str, Any]]:
         """Train Original further on the forget set, keep what it answers there, and set alpha."""
         options, model, request = self.options, student.model, student.request
+        if not options.forgetting_teacher:
+            return []
         settings = {
             "learning_rate": options.augmented_learning_rate,
             "epochs": options.augmented_epochs,
@@ -156,14 +168,22 @@ class E2URec(GradientUnlearner):
     def loss(self, batch: Batch) -> Mapping[str, Tensor]:
         """The forgetting loss; in joint steps beside the remembering loss."""
         rows, retain = batch
+        if not self.options.forgetting_teacher:
+            remember = self._remember(retain)
+            return {"loss": remember, "remember": remember}
         teacher = forgetting_teacher(rows.teachers[ORIGINAL], rows.teachers[AUGMENTED], self._alpha)
         forget = rows.mean(kl_divergence(teacher, rows.logits))
         alpha = rows.mean(torch.full((len(rows.logits),), self._alpha))
         if retain.in_step == 0:
             return {"loss": forget, "forget": forget, "alpha": alpha}
-        remember = retain.distance_to(ORIGINAL) + retain.answer_loss()
+        remember = self._remember(retain)
         loss = e2urec_loss(forget, remember, self.options.beta)
         return {"loss": loss, "forget": forget, "remember": remember, "alpha": alpha}
+
+    def _remember(self, retain: Side) -> Tensor:
+        """The remembering loss."""
+        truth = retain.answer_loss()
+        return truth + retain.distance_to(ORIGINAL) if self.options.remembering_teacher else truth
 
 
 @contextmanager

@@ -66,6 +66,7 @@ class Clock:
     epoch: int  # from 0
     epochs: int  # in the whole stage
     show: bool = True  # whether to draw a progress bar
+    most: int | None = None  # steps after which the epoch ends early; the rate falls as if not
 
 
 def train_epoch(
@@ -99,7 +100,7 @@ def train_epoch(
     total, done = clock.epochs * len(batches), clock.epoch * len(batches)
     title = f"{clock.stage} {clock.epoch + 1}/{clock.epochs}"
     with tqdm(total=total, initial=done, desc=title, disable=not clock.show, leave=False) as bar:
-        for step, batch in enumerate(batches, start=done):
+        for step, batch in enumerate(batches[: clock.most], start=done):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * (1 - step / total)
             optimizer.zero_grad(set_to_none=True)
@@ -119,7 +120,8 @@ def train_epoch(
                 raise Diverged(f"{clock.stage}: the loss became NaN; try a smaller learning rate")
             bar.set_postfix(loss=f"{loss / (step - done + 1):.4f}", refresh=False)
             bar.update()
-    return {name: value / max(1, len(batches)) for name, value in processes.added(totals).items()}
+    taken = max(1, len(batches[: clock.most]))
+    return {name: value / taken for name, value in processes.added(totals).items()}
 
 
 def adamw(

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -40,6 +41,8 @@ class StudentOptions:
         unlearn_dropout: whether the backbone drops activations while the student learns. Teachers
             answer without, so a student does best without too, and saves the time; an adapter's
             own dropout stays.
+        unlearn_stop: share of the steps after which learning ends, in (0, 1]; the rate falls as if
+            it went on.
     """
 
     unlearn_learning_rate: float
@@ -49,13 +52,15 @@ class StudentOptions:
     student: Literal["lora", "full"]
     own_tokens_only: bool
     unlearn_dropout: bool
+    unlearn_stop: float
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, by the name of its key."""
         if self.unlearn_batch_size < 1:
             raise InputError(f"unlearn_batch_size is {self.unlearn_batch_size}; give 1 or more")
-        if not 0 < self.unlearn_share <= 1:
-            raise InputError(f"unlearn_share is {self.unlearn_share}; it must be in (0, 1]")
+        for name in ("unlearn_share", "unlearn_stop"):
+            if not 0 < getattr(self, name) <= 1:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be in (0, 1]")
         if self.joint_epochs < 0:
             raise InputError(f"joint_epochs is {self.joint_epochs}; it must be at least 0")
 
@@ -136,7 +141,8 @@ class Student:
         self.name, self.warmup = name, warmup
         size, share = options.unlearn_batch_size, options.unlearn_share
         self.pairing = Pairing(request, model.table, size, share)
-        self.stage = request.stage(name, asdict(options))
+        marks = {"marks": list(request.marks)} if request.marks else {}
+        self.stage = request.stage(name, {**asdict(options), **marks})
         self.stage.curves.chief = True
         self.asking = 0.0  # seconds in which teachers answered
         self._on_forget: dict[str, Taught] = {}
@@ -149,6 +155,14 @@ class Student:
     def scorer(self) -> Scorer:
         """Who answers as the trained student does."""
         return Adapted(self.name) if self._adapter else Stored(None, self.stage.weights)
+
+    @property
+    def earlier(self) -> dict[float, Scorer]:
+        """Who answers as the student did after the shares of its steps that the request marks."""
+        return {
+            mark: Stored(self._adapter, partial(self.stage.mark, mark))
+            for mark in self.request.marks
+        }
 
     def teach(self, name: str, teacher: Scorer, forget: bool = False, retain: bool = False) -> None:
         """Let a teacher answer each row once; nobody is asked for a finished student."""
@@ -199,6 +213,8 @@ class Student:
             spent=self.asking,
             tokens=tokens,
             dropout=self.options.unlearn_dropout,
+            stop=self.options.unlearn_stop,
+            marks=self.request.marks,
         )
         with self._place():
             return train_adapter(self.model, self._adapter, self.stage, plan)

@@ -1,8 +1,10 @@
 """Training of one adapter, epoch by epoch, in a stage: what gradient unlearning is made of."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
+from math import ceil
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,6 +43,8 @@ class Plan:
         spent: seconds that preparation took; they are part of the cost.
         tokens: int64 [m], the only tokens that adapted embeddings learn; None: all of them.
         dropout: whether the backbone drops activations.
+        stop: share of the steps of all epochs after which learning ends.
+        marks: such shares after which the weights are kept as well, see :meth:`Stage.mark`.
     """
 
     epochs: int
@@ -52,6 +56,25 @@ class Plan:
     spent: float = 0.0
     tokens: Tensor | None = None
     dropout: bool = True
+    stop: float = 1.0
+    marks: Sequence[float] = ()
+
+    def clock(self, name: str, epoch: int, steps: int) -> Clock:
+        """Where an epoch of so many steps lies in its stage, and how many of them are taken."""
+        most = max(0, steps_until(self.stop, self.epochs * steps) - epoch * steps)
+        return Clock(name, epoch, self.epochs, self.show, most)
+
+    def marking(self, epoch: int, steps: int, save: Callable[[float], None]) -> Callable[[], None]:
+        """What is to be called after each step of an epoch; it saves after the marked ones."""
+        at = {steps_until(mark, self.epochs * steps): mark for mark in self.marks}
+        taken = count(epoch * steps + 1)
+
+        def follow() -> None:
+            mark = at.get(next(taken))
+            if mark is not None:
+                save(mark)
+
+        return follow
 
 
 def train_adapter(model: LLMRec, name: str | None, stage: Stage, plan: Plan) -> dict[str, Any]:
@@ -79,19 +102,26 @@ def _finish(model: LLMRec, name: str | None, stage: Stage, plan: Plan) -> dict[s
         tensors, state = progress
         model.bank.load(name, without_prefix("model", tensors))
         load_optimizer(optimizer, tensors)
+
+    def save(mark: float) -> None:
+        stage.save_mark(mark, model.bank.state(name))
+
     for epoch in range(state["epoch"], plan.epochs):
         started = time.perf_counter()
         batches = plan.batches(epoch)
-        clock = Clock(stage.name, epoch, plan.epochs, plan.show)
+        clock = plan.clock(stage.name, epoch, len(batches))
+        if batches and clock.most == 0:
+            break
+        follow = plan.marking(epoch, len(batches), save)
         learning = model.bank.training(name, plan.tokens, dropout=plan.dropout)
         with torch.random.fork_rng(devices=[]), learning:
             seed_dropout(plan.seed, epoch)
-            terms = train_epoch(optimizer, batches, plan.losses, clock, plan.learning_rate)
+            terms = train_epoch(optimizer, batches, plan.losses, clock, plan.learning_rate, follow)
         stage.curves.trained(epoch, terms)
         state = {
             "epoch": epoch + 1,
             "seconds": state["seconds"] + time.perf_counter() - started,
-            "steps": state["steps"] + len(batches),
+            "steps": state["steps"] + len(batches[: clock.most]),
             "losses": [*state["losses"], terms],
         }
         if epoch + 1 < plan.epochs:  # or the outcome follows at once
@@ -100,7 +130,7 @@ def _finish(model: LLMRec, name: str | None, stage: Stage, plan: Plan) -> dict[s
     summary = {
         "seconds": state["seconds"],
         "steps": state["steps"],
-        "epochs": plan.epochs,
+        "epochs": len(state["losses"]),
         "trained_parameters": model.bank.learning(name, plan.tokens),
         **memory_used(),
         "losses": state["losses"],
@@ -108,6 +138,11 @@ def _finish(model: LLMRec, name: str | None, stage: Stage, plan: Plan) -> dict[s
     stage.finish(model.bank.state(name), summary)
     stage.curves.close()
     return summary
+
+
+def steps_until(share: float, total: int) -> int:
+    """How many of the steps a share of them is, rounded up."""
+    return ceil(share * total - 1e-9)
 
 
 class Fit(NamedTuple):
@@ -156,6 +191,7 @@ class Request:
         tools: what the run can do for a method.
         seed: of everything random in the method.
         show: whether to draw progress bars.
+        marks: shares of a student's steps after which it is kept as well, as it then was.
     """
 
     forget: NDArray[np.int64]
@@ -167,6 +203,7 @@ class Request:
     tools: Tools
     seed: int
     show: bool = True
+    marks: tuple[float, ...] = ()
 
     @property
     def train(self) -> NDArray[np.int64]:

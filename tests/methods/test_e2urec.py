@@ -1,6 +1,7 @@
 """E2URec's steps against its formula, computed plainly."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.data.tokens import PromptTable
+from recbole_e2urec.errors import InputError
 from recbole_e2urec.forgetting import Forgetting
 from recbole_e2urec.methods.e2urec import AUGMENTED, E2URec, E2URecOptions
 from recbole_e2urec.model.scorers import Adapted
@@ -113,3 +115,82 @@ def test_without_an_alpha_the_teacher_goes_as_far_as_it_is_told(
     again.train()
     assert again.unlearned_row(config)["found"] == row["found"]  # from the finished stage
     assert "found" not in again.unlearned_row(small_config("E2URec", alpha=2.0, **given))
+
+
+def taught(config: Any, marks: tuple[float, ...] = ()) -> tuple[Forgetting, E2URec, Any]:
+    """A run, its method, and a student that has learned."""
+    run = Forgetting(config, load_dataset(config))
+    run.train()
+    request = replace(run.request, marks=marks)
+    method = E2URec(config.options(E2URecOptions))
+    student = method.student(run.model, request)
+    with run.model.shown(run.after):
+        student.teach(ORIGINAL, Adapted(run.model.adapter), forget=True, retain=True)
+        method.teach(student)
+        student.train(method.loss)
+    return run, method, student
+
+
+def step_of(config: Any) -> tuple[Any, dict[str, float]]:
+    """What the loss sees of a joint step, and its terms."""
+    run, method, student = taught(config)
+    (step, *_) = student.pairing.steps(student.warmup, joint=True)
+    with run.model.bank.frozen(student.name):
+        (batch,) = student.batches(step)
+    return batch, {name: float(value) for name, value in method.loss(batch).items()}
+
+
+ABLATED = {"learning_rate": 0.03, "train_batch_size": 16, "unlearn_batch_size": 4, "alpha": 9.0}
+
+
+def test_without_the_forgetting_teacher_the_loss_is_the_remembering_loss_alone(
+    small_config: Callable[..., Any],
+) -> None:
+    batch, terms = step_of(small_config("E2URec", forgetting_teacher=False, **ABLATED))
+    retain = batch.retain
+    logits, labels = retain.logits, retain.labels
+    truth = -logits.log_softmax(-1)[torch.arange(4), torch.tensor(retain.answer_ids)[labels.long()]]
+    expected = float(kl(retain.teachers[ORIGINAL], logits) + truth.mean())
+    assert terms == {"loss": pytest.approx(expected), "remember": pytest.approx(expected)}
+    assert not list(Path("saved/stages").glob("augmented-*"))  # nor is anything trained for it
+    with pytest.raises(InputError, match="keep one"):
+        E2URec(
+            small_config("E2URec", forgetting_teacher=False, remembering_teacher=False).options(
+                E2URecOptions
+            )
+        )
+
+
+def test_without_the_remembering_teacher_the_true_answers_stay(
+    small_config: Callable[..., Any],
+) -> None:
+    batch, terms = step_of(small_config("E2URec", remembering_teacher=False, beta=0.3, **ABLATED))
+    assert terms["remember"] == pytest.approx(float(batch.retain.answer_loss()))
+    assert terms["loss"] == pytest.approx(0.3 * terms["forget"] + 0.7 * terms["remember"])
+    assert terms["forget"] > 0
+
+
+@pytest.mark.parametrize("student", ["lora", "full"])
+def test_a_student_that_stops_is_what_a_longer_one_was_at_that_mark(
+    small_config: Callable[..., Any], student: str
+) -> None:
+    given = {**ABLATED, "student": student, "alpha": 2.0}
+    run, _, longer = taught(small_config("E2URec", **given), marks=(0.5,))
+    steps = longer.stage.summary()["steps"]
+    (marked,) = (scorer.ask(run.model, run.split.forget) for scorer in longer.earlier.values())
+    run, _, stopped = taught(small_config("E2URec", unlearn_stop=0.5, **given))
+    assert stopped.stage.summary()["steps"] == -(-steps // 2)
+    same = stopped.stage.weights()
+    assert all(torch.equal(value, same[name]) for name, value in longer.stage.mark(0.5).items())
+    assert not all(torch.equal(v, same[name]) for name, v in longer.stage.weights().items())
+    again = stopped.scorer.ask(run.model, run.split.forget)
+    answer = run.model.language_model.answer_ids
+    assert torch.equal(marked.yes(answer), again.yes(answer))
+
+
+@pytest.mark.parametrize("stop", [0, 1.5])
+def test_a_stop_outside_the_training_is_refused(
+    small_config: Callable[..., Any], stop: float
+) -> None:
+    with pytest.raises(InputError, match="unlearn_stop is"):
+        small_config("E2URec", unlearn_stop=stop).options(E2URecOptions)

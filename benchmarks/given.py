@@ -1,0 +1,46 @@
+"""What benchmarks of whole runs share: their settings, and small data for a quick look."""
+
+import argparse
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks.settings import SYNTHETIC, synthetic
+from recbole_e2urec import compat
+from recbole_e2urec.cli import Arguments, parse
+from recbole_e2urec.config import Config
+
+QUICK_ROWS = 1200
+QUICK = {"epochs": 1, "joint_epochs": 1, "augmented_epochs": 1, "control_users": 0}
+
+
+def arguments_of(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, Arguments]:
+    """Read a benchmark's own arguments; all others are settings of a run."""
+    parser.add_argument("--small", action="store_true", help="a quick look without meaning")
+    parser.add_argument("--write", type=Path, help="put the tables into this markdown file")
+    own, rest = parser.parse_known_args()
+    return own, parse(rest)
+
+
+@contextmanager
+def common_settings(own: argparse.Namespace, arguments: Arguments) -> Iterator[Mapping[str, Any]]:
+    """Settings that all runs have in common; for a quick look on data made up in a folder."""
+    compat.apply()
+    given: dict[str, Any] = {"show_progress": False, **arguments.settings}
+    if not own.small:
+        yield given
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        dataset = synthetic(folder, QUICK_ROWS)
+        saved = {"data_path": str(folder), "checkpoint_dir": str(folder / "saved"), **SYNTHETIC}
+        yield {"dataset": dataset, **saved, **QUICK, **given}
+
+
+def config_of(given: Mapping[str, Any], arguments: Arguments, **more: Any) -> Config:
+    """The settings of a run of E2URec, or of what ``--model`` names."""
+    settings = {**given, **more}
+    dataset = settings.pop("dataset", arguments.dataset)
+    return Config(arguments.model or "E2URec", dataset, arguments.config_files, {}, settings)
