@@ -1,7 +1,6 @@
 """E2URec: unlearning by a LoRA adapter between two teachers."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,16 +17,15 @@ from recbole_e2urec.model.losses import (
     forgetting_teacher,
     kl_divergence,
 )
-from recbole_e2urec.model.scorers import Adapted
-from recbole_e2urec.trainer.student import ORIGINAL, Batch, Student, StudentOptions
-from recbole_e2urec.trainer.unlearning import Plan, Request, train_adapter
+from recbole_e2urec.trainer.augmented import AUGMENTED, AugmentedOptions, teach_augmented
+from recbole_e2urec.trainer.student import ORIGINAL, Batch, Student
+from recbole_e2urec.trainer.unlearning import Request
 
-AUGMENTED = "augmented"
 SOLVED_ON = 2**23  # logits of each teacher from which alpha is found, at most
 
 
 @dataclass(frozen=True)
-class E2URecOptions(StudentOptions):
+class E2URecOptions(AugmentedOptions):
     """Settings of E2URec; the paper's values are in the comments of its yaml.
 
     Attributes:
@@ -37,16 +35,12 @@ class E2URecOptions(StudentOptions):
         beta: weight of the forgetting loss in the joint phase, in [0, 1].
         warmup_epochs: passes over the forget set on the forgetting loss alone, before the joint
             ones.
-        augmented_learning_rate: of the augmented model.
-        augmented_epochs: passes of the augmented model over the forget set.
     """
 
     alpha: float | None
     teacher_divergence: float | None
     beta: float
     warmup_epochs: int
-    augmented_learning_rate: float
-    augmented_epochs: int
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, by the name of its key."""
@@ -60,9 +54,8 @@ class E2URecOptions(StudentOptions):
             )
         if not 0 <= self.beta <= 1:
             raise InputError(f"beta is {self.beta}; it must be in [0, 1]")
-        for name in ("warmup_epochs", "augmented_epochs"):
-            if getattr(self, name) < 0:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 0")
+        if self.warmup_epochs < 0:
+            raise InputError(f"warmup_epochs is {self.warmup_epochs}; it must be at least 0")
 
 
 class E2URec(GradientUnlearner):
@@ -110,26 +103,7 @@ class E2URec(GradientUnlearner):
 
     def teach(self, student: Student) -> list[dict[str, Any]]:
         """Train Original further on the forget set, keep what it answers there, and set alpha."""
-        options, model, request = self.options, student.model, student.request
-        settings = {
-            "learning_rate": options.augmented_learning_rate,
-            "epochs": options.augmented_epochs,
-            "batch_size": options.unlearn_batch_size,
-            "share": options.unlearn_share,
-        }
-        plan = Plan(
-            options.augmented_epochs,
-            options.augmented_learning_rate,
-            request.seed,
-            lambda epoch: [step.forget for step in student.pairing.steps(epoch, joint=False)],
-            model.answer_losses,
-            request.show,
-        )
-        stage = request.stage(AUGMENTED, settings)
-        with _augmentable(model, request.seed) as name:
-            with model.shown(request.forget_history):
-                cost = train_adapter(model, name, stage, plan)
-            student.teach(AUGMENTED, Adapted(name), forget=True)
+        cost = teach_augmented(student)
         if not student.stage.finished:
             self._alpha = student.timed(lambda: self._strength(student))
         return [cost]
@@ -164,17 +138,3 @@ class E2URec(GradientUnlearner):
         remember = retain.distance_to(ORIGINAL) + retain.answer_loss()
         loss = e2urec_loss(forget, remember, self.options.beta)
         return {"loss": loss, "forget": forget, "remember": remember, "alpha": alpha}
-
-
-@contextmanager
-def _augmentable(model: LLMRec, seed: int) -> Iterator[str | None]:
-    """What becomes the augmented model: a copy of Original's adapter, or all weights.
-
-    In the latter case they are the backbone's own, and are put back afterwards.
-    """
-    if model.adapter is not None:
-        model.fresh_adapter(AUGMENTED, seed)
-        yield AUGMENTED
-        return
-    with model.bank.kept(None):
-        yield None
