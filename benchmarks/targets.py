@@ -28,23 +28,32 @@ from recbole_e2urec.yamlfiles import read_yaml
 
 SEEDS = (2020, 2021, 2022, 2023)
 ECONOMY = read_yaml(Path(__file__).with_name("economy.yaml"))
+# How CrossFit's student learns: from all rows as E2URec's does, or quickly from a fifth of them.
+ALL_ROWS = {
+    "unlearn_share": 1.0, "unlearn_batch_size": 128, "unlearn_learning_rate": 0.004,
+    "warmup_epochs": 1, "joint_epochs": 2,
+}  # fmt: skip
 FEW_ROWS = {
-    "unlearn_share": 0.2,
-    "unlearn_batch_size": 64,
-    "unlearn_learning_rate": 0.013,
-    "warmup_epochs": 0,
-    "joint_epochs": 2,
-}
+    "unlearn_share": 0.2, "unlearn_batch_size": 64, "unlearn_learning_rate": 0.013,
+    "warmup_epochs": 0, "joint_epochs": 4,
+}  # fmt: skip
+PLAIN = {
+    "crossfit_weight": 1.0, "calibrated": False, "renewed": False, "overshoot": 0.0, "beta": 0.7,
+}  # fmt: skip
+HALF = {"crossfit_weight": 0.5, "renewed": True}
 # Method and settings by the name of a line; what is left out is the method's default.
 CANDIDATES: dict[str, tuple[str, Mapping[str, Any]]] = {
-    "E2URec": ("E2URec", {}),
+    "CrossFit, few rows": ("CrossFit", {**PLAIN, **FEW_ROWS}),
+    "CrossFit, few rows, c .1": ("CrossFit", {**PLAIN, **FEW_ROWS, "overshoot": 0.1}),
+    "CrossFit, few rows, c .2": ("CrossFit", {**PLAIN, **FEW_ROWS, "overshoot": 0.2}),
+    "CrossFit, few rows, w .5": ("CrossFit", {**PLAIN, **FEW_ROWS, "crossfit_weight": 0.5}),
+    "CrossFit, few rows, calibrated": ("CrossFit", {**PLAIN, **FEW_ROWS, "calibrated": True}),
+    "CrossFit, few rows, w .5, renewed": ("CrossFit", {**PLAIN, **FEW_ROWS, **HALF}),
+    "CrossFit, all rows": ("CrossFit", {**PLAIN, **ALL_ROWS}),
+    "CrossFit, all rows, c .2": ("CrossFit", {**PLAIN, **ALL_ROWS, "overshoot": 0.2}),
     "E2URec, economy": ("E2URec", ECONOMY),
     "E2URecRef": ("E2URecRef", {}),
-    "CrossFit": ("CrossFit", {}),
-    "CrossFit, w .5": ("CrossFit", {"crossfit_weight": 0.5}),
-    "CrossFit, calibrated": ("CrossFit", {"calibrated": True}),
-    "CrossFit, beta .7": ("CrossFit", {"beta": 0.7}),
-    "CrossFit, few rows": ("CrossFit", FEW_ROWS),
+    "E2URec": ("E2URec", {}),
 }
 
 

@@ -34,12 +34,15 @@ class CrossFitMethodOptions(CrossFitOptions):
         calibrated: whether the strangers' margins are corrected, see :func:`calibrated_to`.
         renewed: whether the rest of the target is Original with the forget rows' own tokens as
             before training, see :func:`renewed_scorer`, instead of Original.
+        overshoot: how far the margin of the target is moved on, away from Original's, as a share of
+            the way between them; at least 0.
         true_answers: whether retain rows also have the cross-entropy of the true answers.
     """
 
     crossfit_weight: float
     calibrated: bool
     renewed: bool
+    overshoot: float
     true_answers: bool
 
     def __post_init__(self) -> None:
@@ -47,6 +50,8 @@ class CrossFitMethodOptions(CrossFitOptions):
         super().__post_init__()
         if not 0 <= self.crossfit_weight <= 1:
             raise InputError(f"crossfit_weight is {self.crossfit_weight}; it must be in [0, 1]")
+        if not self.overshoot >= 0:
+            raise InputError(f"overshoot is {self.overshoot}; it must be at least 0")
 
 
 class CrossFit(GradientUnlearner):
@@ -57,6 +62,9 @@ class CrossFit(GradientUnlearner):
     row has a model that never saw its user, the stranger k, and Retrain is one as well. The student
     imitates ``p_f = w p_k + (1 - w) p_o`` on forget rows, and Original on retain rows:
     ``beta KL(p_f || student) + (1 - beta) (KL(p_o || student) + CE)``, as in E2URec.
+
+    A student that must not move on retain rows gets only a part of the way to that target. With
+    ``overshoot`` c the target is set further: its margin of yes over no is ``m_f + c (m_f - m_o)``.
 
     The idea to let models answer for data that they were not trained on is that of cross-fitting
     (Chernozhukov et al., Econometrics Journal 21(1), 2018).
@@ -126,12 +134,20 @@ class CrossFit(GradientUnlearner):
 
     def _target(self, rows: Side) -> Tensor:  # -> [n, vocab]
         """What forget rows are to be answered."""
-        weight, base = self.options.crossfit_weight, rows.teachers[self._base]
-        if weight == 0:
-            return base
-        stranger = rows.teachers[STRANGER]
-        if self.options.calibrated:
-            margin = margin_of(stranger, rows.answer_ids)
-            margin = self._line.slope * margin + self._line.bias
-            stranger = with_margin(stranger, margin, rows.answer_ids)
-        return mixed_target(stranger, base, weight)
+        words, weight, further = (
+            rows.answer_ids,
+            self.options.crossfit_weight,
+            self.options.overshoot,
+        )
+        target = rows.teachers[self._base]
+        if weight > 0:
+            stranger = rows.teachers[STRANGER]
+            if self.options.calibrated:
+                margin = self._line.slope * margin_of(stranger, words) + self._line.bias
+                stranger = with_margin(stranger, margin, words)
+            target = mixed_target(stranger, target, weight)
+        if further == 0:
+            return target
+        margin = margin_of(target, words)
+        ahead = margin + further * (margin - margin_of(rows.teachers[ORIGINAL], words))
+        return with_margin(target, ahead, words)

@@ -35,13 +35,14 @@ FORGET = side(
 )  # fmt: skip
 RETAIN = side(of(0.25, 0.75), original=of(0.5, 0.5))
 NONE = side(of(0.5, 0.5)[:0])
+PLAIN = {"renewed": False, "calibrated": False, "overshoot": 0.0, "true_answers": True}
 REMEMBERED = kl((0.5, 0.5), (0.25, 0.75))
 
 
 def test_crossfits_target_is_the_mean_of_stranger_and_original(
     small_config: Callable[..., Any],
 ) -> None:
-    method: Any = method_of(small_config("CrossFit", crossfit_weight=0.5, beta=0.4, renewed=False))
+    method: Any = method_of(small_config("CrossFit", **PLAIN, crossfit_weight=0.5, beta=0.4))
     forget = kl((0.25, 0.75), (0.5, 0.5))  # (.4 + .1) / 2
     assert float(method.loss(Batch(FORGET, NONE))["loss"]) == pytest.approx(forget)
     terms = method.loss(Batch(FORGET, RETAIN))
@@ -53,20 +54,31 @@ def test_crossfits_target_is_the_mean_of_stranger_and_original(
 def test_crossfit_can_take_renewed_words_for_original_and_leave_true_answers_out(
     small_config: Callable[..., Any],
 ) -> None:
-    config = small_config("CrossFit", crossfit_weight=0.5, renewed=True, true_answers=False)
+    given = {**PLAIN, "crossfit_weight": 0.5, "renewed": True, "true_answers": False}
+    config = small_config("CrossFit", **given)
     terms = method_of(config).loss(Batch(FORGET, RETAIN))  # type: ignore[attr-defined]
     assert float(terms["forget"]) == pytest.approx(kl((0.35, 0.65), (0.5, 0.5)))  # (.4 + .3) / 2
     assert float(terms["remember"]) == pytest.approx(REMEMBERED)
 
 
 def test_a_calibrated_stranger_has_the_lines_margin(small_config: Callable[..., Any]) -> None:
-    method: Any = method_of(small_config("CrossFit", crossfit_weight=1.0, calibrated=True))
+    method: Any = method_of(small_config("CrossFit", **{**PLAIN, "calibrated": True}))
     method._line = Line(2.0, math.log(4 / 9))  # odds of yes: (6 / 4) ** 2 * 4 / 9 = 1
     terms = method.loss(Batch(FORGET, NONE))
     assert float(terms["forget"]) == pytest.approx(0.0, abs=1e-6)
     assert method.found([{name: float(term) for name, term in terms.items()}]) == pytest.approx(
         {"slope": 2.0, "bias": math.log(4 / 9)}
     )
+
+
+def test_an_overshot_target_lies_as_much_further_from_original(
+    small_config: Callable[..., Any],
+) -> None:
+    method: Any = method_of(small_config("CrossFit", **{**PLAIN, "overshoot": 0.5}))
+    terms = method.loss(Batch(FORGET, NONE))
+    odds = 1.5 * (1.5 / 9) ** 0.5  # of yes: the stranger's, once more half of the way from 9 to it
+    teacher = (1 / (1 + odds), odds / (1 + odds))
+    assert float(terms["forget"]) == pytest.approx(kl(teacher, (0.5, 0.5)), rel=1e-4)
 
 
 def test_e2urecrefs_teacher_is_as_sure_as_the_stranger(small_config: Callable[..., Any]) -> None:
@@ -109,6 +121,7 @@ def test_a_model_in_use_has_no_models_of_parts(name: str) -> None:
     [
         ("CrossFit", {"parts": 1}),
         ("CrossFit", {"crossfit_weight": 1.5}),
+        ("CrossFit", {"overshoot": -0.5}),
         ("CrossFit", {"beta": -0.1}),
         ("CrossFit", {"warmup_epochs": -1}),
         ("E2URecRef", {"most_alpha": 0.0}),
