@@ -12,8 +12,8 @@ from benchmarks.plain import Models, PlainE2URec, PlainReader
 from benchmarks.racing import peak_mb, race, ratio_of, seconds
 from benchmarks.settings import Size, forgetting, nudged, reduced, request_of, shaped
 from recbole_e2urec.methods import method_of
-from recbole_e2urec.methods.e2urec import AUGMENTED
 from recbole_e2urec.model.scorers import Adapted, Stored
+from recbole_e2urec.trainer.augmented import AUGMENTED
 from recbole_e2urec.trainer.loop import Clock as Epoch
 from recbole_e2urec.trainer.loop import adamw, train_epoch
 from recbole_e2urec.trainer.student import ORIGINAL, Student

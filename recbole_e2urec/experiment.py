@@ -21,6 +21,7 @@ from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.prompting import shown_histories
 from recbole_e2urec.results import versions
 from recbole_e2urec.trainer.classic import plain
+from recbole_e2urec.trainer.cost import amortised
 from recbole_e2urec.trainer.llmrec import LLMRecTrainer
 from recbole_e2urec.trainer.stage import Stage
 
@@ -32,8 +33,8 @@ TRAINING = (
     "eval_args", "device",
 )  # fmt: skip
 COST = (
-    "seconds", "relative_to_retrain", "prior_seconds", "trained_parameters", "adapter_parameters",
-    "steps", "peak_memory_mb", "peak_gpu_memory_mb",
+    "seconds", "relative_to_retrain", "prior_seconds", "amortised_seconds", "trained_parameters",
+    "adapter_parameters", "steps", "peak_memory_mb", "peak_gpu_memory_mb",
 )  # fmt: skip
 LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
 
@@ -123,6 +124,9 @@ class Experiment:
 
     def completed(self, row: dict[str, Any], cost: Mapping[str, Any]) -> dict[str, Any]:
         """Complete a result with what it cost and under which settings."""
+        if "prior_seconds" in cost:
+            spread = amortised(cost["seconds"], cost["prior_seconds"])
+            cost = {**cost, "amortised_seconds": spread}
         more = {name: cost[name] for name in ("valid", "train_loss") if name in cost}
         return {
             **row,

@@ -20,6 +20,14 @@ UNLEARNING = (
     ("steps", "cost.steps", 0),
     ("peak memory, MB", "cost.peak_memory_mb", 0),
 )
+# What methods show that trained something before the request, which serves later ones as well.
+PRIOR = (
+    ("seconds before any request", "cost.prior_seconds", 1),
+    *(
+        (f"seconds a request, of {count}", f"cost.amortised_seconds.{count}", 1)
+        for count in (1, 10, 100)
+    ),
+)
 # What classic models that forget show besides.
 FORGETTING = (
     ("forget AUC", "forget.auc", 4),

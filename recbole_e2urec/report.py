@@ -13,7 +13,7 @@ from typing import Any
 from texttable import Texttable
 
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.measures import COST, FORGETTING, READING, UNLEARNING
+from recbole_e2urec.measures import COST, FORGETTING, PRIOR, READING, UNLEARNING
 from recbole_e2urec.page import page, title_of
 from recbole_e2urec.results import load_rows
 from recbole_e2urec.storage import write_text
@@ -38,7 +38,7 @@ def print_report(results: Mapping[str, Any]) -> None:
     print(f"\n{rows[0]['dataset']}, seed {rows[0]['seed']}{asked}")
     lines = _plain(rows)
     if measured:
-        lines = (*UNLEARNING, *_gpu(rows), *_found(rows), *_ranking(rows))
+        lines = (*UNLEARNING, *_prior(rows), *_gpu(rows), *_found(rows), *_ranking(rows))
     print(table(rows, lines))
     _print_end(results)
 
@@ -95,6 +95,10 @@ def table(rows: Sequence[Mapping[str, Any]], lines: Sequence[tuple[str, str, int
 def _gpu(rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str, int], ...]:
     used = any("peak_gpu_memory_mb" in row.get("cost", {}) for row in rows)
     return (("peak GPU memory, MB", "cost.peak_gpu_memory_mb", 0),) if used else ()
+
+
+def _prior(rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str, int], ...]:
+    return PRIOR if any("prior_seconds" in row.get("cost", {}) for row in rows) else ()
 
 
 def _found(rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str, int], ...]:

@@ -95,7 +95,34 @@ def test_margin_is_the_nearest_limit_in_standard_errors(monkeypatch: pytest.Monk
     assert margin(summary_of([Trial(0.7, 0.9, 0.009)])) == pytest.approx(0.1)  # no error is known
 
 
-@pytest.mark.parametrize("script", ["seeds.py", "choose_strength.py"])
+def test_targets_has_a_line_a_setting_and_seed_and_stars_the_best_of_each_method(run: Run) -> None:
+    shown = run("targets.py", *SMALL, "--seeds", "1", "--only", "E2URec", "E2URecRef")
+    lines = [line.split(" | ") for line in shown.splitlines() if line.startswith("| E2")]
+    assert [line[1] for line in lines] == ["1", "1", "1", "mean", "mean", "mean"]
+    assert [line[2:] for line in lines[:3]] == [line[2:] for line in lines[3:]]  # of one seed
+    stars = [line[0] for line in lines if line[0].endswith(" *")]
+    assert len(stars) == 2
+    assert "| E2URecRef *" in stars
+
+
+def test_the_best_target_is_near_retrain_among_those_that_cost_little(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(CHECKOUT))
+    from benchmarks.targets import Figures, chosen
+
+    rest = (0.0,) * 5
+    means = {
+        "near": Figures(0.8, 0.5, 0.009, *rest),  # .2 + .5
+        "far": Figures(1.4, 0.4, 0.001, *rest),  # .4 + .4
+        "dear": Figures(1.0, 0.1, 0.011, *rest),
+        "other": Figures(0.1, 0.9, 0.0, *rest),
+    }
+    candidates = {name: ("A" if name != "other" else "B", {}) for name in means}
+    assert chosen(means, candidates) == {"near", "other"}
+
+
+@pytest.mark.parametrize("script", ["seeds.py", "choose_strength.py", "targets.py"])
 def test_bad_input_is_one_line(run: Run, script: str) -> None:
     with pytest.raises(SystemExit, match=r"^error: .*unknown dataset"):
         run(script, "--dataset=ml-10m0")

@@ -42,8 +42,9 @@ def untimed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     rows = json.loads(json.dumps(rows))
     for row in rows:
         row.pop("settings")
-        for name in ("seconds", "relative_to_retrain", "prior_seconds", "peak_memory_mb"):
-            row["cost"].pop(name, None)
+        for name in list(row["cost"]):
+            if name.endswith("seconds") or name in ("relative_to_retrain", "peak_memory_mb"):
+                del row["cost"][name]
     return rows
 
 

@@ -28,10 +28,14 @@ def check_method(name: str) -> None:
     """Refuse a method that cannot follow a model in use.
 
     Raises:
-        InputError: it is none, or trains anew instead of changing the model.
+        InputError: it is none, trains anew instead of changing the model, or needs other models.
     """
-    if name not in METHODS or not issubclass(METHODS[name], GradientUnlearner):
-        known = [one for one, kind in METHODS.items() if issubclass(kind, GradientUnlearner)]
+    known = [
+        one
+        for one, kind in METHODS.items()
+        if issubclass(kind, GradientUnlearner) and kind.has_only_original
+    ]
+    if name not in known:
         raise InputError(f"--model={name}: a model in use forgets by one of {', '.join(known)}")
 
 

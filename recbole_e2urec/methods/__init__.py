@@ -5,7 +5,9 @@ from typing import Any
 from recbole_e2urec.methods.apa import APA
 from recbole_e2urec.methods.badt import BadT
 from recbole_e2urec.methods.base import Unlearner
+from recbole_e2urec.methods.crossfit import CrossFit
 from recbole_e2urec.methods.e2urec import E2URec
+from recbole_e2urec.methods.e2urecref import E2URecRef
 from recbole_e2urec.methods.fliplabel import FlipLabel
 from recbole_e2urec.methods.graddiff import GradDiff
 from recbole_e2urec.methods.neggrad import NegGrad
@@ -18,6 +20,8 @@ from recbole_e2urec.methods.sisa import SISA
 
 METHODS: dict[str, type[Unlearner]] = {
     "E2URec": E2URec,
+    "E2URecRef": E2URecRef,
+    "CrossFit": CrossFit,
     "NegGrad": NegGrad,
     "NegKL": NegKL,
     "BadT": BadT,

@@ -76,12 +76,15 @@ class GradientUnlearner(Unlearner):
     Attributes:
         asks_on_forget: whether the loss looks at Original's answers on forget rows.
         asks_on_retain: the same on retain rows.
+        has_only_original: whether it trains no recommender beside Original, and so can follow a
+            model in use, which has only itself.
     """
 
     space: ClassVar[Mapping[str, tuple[float, float]]] = {"unlearn_learning_rate": RATES}
     strength: ClassVar[str | None] = "unlearn_learning_rate"
     asks_on_forget = False
     asks_on_retain = False
+    has_only_original = True
 
     @abstractmethod
     def loss(self, batch: Batch) -> Mapping[str, Tensor]:
@@ -103,6 +106,9 @@ class GradientUnlearner(Unlearner):
         before = self.teach(student)
         learned = student.train(self.loss)
         cost = total([*before, learned])
+        prior = self.prior()
+        if prior:
+            cost["prior_seconds"] = total(prior)["seconds"]
         if self.options.student == "lora":
             cost["adapter_parameters"] = learned["trained_parameters"]
         losses = learned["losses"]
@@ -111,6 +117,10 @@ class GradientUnlearner(Unlearner):
             student.scorer, cost, losses, student.stage.digest,
             found=found, earlier=student.earlier,
         )  # fmt: skip
+
+    def prior(self) -> list[dict[str, Any]]:
+        """Costs of what :meth:`teach` trained that later requests on the same Original reuse."""
+        return []
 
     def found(self, losses: Sequence[Mapping[str, float]]) -> dict[str, float]:
         """Settings that the method found by itself; ``losses`` are means of the terms by epoch."""

@@ -1,7 +1,6 @@
 """E2URec: unlearning by a LoRA adapter between two teachers."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,16 +17,15 @@ from recbole_e2urec.model.losses import (
     forgetting_teacher,
     kl_divergence,
 )
-from recbole_e2urec.model.scorers import Adapted
-from recbole_e2urec.trainer.student import ORIGINAL, Batch, Side, Student, StudentOptions
-from recbole_e2urec.trainer.unlearning import Plan, Request, train_adapter
+from recbole_e2urec.trainer.augmented import AUGMENTED, AugmentedOptions, teach_augmented
+from recbole_e2urec.trainer.student import ORIGINAL, Batch, Side, Student
+from recbole_e2urec.trainer.unlearning import Request
 
-AUGMENTED = "augmented"
 SOLVED_ON = 2**23  # logits of each teacher from which alpha is found, at most
 
 
 @dataclass(frozen=True)
-class E2URecOptions(StudentOptions):
+class E2URecOptions(AugmentedOptions):
     """Settings of E2URec; the paper's values are in the comments of its yaml.
 
     Attributes:
@@ -37,8 +35,6 @@ class E2URecOptions(StudentOptions):
         beta: weight of the forgetting loss in the joint phase, in [0, 1].
         warmup_epochs: passes over the forget set on the forgetting loss alone, before the joint
             ones.
-        augmented_learning_rate: of the augmented model.
-        augmented_epochs: passes of the augmented model over the forget set.
         forgetting_teacher: whether forget rows are pushed at all; without it there is neither an
             augmented model nor a warm-up, and the loss is the remembering loss alone.
         remembering_teacher: whether retain rows imitate Original; without it the true answers
@@ -49,8 +45,6 @@ class E2URecOptions(StudentOptions):
     teacher_divergence: float | None
     beta: float
     warmup_epochs: int
-    augmented_learning_rate: float
-    augmented_epochs: int
     forgetting_teacher: bool
     remembering_teacher: bool
 
@@ -68,9 +62,8 @@ class E2URecOptions(StudentOptions):
             raise InputError(f"beta is {self.beta}; it must be in [0, 1]")
         if not (self.forgetting_teacher or self.remembering_teacher):
             raise InputError("forgetting_teacher and remembering_teacher are False; keep one")
-        for name in ("warmup_epochs", "augmented_epochs"):
-            if getattr(self, name) < 0:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 0")
+        if self.warmup_epochs < 0:
+            raise InputError(f"warmup_epochs is {self.warmup_epochs}; it must be at least 0")
 
 
 class E2URec(GradientUnlearner):
@@ -120,28 +113,9 @@ class E2URec(GradientUnlearner):
 
     def teach(self, student: Student) -> list[dict[str, Any]]:
         """Train Original further on the forget set, keep what it answers there, and set alpha."""
-        options, model, request = self.options, student.model, student.request
-        if not options.forgetting_teacher:
+        if not self.options.forgetting_teacher:
             return []
-        settings = {
-            "learning_rate": options.augmented_learning_rate,
-            "epochs": options.augmented_epochs,
-            "batch_size": options.unlearn_batch_size,
-            "share": options.unlearn_share,
-        }
-        plan = Plan(
-            options.augmented_epochs,
-            options.augmented_learning_rate,
-            request.seed,
-            lambda epoch: [step.forget for step in student.pairing.steps(epoch, joint=False)],
-            model.answer_losses,
-            request.show,
-        )
-        stage = request.stage(AUGMENTED, settings)
-        with _augmentable(model, request.seed) as name:
-            with model.shown(request.forget_history):
-                cost = train_adapter(model, name, stage, plan)
-            student.teach(AUGMENTED, Adapted(name), forget=True)
+        cost = teach_augmented(student)
         if not student.stage.finished:
             self._alpha = student.timed(lambda: self._strength(student))
         return [cost]
@@ -184,17 +158,3 @@ class E2URec(GradientUnlearner):
         """The remembering loss."""
         truth = retain.answer_loss()
         return truth + retain.distance_to(ORIGINAL) if self.options.remembering_teacher else truth
-
-
-@contextmanager
-def _augmentable(model: LLMRec, seed: int) -> Iterator[str | None]:
-    """What becomes the augmented model: a copy of Original's adapter, or all weights.
-
-    In the latter case they are the backbone's own, and are put back afterwards.
-    """
-    if model.adapter is not None:
-        model.fresh_adapter(AUGMENTED, seed)
-        yield AUGMENTED
-        return
-    with model.bank.kept(None):
-        yield None

@@ -36,12 +36,13 @@ def kl_divergence(
 
 
 def forgetting_teacher(
-    original: Tensor, augmented: Tensor, alpha: float
+    original: Tensor, augmented: Tensor, alpha: float | Tensor
 ) -> Tensor:  # [batch, vocab], [batch, vocab] -> [batch, vocab]
     """Logits of the forgetting teacher: ``z_o - alpha * relu(z_a - z_o)``.
 
     What the augmented model, which knows the forget data even better, says louder than Original is
-    pushed down. Source: E2URec, arXiv 2403.03536; the target of Eldan and Russinovich (2023).
+    pushed down; alpha may be [batch, 1]. Source: E2URec, arXiv 2403.03536; the target of Eldan and
+    Russinovich (2023).
     """
     return original - alpha * torch.relu(augmented - original)
 

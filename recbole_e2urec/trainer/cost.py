@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+REQUESTS = (1, 10, 100)  # over so many, what was trained before any of them is spread
 _PROCESS = Path("/proc/self")  # Linux only
 _PEAK = re.compile(r"^VmHWM:\s+(\d+) kB$", re.MULTILINE)
 
@@ -36,3 +37,8 @@ def peak_memory_mb() -> float:
             return int(found[1]) * 1024 / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024) / 1e6
+
+
+def amortised(seconds: float, prior: float) -> dict[str, float]:
+    """Seconds a request, if what was trained before any request serves so many of them."""
+    return {str(count): seconds + prior / count for count in REQUESTS}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recbole_e2urec.model.llmrec import LLMRec
-from recbole_e2urec.model.scorers import Scorer
+from recbole_e2urec.model.scorers import Scorer, Stored
 from recbole_e2urec.trainer.cost import memory_used
 from recbole_e2urec.trainer.loop import (
     Clock,
@@ -172,7 +172,7 @@ class Tools:
     fit: Callable[[str, NDArray[np.int64], NDArray[np.int64]], Fit]
     fit_adapter: Callable[[str, NDArray[np.int64], NDArray[np.int64]], Fit]
     start: Callable[[], Mapping[str, Tensor]] | None
-    untrained: Scorer
+    untrained: Stored
     embed: Callable[[NDArray[np.int64]], NDArray[np.float32]]
 
 

@@ -15,8 +15,9 @@ from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.data.tokens import PromptTable
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.forgetting import Forgetting
-from recbole_e2urec.methods.e2urec import AUGMENTED, E2URec, E2URecOptions
+from recbole_e2urec.methods.e2urec import E2URec, E2URecOptions
 from recbole_e2urec.model.scorers import Adapted
+from recbole_e2urec.trainer.augmented import AUGMENTED
 from recbole_e2urec.trainer.student import ORIGINAL
 
 

@@ -1,0 +1,91 @@
+"""E2URecRef: E2URec whose forgetting teacher is as sure of each row as a stranger is."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from recbole_e2urec.errors import InputError
+from recbole_e2urec.methods.base import RATES, GradientUnlearner
+from recbole_e2urec.model.llmrec import LLMRec
+from recbole_e2urec.model.losses import e2urec_loss, forgetting_teacher, kl_divergence
+from recbole_e2urec.model.references import margin_of, meeting_alpha
+from recbole_e2urec.trainer.augmented import AUGMENTED, AugmentedOptions, teach_augmented
+from recbole_e2urec.trainer.crossfit import STRANGER, CrossFitOptions, teach_stranger
+from recbole_e2urec.trainer.student import ORIGINAL, Batch, Student
+from recbole_e2urec.trainer.unlearning import Request
+
+
+@dataclass(frozen=True)
+class E2URecRefOptions(CrossFitOptions, AugmentedOptions):
+    """Settings of E2URecRef.
+
+    Attributes:
+        most_alpha: the largest alpha that a row may have, above 0.
+    """
+
+    most_alpha: float
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, by the name of its key."""
+        super().__post_init__()
+        if not self.most_alpha > 0:
+            raise InputError(f"most_alpha is {self.most_alpha}; it must be above 0")
+
+
+class E2URecRef(GradientUnlearner):
+    """E2URec with an alpha of each row's own, at which its teacher agrees with a stranger.
+
+    E2URec's forgetting teacher, ``z_o - alpha * relu(z_a - z_o)`` (arXiv 2403.03536), goes as far
+    on a row that Original hardly remembers as on one that it knows by heart. Here a model that
+    never saw the row's user, as in CrossFit, says how sure a Retrain would be: with m the margin
+    of yes over no, ``alpha = (m_o - m_stranger) / m(relu(z_a - z_o))``, between 0 and
+    ``most_alpha``. The teacher then has the stranger's margin wherever the augmented model moved
+    that way; elsewhere alpha is 0 and the row is left as it is. Losses are those of E2URec.
+    """
+
+    options_class = E2URecRefOptions
+    space: ClassVar = {
+        "unlearn_learning_rate": RATES,
+        "most_alpha": (2.0, 50.0),
+        "beta": (0.2, 0.8),
+    }
+    asks_on_forget = asks_on_retain = True
+    has_only_original = False
+    _costs: Sequence[dict[str, Any]] = ()
+
+    def student(self, original: LLMRec, request: Request) -> Student:
+        """Make the student, whose first epochs see forget rows alone."""
+        name, warmup = type(self).__name__, self.options.warmup_epochs
+        return Student(original, request, name, self.options, warmup)
+
+    def teach(self, student: Student) -> list[dict[str, Any]]:
+        """Ask models that lack a part of the users each, and the augmented model."""
+        fitted = teach_stranger(student)
+        self._costs = fitted.costs if fitted is not None else ()
+        return [teach_augmented(student)]
+
+    def prior(self) -> list[dict[str, Any]]:
+        """Costs of the models that lack a part of the users."""
+        return list(self._costs)
+
+    def found(self, losses: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        """The mean of alpha over the rows."""
+        used = [terms["alpha"] for terms in losses if "alpha" in terms]  # none without any step
+        return {"alpha": used[0]} if used else {}
+
+    def loss(self, batch: Batch) -> Mapping[str, Tensor]:
+        """The forgetting loss; in joint steps beside the remembering loss."""
+        rows, retain = batch
+        original, augmented = rows.teachers[ORIGINAL], rows.teachers[AUGMENTED]
+        margin = margin_of(rows.teachers[STRANGER], rows.answer_ids)
+        most = self.options.most_alpha
+        each = meeting_alpha(original, augmented, margin, rows.answer_ids, most)
+        teacher = forgetting_teacher(original, augmented, each[:, None])
+        forget, alpha = rows.mean(kl_divergence(teacher, rows.logits)), rows.mean(each)
+        if retain.in_step == 0:
+            return {"loss": forget, "forget": forget, "alpha": alpha}
+        remember = retain.distance_to(ORIGINAL) + retain.answer_loss()
+        loss = e2urec_loss(forget, remember, self.options.beta)
+        return {"loss": loss, "forget": forget, "remember": remember, "alpha": alpha}

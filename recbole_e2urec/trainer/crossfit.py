@@ -1,0 +1,198 @@
+"""Models that leave some users out each, so that for every user one never saw them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recbole_e2urec import writer
+from recbole_e2urec.errors import InputError
+from recbole_e2urec.llm.renewing import renewed
+from recbole_e2urec.model.asked import Asked, Voice
+from recbole_e2urec.model.llmrec import LLMRec
+from recbole_e2urec.model.references import Line, calibration, carried, margin_of
+from recbole_e2urec.model.scorers import Adapted, Learn, Scorer, Stored
+from recbole_e2urec.trainer.sharding import random_shards
+from recbole_e2urec.trainer.student import Student, StudentOptions
+from recbole_e2urec.trainer.unlearning import Request
+
+Rows = NDArray[np.int64]
+STRANGER, RENEWED = "stranger", "renewed"  # teachers
+CALIBRATED_ON = 10_000  # rows at most
+Shares = NDArray[np.float32]
+
+
+class Chosen(Scorer):
+    """Several models, each of which answers for some users.
+
+    Args:
+        members: who answers.
+        user: inner user id by row id, of all rows.
+        shares: how much each member's logits count in a user's rows, [users, members], by inner
+            user id; lines add up to 1. A member is not asked about rows where it counts nothing.
+    """
+
+    def __init__(self, members: Sequence[Scorer], user: Rows, shares: Shares) -> None:
+        self.members, self.user, self.shares = list(members), user, shares
+
+    def ask(self, model: LLMRec, rows: Rows, items: Rows | None = None) -> Asked:
+        """See :meth:`Scorer.ask`."""
+        shares = self.shares[self.user[rows]]
+        voices = [
+            voice
+            for one, share in zip(self.members, shares.T, strict=True)
+            for voice in _heard(one, model, rows, items, share > 0)
+        ]
+        return Asked(voices, torch.from_numpy(shares).to(voices[0].states.device))
+
+    def further(self, model: LLMRec, learn: Learn) -> list[Scorer]:
+        """See :meth:`Scorer.further`; every member learns all of it."""
+        parts = zip(*(one.further(model, learn) for one in self.members), strict=True)
+        return [Chosen(members, self.user, self.shares) for members in parts]
+
+
+def _heard(
+    one: Scorer, model: LLMRec, rows: Rows, items: Rows | None, asked: NDArray[np.bool_]
+) -> list[Voice]:
+    """What a single model says of the rows about which it is asked; nothing of the others."""
+    (voice,) = one.ask(model, rows[asked], None if items is None else items[asked]).voices
+    states: Tensor = voice.states.new_zeros(len(rows), voice.states.shape[1])
+    states[torch.from_numpy(asked).to(states.device)] = voice.states
+    return [Voice(states, voice.head)]
+
+
+@dataclass(frozen=True)
+class CrossFitOptions(StudentOptions):
+    """How users are taken apart, and how the student learns.
+
+    Attributes:
+        parts: number of user parts, at least 2: so many models are trained, each without one part.
+        beta: weight of the forgetting loss in joint steps, in [0, 1].
+        warmup_epochs: passes over the forget set on the forgetting loss alone, before the joint
+            ones.
+    """
+
+    parts: int
+    beta: float
+    warmup_epochs: int
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, by the name of its key."""
+        super().__post_init__()
+        if self.parts < 2:
+            raise InputError(f"parts is {self.parts}; give 2 or more: each model lacks one part")
+        if not 0 <= self.beta <= 1:
+            raise InputError(f"beta is {self.beta}; it must be in [0, 1]")
+        if self.warmup_epochs < 0:
+            raise InputError(f"warmup_epochs is {self.warmup_epochs}; it must be at least 0")
+
+
+class CrossFitted(NamedTuple):
+    """Models of which each was trained without a part of the users.
+
+    Attributes:
+        stranger: answers for a user as those models do that never saw a row of that user.
+        costs: of the trainings, which are done once for an Original, before any request.
+    """
+
+    stranger: Chosen
+    costs: list[dict[str, Any]]
+
+
+def cross_fit(request: Request, parts: int) -> CrossFitted:
+    """Train a model without each part of the training users, or take it from its stage.
+
+    Parts are drawn at random from the seed, and models have Original's start weights, settings
+    and training rows, forgotten ones too, but for those of one part: they are the same for each
+    request on an Original. A model's early stopping looks at its own users' rows only. Users of
+    whom Original saw nothing are strangers to all of them.
+
+    Raises:
+        InputError: there is one user alone.
+    """
+    user, train = request.user, request.train
+    members = random_shards(user[train], request.seed, parts)
+    if len(members) < 2:
+        raise InputError("parts: the training rows are of one user; who else is to be learned from")
+    lacking = np.zeros((user.max() + 1, len(members)), dtype=np.float32)
+    fits = []
+    for number, users in enumerate(members):
+        lacking[users, number] = 1
+        others = train[~np.isin(user[train], users)]
+        fits.append(request.tools.fit(f"Without{number}", others, request.forget_history))
+    lacking[lacking.sum(axis=1) == 0] = 1
+    shares = lacking / lacking.sum(axis=1, keepdims=True)
+    stranger = Chosen([fit.scorer for fit in fits], user, shares)
+    return CrossFitted(stranger, [dict(fit.cost) for fit in fits])
+
+
+def teach_stranger(student: Student) -> CrossFitted | None:
+    """Let models that never saw a forget row's user answer it, as the teacher ``STRANGER``.
+
+    The student's options are :class:`CrossFitOptions`. Nothing is trained for an empty request.
+    """
+    options: Any = student.options
+    if len(student.request.forget) == 0:
+        return None
+    fitted = cross_fit(student.request, options.parts)
+    student.teach(STRANGER, fitted.stranger, forget=True)
+    return fitted
+
+
+def teach_renewed(student: Student) -> None:
+    """Let :func:`renewed_scorer` answer the forget rows, as the teacher ``RENEWED``."""
+    if student.stage.finished:
+        return
+    tokens = student.timed(student.pairing.own_tokens)
+    scorer = renewed_scorer(student.model, student.request, tokens)
+    student.teach(RENEWED, scorer, forget=True)
+
+
+def renewed_scorer(model: LLMRec, request: Request, tokens: Tensor) -> Stored:
+    """Original without what it learned of some tokens: their embeddings are as before training.
+
+    For tokens that only forget rows show, such as forgotten users' names, that is what Retrain has.
+
+    Args:
+        model: Original.
+        request: knows the weights before training.
+        tokens: int64 [m], token ids; without any, Original answers.
+    """
+
+    def read() -> Mapping[str, Tensor]:
+        start = request.tools.untrained.read()
+        return renewed(model.language_model, model.bank.state(model.adapter), start, tokens)
+
+    return Stored(model.adapter, read)
+
+
+def calibrated_to(model: LLMRec, request: Request, stranger: Scorer) -> Line:
+    """The line that makes strangers as sure of themselves as Original is where it learned nothing.
+
+    A model of fewer users is less sure, or with early stopping surer, than it should be; Retrain
+    errs as Original does on rows that it was not trained on, as both are trained alike. So one
+    line, ``a m + b``, is fitted to the margins m of strangers on retain rows, none of which they
+    saw, and another, ``a_o m + b_o``, to Original's on validation rows of users who stay (see
+    :func:`calibration`). ``m' = (a m + b - b_o) / a_o`` has Original's line on the former.
+    """
+    words, labels = model.language_model.answer_ids, model.labels
+    assert labels is not None  # Original was trained on them
+    valid = request.valid[np.isin(request.user[request.valid], request.user[request.retain])]
+    lines = []
+    with model.shown(request.retain_history):
+        for scorer, rows in ((stranger, request.retain), (Adapted(model.adapter), valid)):
+            rows = _drawn(rows, request.seed)
+            asked = scorer.ask(model, rows)
+            margins = [margin_of(asked.logits(part), words) for part in asked.chunks()]
+            lines.append(calibration(torch.cat(margins).cpu().numpy(), labels[rows]))
+    return Line(*writer.agreed(tuple(carried(*lines))))
+
+
+def _drawn(rows: Rows, seed: int) -> Rows:
+    """Some of the rows at random, in their order, if there are many."""
+    count = min(len(rows), CALIBRATED_ON)
+    return np.sort(np.random.default_rng([seed, 3]).choice(rows, count, replace=False))
