@@ -6,6 +6,7 @@ The file is JSON: ``method`` and ``settings`` (options by key), ``strength`` and
 """
 
 from dataclasses import dataclass, fields
+from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,8 +75,12 @@ class Calibration:
             made = build_options(cls, values)
             if made.method not in METHODS or made.strength not in made.settings:
                 raise InputError("it names no method with a strength")
-            numbers = [*made.settings.values(), made.remembered["gap"], made.remembered["rows"]]
-            if not all(type(number) in (int, float) for number in numbers):
+            own = {field.name for field in fields(METHODS[made.method].options_class)}
+            if not made.settings.keys() <= own or made.remembered.keys() != {"gap", "rows"}:
+                raise InputError("its settings are not those of its method")
+            numbers = [*made.settings.values(), *made.remembered.values(), made.power]
+            numbers += [made.matched["badness"], made.cost["seconds"]]
+            if not all(type(one) in (int, float) and isfinite(one) for one in numbers):
                 raise InputError("its settings are not numbers")
         except (OSError, ValueError, KeyError) as error:
             reason = getattr(error, "strerror", None) or error

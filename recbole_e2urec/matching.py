@@ -61,7 +61,8 @@ class Search:
     """Looks for the least badness: along the strength, then aside of it, then along it again.
 
     Args:
-        ask: trains under a setting; gives its points by stopping step, the whole training last.
+        ask: trains under a setting; gives its points by stopping step, the whole training last,
+            and none where that diverged.
         strength: option that forgets more the greater it is.
         space: bounds of the options, by key, the strength's among them.
         start: the values to begin with.
@@ -81,16 +82,18 @@ class Search:
         to its bound, in logarithms), and what is left along the strength from the best of these.
         """
         self.points: list[Point] = []
+        self._tried = 0
         self._asked: list[Point] = []  # at their ends
         self._along(self.start, -(-self.trials // 2))
         for key, bounds in self.space.items():
             if key == self.strength:
                 continue
             for bound in bounds:
-                if self._left > 0:
+                if self._left > 0 and self.points:
                     best = dict(self.best.settings)
                     self._try({**best, key: shortened(math.sqrt(self.start[key] * bound))})
-        self._along(self.best.settings, self._left)
+        if self.points:
+            self._along(self.best.settings, self._left)
         return self.points
 
     @property
@@ -100,13 +103,15 @@ class Search:
 
     @property
     def _left(self) -> int:
-        return self.trials - len(self._asked)
+        return self.trials - self._tried
 
-    def _try(self, settings: Settings) -> Point:
+    def _try(self, settings: Settings) -> bool:
+        """Ask about a setting; says whether its training came to an end."""
         found = self.ask(settings)
+        self._tried += 1
         self.points += found
-        self._asked.append(found[-1])
-        return found[-1]
+        self._asked += found[-1:]
+        return bool(found)
 
     def _along(self, settings: Settings, most: int) -> None:
         """Ask about other strengths, the rest being as it is."""
@@ -122,7 +127,8 @@ class Search:
             if known and value is None:
                 return
             value = settings[self.strength] if value is None else value
-            self._try({**others, self.strength: shortened(value)})
+            if not self._try({**others, self.strength: shortened(value)}):
+                return
 
 
 def next_strength(

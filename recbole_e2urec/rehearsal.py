@@ -7,6 +7,7 @@ the rehearsed request.
 
 from collections.abc import Mapping
 from dataclasses import replace
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from recbole.utils import init_seed
 from recbole_e2urec.calibration import Calibration
 from recbole_e2urec.config import Config
 from recbole_e2urec.data.rehearsed import RehearseOptions, rehearsed_request
-from recbole_e2urec.errors import InputError
+from recbole_e2urec.errors import Diverged, InputError
 from recbole_e2urec.evaluator.divergence import residual
 from recbole_e2urec.evaluator.labelled import labelled_metrics
 from recbole_e2urec.evaluator.measure import Answers, ask
@@ -62,16 +63,20 @@ class Rehearsal:
         self.seconds = float(self.run.retrain.cost["seconds"])
 
     def points(self, settings: Settings) -> list[Point]:
-        """Unlearn under some settings; gives a point a stopping step, the whole training last.
+        """Unlearn under some settings, the others as in the run.
 
-        What is asked for in the run's own settings is kept where these do not replace it.
+        Returns:
+            A point a stopping step, the whole training last; none where it diverged.
         """
         run, model, stop = self.run, self.run.model, float(self.config["unlearn_stop"])
         marks = MARKS if stop == 1 else ()
-        with model.shown(run.after):
-            unlearned = method_of(self.config.moved(settings)).unlearn(
-                model, replace(run.request, marks=marks)
-            )
+        method, request = method_of(self.config.moved(settings)), replace(run.request, marks=marks)
+        try:
+            with model.shown(run.after):
+                unlearned = method.unlearn(model, request)
+        except Diverged as error:
+            getLogger().warning("rehearse: %s", error)
+            return []
         self.seconds += float(unlearned.cost["seconds"])
         return [
             self._point(settings, stop, scorer, unlearned.found)
@@ -82,7 +87,7 @@ class Rehearsal:
         """Find the settings that match best.
 
         Raises:
-            InputError: Original remembers nothing of the request.
+            InputError: Original remembers nothing of the request, or every trial diverged.
         """
         if min(self.gaps) <= 0:
             raise InputError(
@@ -91,7 +96,10 @@ class Rehearsal:
             )
         start = {key: float(self.config[key]) for key in self.space}
         search = Search(self.points, self.strength, self.space, start, self.options.trials)
-        curve, best = search.run(), search.best
+        curve = search.run()
+        if not curve:
+            raise InputError("rehearse: no trial came to an end; set a smaller learning rate")
+        best = search.best
         stopping = {"unlearn_stop": best.stop} if best.stop < 1 else {}
         split, kind = self.run.split, METHODS[self.config.model]
         return Calibration(

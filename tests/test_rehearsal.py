@@ -14,10 +14,11 @@ from recbole_e2urec import cli
 from recbole_e2urec.calibration import Calibration, Remembered
 from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.data.rehearsed import RehearseOptions, rehearsed_request
-from recbole_e2urec.errors import InputError
+from recbole_e2urec.errors import Diverged, InputError
 from recbole_e2urec.experiment import parts_of, request_of
 from recbole_e2urec.forgetting import Forgetting
 from recbole_e2urec.matching import Point
+from recbole_e2urec.methods.e2urec import E2URec
 from recbole_e2urec.rehearsal import MARKS, Rehearsal, rehearse
 
 GIVEN: dict[str, Any] = {
@@ -234,11 +235,15 @@ def test_settings_that_are_no_numbers_are_refused(calibrated: Path) -> None:
     for place, key, value in (
         ("settings", "beta", "import os"),
         ("settings", "beta", True),
+        ("settings", "beta", float("nan")),
+        ("settings", "seed", 3),
+        ("remembered", "rows", "9"),
+        ("matched", "badness", "good"),
         ("remembered", "gap", None),
     ):
         changed = {**values, place: {**values[place], key: value}}
         calibrated.write_text(json.dumps(changed))
-        with pytest.raises(InputError, match="not numbers"):
+        with pytest.raises(InputError, match="no file of recbole-e2urec rehearse"):
             Calibration.read(calibrated)
 
 
@@ -260,6 +265,28 @@ def test_a_request_of_which_nothing_is_remembered_is_refused(
     with pytest.raises(InputError, match="nothing to match"):
         Known(config, load_dataset(config), RehearseOptions()).search()
     assert not Path("saved/calibration.json").exists()
+
+
+def test_a_trial_that_diverges_is_passed_over(
+    toy: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Fragile(Known):
+        def points(self, settings: Any) -> list[Point]:
+            if settings["unlearn_learning_rate"] != self.config["unlearn_learning_rate"]:
+                monkeypatch.setattr(E2URec, "unlearn", diverging)
+                return Rehearsal.points(self, settings)
+            return super().points(settings)
+
+    def diverging(*given: Any) -> Any:
+        raise Diverged("the loss became NaN")
+
+    config = toy()
+    found = Fragile(config, load_dataset(config), RehearseOptions()).search()
+    rates = {point["settings"]["unlearn_learning_rate"] for point in found.curve}
+    assert rates == {config["unlearn_learning_rate"]}
+    monkeypatch.setattr(Known, "points", Rehearsal.points)
+    with pytest.raises(InputError, match="no trial came to an end"):
+        Known(config, load_dataset(config), RehearseOptions()).search()
 
 
 def test_the_command_rehearses_and_the_file_it_names_works(
