@@ -1,8 +1,7 @@
 """What models after requests in a row are measured against: Original, Retrains on what is left."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,14 +69,20 @@ class Yardstick:
     row: Mapping[str, Any]
     saved: Path
     of: Draw
+    _said: dict[tuple[int, int | None], Said] = field(default_factory=dict)
 
-    @cached_property
+    @property
     def original(self) -> Said:
         """What the model said before any request."""
         return self.trained(0)
 
     def trained(self, requests: int, seed: int | None = None) -> Said:
         """Train without the rows of the first requests, and ask; None: under the model's seed."""
+        if (requests, seed) not in self._said:
+            self._said[requests, seed] = self._trained(requests, seed)
+        return self._said[requests, seed]
+
+    def _trained(self, requests: int, seed: int | None) -> Said:
         run = experiment(self.row, self.saved, seed)
         forget, user, splits = self.of.so_far(requests), run.dataset.rows.user, run.parts.splits
         train = np.setdiff1d(splits.train, forget) if requests else splits.train
