@@ -42,10 +42,12 @@ class Unlearner(ABC):
     Attributes:
         options_class: the dataclass, whose keys are its field names.
         space: options that ``--tune`` chooses, each with its least and greatest value.
+        answers_alone: whether one model answers, rather than several together.
     """
 
     options_class: type
     space: ClassVar[Mapping[str, tuple[float, float]]] = {}
+    answers_alone = True
 
     def __init__(self, options: Any) -> None:
         self.options = options
