@@ -13,7 +13,7 @@ from recbole_e2urec.sheet import OF_RESULTS, OF_USERS
 MODEL = "model"  # the place of a model folder; the others are those of Places
 ANY = "**"
 _SAVED, _WANDB = "checkpoint_dir", "wandb"
-_TIME = r"[^-/]+-\d\d-\d{4}_\d\d-\d\d-\d\d"  # RecBole's
+_TIME = r"[^\W\d_]+\.?-\d\d-\d{4}_\d\d-\d\d-\d\d"  # RecBole's
 _PART = r"\..+\.[a-z0-9_]{8}\.part"
 _TENSORS = r"[\w.-]+\.safetensors"
 _RUN = r"(offline-)?run-\d{8}_\d{6}-\w+"  # of wandb
@@ -99,7 +99,8 @@ REMOVED: tuple[Kind, ...] = (
     Kind("wandb's local runs", _WANDB, r"debug(-\w+)?(\.\w+)?\.log", "the same", b"wandb_project"),
     Kind("work of requests", MODEL, rf"work/[\w.-]+/({_TENSORS}|stage\.json|\.lock|{_PART})",
          "the augmented model and students of a request that was killed"),
-    Kind("parts of files", MODEL, rf"(certificates/)?{_PART}", "what a killed process was writing"),
+    Kind("parts of files", MODEL, _PART, "what a killed process was writing"),
+    Kind("parts of files", MODEL, f"certificates/{_PART}", "the same"),
 )  # fmt: skip
 
 KEPT: tuple[Kind, ...] = (

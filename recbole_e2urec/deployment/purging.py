@@ -7,6 +7,7 @@ Nothing is overwritten: what a disk keeps of a removed file is out of reach from
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -177,20 +178,19 @@ def _refuse_busy(entries: list[Entry]) -> None:
 
 
 def _remove(found: Found) -> None:
-    touched = dict.fromkeys(one.path.parent for one in found.removed)
-    for one in found.removed:
-        try:
-            one.path.unlink(missing_ok=True)
-        except OSError as error:
-            raise _stuck(one.path, error) from error
-    for folder in touched:
-        flush_folder(folder)
-    for folder in found.folders:
-        if not any(os.scandir(folder)):
-            try:
-                folder.rmdir()
-            except OSError as error:
-                raise _stuck(folder, error) from error
+    """Remove the files, see to it that the disk knows, and then the folders that are empty."""
+    at = Path()
+    try:
+        for at in [one.path for one in found.removed]:
+            with suppress(FileNotFoundError):
+                os.unlink(at)
+        for at in dict.fromkeys(one.path.parent for one in found.removed):
+            flush_folder(at)
+        for at in found.folders:
+            if not any(os.scandir(at)):
+                at.rmdir()
+    except OSError as error:
+        raise _stuck(at, error) from error
 
 
 def _stuck(path: Path, error: OSError) -> InputError:

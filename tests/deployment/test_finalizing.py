@@ -1,8 +1,12 @@
 """``--finalize=DIR --purge``: what forgot becomes a model folder, and nothing else is left."""
 
+import contextlib
 import json
 import logging
 import os
+import zipfile
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +37,26 @@ def run(*more: str, **settings: Any) -> int:
     return cli.main([*as_arguments({**GIVEN, "data_path": "data", **settings}), *more])
 
 
+CODES = ("utf-8", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")  # the last: NumPy's text
+
+
+def contents(path: Path) -> Iterator[bytes]:
+    """A file as it is, and what is packed in it."""
+    data = path.read_bytes()
+    yield data
+    if zipfile.is_zipfile(path):  # as torch.save writes
+        with zipfile.ZipFile(path) as packed:
+            yield from (packed.read(name) for name in packed.namelist())
+    for window in (15, 31, -15):  # zlib, gzip, deflate alone
+        with contextlib.suppress(zlib.error):
+            yield zlib.decompress(data, window)
+
+
 def holding(*canaries: str) -> set[str]:
-    """Files below the folders of output that hold one of these, as UTF-8 or UTF-16."""
-    wanted = [c.encode(code) for c in canaries for code in ("utf-8", "utf-16-le", "utf-16-be")]
-    files = (path for top in OUTPUT for path in Path(top).rglob("*") if path.is_file())
-    return {str(path) for path in files if any(one in path.read_bytes() for one in wanted)}
+    """Files below the folders of output that hold one of these, in any usual encoding."""
+    wanted = [canary.encode(code) for canary in canaries for code in CODES]
+    paths = (path for top in OUTPUT for path in Path(top).rglob("*") if path.is_file())
+    return {str(path) for path in paths if any(w in c for c in contents(path) for w in wanted)}
 
 
 def files(*folders: str) -> dict[str, int]:
@@ -46,16 +65,17 @@ def files(*folders: str) -> dict[str, int]:
 
 
 @pytest.fixture
-def request_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The data, a request that names the canary, and a log that is this test's own."""
+def request_file(tmp_path: Path) -> str:
+    """The data, and a request that names the canary."""
     write_data(tmp_path, names=NAMES)
+    return write(tmp_path / "r.csv", f"user_id\n{CANARY}\nu2\n")
+
+
+def log_as_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let RecBole open its log: it does not where pytest listens."""
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [])
-    level = root.level
-    yield write(tmp_path / "r.csv", f"user_id\n{CANARY}\nu2\n")
-    for handler in root.handlers:
-        handler.close()
-    root.setLevel(level)
+    monkeypatch.setattr(root, "level", root.level)
 
 
 @pytest.fixture
@@ -82,7 +102,8 @@ def pickle_the_data() -> None:
     save_split_dataloaders(config, data_preparation(config, dataset))
 
 
-def test_nothing_of_the_forgotten_is_left(request_file, capsys, training):
+def test_nothing_of_the_forgotten_is_left(request_file, capsys, training, monkeypatch):
+    log_as_alone(monkeypatch)
     canaries = (CANARY, CANARY_TITLE)
     pickle_the_data()
     assert run("--model=DIN", epochs=1) == 0
@@ -115,9 +136,14 @@ def test_nothing_of_the_forgotten_is_left(request_file, capsys, training):
     assert "warning" not in told
     assert CANARY not in told.split("E2URec of small is in shop")[1]
     assert holding(*canaries) == set()
-    left = {name for name in files("saved", "log", "log_tensorboard", "wandb") if "wandb/" not in name}
+    left = {
+        name for name in files("saved", "log", "log_tensorboard", "wandb") if "wandb/" not in name
+    }
     assert left == {"saved/results.jsonl", "saved/.results.jsonl.lock"}
-    assert {path.name for path in Path("saved").iterdir()} == {"results.jsonl", ".results.jsonl.lock"}
+    assert {path.name for path in Path("saved").iterdir()} == {
+        "results.jsonl",
+        ".results.jsonl.lock",
+    }
     logging.getLogger().error("after the purge")
     assert files("log", "log_tensorboard") == {}
     report = json.loads(Path("shop/purged.json").read_text())
@@ -143,29 +169,27 @@ def test_nothing_of_the_forgotten_is_left(request_file, capsys, training):
     assert "Retrain is not in saved/stages" in capsys.readouterr().err
 
 
-def test_the_model_folder_answers_as_the_student(request_file, training):
-    done = run_and_finalize(config_dict={**GIVEN, "data_path": "data", "user_fields": ["user_id"],
-                            "finalize": "shop", "forget_file": request_file})  # fmt: skip
-    assert [row["model"] for row in done["rows"]] == ["Original", "Retrain", "E2URec"]
-    assert done["told"].startswith("E2URec of small is in shop")
-    one = opened("shop")
-    assert len(one.forgotten) == 24
-    assert one.record["places"]["checkpoint_dir"] == str(Path("saved").resolve())
-    assert Path("saved/stages").is_dir()  # it was not to be purged
-
-
-def test_another_answer_than_the_students_makes_no_folder(request_file, monkeypatch, capsys):
-    monkeypatch.setattr(merged, "ROUNDING", {one: -1.0 for one in merged.ROUNDING})
-    assert run("--finalize=shop", "--purge", forget_file=request_file) == 2
+def test_a_model_that_answers_as_the_student_is_made_and_no_other(request_file, capsys):
+    """The request stands in a file, as a filter, which results do not keep whole."""
+    config = write(Path("more.yaml"), f"forget_where: \"user_id == '{CANARY}'\"\nfinalize: shop\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(merged, "ROUNDING", dict.fromkeys(merged.ROUNDING, -1.0))
+        assert run(f"--config_files={config}", "--model=NegGrad", "--purge") == 2
     assert "otherwise than before; no folder is changed or made" in capsys.readouterr().err
     assert not Path("shop").exists()
     assert Path("saved/stages").is_dir()  # and nothing was purged
-
-
-def test_a_filter_in_a_file_is_enough(request_file):
-    config = write(Path("more.yaml"), f'forget_where: "user_id == \'{CANARY}\'"\nfinalize: shop\n')
-    assert run(f"--config_files={config}", "--model=NegGrad") == 0
-    assert len(opened("shop").forgotten) == 12
+    given = {**GIVEN, "data_path": "data", "user_fields": ["user_id", "age"]}
+    done = run_and_finalize("NegGrad", None, [config], given)
+    assert [row["model"] for row in done["rows"]] == ["Original", "Retrain", "NegGrad"]
+    assert done["told"].startswith("NegGrad of small is in shop; 12 rows")
+    assert Path("saved/stages").is_dir()  # it was not to be purged
+    one = opened("shop")
+    assert len(one.forgotten) == 12
+    assert one.record["places"]["checkpoint_dir"] == str(Path("saved").resolve())
+    assert run("--finalize=shop", "--model=NegGrad", forget_file=request_file) == 2
+    assert "finalize: shop is there and not empty" in capsys.readouterr().err
+    assert run("--finalize=shop", "--model=NegGrad", forget_where=f"user_id == '{CANARY}'") == 0
+    assert "shop has it already" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
