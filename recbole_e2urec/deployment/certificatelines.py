@@ -1,6 +1,6 @@
 """What the tables of a certificate's page have in their lines."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from recbole_e2urec.deployment.plainwords import NO_CONTROL
@@ -27,9 +27,8 @@ def measures(whole: Mapping[str, Any]) -> list[Line]:
         ("control", "loss, rows of control users", NO_CONTROL),
     ):
         lines.append(Line(title, [_number(one[name]["loss"], otherwise) for one in told]))
-    lines.append(Line("MIA AUC, against control users", [_attack(one["mia"]) for one in told]))
-    same = [_attack(one["mia_same_users"], "-") for one in told]
-    lines.append(Line("MIA AUC, against held-out rows", same))
+    lines += _attacks("control users", [one["mia"] for one in told], NO_CONTROL)
+    lines += _attacks("held-out rows", [one["mia_same_users"] for one in told], "-")
     for name, title in (("test", "test"), ("heldout", "held-out"), ("control", "control users'")):
         lines.append(Line(f"{title} rows asked", [f"{one[name]['rows']:,}" for one in told]))
     return lines
@@ -60,13 +59,15 @@ def _number(value: Any, otherwise: str = "-") -> str:
     return otherwise if value is None else f"{value:.4f}"
 
 
-def _attack(found: Mapping[str, Any] | None, otherwise: str = NO_CONTROL) -> str:
-    if found is None:
-        return otherwise
-    if found["interval"] is None:
-        return _number(found["auc"])
-    low, high = found["interval"]
-    return f"{found['auc']:.4f} ({low:.4f} to {high:.4f})"
+def _attacks(against: str, found: Sequence[Mapping[str, Any] | None], otherwise: str) -> list[Line]:
+    """Membership inference: AUC, and the interval below it."""
+    whole = Line(
+        f"MIA AUC, against {against}", [_number(one and one["auc"], otherwise) for one in found]
+    )
+    bounds = [one["interval"] for one in found if one and one["interval"]]
+    if len(bounds) < len(found):
+        return [whole]
+    return [whole, Line("its 95 % interval", [f"{low:.3f} to {high:.3f}" for low, high in bounds])]
 
 
 def flat(value: Mapping[str, Any], before: str = "") -> list[Line]:

@@ -87,7 +87,7 @@ _PAGE = SHEETS.from_string("""\
 of users who stay, asked as the model is used; all other rows are asked with the histories from \
 before the request. At most {{ "{:,}".format(most[0]) }} test rows and \
 {{ "{:,}".format(most[1]) }} of another kind are asked about, but all of the forgotten ones. \
-MIA AUC: how well a small loss tells forgotten rows from others; in brackets its 95 % interval \
+MIA AUC: how well a small loss tells forgotten rows from others, with its 95 % interval \
 over resampled users. It is to be compared with Retrain's, never with 0.5.</p>
 {% if curves %}
 <figure>

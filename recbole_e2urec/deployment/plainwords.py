@@ -146,7 +146,7 @@ def _reference(whole: Mapping[str, Any]) -> list[str]:
     loss = whole["retrain"]["measures"]["forget"]["loss"]
     found = [f"A Retrain, which never saw the rows, has a loss of {loss:.4f} on them."]
     for name, one in whole["retrain"]["distances"].items():
-        title = f"The model {name}" if name in ("before", "after") else name
+        title = f"{name.capitalize()} the request" if name in ("before", "after") else name
         residual = "" if one["residual"] is None else f", residual {one['residual']:.3f}"
         found.append(f"{title}: JSD {one['jsd']:.5f} nats to Retrain{residual}.")
     return found

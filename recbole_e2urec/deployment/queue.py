@@ -164,12 +164,13 @@ def _carried_out(run: Deployed, folder: ModelFolder, options: QueueOptions) -> l
     if done is not None:
         folder.done()
         return [*told, done, *_certificate_again(run, folder, asked)]
+    change = carry_out(run, folder, rows, options.proof())
     entry = {
         "request_id": asked.request_id,
         "digest": asked.digest,
         "method": str(run.config["model"]),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        **carry_out(run, folder, rows, options.proof()),
+        **change,
     }
     run.record["requests"].append(entry)
     folder.write(run.record, run.tensors)
