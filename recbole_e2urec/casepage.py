@@ -103,6 +103,7 @@ def _told(item: Recommended) -> str:
 
 _PAGE = SHEETS.from_string("""\
 {% extends "sheet" %}
+{% block of %}users{% endblock %}
 {% block title %}User {{ case.user }} of {{ case.dataset }}{% endblock %}
 {% block body %}
 <h1>User {{ case.user }} of {{ case.dataset }}: {{ case.standing }}</h1>

@@ -22,6 +22,7 @@ from recbole_e2urec.subcommands import COMMANDS, Told
 from recbole_e2urec.yamlfiles import properties_folder, read_yaml
 
 PROGRAM = "recbole-e2urec"
+FOLLOWING = ("finalize", "purge")  # what follows a run
 _USAGE = "[--model=NAME] [--dataset=NAME] [--config_files='A B'] [--key=value ...]"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 _SETTING = re.compile(r"--([A-Za-z_]\w*)=(.*)", re.DOTALL)
@@ -77,8 +78,8 @@ def parse(argv: Sequence[str]) -> Arguments:
             raise InputError(f"--{key} is empty; write --{key}=name")
     settings: dict[str, str] = {}
     for position, argument in enumerate(rest):
-        if argument == "--dry_run":
-            argument = "--dry_run=True"
+        if argument in ("--dry_run", "--purge"):
+            argument += "=True"
         match = _SETTING.fullmatch(argument)
         if match is None:
             raise InputError(_how_to_type(argument, rest[position + 1 : position + 2]))
@@ -96,6 +97,9 @@ def _run(arguments: Arguments) -> int:
     if arguments.command:
         from recbole_e2urec.jobs import Given
 
+        for key in FOLLOWING:
+            if key in arguments.settings:
+                raise InputError(f"--{key} follows a run on a request; drop it")
         files = tuple(arguments.config_files)
         common = Given(arguments.dataset, files, None, arguments.settings)
         told = COMMANDS[arguments.command].run(arguments.model, common, arguments.own)
@@ -107,6 +111,13 @@ def _run(arguments: Arguments) -> int:
         "config_file_list": arguments.config_files,
         "overrides": arguments.settings,
     }
+    if _says(arguments, FOLLOWING):
+        from recbole_e2urec.deployment.finalizing import run_and_finalize
+        from recbole_e2urec.report import print_report
+
+        told = run_and_finalize(arguments.model, **given, show=print_report)["told"]
+        print(told, end="\n" if told else "")
+        return 0
     if _compares(arguments):
         from recbole_e2urec.compare import run_comparison
         from recbole_e2urec.report import print_comparison as show
@@ -126,14 +137,23 @@ def _run(arguments: Arguments) -> int:
     return 0
 
 
+def _layers(arguments: Arguments) -> list[Mapping[str, Any]]:
+    """Settings of the files and of the command line; later ones win."""
+    return [*(read_yaml(Path(file)) for file in arguments.config_files), arguments.settings]
+
+
+def _says(arguments: Arguments, keys: Sequence[str]) -> bool:
+    """Whether the settings have one of the keys."""
+    return any(key in layer for layer in _layers(arguments) for key in keys)
+
+
 def _compares(arguments: Arguments) -> bool:
     """Whether the settings name several models.
 
     Raises:
         InputError: they name one model as well, or a file cannot be read.
     """
-    layers = [*(read_yaml(Path(file)) for file in arguments.config_files), arguments.settings]
-    found = [layer["model_list"] for layer in layers if "model_list" in layer]
+    found = [layer["model_list"] for layer in _layers(arguments) if "model_list" in layer]
     if found and found[-1] is not None and arguments.model is not None:
         raise InputError(f"--model={arguments.model} and a model_list; give one of them")
     return bool(found) and found[-1] is not None

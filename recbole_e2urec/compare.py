@@ -27,7 +27,7 @@ from recbole_e2urec.jobs import (
 from recbole_e2urec.launch import Launch, layers_of
 from recbole_e2urec.methods import METHODS, method_of
 from recbole_e2urec.preview import previewed
-from recbole_e2urec.quick_start import RESULTS, run_recbole_e2urec
+from recbole_e2urec.quick_start import RESULTS, refuse_afterwards, run_recbole_e2urec
 from recbole_e2urec.tables import NOISE
 from recbole_e2urec.tuning import Trial, settings_to_try
 from recbole_e2urec.workers import workers_of
@@ -76,6 +76,7 @@ def run_comparison(
     given = Given(dataset, tuple(config_file_list or ()), config_dict, overrides)
     results = _results_file(grid, given)
     first = given.config(grid.models[0], grid.seeds[0])
+    refuse_afterwards(first)
     if first["dry_run"]:
         return writer.from_writer(lambda: previewed(first))
     forget_runs()  # of another comparison in this process

@@ -5,6 +5,7 @@ import types
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 from recbole.trainer import hyper_tuning, trainer
@@ -27,6 +28,7 @@ class LateWriter:
         """Give what the writer has, which is opened now if it was not."""
         if self._made is None:
             self._made = self._make()
+            _open.add(self)
         return getattr(self._made, name)
 
     def close(self) -> None:
@@ -34,6 +36,15 @@ class LateWriter:
         if self._made is not None:
             self._made.close()
             self._made = None
+
+
+_open: WeakSet[LateWriter] = WeakSet()
+
+
+def close_events() -> None:
+    """Close what TensorBoard has open in this process: it writes by name, to removed files too."""
+    for one in list(_open):
+        one.close()
 
 
 class Nowhere:

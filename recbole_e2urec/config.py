@@ -22,6 +22,7 @@ from recbole_e2urec.errors import InputError
 from recbole_e2urec.evalmode import EvalPlan, merge_load_col, plan_evaluation
 from recbole_e2urec.evaluator.accuracy import register_accuracy
 from recbole_e2urec.keys import (
+    AFTERWARDS,
     LAUNCHING,
     check_dataset,
     check_keys,
@@ -91,7 +92,8 @@ class Config(RecBoleConfig):
         own = read_yaml(properties_folder() / "overall.yaml")
         for name in ("LLMRec", self.model) if self.is_language_model else (self.model,):
             own.update(properties("model", str(name)))
-        keys = {*own, *self.external_config_dict, "epochs", "learning_rate"} - set(LAUNCHING)
+        keys = {*own, *self.external_config_dict, "epochs", "learning_rate"}
+        keys -= {*LAUNCHING, *AFTERWARDS}
         found = {key: self.final_config_dict.get(key) for key in sorted(keys)}
         if found["forget_where"]:  # results name no users, items or titles
             found["forget_where"] = masked(found["forget_where"])

@@ -23,6 +23,7 @@ _UNLISTED = (
 )
 # fmt: on
 LAUNCHING = ("nproc", "world_size", "ip", "port", "group_offset", "process_timeout")
+AFTERWARDS = ("finalize", "purge")  # what follows a run
 CLASSIC_WAYS = ("Retrain", "SISA")  # how a classic model can forget: DeepFM-SISA
 _TOP_LEVEL_KEY = re.compile(r"^([A-Za-z][\w-]*) *:", re.MULTILINE)
 

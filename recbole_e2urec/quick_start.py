@@ -14,6 +14,7 @@ from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment import Experiment, parts_of
 from recbole_e2urec.forgetting import Forgetting
+from recbole_e2urec.keys import AFTERWARDS
 from recbole_e2urec.launch import Launch, layers_of
 from recbole_e2urec.preview import previewed
 from recbole_e2urec.results import save_rows, versions
@@ -63,6 +64,7 @@ def run_recbole_e2urec(
         return result
     compat.apply()
     config = Config(**given)
+    refuse_afterwards(config)
     if config.options(ShowOptions).show_prompts:
         return _shown(config)
     if config["dry_run"]:
@@ -84,6 +86,19 @@ def run_recbole_e2urec(
     path = Path(config["checkpoint_dir"]) / RESULTS
     save_rows(path, rows)
     return {"rows": rows, "groups": groups, "results_file": str(path)}
+
+
+def refuse_afterwards(config: Config) -> None:
+    """Refuse what a run by itself would pass over.
+
+    Raises:
+        InputError: it is to be finalized or purged.
+    """
+    for key in AFTERWARDS:
+        if config[key]:
+            raise InputError(
+                f"{key}: from Python, call recbole_e2urec.deployment.finalizing.run_and_finalize"
+            )
 
 
 def _shown(config: Config) -> dict[str, Any]:

@@ -5,6 +5,9 @@ from typing import Any
 
 from jinja2 import DictLoader, Environment
 
+# How a page says, to a purge, whose it is: measures alone, or users, titles and prompts as well.
+OF_RESULTS, OF_USERS = (f'content="recbole_e2urec: {of}"'.encode() for of in ("results", "users"))
+
 # Values are escaped wherever they stand, titles and identifiers of the data among them.
 SHEETS = Environment(
     autoescape=True,
@@ -17,6 +20,7 @@ SHEETS = Environment(
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="generator" content="recbole_e2urec: {% block of %}results{% endblock %}">
 <title>{% block title %}{% endblock %}</title>
 <style>
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 60rem; padding: 0 1rem 3rem;

@@ -123,6 +123,7 @@ def _joined(fields: Mapping[str, str]) -> str:
 
 _PAGE = SHEETS.from_string("""\
 {% extends "sheet" %}
+{% block of %}users{% endblock %}
 {% block title %}Prompts: {{ name }}{% endblock %}
 {% block body %}
 <h1>Prompts of {{ name }}</h1>

@@ -92,6 +92,15 @@ def _forget(model: str | None, given: "Given", own: Mapping[str, str]) -> str:
     return forget(options, model, given.overrides or {}, given.config_files)
 
 
+def _purge(model: str | None, given: "Given", own: Mapping[str, str]) -> str:
+    from recbole_e2urec.deployment.purging import PurgeOptions, purge_by
+
+    _refuse_names(model, given)
+    for key in given.overrides or {}:
+        raise InputError(f"purge: --{key} means nothing here; drop it")
+    return purge_by(_options(PurgeOptions, own))
+
+
 def _recommend(model: str | None, given: "Given", own: Mapping[str, str]) -> str:
     from recbole_e2urec.deployment.asking import RecommendOptions, recommend
 
@@ -180,9 +189,21 @@ COMMANDS = {
             "with_retrain": "measure against a Retrain, which is trained for it: as dear as the "
             "model's own training",
             "noise_floor": "train one more, under the next seed: how far two Retrains are apart",
+            "purge": "afterwards, remove all else that holds the forgotten data: docs/purging.md",
+            "checkpoint_dir": "of the run that made the model, to purge; what the folder says",
         },
         _forget,
-        switches=("with_retrain", "noise_floor"),
+        switches=("with_retrain", "noise_floor", "purge"),
+    ),
+    "purge": Command(
+        "Remove what runs left and what holds the data: models on the way, pages, pickles, logs.",
+        {
+            "checkpoint_dir": "of the runs; their logs are looked for beside it",
+            "checkpoint": "or a model folder, which says where its run wrote",
+            "dry_run": "say what would be removed; remove nothing",
+        },
+        _purge,
+        switches=("dry_run",),
     ),
     "recommend": Command(
         "Recommend items by the model in a folder.",

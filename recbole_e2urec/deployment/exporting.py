@@ -13,15 +13,14 @@ from torch import Tensor
 from recbole_e2urec import compat
 from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.deployment.folder import ModelFolder
+from recbole_e2urec.deployment.merged import CHECKED, merge
 from recbole_e2urec.deployment.record import first_record
 from recbole_e2urec.deployment.remains import sample_of, with_gone
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment import Experiment, Rows
 from recbole_e2urec.jobs import Given
-from recbole_e2urec.kept import Kept, KeptStage, NotKept, comparison_of, rows_of, settings_of
+from recbole_e2urec.kept import Kept, KeptStage, comparison_of, rows_of, settings_of
 from recbole_e2urec.methods import METHODS, method_of
-from recbole_e2urec.model.llmrec import LLMRec
-from recbole_e2urec.model.scorers import Adapted, Scorer, Stored
 
 RECOMMENDER, ORIGINAL, RETRAIN = "LLMRec", "Original", "Retrain"
 
@@ -71,10 +70,30 @@ def export(options: ExportOptions, model: str | None, given: Given) -> str:
     """
     compat.apply()
     folder = ModelFolder(options.output)
-    _refuse_used(folder)
-    made = _made(model, given)
+    refuse_used(folder, "output")
+    return _written(folder, _made(model, given), "output")
+
+
+def export_row(folder: ModelFolder, row: Mapping[str, Any], source: Path, given: Given) -> str:
+    """The same for the model of a row of results.
+
+    Args:
+        folder: where to.
+        row: of a comparison.
+        source: its checkpoint_dir.
+        given: as the comparison was given it.
+
+    Raises:
+        InputError: as :func:`export`, or the merged model answers otherwise than the student did.
+    """
+    compat.apply()
+    refuse_used(folder, "finalize")
+    return _written(folder, _compared(row, source, given), "finalize")
+
+
+def _written(folder: ModelFolder, made: _Made, key: str) -> str:
     with folder.alone():
-        _refuse_used(folder)
+        refuse_used(folder, key)
         rows, yes = made.sample
         tensors = {
             "weights": made.weights,
@@ -91,9 +110,10 @@ def export(options: ExportOptions, model: str | None, given: Given) -> str:
     )
 
 
-def _refuse_used(folder: ModelFolder) -> None:
+def refuse_used(folder: ModelFolder, key: str) -> None:
+    """Refuse a folder with something in it; ``key`` named it."""
     if not folder.is_free:
-        raise InputError(f"output: {folder.path} is there and not empty; name a new folder")
+        raise InputError(f"{key}: {folder.path} is there and not empty; name a new folder")
 
 
 def _made(model: str | None, given: Given) -> _Made:
@@ -142,7 +162,9 @@ def _compared(row: Mapping[str, Any], folder: Path, given: Given) -> _Made:
         weights = KeptStage.of(run.stages, RETRAIN, run.retrain.stage).weights()
     else:
         made = run.unlearn(method_of(config))
-        weights = weights_of(run.model, run.scorers[made.stage])
+        asked = np.concatenate([run.split.forget[:CHECKED], sample[0][:CHECKED]])
+        with run.model.shown(run.after):
+            weights = merge(run.model, run.scorers[made.stage], asked)
     return _Made(run, row, forgotten, sample, weights)
 
 
@@ -150,26 +172,3 @@ def _sample(run: Experiment, forgotten: Rows) -> tuple[Rows, Tensor]:
     rows = sample_of(run, forgotten)
     with run.model.shown(run.history(forgotten)):
         return rows, run.model.answer(rows, None).cpu()
-
-
-def weights_of(model: LLMRec, scorer: Scorer) -> dict[str, Tensor]:
-    """The weights that answer as a scorer does; the model then has them itself.
-
-    A student's adapter is merged into the backbone's weights, or takes the place of the adapter
-    that was tuned: nothing of the model before is left to go back to.
-
-    Raises:
-        InputError: several models answer together.
-    """
-    bank = model.bank
-    if isinstance(scorer, Stored) and scorer.place == scorer.adapter == model.adapter:
-        bank.load(model.adapter, scorer.read())
-    elif isinstance(scorer, Adapted) and scorer.adapter is not None:
-        if model.adapter is None:
-            bank.merge(scorer.adapter)
-        else:
-            bank.load(model.adapter, bank.state(scorer.adapter))
-            bank.remove(scorer.adapter)
-    else:
-        raise NotKept("several models answer together; a model folder holds one")
-    return bank.state(model.adapter)

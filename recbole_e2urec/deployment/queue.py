@@ -16,9 +16,11 @@ from recbole_e2urec.data.request.fields import Fields
 from recbole_e2urec.data.request.identity import request_digest
 from recbole_e2urec.data.request.selecting import Selection, select
 from recbole_e2urec.deployment.certificate import certify, has_certificate
+from recbole_e2urec.deployment.clearing import purged_after
 from recbole_e2urec.deployment.deployed import Deployed, open_folder
 from recbole_e2urec.deployment.folder import ModelFolder
 from recbole_e2urec.deployment.proving import ProofOptions, carry_out
+from recbole_e2urec.deployment.purging import purge_beside
 from recbole_e2urec.deployment.succession import check_method
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.methods import METHODS, method_of
@@ -37,6 +39,8 @@ class QueueOptions:
         drift_budget: mean KL, in nats, of yes and no between the first model's answers and the
             present one's above which retraining is due. The default is a guess.
         with_retrain, noise_floor: see :class:`ProofOptions`.
+        purge: afterwards, remove what still holds the forgotten data.
+        checkpoint_dir: of the run that made the model, for that; None: what the folder says.
     """
 
     checkpoint: str = field(default="", metadata={"text": True})
@@ -44,6 +48,8 @@ class QueueOptions:
     drift_budget: float = 0.01
     with_retrain: bool = False
     noise_floor: bool = False
+    purge: bool = False
+    checkpoint_dir: str | None = field(default=None, metadata={"text": True})
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, by the name of its key."""
@@ -51,6 +57,8 @@ class QueueOptions:
             raise InputError("forget: in which model? write --checkpoint=DIR")
         if not self.drift_budget > 0:
             raise InputError(f"drift_budget is {self.drift_budget}; it must be above 0")
+        if self.checkpoint_dir is not None and not self.purge:
+            raise InputError("checkpoint_dir says what is purged; write --purge as well")
         self.proof()
 
     def proof(self) -> ProofOptions:
@@ -95,12 +103,17 @@ def forget(
     name = model or _method_of(folder)
     check_method(name)
     if str(given.get("dry_run")) in ("True", "true"):
-        return _preview(open_folder(folder, given, name, config_files))
+        run, where = open_folder(folder, given, name, config_files), options.checkpoint_dir
+        would = purge_beside(folder, run.record, where, dry_run=True)[1] if options.purge else []
+        return "\n".join([_preview(run), *would])
     folder.read(whole=False)  # refuses what is no model folder before a lock is made in it
     with folder.alone():
         folder.tidy()
         run = open_folder(folder, given, name, config_files)
-        return "\n".join(_carried_out(run, folder, options))
+        told = _carried_out(run, folder, options)
+        if options.purge:
+            told += purged_after(run, folder, _asked(run).digest, options.checkpoint_dir)
+        return "\n".join(told)
 
 
 def _method_of(folder: ModelFolder) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from recbole_e2urec.deployment.places import DEFAULT, Places
 from recbole_e2urec.experiment import Experiment, hash_of
 from recbole_e2urec.results import versions
 
@@ -17,28 +18,37 @@ OF_RUNS = {
     "forget_where", "forget_unknown", "request_id", "dry_run", "retrain_share", "ranking_pass",
     "log_wandb", "processes", "show_progress",
 }  # fmt: skip
+MADE_FOR = ("request_id", "request_digest")  # of the comparison that it comes from
 _PATHS = ("backbone", "backbone_source", "prompt")  # which may be paths
 
 
 def first_record(row: Mapping[str, Any], run: Experiment) -> dict[str, Any]:
     """What a new folder says about a model of the results."""
-    config = run.config
-    settings = {key: value for key, value in row["settings"].items() if key not in OF_RUNS}
-    if "data_path" in row["settings"]:  # RecBole puts the name behind what it is given
-        path = Path(str(config["data_path"])).resolve()
-        settings["data_path"] = str(path.parent if path.name == row["dataset"] else path)
-    for key in _PATHS:
-        if settings.get(key) and Path(str(settings[key])).exists():
-            settings[key] = str(Path(str(settings[key])).resolve())
+    told = str(row["settings"].get("checkpoint_dir") or DEFAULT)
+    places = Places.of_run(Path(run.config["checkpoint_dir"]), told)
     return {
         "model": row["model"],
         "dataset": row["dataset"],
         "seed": row["seed"],
-        "settings": settings,
+        "settings": settings_kept(row["settings"], run.config),
         "fingerprint": fingerprint(run),
         "requests": [],
         "versions": versions(),
+        "made_for": {key: row.get(key) for key in MADE_FOR},
+        "places": places.told(row["stage"]),
     }
+
+
+def settings_kept(settings: Mapping[str, Any], config: Any) -> dict[str, Any]:
+    """Those of a run's settings that say something of its model; paths are made absolute."""
+    kept = {key: value for key, value in settings.items() if key not in OF_RUNS}
+    if "data_path" in settings:  # RecBole puts the name behind what it is given
+        path = Path(str(config["data_path"])).resolve()
+        kept["data_path"] = str(path.parent if path.name == config["dataset"] else path)
+    for key in _PATHS:
+        if kept.get(key) and Path(str(kept[key])).exists():
+            kept[key] = str(Path(str(kept[key])).resolve())
+    return kept
 
 
 def data_digest(dataset: Any) -> str:

@@ -4,13 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from recbole_e2urec.deployment.change import Change
 from recbole_e2urec.deployment.deployed import Deployed
-from recbole_e2urec.deployment.exporting import weights_of
 from recbole_e2urec.deployment.folder import ModelFolder
+from recbole_e2urec.deployment.merged import CHECKED, merge
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment import LORA, Rows, hash_of
 from recbole_e2urec.methods import METHODS, method_of
@@ -19,9 +17,6 @@ from recbole_e2urec.model.scorers import Stored
 from recbole_e2urec.trainer.cost import restart_peak
 from recbole_e2urec.trainer.stage import Stage
 from recbole_e2urec.trainer.unlearning import Fit, Request, Tools
-
-CHECKED = 512  # rows on which a merged model is compared with the student
-ROUNDING = {torch.float32: 1e-4}  # most that P(yes) may differ; 2e-2 in smaller dtypes
 
 
 def check_method(name: str) -> None:
@@ -70,20 +65,8 @@ def _unlearn(run: Deployed, folder: ModelFolder, change: Change) -> dict[str, An
     with model.shown(change.after):
         made = method_of(run.config).unlearn(model, request)
         rows = np.concatenate([change.forget[:CHECKED], run.sample.rows[:CHECKED]])
-        words = model.language_model.answer_ids
-        wanted = made.scorer.ask(model, rows).yes(words).cpu()
-        weights_of(model, made.scorer)
-        _check_alike(wanted, model.answer(rows, None).cpu(), model.language_model.model.dtype)
+        merge(model, made.scorer, rows)
     return {**made.cost, "found": dict(made.found)}
-
-
-def _check_alike(student: Tensor, merged: Tensor, dtype: torch.dtype) -> None:
-    apart = float((student - merged).abs().max())
-    if not apart <= ROUNDING.get(dtype, 2e-2):
-        raise InputError(
-            f"merged into the weights, the model answers {apart:.2g} otherwise than before; the "
-            "folder stays as it was (backbone_dtype: float32 rounds less)"
-        )
 
 
 def _tools(run: Deployed, folder: ModelFolder, forget: Rows, shown: tuple[Rows, Rows]) -> Tools:

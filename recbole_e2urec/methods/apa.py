@@ -58,6 +58,7 @@ class APA(Unlearner):
     """
 
     options_class = APAOptions
+    answers_alone = False
 
     def unlearn(self, original: LLMRec, request: Request) -> Unlearned:
         """See :meth:`Unlearner.unlearn`; the cost is that of the adapters trained again."""

@@ -47,12 +47,14 @@ class Unlearner(ABC):
         strength: of these the one that decides how strongly the method forgets, the more the
             greater it is; None: it has none.
         power: of what is remembered in proportion to which it is to be set.
+        answers_alone: whether one model answers, rather than several together.
     """
 
     options_class: type
     space: ClassVar[Mapping[str, tuple[float, float]]] = {}
     strength: ClassVar[str | None] = None
     power: ClassVar[float] = 1.0
+    answers_alone = True
 
     def __init__(self, options: Any) -> None:
         self.options = options

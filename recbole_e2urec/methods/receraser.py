@@ -49,6 +49,7 @@ class RecEraser(Unlearner):
     """
 
     options_class = RecEraserOptions
+    answers_alone = False
 
     def unlearn(self, original: LLMRec, request: Request) -> Unlearned:
         """See :meth:`Unlearner.unlearn`; the cost is that of what was trained again."""

@@ -18,6 +18,7 @@ class SISA(Unlearner):
     """
 
     options_class = ShardOptions
+    answers_alone = False
 
     def unlearn(self, original: LLMRec, request: Request) -> Unlearned:
         """See :meth:`Unlearner.unlearn`; the cost is that of the shards trained again."""

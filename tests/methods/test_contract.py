@@ -14,7 +14,7 @@ from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.evaluator.labelled import labelled_metrics
 from recbole_e2urec.forgetting import Answered, Forgetting
 from recbole_e2urec.methods import METHODS, method_of
-from recbole_e2urec.model.scorers import Adapted
+from recbole_e2urec.model.scorers import Adapted, Ensemble, Mixture
 
 Begin = Callable[..., Forgetting]
 BACKBONES = ("tiny-t5", "tiny-llama")
@@ -110,6 +110,8 @@ def test_an_empty_forget_set_changes_nothing(begin: Begin, method: str, backbone
     now, then = (one.ask(run.model, rows).logits() for one in (unlearned.scorer, before))
     assert torch.equal(now, then)
     assert unlearned.cost["steps"] == 0
+    together = isinstance(unlearned.scorer, Ensemble | Mixture)
+    assert together != METHODS[method].answers_alone
 
 
 @every_method

@@ -1,0 +1,175 @@
+"""``--finalize=DIR`` and ``--purge``: what forgot becomes a model folder, and the rest goes.
+
+The folder is refused before anything is trained; written, when the comparison has been measured.
+Whoever is killed gives the same command again: where the folder has the outcome already, nothing is
+trained, and only what is left is removed.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from recbole_e2urec import compat, processes
+from recbole_e2urec.config import Config
+from recbole_e2urec.deployment.exporting import export_row, refuse_used
+from recbole_e2urec.deployment.fitness import is_outcome, refuse_overlap, refuse_unfit
+from recbole_e2urec.deployment.folder import ModelFolder
+from recbole_e2urec.deployment.places import Places
+from recbole_e2urec.deployment.purging import purge
+from recbole_e2urec.errors import InputError
+from recbole_e2urec.jobs import Given
+from recbole_e2urec.kept import FILTER
+from recbole_e2urec.keys import AFTERWARDS
+from recbole_e2urec.launch import NOTHING, layers_of
+from recbole_e2urec.quick_start import run_recbole_e2urec
+from recbole_e2urec.storage import write_json
+
+REPORT = "purged.json"  # in the model folder
+_WITHOUT: dict[str, Any] = {"finalize": None, "purge": False}
+
+
+@dataclass(frozen=True)
+class FinalizeOptions:
+    """What follows a run.
+
+    Attributes:
+        finalize: the folder for its outcome; None = none is made.
+        purge: whether what else the run left is removed.
+    """
+
+    finalize: str | int | None
+    purge: bool
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, by the name of its key."""
+        if self.finalize == "":
+            raise InputError("finalize: where to? write --finalize=DIR")
+        if self.purge and self.finalize is None:
+            raise InputError(
+                "purge: a run would lose its outcome; write --finalize=DIR as well, or purge it "
+                "later by recbole-e2urec purge --checkpoint_dir=saved"
+            )
+
+
+class Ending:
+    """What is to follow a run.
+
+    Args:
+        model: as of :func:`run_recbole_e2urec`.
+        given: the same, of the rest.
+
+    Attributes:
+        wanted: whether anything is.
+        done: whether the folder has the outcome already.
+        given: without what follows, for the run.
+
+    Raises:
+        InputError: the run could not be finalized, or the folder is not free.
+    """
+
+    def __init__(self, model: str | None, given: Given) -> None:
+        layers = layers_of(given.config_files, given.config_dict, given.overrides)
+        self.wanted = any(key in layer for layer in layers for key in AFTERWARDS)
+        self.done = False
+        self.given = given
+        if not self.wanted:
+            return
+        compat.apply()
+        told = {**(given.overrides or {}), "use_gpu": False}  # the run itself looks for a GPU
+        with processes.by_itself():
+            config = Config(model, given.dataset, given.config_files, given.config_dict, told)
+            self.options = config.options(FinalizeOptions)
+            self._check(config)
+        own = dict(given.config_dict or {})
+        if config[FILTER] is not None:  # which may stand in a file, and results do not keep
+            own[FILTER] = config[FILTER]
+        overrides = {**(given.overrides or {}), **_WITHOUT}
+        self.given = replace(given, config_dict=own, overrides=overrides)
+
+    def _check(self, config: Config) -> None:
+        self.wanted = self.options.finalize is not None
+        if not self.wanted:
+            return
+        refuse_unfit(config)
+        self.name = str(config.model)
+        self.folder = ModelFolder(str(self.options.finalize))
+        self.source = Path(str(config["checkpoint_dir"]))
+        self.places = Places.below(Path.cwd(), self.source)
+        refuse_overlap(self.folder.path, self.places)
+        if config["dry_run"]:
+            self.wanted = False
+        elif self.folder.is_one:
+            self.done = is_outcome(self.folder, config)
+        if not self.done:
+            refuse_used(self.folder, "finalize")
+
+    def follow(self, rows: Sequence[Mapping[str, Any]]) -> str:
+        """Make the folder of the run's outcome, and purge if that is asked for; the writer does.
+
+        Args:
+            rows: of the run; where the outcome is there already, none.
+
+        Returns:
+            What was done, for a person.
+
+        Raises:
+            InputError: the merged model answers otherwise than the student did, or the disk fails.
+        """
+        with processes.by_itself():
+            told = [f"{self.folder.path} has it already; nothing was trained"]
+            if not self.done:
+                row = next(row for row in rows if row["model"] == self.name)
+                told = [export_row(self.folder, row, self.source, self.given)]
+            return "\n".join([*told, *(self._purged() if self.options.purge else [])])
+
+    def _purged(self) -> list[str]:
+        with self.folder.alone():
+            self.folder.tidy()
+            self.folder.done()
+            purged = purge(self.places, self.folder.path)
+            report = self.folder.path / REPORT
+            if purged.removed or not report.is_file():
+                now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+                write_json(report, {"date": now, **purged.as_json()})
+            return purged.lines()
+
+
+def run_and_finalize(
+    model: str | None = None,
+    dataset: str | None = None,
+    config_file_list: Sequence[str] | None = None,
+    config_dict: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    show: Callable[[Mapping[str, Any]], None] = lambda results: None,
+) -> dict[str, Any]:
+    """As :func:`run_recbole_e2urec`, and then what ``finalize`` and ``purge`` say.
+
+    Args:
+        model: this and the next four as there.
+        dataset: a data set's name.
+        config_file_list: yaml files.
+        config_dict: settings from Python.
+        overrides: settings as text.
+        show: is given the run's results before anything follows.
+
+    Returns:
+        What the run gives, and ``told``: what followed, for a person.
+
+    Raises:
+        InputError: as there, and as :class:`Ending`.
+    """
+    given = Given(dataset, tuple(config_file_list or ()), config_dict, overrides)
+    ending = Ending(model, given)
+    results: dict[str, Any] = dict(NOTHING)
+    if not ending.done:
+        own = ending.given
+        results = run_recbole_e2urec(
+            model, dataset, config_file_list, own.config_dict, own.overrides
+        )
+        if not processes.is_writer() or results == NOTHING:  # another process has them
+            return {**results, "told": ""}
+        show(results)
+    follows = ending.wanted and processes.is_writer()
+    return {**results, "told": ending.follow(results["rows"]) if follows else ""}

@@ -1,0 +1,240 @@
+"""``--finalize=DIR --purge``: what forgot becomes a model folder, and nothing else is left."""
+
+import contextlib
+import json
+import logging
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import as_arguments, write
+from in_use import CANARY, CANARY_TITLE, NAMES, opened, write_data
+from recbole.data.utils import create_dataset, data_preparation, save_split_dataloaders
+
+from recbole_e2urec import cli
+from recbole_e2urec.config import Config
+from recbole_e2urec.deployment import merged
+from recbole_e2urec.deployment.finalizing import run_and_finalize
+from recbole_e2urec.deployment.recommending import load_recommender
+from recbole_e2urec.errors import InputError
+from recbole_e2urec.quick_start import run_recbole_e2urec
+from recbole_e2urec.results import load_rows
+from recbole_e2urec.trainer import llmrec
+
+GIVEN = {
+    "dataset": "small", "title_field": "movie_title", "user_fields": "[user_id, age]", "epochs": 1,
+    "augmented_epochs": 1, "joint_epochs": 1, "learning_rate": 0.02, "show_progress": False,
+    "control_users": 0, "train_batch_size": 64,
+}  # fmt: skip
+OUTPUT = ("saved", "log", "log_tensorboard", "wandb", "shop")
+
+
+def run(*more: str, **settings: Any) -> int:
+    return cli.main([*as_arguments({**GIVEN, "data_path": "data", **settings}), *more])
+
+
+CODES = ("utf-8", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")  # the last: NumPy's text
+
+
+def contents(path: Path) -> Iterator[bytes]:
+    """A file as it is, and what is packed in it."""
+    data = path.read_bytes()
+    yield data
+    if zipfile.is_zipfile(path):  # as torch.save writes
+        with zipfile.ZipFile(path) as packed:
+            yield from (packed.read(name) for name in packed.namelist())
+    for window in (15, 31, -15):  # zlib, gzip, deflate alone
+        with contextlib.suppress(zlib.error):
+            yield zlib.decompress(data, window)
+
+
+def holding(*canaries: str) -> set[str]:
+    """Files below the folders of output that hold one of these, in any usual encoding."""
+    wanted = [canary.encode(code) for canary in canaries for code in CODES]
+    paths = (path for top in OUTPUT for path in Path(top).rglob("*") if path.is_file())
+    return {str(path) for path in paths if any(w in c for c in contents(path) for w in wanted)}
+
+
+def files(*folders: str) -> dict[str, int]:
+    found = (path for top in folders for path in Path(top).rglob("*"))
+    return {str(path): os.stat(path).st_mtime_ns for path in found if path.is_file()}
+
+
+@pytest.fixture
+def request_file(tmp_path: Path) -> str:
+    """The data, and a request that names the canary."""
+    write_data(tmp_path, names=NAMES)
+    return write(tmp_path / "r.csv", f"user_id\n{CANARY}\nu2\n")
+
+
+def log_as_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let RecBole open its log: it does not where pytest listens."""
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(root, "level", root.level)
+
+
+@pytest.fixture
+def training(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of stages that began to train."""
+    began: list[str] = []
+    original = llmrec.LLMRecTrainer._finish
+
+    def finish(self: Any, *given: Any) -> Any:
+        began.append(self.stage.name)
+        return original(self, *given)
+
+    monkeypatch.setattr(llmrec.LLMRecTrainer, "_finish", finish)
+    return began
+
+
+def pickle_the_data() -> None:
+    """Leave what RecBole's save_dataset and save_dataloaders leave."""
+    given = {"data_path": "data", "epochs": 1, "load_col": {"inter": ["user_id", "item_id", "timestamp"],
+             "item": ["item_id", "movie_title"]}, "threshold": None}  # fmt: skip
+    config = Config("BPR", "small", config_dict=given)
+    dataset = create_dataset(config)
+    dataset.save()
+    save_split_dataloaders(config, data_preparation(config, dataset))
+
+
+def test_nothing_of_the_forgotten_is_left(request_file, capsys, training, monkeypatch):
+    log_as_alone(monkeypatch)
+    canaries = (CANARY, CANARY_TITLE)
+    pickle_the_data()
+    assert run("--model=DIN", epochs=1) == 0
+    forget = {"forget_file": request_file}
+    assert run(**forget) == 0
+    assert run(**forget, show_prompts=3, prompt_users=CANARY) == 0
+    assert cli.main(["case", f"--user={CANARY}", *as_arguments(forget)]) == 0
+    assert cli.main(["case", f"--user={CANARY}", "--output_file=saved/one.html"]) == 0
+    assert run("--model=NegGrad", forget_where=f"user_id == '{CANARY}'") == 0
+    run_folder = Path("wandb/offline-run-20261127_010203-abc12345")
+    (run_folder / "files").mkdir(parents=True)
+    text = f"wandb_project: recbole\nforget_where: {CANARY}\n"
+    write(run_folder / "files" / "config.yaml", text)
+    write(run_folder / "run-abc12345.wandb", text)
+    Path("wandb/latest-run").symlink_to(run_folder.name)
+    before = holding(*canaries)
+    tops = {path.split("/")[0] for path in before}
+    assert {"saved", "log_tensorboard", "wandb"} == tops  # logs name nobody
+    assert any(path.stat().st_size for path in Path("log").rglob("*.log"))
+    assert {"saved/prompts.html", "saved/case.html", "saved/one.html"} <= before
+    assert {"saved/small-Dataset.pth", "saved/small-for-BPR-dataloader.pth"} <= before
+    assert any(path.startswith("saved/DIN-") for path in before)
+    training.clear()
+
+    assert run("--finalize=shop", "--purge", **forget) == 0
+    assert training == []  # the stages were there
+    told = capsys.readouterr().out
+    assert "E2URec of small is in shop; 24 rows of the data are forgotten in it" in told
+    assert "purged " in told
+    assert "warning" not in told
+    assert CANARY not in told.split("E2URec of small is in shop")[1]
+    assert holding(*canaries) == set()
+    left = {
+        name for name in files("saved", "log", "log_tensorboard", "wandb") if "wandb/" not in name
+    }
+    assert left == {"saved/results.jsonl", "saved/.results.jsonl.lock"}
+    assert {path.name for path in Path("saved").iterdir()} == {
+        "results.jsonl",
+        ".results.jsonl.lock",
+    }
+    logging.getLogger().error("after the purge")
+    assert files("log", "log_tensorboard") == {}
+    report = json.loads(Path("shop/purged.json").read_text())
+    assert report["unknown"] == []
+    assert {one["name"] for one in report["kept"]} >= {"checkpoint_dir/results.jsonl"}
+    assert {"Original", "augmented model", "logs", "pickles of data", "tensorboard events",
+            "pages of prompts and users", "RecBole's checkpoints", "wandb's local runs",
+            "other stages"} == set(report["removed"])  # fmt: skip
+
+    with pytest.raises(InputError, match="nothing is known about this user"):
+        load_recommender("shop").recommend(CANARY)
+    assert load_recommender("shop").recommend("u3")
+    before = files("saved", "shop")
+    assert run("--finalize=shop", "--purge", **forget) == 0
+    told = capsys.readouterr().out
+    assert "shop has it already; nothing was trained\npurged 0 files of 0 bytes" in told
+    assert training == []
+    assert {k: v for k, v in files("saved", "shop").items() if ".lock" not in k} == {
+        k: v for k, v in before.items() if ".lock" not in k
+    }
+    assert len(load_rows(Path("saved/results.jsonl"))) >= 4
+    assert cli.main(["export", "--model=E2URec", "--output=other"]) == 2
+    assert "Retrain is not in saved/stages" in capsys.readouterr().err
+
+
+def test_a_model_that_answers_as_the_student_is_made_and_no_other(request_file, capsys):
+    """The request stands in a file, as a filter, which results do not keep whole."""
+    config = write(Path("more.yaml"), f"forget_where: \"user_id == '{CANARY}'\"\nfinalize: shop\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(merged, "ROUNDING", dict.fromkeys(merged.ROUNDING, -1.0))
+        assert run(f"--config_files={config}", "--model=NegGrad", "--purge") == 2
+    assert "otherwise than before; no folder is changed or made" in capsys.readouterr().err
+    assert not Path("shop").exists()
+    assert Path("saved/stages").is_dir()  # and nothing was purged
+    given = {**GIVEN, "data_path": "data", "user_fields": ["user_id", "age"]}
+    done = run_and_finalize("NegGrad", None, [config], given)
+    assert [row["model"] for row in done["rows"]] == ["Original", "Retrain", "NegGrad"]
+    assert done["told"].startswith("NegGrad of small is in shop; 12 rows")
+    assert Path("saved/stages").is_dir()  # it was not to be purged
+    one = opened("shop")
+    assert len(one.forgotten) == 12
+    assert one.record["places"]["checkpoint_dir"] == str(Path("saved").resolve())
+    assert run("--finalize=shop", "--model=NegGrad", forget_file=request_file) == 2
+    assert "finalize: shop is there and not empty" in capsys.readouterr().err
+    assert run("--finalize=shop", "--model=NegGrad", forget_where=f"user_id == '{CANARY}'") == 0
+    assert "shop has it already" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--finalize=shop"], "finalize: of which request? write --forget_file=FILE"),
+        (["--finalize=shop", "--model=SISA", "--forget_file=r.csv"], "SISA is several models"),
+        (["--finalize=shop", "--model=RecEraser", "--forget_file=r.csv"], "RecEraser is several"),
+        (["--finalize=shop", "--model=APA", "--forget_file=r.csv"], "APA is several models"),
+        (["--finalize=shop", "--model=LLMRec"], "LLMRec forgets nothing that a model folder holds"),
+        (["--finalize=shop", "--model=DeepFM-Retrain"], "DeepFM forgets nothing"),
+        (["--finalize=shop", "--model_list=E2URec,NPO", "--forget_file=r.csv"], "drop model_list"),
+        (["--finalize=shop", "--show_prompts=3", "--forget_file=r.csv"], "show_prompts trains"),
+        (["--finalize=taken", "--forget_file=r.csv"], "finalize: taken is there and not empty"),
+        (["--finalize=saved/shop", "--forget_file=r.csv"], "must not hold one another"),
+        (["--finalize=.", "--forget_file=r.csv"], "must not hold one another"),
+        (["--finalize=", "--forget_file=r.csv"], "finalize: where to?"),
+        (["--purge", "--forget_file=r.csv"], "purge: a run would lose its outcome"),
+        (["--purge=maybe", "--finalize=shop"], "purge: 'maybe' does not do"),
+    ],
+)
+def test_what_cannot_be_finalized_is_refused_before_training(
+    argv, message, request_file, capsys, training
+):
+    write(Path("x"), "")
+    Path("taken").mkdir()
+    Path("x").rename("taken/x")
+    assert run(*argv) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert training == []
+    assert not Path("shop").exists()
+    assert not Path("saved/stages").exists()
+
+
+def test_a_dry_run_makes_no_folder(request_file, capsys, training):
+    assert run("--finalize=shop", "--purge", "--dry_run", forget_file=request_file) == 0
+    assert "dry run: nothing was trained" in capsys.readouterr().out
+    assert training == []
+    assert not Path("shop").exists()
+
+
+def test_python_and_other_commands_do_not_pass_over_it(request_file, capsys):
+    given = {**GIVEN, "user_fields": [], "data_path": "data", "finalize": "shop"}
+    with pytest.raises(InputError, match="finalize: from Python, call"):
+        run_recbole_e2urec(config_dict=given)
+    assert cli.main(["export", "--output=x", "--purge"]) == 2
+    assert "--purge follows a run on a request" in capsys.readouterr().err

@@ -1,0 +1,369 @@
+"""``recbole-e2urec purge`` and ``forget --purge``: what is removed, and what is not."""
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import write
+from filelock import FileLock
+from in_use import QUICK, opened
+from torch.utils.tensorboard import SummaryWriter
+
+from recbole_e2urec import cli
+from recbole_e2urec.compat_training import LateWriter
+from recbole_e2urec.deployment.kinds import KEPT, PASSED_OVER, REMOVED, Kind
+from recbole_e2urec.deployment.letting import let_go
+from recbole_e2urec.deployment.places import Places, recorded
+from recbole_e2urec.deployment.purging import purge
+from recbole_e2urec.errors import InputError
+from recbole_e2urec.sheet import SHEETS
+
+STAGE = "Original-0123456789abcdef"
+LOG = "E2URec-small-Nov-27-2026_01-02-03-abc123"
+PAGE = '{% extends "sheet" %}{% block of %}users{% endblock %}'
+OURS = {
+    f"saved/stages/{STAGE}/weights.safetensors": "Original",
+    f"saved/stages/{STAGE}/stage.json": "other stages",
+    f"saved/stages/{STAGE}/.lock": "other stages",
+    f"saved/stages/{STAGE}/progress.safetensors": "progress and optimiser states",
+    f"saved/stages/{STAGE}/.weights.safetensors.ab3_d5fg.part": "other stages",
+    "saved/stages/augmented-0123456789abcdef/weights.safetensors": "augmented model",
+    "saved/stages/SISA3-0123456789abcdef/weights.safetensors": "other stages",
+    f"saved/development/stages/{STAGE}/weights.safetensors": "Original",
+    "saved/development/request.csv": "requests drawn for tuning",
+    "saved/BPR-Nov-27-2026_01-02-03-812-1.pth": "RecBole's checkpoints",
+    "saved/FM-Nov-27-2026_01-02-03.pth.part": "RecBole's checkpoints",
+    "saved/XGBoost-Nov-27-2026_01-02-03-temp-best.pth": "RecBole's checkpoints",
+    "saved/S3Rec-ml-100k-100.pth": "RecBole's checkpoints",
+    "saved/ml-100k-SequentialDataset.pth": "pickles of data",
+    "saved/ml-100k-for-BPR-dataloader.pth": "pickles of data",
+    "saved/.prompts.html.ab3_d5fg.part": "parts of files",
+    f"log/E2URec/{LOG}.log": "logs",
+    f"log_tensorboard/{LOG}/{STAGE}/events.out.tfevents.1.host.2.0": "tensorboard events",
+    f"log_tensorboard/{LOG}/events.out.tfevents.1.host.2.1": "tensorboard events",
+}
+THEIRS = [
+    "saved/thesis.pth", "saved/model.safetensors", "saved/index.html", "saved/.bashrc",
+    "saved/photos/a.jpg", "saved/stages/notes.txt", f"saved/stages/{STAGE}/mine.txt",
+    "saved/stages/Original/weights.safetensors", "log/system.log", "log/E2URec/mine.log",
+    "log_tensorboard/mine/readme", "wandb/run-20261127_010203-other000/files/config.yaml",
+]  # fmt: skip
+
+
+def put(*names: str, text: str = "x") -> None:
+    for name in names:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        write(Path(name), text)
+
+
+def names(*tops: str) -> set[str]:
+    found = (path for top in tops or (".",) for path in Path(top).rglob("*"))
+    return {str(path) for path in found if path.is_file() or path.is_symlink()}
+
+
+def here() -> Places:
+    return Places.below(Path.cwd(), "saved")
+
+
+def command(*argv: str) -> int:
+    return cli.main(["purge", *argv])
+
+
+def test_every_kind_of_file_is_removed_and_counted(capsys):
+    put(*OURS)
+    put("saved/any.html", text=SHEETS.from_string(PAGE).render())
+    put("wandb/offline-run-20261127_010203-abc12345/files/config.yaml", text="wandb_project: x")
+    put("wandb/offline-run-20261127_010203-abc12345/logs/debug.log")
+    assert command("--checkpoint_dir=saved") == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith(f"in {Path('saved').resolve()}, ")
+    assert told[1].startswith(f"purged {len(OURS) + 3} files of ")
+    counted = dict(re.fullmatch(r"  (.+): (\d+), [\d,]+ bytes", line).groups() for line in told[2:])
+    wanted = {kind: str([*OURS.values()].count(kind)) for kind in OURS.values()}
+    assert counted == {**wanted, "pages of prompts and users": "1", "wandb's local runs": "2"}
+    assert names() == set()
+    left = sorted(str(path) for path in Path().rglob("*"))
+    assert left == ["log", "log_tensorboard", "saved", "wandb"]
+
+
+def test_files_that_no_run_writes_stay_and_are_named(capsys):
+    put(*OURS, *THEIRS)
+    assert command("--checkpoint_dir=saved") == 0
+    assert names() == set(THEIRS)
+    (line,) = (one for one in capsys.readouterr().out.splitlines() if one.startswith("warning"))
+    assert "left, as no run writes them; look what they hold: " in line
+    assert "checkpoint_dir/photos/" in line  # the folder is not opened
+    assert "a.jpg" not in line
+    for name in THEIRS:
+        if not name.startswith(("saved/photos", "saved/stages/Original/", "wandb")):
+            assert name.replace("saved/", "checkpoint_dir/") in line
+    assert "wandb/run-20261127_010203-other000/" in line
+
+
+def test_links_are_not_followed(tmp_path: Path):
+    put("away/weights.safetensors", "away/stage.json", f"away/{LOG}.log", "away/x.pth")
+    Path("saved/stages").mkdir(parents=True)
+    links = {
+        f"saved/stages/{STAGE}": "away",
+        "saved/development": "away",
+        "saved/BPR-Nov-27-2026_01-02-03.pth": "away/x.pth",
+        "log": "away",
+    }
+    for name, target in links.items():
+        Path(name).symlink_to(Path(target).resolve())
+    before = names("away")
+    purged = purge(here()._replace(log=Path.cwd() / "none"))
+    assert names("away") == before
+    assert all(Path(name).is_symlink() for name in links)
+    assert purged.removed == {}
+    assert len(purged.unknown) == 3
+    assert all(name.endswith("(a link or no plain file)") for name in purged.unknown)
+
+
+def test_a_dry_run_says_the_same_and_removes_nothing(capsys):
+    put(*OURS, "saved/results.jsonl")
+    before = {name: os.stat(name).st_mtime_ns for name in names()}
+    assert command("--checkpoint_dir=saved", "--dry_run") == 0
+    would = capsys.readouterr().out
+    assert {name: os.stat(name).st_mtime_ns for name in names()} == before
+    assert command("--checkpoint_dir=saved") == 0
+    assert capsys.readouterr().out == would.replace("would purge", "purged")
+    assert names() == {"saved/results.jsonl"}
+
+
+def test_a_second_purge_does_nothing(capsys):
+    put(*OURS, "saved/results.jsonl", "saved/hyper.json")
+    command("--checkpoint_dir=saved")
+    capsys.readouterr()
+    assert command("--checkpoint_dir=saved") == 0
+    assert "purged 0 files of 0 bytes" in capsys.readouterr().out
+
+
+def test_what_is_kept_is_told_with_its_hash():
+    put("saved/results.jsonl", text="{}\n")
+    put("saved/table.html", text=SHEETS.get_template("sheet").render())
+    put(*OURS, "saved/notes")
+    told = purge(here()).as_json()
+    digest = hashlib.sha256(b"{}\n").hexdigest()
+    assert told["kept"][0] == {
+        "name": "checkpoint_dir/results.jsonl", "sha256": digest,
+        "why": "measures and settings of every model, no names",
+    }  # fmt: skip
+    assert told["kept"][1]["name"] == "checkpoint_dir/table.html"
+    assert told["unknown"] == ["checkpoint_dir/notes"]
+    assert told["removed"]["augmented model"] == {"files": 1, "bytes": 1}
+    assert json.loads(json.dumps(told)) == told
+
+
+def test_a_stage_that_is_being_trained_is_not_taken_away():
+    put(*OURS)
+    before = names()
+    with (
+        FileLock(f"saved/stages/{STAGE}/.lock"),
+        pytest.raises(InputError, match=f"another run is at work in .*{STAGE}; wait"),
+    ):
+        purge(here())
+    assert names() == before
+
+
+def test_a_disk_that_does_not_let_go_is_one_line_and_the_next_purge_goes_on(monkeypatch, capsys):
+    put(*OURS)
+    original, left = os.unlink, 4
+
+    def unlink(path: Any, **more: Any) -> None:
+        nonlocal left
+        if not str(path).endswith(".lock"):
+            left -= 1
+        if left == 0:
+            raise OSError(errno.EIO, "Input/output error")
+        original(path, **more)
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    assert command("--checkpoint_dir=saved") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "purge: cannot remove " in line
+    assert "Input/output error; mend that, and give the same command again" in line
+    assert names()
+    assert command("--checkpoint_dir=saved") == 0
+    assert names() == set()
+
+
+def test_a_folder_that_cannot_be_read_is_one_line(monkeypatch, capsys):
+    put(*OURS)
+
+    def scandir(path: Any) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert command("--checkpoint_dir=saved") == 2
+    assert "cannot read" in capsys.readouterr().err
+
+
+def test_files_that_are_open_are_not_written_again():
+    put(f"log/E2URec/{LOG}.log")
+    handler, other = (
+        logging.FileHandler(name) for name in (f"log/E2URec/{LOG}.log", "elsewhere.log")
+    )
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.addHandler(other)
+    writer = LateWriter(lambda: SummaryWriter(f"log_tensorboard/{LOG}"))
+    writer.add_scalar("x", 1.0, 0)
+    try:
+        purge(here())
+        assert handler not in root.handlers
+        assert other in root.handlers
+    finally:
+        root.removeHandler(handler)
+        root.removeHandler(other)
+        other.close()
+    writer.close()
+    assert names("log", "log_tensorboard") == set()
+
+
+def test_a_run_of_wandb_ends_first(wandb):
+    wandb.run = object()
+    let_go(None)
+    assert wandb.run is None
+
+
+def test_patterns_are_regular_expressions_name_by_name():
+    for kind in (*REMOVED, *KEPT, *PASSED_OVER):
+        for part in kind.pattern.split("/"):
+            assert part == "**" or re.compile(part)
+    assert len({kind.place for kind in REMOVED}) == 5
+
+
+def test_a_kind_at_any_depth_leads_to_all_folders_below():
+    kind = Kind("", "", "run-.+/**/.+", "")
+    assert [kind.fits(parts) for parts in (["run-1"], ["run-1", "a"], ["run-1", "b", "a"])] == [
+        False, True, True,
+    ]  # fmt: skip
+    assert kind.leads_to(["run-1", "b", "c"])
+    assert not kind.leads_to(["other"])
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "purge: what? write --checkpoint_dir=saved"),
+        (["--checkpoint_dir=nowhere"], "nowhere is no folder"),
+        (["--checkpoint=nowhere"], "nowhere is no model folder"),
+        (["--checkpoint_dir=saved", "--model=E2URec"], "--model=E2URec"),
+        (["--checkpoint_dir=saved", "--epochs=3"], "purge: --epochs means nothing here"),
+    ],
+)
+def test_what_cannot_be_purged_is_one_line(argv, message, capsys):
+    put(*OURS)
+    before = names()
+    assert command(*argv) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert names() == before
+
+
+def test_where_a_run_was_started_follows_from_what_it_called_its_folder(tmp_path: Path):
+    away = tmp_path / "away" / "out" / "saved"
+    away.mkdir(parents=True)
+    assert Places.of_run(away, "out/saved").log == tmp_path.resolve() / "away" / "log"
+    assert Places.of_run(away, "elsewhere").log == Path.cwd() / "log"
+    assert Places.of_run(away, str(away)).log == Path.cwd() / "log"
+    with pytest.raises(InputError, match="places are no folders"):
+        recorded({"places": {"checkpoint_dir": "saved"}})
+    assert recorded({}) is None
+
+
+class TestForget:
+    """``forget --checkpoint=DIR --request=F --purge``."""
+
+    @pytest.fixture(autouse=True)
+    def made(self, in_use: Path, made_model: Path) -> Path:
+        """Beside the model folder: another one's run, which it does not name."""
+        put(*OURS)
+        write(Path("r.csv"), "user_id\nu1\n")
+        return in_use
+
+    def forget(self, *more: str) -> int:
+        given = [f"--{key}={value}" for key, value in QUICK.items()]
+        argv = ["forget", "--checkpoint=model", "--request=r.csv", "--model=NegGrad"]
+        return cli.main([*argv, *given, *more])
+
+    def certificate(self) -> dict[str, Any]:
+        (path,) = Path("model/certificates").glob("*.json")
+        return json.loads(path.read_text())
+
+    def test_the_certificate_says_what_was_purged(self, capsys):
+        own = ["--purge", "--checkpoint_dir=saved"]
+        assert self.forget(*own, "--dry_run") == 0
+        assert "would purge" in capsys.readouterr().out
+        assert names("saved") == {name for name in OURS if name.startswith("saved")}
+        assert self.forget(*own) == 0
+        assert names("saved") == set()
+        first = self.certificate()["purged"]
+        assert first["removed"]["Original"]["files"] == 2
+        kept = {one["name"] for one in first["kept"]}
+        assert "generations/000002/weights.safetensors" in kept
+        (path,) = Path("model/certificates").glob("*.json")
+        before = path.read_bytes()
+        assert self.forget(*own) == 0
+        told = capsys.readouterr().out
+        assert "was carried out before" in told
+        assert "purged 0 files" in told
+        assert path.read_bytes() == before
+        put("saved/S3Rec-ml-100k-100.pth", f"model/work/{STAGE}/weights.safetensors")
+        assert self.forget(*own) == 0
+        again = self.certificate()["purged"]["removed"]
+        assert again["RecBole's checkpoints"]["files"] == 5
+        assert not Path("model/work").exists()
+        assert cli.main(["verify", str(path)]) == 0
+
+    def test_a_purge_that_was_killed_is_completed_by_the_same_command(self, monkeypatch, capsys):
+        from recbole_e2urec.deployment import purging
+
+        def killed(found: Any) -> None:
+            for one in found.removed[:5]:
+                one.path.unlink()
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(purging, "_remove", killed)
+            assert self.forget("--purge", "--checkpoint_dir=saved") == 130
+        assert len(opened().record["requests"]) == 1
+        assert self.certificate()["purged"] is None
+        assert names("saved")
+        assert self.forget("--purge", "--checkpoint_dir=saved") == 0
+        assert names("saved") == set()
+        assert self.certificate()["purged"]["removed"]
+
+    def test_the_folder_knows_where_its_run_wrote(self, made_model: Path, capsys):
+        record = opened().record
+        assert record["places"]["checkpoint_dir"] == str(made_model.parent.resolve() / "saved")
+        assert cli.main(["purge", "--checkpoint=model", "--dry_run"]) == 0
+        told = capsys.readouterr().out
+        assert "would purge" in told
+        assert "  Original: 1, " in told  # LLMRec, which learned from all
+        assert "kept: generations/000001/model.json, sha256 " in told
+
+    def test_another_run_in_the_same_place_is_left(self, made: Path, capsys):
+        record = made / "generations" / "000001" / "model.json"
+        whole = json.loads(record.read_text())
+        whole["places"]["checkpoint_dir"] = str(Path("saved").resolve())
+        whole["places"]["log"] = str(Path("log").resolve())
+        record.write_text(json.dumps(whole))
+        digest = hashlib.sha256(record.read_bytes()).hexdigest()
+        pointer = {"generation": "000001", "sha256": digest}
+        (made / "current.json").write_text(json.dumps(pointer))
+        before = names("saved", "log")
+        assert cli.main(["purge", "--checkpoint=model"]) == 0
+        assert names("saved", "log") == before
+        assert "is not, or no more, the folder of the run" in capsys.readouterr().out
+
+    def test_a_folder_that_is_named_without_a_purge_is_refused(self, capsys):
+        assert self.forget("--checkpoint_dir=saved") == 2
+        assert "write --purge as well" in capsys.readouterr().err
