@@ -122,6 +122,7 @@ def settings_of(row: Mapping[str, Any], folder: Path, given: Given) -> Config:
         "dataset",
         "show_prompts",
         "prompt_users",
+        "processes",
         "train_neg_sample_args",
     }
     settings = {key: value for key, value in row["settings"].items() if key not in left_out}
