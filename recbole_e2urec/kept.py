@@ -123,6 +123,7 @@ def settings_of(row: Mapping[str, Any], folder: Path, given: Given) -> Config:
         "show_prompts",
         "prompt_users",
         "calibration",  # what it set is among the settings
+        "processes",
         "train_neg_sample_args",
     }
     settings = {key: value for key, value in row["settings"].items() if key not in left_out}

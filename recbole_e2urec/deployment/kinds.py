@@ -62,9 +62,9 @@ def _alike(patterns: Iterable[str], names: Iterable[str]) -> bool:
 
 
 def _requests_too(kinds: Iterable[Kind]) -> list[Kind]:
-    """The same below the folders of requests that settings are chosen on."""
+    """The same below the folder of the request that settings are chosen on."""
     own = list(kinds)
-    inner = [one._replace(pattern=rf"(development|rehearsal)/{one.pattern}") for one in own]
+    inner = [one._replace(pattern=f"development/{one.pattern}") for one in own]
     return [*own, *inner]
 
 
@@ -78,11 +78,11 @@ REMOVED: tuple[Kind, ...] = (
             Kind("progress and optimiser states", _SAVED,
                  rf"{_stage()}/(progress|best)\.safetensors", "training that was interrupted"),
             Kind("other stages", _SAVED, rf"{_stage()}/({_TENSORS}|stage\.json|\.lock|{_PART})",
-                 "students, Retrain, shards and their curves; those of other requests know users whom "
-                 "this one names"),
+                 "students, Retrain, shards, also of other requests: they know users whom this one "
+                 "names"),
         ]
     ),
-    Kind("requests drawn for tuning", _SAVED, rf"(development|rehearsal)/(request\.csv|{_PART})",
+    Kind("requests drawn for tuning", _SAVED, rf"development/(request\.csv|{_PART})",
          "names of users or items"),
     Kind("pages of prompts and users", _SAVED, r".+\.html", "titles, users, prompts", OF_USERS),
     Kind("RecBole's checkpoints", _SAVED,

@@ -124,17 +124,21 @@ def _is_marked(folder: Path, mark: bytes) -> bool:
 
 def _below(folder: Path) -> Iterator[Path]:
     for where, _, names in os.walk(folder):
-        yield from (Path(where, name) for name in names if not Path(where, name).is_symlink())
+        paths = (Path(where, name) for name in names)
+        yield from (path for path in paths if path.is_file() and not path.is_symlink())
 
 
 def _has(path: Path, mark: bytes) -> bool:
-    """Whether a file has these bytes in it."""
+    """Whether a file has these bytes in it; what cannot be read is not ours."""
     rest = b""
-    with path.open("rb") as file:
-        while part := file.read(2**20):
-            if mark in rest + part:
-                return True
-            rest = part[-len(mark) :]
+    try:
+        with path.open("rb") as file:
+            while part := file.read(2**20):
+                if mark in rest + part:
+                    return True
+                rest = part[-len(mark) :]
+    except PermissionError:
+        pass
     return False
 
 

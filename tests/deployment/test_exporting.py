@@ -1,5 +1,6 @@
 """``recbole-e2urec export``: the models of a finished run as folders."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from recbole_e2urec.jobs import Given
 from recbole_e2urec.kept import settings_of
 from recbole_e2urec.methods import method_of
 from recbole_e2urec.quick_start import run_recbole_e2urec
-from recbole_e2urec.results import load_rows
+from recbole_e2urec.results import load_rows, save_rows
 
 GIVEN = {
     "title_field": "movie_title", "user_fields": ["user_id", "age"], "epochs": 1,
@@ -70,6 +71,17 @@ def test_exported_models_answer_as_those_of_the_run(finished: Path, tmp_path: Pa
 def test_without_a_name_the_only_method_is_exported(finished: Path):
     where = f"--checkpoint_dir={finished / 'saved'}"
     assert cli.main(["export", "--output=m", where]) == 0
+    assert opened("m").record["model"] == "E2URec"
+
+
+def test_a_run_of_several_processes_is_exported_by_one(finished: Path):
+    """Rows of such a run say how many there were, which is no setting."""
+    shutil.copytree(finished / "saved", "saved")
+    rows = load_rows(Path("saved/results.jsonl"))
+    save_rows(Path("saved/results.jsonl"), [
+        {**row, "settings": {**row["settings"], "processes": 2}} for row in rows
+    ])  # fmt: skip
+    assert cli.main(["export", "--output=m"]) == 0
     assert opened("m").record["model"] == "E2URec"
 
 

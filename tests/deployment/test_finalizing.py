@@ -94,8 +94,8 @@ def training(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def pickle_the_data() -> None:
     """Leave what RecBole's save_dataset and save_dataloaders leave."""
-    given = {"data_path": "data", "epochs": 1, "load_col": {"inter": ["user_id", "item_id", "timestamp"],
-             "item": ["item_id", "movie_title"]}, "threshold": None}  # fmt: skip
+    columns = {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "movie_title"]}
+    given = {"data_path": "data", "epochs": 1, "load_col": columns, "threshold": None}
     config = Config("BPR", "small", config_dict=given)
     dataset = create_dataset(config)
     dataset.save()
