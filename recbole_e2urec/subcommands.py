@@ -123,7 +123,7 @@ COMMANDS = {
         {
             "checkpoint": "the folder that export made",
             "request": "the request, a file as of --forget_file; or give --forget_where=FILTER",
-            "drift_budget": "drift, in nats, above which retraining is due; 0.01",
+            "drift_budget": "drift, in nats, above which retraining is due; 0.009",
         },
         _forget,
     ),
