@@ -185,7 +185,7 @@ COMMANDS = {
         {
             "checkpoint": "the folder that export made",
             "request": "the request, a file as of --forget_file; or give --forget_where=FILTER",
-            "drift_budget": "drift, in nats, above which retraining is due; 0.01",
+            "drift_budget": "drift, in nats, above which retraining is due; 0.009",
             "with_retrain": "measure against a Retrain, which is trained for it: as dear as the "
             "model's own training",
             "noise_floor": "train one more, under the next seed: how far two Retrains are apart",

@@ -2,10 +2,12 @@
 
 import os
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
 from command_line import as_arguments, write
+from full_disk import room_for
 
 from recbole_e2urec import cli
 
@@ -92,3 +94,26 @@ def test_a_python_tag_is_no_code(
     typed = [one for one in command if not one.startswith("--epochs")]
     refused([*typed, f"--epochs={tag}"], capfd)
     refused([*typed, f"--epochs=[{tag}]"], capfd)
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_at_any_step_of_a_run(
+    command: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    steps, code = 0, 2
+    while code == 2:
+        for folder in ("saved", "log", "log_tensorboard"):
+            shutil.rmtree(folder, ignore_errors=True)
+        with room_for(steps) as tried:
+            code = cli.main(command)
+        errors = [line for line in capfd.readouterr().err.splitlines() if "error" in line]
+        assert (code == 2) == (len(tried) > steps)
+        if code == 2:
+            assert len(errors) == 1
+            assert "No space left on device" in errors[0]
+            assert not list(Path("saved").rglob("*.part"))
+            if steps % 10 == 0:
+                assert cli.main(command) == 0  # it goes on
+        steps += 1
+    assert steps > 60
+    assert code == 0

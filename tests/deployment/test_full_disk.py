@@ -1,21 +1,14 @@
-"""A disk that is full at any step: one line, the old model answers, and with room it goes on.
+"""A disk that is full at any step: one line, the old model answers, and with room it goes on."""
 
-No room is simulated where the package meets the disk: folders, files, flushes and renames.
-"""
-
-import errno
-import io
-import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from full_disk import room_for
 from in_use import SETTINGS, opened, write_data
 
-from recbole_e2urec import cli, storage
+from recbole_e2urec import cli
 from recbole_e2urec.deployment.folder import ModelFolder
 from recbole_e2urec.deployment.recommending import load_recommender
 from recbole_e2urec.errors import InputError
@@ -27,43 +20,6 @@ METHODS = {
     "NegGrad": ["--model=NegGrad", "--joint_epochs=1"],
     "E2URec": ["--joint_epochs=1", "--warmup_epochs=1", "--augmented_epochs=2"],
 }
-
-
-def always(*given: Any, **more: Any) -> bool:
-    return True
-
-
-def creates(path: Any, flags: int = 0, *rest: Any, **more: Any) -> bool:
-    return bool(flags & os.O_CREAT) and not str(path).endswith(".lock")
-
-
-def opens(path: Any, mode: str = "r", *rest: Any, **more: Any) -> bool:
-    return isinstance(path, str | Path) and ".part" in str(path) and mode[:1] in "wx"
-
-
-@contextmanager
-def room_for(steps: int) -> Iterator[list[str]]:
-    """Let so many steps succeed, and no later one; gives the names of all that were tried."""
-    tried: list[str] = []
-
-    def limited(name: str, function: Callable[..., Any], writes: Callable[..., bool]) -> Any:
-        def call(*given: Any, **more: Any) -> Any:
-            if not writes(*given, **more):
-                return function(*given, **more)
-            tried.append(name)
-            if len(tried) > steps:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(given[0]))
-            return function(*given, **more)
-
-        return call
-
-    with pytest.MonkeyPatch.context() as patch:
-        for module, name, writes in (
-            (os, "mkdir", always), (os, "open", creates), (os, "fsync", always),
-            (os, "replace", always), (storage, "save_file", always), (io, "open", opens),
-        ):  # fmt: skip
-            patch.setattr(module, name, limited(name, getattr(module, name), writes))
-        yield tried
 
 
 def refused(command: list[str], steps: int, capfd: pytest.CaptureFixture[str]) -> bool:
