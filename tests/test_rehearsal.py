@@ -14,6 +14,7 @@ from recbole_e2urec import cli
 from recbole_e2urec.calibration import Calibration, Remembered
 from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.data.rehearsed import RehearseOptions, rehearsed_request
+from recbole_e2urec.data.request.drawing import draw_others
 from recbole_e2urec.errors import Diverged, InputError
 from recbole_e2urec.experiment import parts_of, request_of
 from recbole_e2urec.forgetting import Forgetting
@@ -65,15 +66,17 @@ def test_a_rehearsal_is_as_large_as_it_is_told_and_drawn_by_its_seed(
     assert users[0] == users[1] != users[3]
 
 
-def test_heavy_users_have_more_rows(toy_config: Callable[..., Any]) -> None:
-    config = toy_config("E2URec", control_users=0)
-    rows = {
-        kind: np.mean(
-            [len(drawn(config, kind=kind, count=4, draw_seed=s)[2].split.forget) for s in range(6)]
+def test_heavy_users_are_drawn_in_proportion_to_their_rows() -> None:
+    unit = np.repeat(np.arange(10), [991, *[1] * 9])
+    tokens = {f"u{user}": user for user in range(10)}
+    times = {
+        by_rows: sum(
+            draw_others(unit, tokens, 1, seed, by_rows).tolist() == [0] for seed in range(20)
         )
-        for kind in ("users", "heavy")
+        for by_rows in (False, True)
     }
-    assert rows["heavy"] > rows["users"]
+    assert times[False] < 8  # 2 expected
+    assert times[True] > 17  # 19.8 expected
 
 
 @pytest.mark.parametrize(

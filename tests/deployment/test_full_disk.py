@@ -55,7 +55,10 @@ def check_goes_on(command: list[str], capfd: pytest.CaptureFixture[str]) -> None
     assert cli.main(command) == 0
     assert "was carried out before; nothing to do" in capfd.readouterr().out
     assert len(opened().record["requests"]) == 1
-    names = sorted(path.name for path in Path("model").rglob("*") if path.is_file())
+    files = [path for path in Path("model").rglob("*") if path.is_file()]
+    certificates = [path for path in files if path.parent.name == "certificates"]
+    assert sorted(path.suffix for path in certificates) == [".html", ".json"]
+    names = sorted(path.name for path in set(files) - set(certificates))
     assert names == [".lock", "current.json", "forgotten.safetensors", "model.json",
                      "sample.safetensors", "weights.safetensors"]  # fmt: skip
 

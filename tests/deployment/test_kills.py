@@ -113,7 +113,7 @@ def check_goes_on(wanted: dict[str, Any]) -> None:
     names = sorted(path.name for path in Path("model").iterdir())
     assert names == [".lock", "certificates", "current.json", "generations"]
     number = sorted(path.suffix for path in Path("model/certificates").iterdir())
-    assert number == [".html", ".json"]
+    assert number == [".html", ".html", ".json", ".json"]
     assert len(list(Path("model/generations").iterdir())) == 1
     assert len(opened().record["requests"]) == 2  # none is lost, none was done twice
 
