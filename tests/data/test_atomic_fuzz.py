@@ -82,14 +82,14 @@ def loads_or_refuses() -> Any:
     return dataset
 
 
-@budget(60)
+@budget(25)
 @given(st.sampled_from(sorted(HEADS)), CONTENTS)
 def test_any_file_is_loaded_or_refused_in_one_line(suffix: str, content: bytes) -> None:
     written(suffix, content)
     loads_or_refuses()
 
 
-@budget(40)
+@budget(20)
 @given(st.lists(st.tuples(st.sampled_from(ODD), st.sampled_from(ODD)), min_size=10, max_size=40))
 def test_odd_ids_are_those_of_the_file_or_refused(pairs: list[tuple[str, str]]) -> None:
     lines = [f"{user}\t{item}\t{1 + n % 5}\t{n}" for n, (user, item) in enumerate(pairs)]
@@ -101,7 +101,7 @@ def test_odd_ids_are_those_of_the_file_or_refused(pairs: list[tuple[str, str]]) 
         assert [known.items[item] for _, item in pairs] == dataset.rows.item.tolist()
 
 
-@budget(200)
+@budget(50)
 @given(st.one_of(st.text(max_size=40), st.sampled_from(["!!int x", "!!timestamp a", "[" * 3000])))
 def test_any_yaml_is_read_or_refused_in_one_line(text: str) -> None:
     typed(text) if "\n" not in text else None
