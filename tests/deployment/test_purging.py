@@ -49,14 +49,14 @@ OURS = {
     f"log_tensorboard/{LOG}/events.out.tfevents.1.host.2.1": "tensorboard events",
 }
 THEIRS = [
-    "saved/thesis.pth", "saved/model.safetensors", "saved/index.html", "saved/.bashrc",
+    "saved/thesis.pth", "saved/resnet-cifar-10.pth", "saved/model.safetensors", "saved/index.html", "saved/.bashrc",
     "saved/photos/a.jpg", "saved/stages/notes.txt", f"saved/stages/{STAGE}/mine.txt",
     "saved/stages/Original/weights.safetensors", "log/system.log", "log/E2URec/mine.log",
     "log_tensorboard/mine/readme", "wandb/run-20261127_010203-other000/files/config.yaml",
 ]  # fmt: skip
 
 
-def put(*names: str, text: str = "x") -> None:
+def put(*names: str, text: str = "recbole") -> None:
     for name in names:
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         write(Path(name), text)
@@ -94,8 +94,9 @@ def test_every_kind_of_file_is_removed_and_counted(capsys):
 
 def test_files_that_no_run_writes_stay_and_are_named(capsys):
     put(*OURS, *THEIRS)
+    put("saved/faces-TrainDataset.pth", text="somebody's own")
     assert command("--checkpoint_dir=saved") == 0
-    assert names() == set(THEIRS)
+    assert names() == {*THEIRS, "saved/faces-TrainDataset.pth"}
     (line,) = (one for one in capsys.readouterr().out.splitlines() if one.startswith("warning"))
     assert "left, as no run writes them; look what they hold: " in line
     assert "checkpoint_dir/photos/" in line  # the folder is not opened
@@ -157,7 +158,7 @@ def test_what_is_kept_is_told_with_its_hash():
     }  # fmt: skip
     assert told["kept"][1]["name"] == "checkpoint_dir/table.html"
     assert told["unknown"] == ["checkpoint_dir/notes"]
-    assert told["removed"]["augmented model"] == {"files": 1, "bytes": 1}
+    assert told["removed"]["augmented model"] == {"files": 1, "bytes": 7}
     assert json.loads(json.dumps(told)) == told
 
 
