@@ -87,6 +87,8 @@ STUDENTS = [name for name, kind in METHODS.items() if issubclass(kind, GradientU
 METHOD_TERMS = {
     **{name: {"loss", "forget", "retain"} for name in STUDENTS},
     "E2URec": {"loss", "forget", "remember", "alpha"},
+    "E2URecRef": {"loss", "forget", "remember", "alpha"},
+    "CrossFit": {"loss", "forget", "remember"},
     "FlipLabel": {"loss", "flipped", "retain"},
 }
 
@@ -100,7 +102,8 @@ def test_wandb_has_the_terms_of_every_student_in_a_run_of_its_own(
     rows = load_rows(Path("saved/results.jsonl"))
     assert len(wandb.logged) == 1 + len(METHOD_TERMS)  # Original and Retrain share the first
     for method, logged in zip(METHOD_TERMS, wandb.logged[1:], strict=True):
-        own = [one for one in logged if not any("augmented" in name for name in one)]
+        helpers = ("augmented", "Without")
+        own = [one for one in logged if not any(a in name for a in helpers for name in one)]
         assert {name for one in own for name in one} == {
             "train_step", *(f"train/{term}" for term in METHOD_TERMS[method])
         }, method  # fmt: skip
