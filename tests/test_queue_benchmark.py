@@ -61,6 +61,7 @@ def test_a_plot_is_whole_xml_and_escapes_names() -> None:
     assert "n & m" in words
 
 
+@pytest.mark.slow
 def test_the_small_benchmark_measures_every_request_and_goes_on(capsys, monkeypatch) -> None:
     monkeypatch.setattr(sys, "argv", ["queueing", "--size=small", "--folder=out"])
     runpy.run_module("benchmarks.queueing", run_name="__main__")

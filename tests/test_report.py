@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 
 from recbole_e2urec.report import print_report, table
+from recbole_e2urec.trainer.cost import amortised
 
 MEASURED: dict[str, Any] = {
     "model": "Original",
@@ -49,6 +50,20 @@ def test_an_unlearning_report_says_how_to_read_it(capsys: pytest.CaptureFixture[
     assert "1 = did nothing" in shown
     assert "results: s/r.jsonl" in shown
     assert lines(shown)["residual"] == ["1.000", "1.000"]
+
+
+def test_what_was_trained_before_the_request_stands_apart(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cost = {"seconds": 10.0, "prior_seconds": 50.0, "amortised_seconds": amortised(10.0, 50.0)}
+    rows = [MEASURED, {**MEASURED, "model": "CrossFit", "cost": cost}]
+    print_report({"rows": rows, "groups": {}, "results_file": "r"})
+    shown = lines(capsys.readouterr().out)
+    assert shown["seconds before any request"] == ["-", "50.0"]
+    spread = {count: shown[f"seconds a request, of {count}"][1] for count in (1, 10, 100)}
+    assert spread == {1: "60.0", 10: "15.0", 100: "10.5"}  # 10 + 50 / count
+    print_report({"rows": rows[:1], "groups": {}, "results_file": "r"})
+    assert "before any request" not in capsys.readouterr().out
 
 
 def test_ranked_items_have_lines_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:

@@ -87,6 +87,8 @@ STUDENTS = [name for name, kind in METHODS.items() if issubclass(kind, GradientU
 METHOD_TERMS = {
     **{name: {"loss", "forget", "retain"} for name in STUDENTS},
     "E2URec": {"loss", "forget", "remember", "alpha"},
+    "E2URecRef": {"loss", "forget", "remember", "alpha"},
+    "CrossFit": {"loss", "forget", "remember"},
     "FlipLabel": {"loss", "flipped", "retain"},
 }
 
