@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from command_line import as_arguments, write
-from in_use import CANARY, CANARY_TITLE, NAMES, opened, write_data
+from in_use import CANARY, CANARY_ITEM, CANARY_TITLE, NAMES, opened, write_data
 from recbole.data.utils import create_dataset, data_preparation, save_split_dataloaders
 
 from recbole_e2urec import cli
@@ -104,7 +104,7 @@ def pickle_the_data() -> None:
 
 def test_nothing_of_the_forgotten_is_left(request_file, capsys, training, monkeypatch):
     log_as_alone(monkeypatch)
-    canaries = (CANARY, CANARY_TITLE)
+    canaries = (CANARY, CANARY_TITLE, CANARY_ITEM)
     pickle_the_data()
     assert run("--model=DIN", epochs=1) == 0
     forget = {"forget_file": request_file}
@@ -165,6 +165,11 @@ def test_nothing_of_the_forgotten_is_left(request_file, capsys, training, monkey
         k: v for k, v in before.items() if ".lock" not in k
     }
     assert len(load_rows(Path("saved/results.jsonl"))) >= 4
+    again = ["forget", "--checkpoint=shop", "--model=NegGrad", "--purge", "--joint_epochs=1"]
+    assert cli.main([*again, f"--forget_where=item_id == '{CANARY_ITEM}'"]) == 0
+    assert "purged 0 files" in capsys.readouterr().out
+    assert holding(*canaries) == set()
+    assert list(Path("shop/certificates").glob("*.json"))
     assert cli.main(["export", "--model=E2URec", "--output=other"]) == 2
     assert "Retrain is not in saved/stages" in capsys.readouterr().err
 

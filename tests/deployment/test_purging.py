@@ -49,9 +49,9 @@ OURS = {
     f"log_tensorboard/{LOG}/events.out.tfevents.1.host.2.1": "tensorboard events",
 }
 THEIRS = [
-    "saved/thesis.pth", "saved/resnet-cifar-10.pth", "saved/model.safetensors", "saved/index.html",
-    "saved/.bashrc",
-    "saved/photos/a.jpg", "saved/stages/notes.txt", f"saved/stages/{STAGE}/mine.txt",
+    "saved/thesis.pth", "saved/resnet-cifar-10.pth", "saved/model.safetensors",
+    "saved/index.html", "saved/.bashrc", "saved/photos/a.jpg",
+    "saved/stages/notes.txt", f"saved/stages/{STAGE}/mine.txt",
     "saved/stages/Original/weights.safetensors", "log/system.log", "log/E2URec/mine.log",
     "log_tensorboard/mine/readme", "wandb/run-20261127_010203-other000/files/config.yaml",
 ]  # fmt: skip
