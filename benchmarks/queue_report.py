@@ -18,6 +18,7 @@ PANELS = {
     "test AUC, users who stay": "test.auc",
     "test LogLoss, users who stay": "test.logloss",
     "AUC of all rows forgotten so far": "forgotten.auc",
+    "residual on them: 0 Retrain, 1 did nothing": "residual",
     "LogLoss of the first request's rows": "first.logloss",
     "drift, nats": "drift",
     "seconds of a request": "seconds",
