@@ -104,6 +104,7 @@ def toy(toy_config: Callable[..., Any]) -> Callable[..., Any]:
     return lambda model="E2URec", **more: toy_config(model, **{**GIVEN, **more})
 
 
+@pytest.mark.slow
 def test_a_rehearsal_uses_the_runs_original_and_its_points_are_those_of_later_runs(
     toy: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,6 +271,7 @@ def test_a_request_of_which_nothing_is_remembered_is_refused(
     assert not Path("saved/calibration.json").exists()
 
 
+@pytest.mark.slow
 def test_a_trial_that_diverges_is_passed_over(
     toy: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,6 +95,7 @@ def test_two_runs_at_once_end_like_one(
     assert results(tmp_path / "both") == uninterrupted
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_every_write_ends_like_an_uninterrupted_one(
     tmp_path: Path, small_data: Path, uninterrupted: list[dict[str, Any]]
 ) -> None:

@@ -110,6 +110,7 @@ def test_trials_forget_what_the_reported_request_forgets(toy_config: Any, by: st
     assert np.isfinite([trial.gap, trial.lost, trial.residual]).all()
 
 
+@pytest.mark.slow
 def test_a_tuned_comparison_says_what_it_tried_and_uses_what_it_chose(toy_data: Path) -> None:
     given = {
         "data_path": str(toy_data),
