@@ -6,83 +6,31 @@ default settings and exported. Then each request, 1 to 10 users whom a seed draw
 all rows forgotten so far, and on those of the first request, which must not come back. At some of
 the requests a Retrain on what is left says what is wanted. Last, one request names all of these
 users at once. ``--methods`` are E2URec's economy, E2URec, NPO or NegGrad; each has its own folder.
-The tables are printed, the plot is ``queue.svg`` in ``--folder``. ``--size small`` is a quick look
-whose numbers mean nothing. Killed, the same command goes on.
+The tables are printed, the plot is ``queue.svg`` below ``--folder``. ``--size small`` is a quick
+look whose numbers mean nothing. Killed, the same command goes on.
 """
 
 import argparse
-import json
+import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.queue_plan import Notes, Plan, small
 from benchmarks.queue_report import draw_plots, tables
-from benchmarks.settings import SYNTHETIC, synthetic
 from benchmarks.yardsticks import Draw, Yardstick, drawn, experiment
 from recbole_e2urec import compat
 from recbole_e2urec.deployment.deployed import Deployed, open_folder
 from recbole_e2urec.deployment.exporting import ExportOptions, export
 from recbole_e2urec.deployment.folder import ModelFolder
 from recbole_e2urec.deployment.queue import QueueOptions, forget
+from recbole_e2urec.errors import InputError
 from recbole_e2urec.jobs import Given
 from recbole_e2urec.quick_start import run_recbole_e2urec
 
 ECONOMY = "economy"
 METHODS = (ECONOMY, "E2URec", "NPO", "NegGrad")
 QUIET = {"show_progress": False}
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is carried out.
-
-    Attributes:
-        folder: of all files.
-        requests: how many.
-        most: users of a request.
-        draw: the seed that draws them.
-        retrain_after: after which requests a Retrain is made.
-        seeds: further seeds; how far models of other seeds are apart is the scale of drift.
-        given: data set and settings that are not the default.
-    """
-
-    folder: Path
-    requests: int = 20
-    most: int = 10
-    draw: int = 1
-    retrain_after: tuple[int, ...] = (1, 5, 10, 15, 20)
-    seeds: tuple[int, ...] = (2021, 2022)
-    given: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def saved(self) -> Path:
-        """The run's results and stages."""
-        return self.folder / "saved"
-
-
-def small(folder: Path) -> Plan:
-    """A quick look."""
-    name = synthetic(folder, 3000)
-    given = {"dataset": name, "data_path": str(folder), "epochs": 1, **SYNTHETIC}
-    return Plan(folder, 2, 2, 1, (1, 2), (2021,), given)
-
-
-class Notes:
-    """JSON lines in a file, by key; what is there is not made again."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        lines = path.read_text().splitlines() if path.exists() else []
-        self.rows: dict[str, dict[str, Any]] = {row["key"]: row for row in map(json.loads, lines)}
-
-    def add(self, key: str, row: Mapping[str, Any]) -> None:
-        """Write one down."""
-        self.rows[key] = {"key": key, **row}
-        with self._path.open("a") as file:
-            file.write(json.dumps(self.rows[key]) + "\n")
-        print(json.dumps(self.rows[key]), flush=True)
 
 
 def trained(plan: Plan) -> dict[str, Any]:
@@ -131,7 +79,8 @@ def carried_out(plan: Plan, method: str, notes: Notes, yardstick: Yardstick) -> 
             _forget(method, folder, _request(plan, yardstick, count, count))
             seconds = time.perf_counter() - started
         run = open_folder(folder, QUIET)
-        notes.add(key, {"model": method, **_measured(plan, run, count, yardstick, seconds)})
+        more = {**_measured(plan, run, count, yardstick), "command_seconds": seconds}
+        notes.add(key, {"model": method, **more})
 
 
 def at_once(plan: Plan, method: str, notes: Notes, yardstick: Yardstick) -> None:
@@ -142,11 +91,11 @@ def at_once(plan: Plan, method: str, notes: Notes, yardstick: Yardstick) -> None
     folder = _exported(plan, key.replace(" ", "-"))
     _forget(method, folder, _request(plan, yardstick, 1, plan.requests))
     run = open_folder(folder, QUIET)
-    notes.add(key, {"model": key, **_measured(plan, run, plan.requests, yardstick, None)})
+    notes.add(key, {"model": key, **_measured(plan, run, plan.requests, yardstick)})
 
 
 def _exported(plan: Plan, name: str) -> ModelFolder:
-    folder = ModelFolder(plan.folder / name)
+    folder = ModelFolder(plan.named(name))
     if not folder.is_one:
         data = {key: plan.given[key] for key in ("data_path",) if key in plan.given}
         given = Given(plan.given.get("dataset"), (), {"checkpoint_dir": str(plan.saved), **data})
@@ -166,25 +115,21 @@ def _request(plan: Plan, yardstick: Yardstick, first: int, last: int) -> Path:
     tokens = {inner: token for token, inner in run.dataset.ids.users.items()}
     users = yardstick.of.users[first - 1 : last]
     named = [tokens[inner] for some in users for inner in some.tolist()]
-    path = plan.folder / f"requests{first}-{last}.csv"
+    path = plan.named(f"requests{first}-{last}.csv")
     path.write_text("\n".join(["user_id", *named]) + "\n")
     return path
 
 
-def _measured(
-    plan: Plan, run: Deployed, count: int, yardstick: Yardstick, seconds: float | None
-) -> dict[str, Any]:
+def _measured(plan: Plan, run: Deployed, count: int, yardstick: Yardstick) -> dict[str, Any]:
     shown = run.history(run.forgotten[:0])
     said = yardstick.asked(run, lambda rows: run.yes(rows, shown))
     retrain = yardstick.trained(count) if count in plan.retrain_after else None
     entry = run.record["requests"][-1]
     return {
         **yardstick.measured(run, said, count, retrain),
-        "users": len(yardstick.of.users[count - 1]),
         "rows": entry["training_rows"],
         "told_drift": entry["drift"],
         "seconds": entry["seconds"],
-        "command_seconds": seconds,
     }
 
 
@@ -207,14 +152,18 @@ def main() -> None:
     plan = Plan(base.folder, count, base.most, given.draw, after, base.seeds, base.given)
     row = trained(plan)
     of: Draw = drawn(experiment(row, plan.saved), plan.requests, plan.most, plan.draw)
-    notes, yardstick = Notes(plan.folder / f"draw{plan.draw}.jsonl"), Yardstick(row, plan.saved, of)
+    plan.named("").mkdir(exist_ok=True)
+    notes, yardstick = Notes(plan.named("measured.jsonl")), Yardstick(row, plan.saved, of)
     references(plan, notes, yardstick)
     for method in given.methods:
         carried_out(plan, method, notes, yardstick)
         at_once(plan, method, notes, yardstick)
     print(tables(notes.rows.values()))
-    draw_plots(notes.rows.values(), plan.folder / "queue.svg")
+    draw_plots(notes.rows.values(), plan.named("queue.svg"))
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"error: {error}")

@@ -14,6 +14,7 @@ from torch import Tensor
 from recbole_e2urec.data.loaders import evaluation_loader, make_loaders
 from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.deployment.deployed import drift_between
+from recbole_e2urec.errors import InputError
 from recbole_e2urec.evaluator.divergence import residual
 from recbole_e2urec.evaluator.labelled import labelled_metrics
 from recbole_e2urec.experiment import Experiment
@@ -45,11 +46,18 @@ class Draw(NamedTuple):
 
 
 def drawn(run: Experiment, count: int, most: int, seed: int) -> Draw:
-    """Draw requests of 1 to ``most`` users with training rows."""
+    """Draw requests of 1 to ``most`` users with training rows.
+
+    Raises:
+        InputError: there are not so many users.
+    """
     user, splits = run.dataset.rows.user, run.parts.splits
     generator = np.random.default_rng(seed)
     sizes = generator.integers(1, most + 1, count)
-    named = generator.permutation(np.unique(user[splits.train]))[: sizes.sum()]
+    trained = np.unique(user[splits.train])
+    if sizes.sum() >= len(trained):
+        raise InputError(f"requests: they name {sizes.sum()} of {len(trained)} users; ask for less")
+    named = generator.permutation(trained)[: sizes.sum()]
     users = np.split(named, np.cumsum(sizes)[:-1])
     forget = [splits.train[np.isin(user[splits.train], some)] for some in users]
     valid, test = (part[~np.isin(user[part], named)] for part in (splits.valid, splits.test))

@@ -18,10 +18,9 @@ _WHOLE = {
     **dict.fromkeys(("train_batch_size", "eval_batch_size", "nproc", "MAX_ITEM_LIST_LENGTH"), 1),
     **dict.fromkeys(("seed", "forget_seed"), 0),
 }
-_MOST = dict.fromkeys(
-    ("seed", "forget_seed"), 2**32 - 1
-)  # as NumPy's generators take it; of other whole numbers:
-_LARGEST = 2**31 - 1
+_SEED = 2**32 - 1  # the greatest that NumPy's generators take
+_MOST = {"seed": _SEED, "forget_seed": _SEED}
+_LARGEST = 2**31 - 1  # of other whole numbers
 _SIZE = re.compile(r".*_size|(n|num)_(layers|heads)")  # whole as well, where the default is
 _MAPPINGS = ("threshold", "val_interval")  # also where the default is nothing
 _LISTS = ("normalize_field", "numerical_features", "user_fields", "item_fields")

@@ -9,6 +9,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from recbole_e2urec.errors import InputError
+
 CHECKOUT = Path(__file__).parents[1]
 
 
@@ -37,6 +39,8 @@ def test_requests_name_nobody_twice_and_measure_on_users_who_stay(small_config) 
     assert draw.so_far(2).tolist() == sorted([*draw.forget[0], *draw.forget[1]])
     assert np.array_equal(named, np.concatenate(again.users))
     assert not np.array_equal(named, np.concatenate(other.users))
+    with pytest.raises(InputError, match="of 24 users; ask for less"):
+        drawn(run, 20, 10, 1)
 
 
 def test_ticks_are_round_values_inside() -> None:
@@ -66,7 +70,7 @@ def test_the_small_benchmark_measures_every_request_and_goes_on(capsys, monkeypa
     monkeypatch.setattr(sys, "argv", ["queueing", "--size=small", "--folder=out"])
     runpy.run_module("benchmarks.queueing", run_name="__main__")
     shown = capsys.readouterr().out
-    lines = Path("out/draw1.jsonl").read_text().splitlines()
+    lines = Path("out/2-requests-1/measured.jsonl").read_text().splitlines()
     rows = {row["key"]: row for row in map(json.loads, lines)}
     assert list(rows) == ["Original 0", "Retrain 1", "Retrain 2", "Original 0 2021",
                           "Retrain 2 2021", "Original on 1", "Original on 2", "economy 1",
@@ -77,7 +81,7 @@ def test_the_small_benchmark_measures_every_request_and_goes_on(capsys, monkeypa
     assert rows["economy 2"]["drift"] == pytest.approx(rows["economy 2"]["told_drift"], abs=1e-6)
     assert rows["economy at once"]["rows"] == sum(rows[f"economy {n}"]["rows"] for n in (1, 2))
     assert rows["economy 2"]["forgotten"]["rows"] == rows["economy at once"]["rows"]
-    ElementTree.parse("out/queue.svg")
+    ElementTree.parse("out/2-requests-1/queue.svg")
     assert shown.count("| economy") == 3
     runpy.run_module("benchmarks.queueing", run_name="__main__")
-    assert Path("out/draw1.jsonl").read_text().splitlines() == lines
+    assert Path("out/2-requests-1/measured.jsonl").read_text().splitlines() == lines
