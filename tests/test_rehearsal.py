@@ -14,6 +14,7 @@ from recbole_e2urec import cli
 from recbole_e2urec.calibration import Calibration, Remembered
 from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.data.rehearsed import RehearseOptions, rehearsed_request
+from recbole_e2urec.data.request.drawing import draw_others
 from recbole_e2urec.errors import Diverged, InputError
 from recbole_e2urec.experiment import parts_of, request_of
 from recbole_e2urec.forgetting import Forgetting
@@ -65,15 +66,15 @@ def test_a_rehearsal_is_as_large_as_it_is_told_and_drawn_by_its_seed(
     assert users[0] == users[1] != users[3]
 
 
-def test_heavy_users_have_more_rows(toy_config: Callable[..., Any]) -> None:
-    config = toy_config("E2URec", control_users=0)
-    rows = {
-        kind: np.mean(
-            [len(drawn(config, kind=kind, count=4, draw_seed=s)[2].split.forget) for s in range(6)]
-        )
-        for kind in ("users", "heavy")
+def test_heavy_users_are_drawn_in_proportion_to_their_rows() -> None:
+    user = np.repeat(np.arange(1, 22), [80, *[1] * 20])  # the first has 80 of 100 rows
+    tokens = {f"u{one}": one for one in range(1, 22)}
+    drawn = {
+        by_rows: np.mean([1 in draw_others(user, tokens, 1, seed, by_rows) for seed in range(400)])
+        for by_rows in (True, False)
     }
-    assert rows["heavy"] > rows["users"]
+    assert drawn[True] == pytest.approx(0.8, abs=0.06)
+    assert drawn[False] == pytest.approx(1 / 21, abs=0.04)
 
 
 @pytest.mark.parametrize(
