@@ -67,16 +67,14 @@ def test_a_rehearsal_is_as_large_as_it_is_told_and_drawn_by_its_seed(
 
 
 def test_heavy_users_are_drawn_in_proportion_to_their_rows() -> None:
-    unit = np.repeat(np.arange(10), [991, *[1] * 9])
-    tokens = {f"u{user}": user for user in range(10)}
-    times = {
-        by_rows: sum(
-            draw_others(unit, tokens, 1, seed, by_rows).tolist() == [0] for seed in range(20)
-        )
-        for by_rows in (False, True)
+    user = np.repeat(np.arange(1, 22), [80, *[1] * 20])  # the first has 80 of 100 rows
+    tokens = {f"u{one}": one for one in range(1, 22)}
+    drawn = {
+        by_rows: np.mean([1 in draw_others(user, tokens, 1, seed, by_rows) for seed in range(400)])
+        for by_rows in (True, False)
     }
-    assert times[False] < 8  # 2 expected
-    assert times[True] > 17  # 19.8 expected
+    assert drawn[True] == pytest.approx(0.8, abs=0.06)
+    assert drawn[False] == pytest.approx(1 / 21, abs=0.04)
 
 
 @pytest.mark.parametrize(
