@@ -111,9 +111,11 @@ def forget(
     with folder.alone():
         folder.tidy()
         run = open_folder(folder, given, name, config_files)
-        told = _carried_out(run, folder, options)
+        method_of(run.config)  # refuses bad settings before the request is looked at
+        asked = _asked(run)
+        told = _carried_out(run, folder, options, asked)
         if options.purge:
-            told += purged_after(run, folder, _asked(run).digest, options.checkpoint_dir)
+            told += purged_after(run, folder, asked.digest, options.checkpoint_dir)
         return "\n".join(told)
 
 
@@ -154,9 +156,9 @@ def _done(run: Deployed, asked: _Asked) -> str | None:
     return None
 
 
-def _carried_out(run: Deployed, folder: ModelFolder, options: QueueOptions) -> list[str]:
-    method_of(run.config)  # refuses bad settings before the request is looked at
-    asked = _asked(run)
+def _carried_out(
+    run: Deployed, folder: ModelFolder, options: QueueOptions, asked: _Asked
+) -> list[str]:
     told = [f"warning: {warning}" for warning in asked.found.warnings]
     done = _done(run, asked)
     rows = np.flatnonzero(asked.found.chosen)

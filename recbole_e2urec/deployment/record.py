@@ -16,7 +16,7 @@ OF_RUNS = {
     "model", "dataset", "checkpoint_dir", "show_prompts", "prompt_users", "train_neg_sample_args",
     "model_list", "seeds", "tune", "nproc_rows", "forget_by", "forget_ratio", "forget_file",
     "forget_where", "forget_unknown", "request_id", "dry_run", "retrain_share", "ranking_pass",
-    "log_wandb", "processes", "show_progress",
+    "log_wandb", "processes", "show_progress", "calibration",
 }  # fmt: skip
 MADE_FOR = ("request_id", "request_digest")  # of the comparison that it comes from
 _PATHS = ("backbone", "backbone_source", "prompt")  # which may be paths

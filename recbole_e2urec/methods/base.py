@@ -9,6 +9,7 @@ from torch import Tensor
 
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Adapted, Scorer
+from recbole_e2urec.trainer.joint import JointOptions
 from recbole_e2urec.trainer.student import ORIGINAL, Batch, Student
 from recbole_e2urec.trainer.unlearning import Request
 
@@ -130,7 +131,12 @@ class GradientUnlearner(Unlearner):
 
     def student(self, original: LLMRec, request: Request) -> Student:
         """Make the student; it has not learned yet."""
-        return Student(original, request, type(self).__name__, self.options)
+        return Student(original, request, type(self).__name__, self.options, self.warmup)
+
+    @property
+    def warmup(self) -> int:
+        """Epochs of the student on forget rows alone, before the joint ones."""
+        return self.options.warmup_epochs if isinstance(self.options, JointOptions) else 0
 
 
 def total(costs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

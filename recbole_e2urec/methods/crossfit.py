@@ -9,7 +9,6 @@ from torch import Tensor
 
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.methods.base import RATES, GradientUnlearner
-from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.losses import e2urec_loss, kl_divergence
 from recbole_e2urec.model.references import SAME, Line, margin_of, mixed_target, with_margin
 from recbole_e2urec.trainer.crossfit import (
@@ -21,7 +20,6 @@ from recbole_e2urec.trainer.crossfit import (
     teach_stranger,
 )
 from recbole_e2urec.trainer.student import ORIGINAL, Batch, Side, Student
-from recbole_e2urec.trainer.unlearning import Request
 
 
 @dataclass(frozen=True)
@@ -85,11 +83,6 @@ class CrossFit(GradientUnlearner):
     has_only_original = False
     _line = SAME
     _costs: Sequence[dict[str, Any]] = ()
-
-    def student(self, original: LLMRec, request: Request) -> Student:
-        """Make the student, whose first epochs see forget rows alone."""
-        name, warmup = type(self).__name__, self.options.warmup_epochs
-        return Student(original, request, name, self.options, warmup)
 
     def teach(self, student: Student) -> list[dict[str, Any]]:
         """Have models trained that lack a part of the users each, and keep what they answer."""

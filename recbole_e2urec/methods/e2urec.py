@@ -10,7 +10,6 @@ from torch import Tensor
 from recbole_e2urec import writer
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.methods.base import RATES, GradientUnlearner
-from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.losses import (
     alpha_of,
     e2urec_loss,
@@ -18,23 +17,20 @@ from recbole_e2urec.model.losses import (
     kl_divergence,
 )
 from recbole_e2urec.trainer.augmented import AUGMENTED, AugmentedOptions, teach_augmented
+from recbole_e2urec.trainer.joint import JointOptions
 from recbole_e2urec.trainer.student import ORIGINAL, Batch, Side, Student
-from recbole_e2urec.trainer.unlearning import Request
 
 SOLVED_ON = 2**23  # logits of each teacher from which alpha is found, at most
 
 
 @dataclass(frozen=True)
-class E2URecOptions(AugmentedOptions):
+class E2URecOptions(JointOptions, AugmentedOptions):
     """Settings of E2URec; the paper's values are in the comments of its yaml.
 
     Attributes:
         alpha: how strongly the forget data is pushed away, at least 0; None = as strongly as
             ``teacher_divergence`` says.
         teacher_divergence: KL(p_f || p_o), mean over forget rows, in nats, that alpha is set for.
-        beta: weight of the forgetting loss in the joint phase, in [0, 1].
-        warmup_epochs: passes over the forget set on the forgetting loss alone, before the joint
-            ones.
         forgetting_teacher: whether forget rows are pushed at all; without it there is neither an
             augmented model nor a warm-up, and the loss is the remembering loss alone.
         remembering_teacher: whether retain rows imitate Original; without it the true answers
@@ -43,8 +39,6 @@ class E2URecOptions(AugmentedOptions):
 
     alpha: float | None
     teacher_divergence: float | None
-    beta: float
-    warmup_epochs: int
     forgetting_teacher: bool
     remembering_teacher: bool
 
@@ -58,12 +52,8 @@ class E2URecOptions(AugmentedOptions):
                 f"teacher_divergence is {self.teacher_divergence}; it must be above 0, or give an "
                 "alpha"
             )
-        if not 0 <= self.beta <= 1:
-            raise InputError(f"beta is {self.beta}; it must be in [0, 1]")
         if not (self.forgetting_teacher or self.remembering_teacher):
             raise InputError("forgetting_teacher and remembering_teacher are False; keep one")
-        if self.warmup_epochs < 0:
-            raise InputError(f"warmup_epochs is {self.warmup_epochs}; it must be at least 0")
 
 
 class E2URec(GradientUnlearner):
@@ -105,11 +95,10 @@ class E2URec(GradientUnlearner):
         """Without ``teacher_divergence`` where an alpha is set."""
         return super().searched({*fixed, "teacher_divergence"} if "alpha" in fixed else fixed)
 
-    def student(self, original: LLMRec, request: Request) -> Student:
-        """Make the student, whose first epochs see forget rows alone."""
-        options = self.options
-        name, warmup = type(self).__name__, options.warmup_epochs * options.forgetting_teacher
-        return Student(original, request, name, options, warmup)
+    @property
+    def warmup(self) -> int:
+        """None without a forgetting teacher."""
+        return super().warmup * self.options.forgetting_teacher
 
     def teach(self, student: Student) -> list[dict[str, Any]]:
         """Train Original further on the forget set, keep what it answers there, and set alpha."""

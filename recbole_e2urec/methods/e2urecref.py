@@ -8,13 +8,11 @@ from torch import Tensor
 
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.methods.base import RATES, GradientUnlearner
-from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.losses import e2urec_loss, forgetting_teacher, kl_divergence
 from recbole_e2urec.model.references import margin_of, meeting_alpha
 from recbole_e2urec.trainer.augmented import AUGMENTED, AugmentedOptions, teach_augmented
 from recbole_e2urec.trainer.crossfit import STRANGER, CrossFitOptions, teach_stranger
 from recbole_e2urec.trainer.student import ORIGINAL, Batch, Student
-from recbole_e2urec.trainer.unlearning import Request
 
 
 @dataclass(frozen=True)
@@ -54,11 +52,6 @@ class E2URecRef(GradientUnlearner):
     asks_on_forget = asks_on_retain = True
     has_only_original = False
     _costs: Sequence[dict[str, Any]] = ()
-
-    def student(self, original: LLMRec, request: Request) -> Student:
-        """Make the student, whose first epochs see forget rows alone."""
-        name, warmup = type(self).__name__, self.options.warmup_epochs
-        return Student(original, request, name, self.options, warmup)
 
     def teach(self, student: Student) -> list[dict[str, Any]]:
         """Ask models that lack a part of the users each, and the augmented model."""

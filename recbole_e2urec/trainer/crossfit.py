@@ -16,8 +16,9 @@ from recbole_e2urec.model.asked import Asked, Voice
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.references import Line, calibration, carried, margin_of
 from recbole_e2urec.model.scorers import Adapted, Learn, Scorer, Stored
+from recbole_e2urec.trainer.joint import JointOptions
 from recbole_e2urec.trainer.sharding import random_shards
-from recbole_e2urec.trainer.student import Student, StudentOptions
+from recbole_e2urec.trainer.student import Student
 from recbole_e2urec.trainer.unlearning import Request
 
 Rows = NDArray[np.int64]
@@ -66,29 +67,20 @@ def _heard(
 
 
 @dataclass(frozen=True)
-class CrossFitOptions(StudentOptions):
+class CrossFitOptions(JointOptions):
     """How users are taken apart, and how the student learns.
 
     Attributes:
         parts: number of user parts, at least 2: so many models are trained, each without one part.
-        beta: weight of the forgetting loss in joint steps, in [0, 1].
-        warmup_epochs: passes over the forget set on the forgetting loss alone, before the joint
-            ones.
     """
 
     parts: int
-    beta: float
-    warmup_epochs: int
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, by the name of its key."""
         super().__post_init__()
         if self.parts < 2:
             raise InputError(f"parts is {self.parts}; give 2 or more: each model lacks one part")
-        if not 0 <= self.beta <= 1:
-            raise InputError(f"beta is {self.beta}; it must be in [0, 1]")
-        if self.warmup_epochs < 0:
-            raise InputError(f"warmup_epochs is {self.warmup_epochs}; it must be at least 0")
 
 
 class CrossFitted(NamedTuple):
