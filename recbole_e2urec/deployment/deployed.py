@@ -13,7 +13,7 @@ from recbole_e2urec import compat
 from recbole_e2urec.config import Config
 from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.deployment.folder import Generation, ModelFolder
-from recbole_e2urec.deployment.forgotten import numbers_of, row_ids, tensors_of, until
+from recbole_e2urec.deployment.forgotten import Numbered, numbers_of, row_ids, tensors_of, until
 from recbole_e2urec.deployment.record import OF_RUNS, data_digest, fingerprint
 from recbole_e2urec.deployment.remains import gone_users
 from recbole_e2urec.errors import InputError
@@ -139,6 +139,11 @@ class Deployed(Experiment):
         self.forgotten = forgotten
         self.live = np.setdiff1d(self.parts.splits.train, forgotten)
         self.gone = gone_users(self, forgotten)
+
+    @property
+    def named(self) -> Numbered:
+        """Who was named by which request."""
+        return Numbered(self.dataset, self.number)
 
     @property
     def tensors(self) -> dict[str, dict[str, Tensor]]:

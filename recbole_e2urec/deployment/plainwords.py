@@ -18,6 +18,10 @@ NO_RETRAIN = (
     "one that never saw the rows is not known."
 )
 NO_CONTROL = "none: train with control_users"
+RETRAINED = (
+    "The model was trained anew and never saw the rows: that is exact, as long as the data were as "
+    "told. Copies elsewhere are another matter."
+)
 CANNOT = (
     "Approximate unlearning is evidence, not a guarantee: answers were compared, and weights may "
     "hold what answers do not show. The exact methods are Retrain, SISA and APA.",
@@ -50,7 +54,7 @@ def words_of(whole: Mapping[str, Any]) -> dict[str, list[str]]:
     return {
         "first": [*first, *_lost(whole)],
         "found": [*_found(whole), *_reference(whole), *_drift(whole), *_purged(whole)],
-        "cannot_show": list(CANNOT),
+        "cannot_show": [RETRAINED if _retrained(whole) else CANNOT[0], *CANNOT[1:]],
     }
 
 
@@ -63,6 +67,11 @@ def _both(whole: Mapping[str, Any], *path: str) -> tuple[Any, Any]:
             value = None if value is None else value[name]
         found.append(value)
     return found[0], found[1]
+
+
+def _retrained(whole: Mapping[str, Any]) -> bool:
+    """Whether the model itself is a Retrain."""
+    return bool(whole["method"]["name"] == "Retrain")
 
 
 def _not_risen(whole: Mapping[str, Any]) -> list[str]:
@@ -142,7 +151,7 @@ def _change(values: tuple[Any, Any], otherwise: str) -> str:
 
 def _reference(whole: Mapping[str, Any]) -> list[str]:
     if whole["retrain"] is None:
-        return [NO_RETRAIN]
+        return [] if _retrained(whole) else [NO_RETRAIN]
     loss = whole["retrain"]["measures"]["forget"]["loss"]
     found = [f"A Retrain, which never saw the rows, has a loss of {loss:.4f} on them."]
     for name, one in whole["retrain"]["distances"].items():

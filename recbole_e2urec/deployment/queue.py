@@ -6,7 +6,6 @@ on again and are in no history; a request that was carried out does nothing the 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +18,7 @@ from recbole_e2urec.deployment.certificate import certify, has_certificate
 from recbole_e2urec.deployment.clearing import purged_after
 from recbole_e2urec.deployment.deployed import Deployed, open_folder
 from recbole_e2urec.deployment.folder import ModelFolder
-from recbole_e2urec.deployment.proving import ProofOptions, carry_out
+from recbole_e2urec.deployment.proving import ProofOptions, carry_out, entry_of
 from recbole_e2urec.deployment.purging import purge_beside
 from recbole_e2urec.deployment.succession import check_method
 from recbole_e2urec.errors import InputError
@@ -169,19 +168,13 @@ def _carried_out(
     if done is not None:
         folder.done()
         return [*told, done, *_certificate_again(run, folder, asked)]
-    change = carry_out(run, folder, rows, options.proof())
-    entry = {
-        "request_id": asked.request_id,
-        "digest": asked.digest,
-        "method": str(run.config["model"]),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        **change,
-    }
+    proof = carry_out(run, folder, rows, options.proof())
+    entry = entry_of(run, asked.request_id, asked.digest, proof)
     run.record["requests"].append(entry)
     folder.write(run.record, run.tensors)
     folder.done()
     count = len(run.record["requests"])
-    page = f"certificate: {certify(run, folder, count)}"
+    page = f"certificate: {certify(run.named, folder, count)}"
     first, *others = _lines(entry, options, count)
     return [*told, first, page, *others]
 
@@ -190,7 +183,7 @@ def _certificate_again(run: Deployed, folder: ModelFolder, asked: _Asked) -> lis
     """Write what somebody who was killed owed; where all is there, nothing happens."""
     for number, before in enumerate(run.record["requests"], 1):
         if before["digest"] == asked.digest and not has_certificate(folder, before, number):
-            return [f"its certificate was missing: {certify(run, folder, number)}"]
+            return [f"its certificate was missing: {certify(run.named, folder, number)}"]
     return []
 
 
