@@ -14,6 +14,7 @@ from recbole_e2urec.data.forget import ForgetOptions
 from recbole_e2urec.data.request.fields import Fields
 from recbole_e2urec.data.request.identity import request_digest
 from recbole_e2urec.data.request.selecting import Selection, select
+from recbole_e2urec.deployment.calibrating import calibration_for
 from recbole_e2urec.deployment.certificate import certify, has_certificate
 from recbole_e2urec.deployment.clearing import purged_after
 from recbole_e2urec.deployment.deployed import Deployed, open_folder
@@ -111,6 +112,7 @@ def forget(
         folder.tidy()
         run = open_folder(folder, given, name, config_files)
         method_of(run.config)  # refuses bad settings before the request is looked at
+        calibration_for(run)
         asked = _asked(run)
         told = _carried_out(run, folder, options, asked)
         if options.purge:
