@@ -71,7 +71,10 @@ class Column:
             name: known.get(Place(self.setup, size, self.seed, name), {}).get("decided_by")
             for name in wanted_rows(self.task.own.only)
         }
-        return [name for name, by in found.items() if by != self.task.digest(self.setup, name)]
+        return [name for name, by in found.items() if by != self._digest(name)]
+
+    def _digest(self, name: str) -> str:
+        return self.task.digests[self.setup, name]
 
     def _measure(self, size: float, names: Sequence[str]) -> None:
         asked, away = self.requests.fresh[size], self.requests.away
@@ -91,7 +94,7 @@ class Column:
             self._add(run, Place(self.setup, size, self.seed, name))
 
     def _add(self, run: Kept, place: Place) -> None:
-        told: dict[str, Any] = {"decided_by": self.task.digest(self.setup, place.row)}
+        told: dict[str, Any] = {"decided_by": self._digest(place.row)}
         print(f"{place.setup}, seed {place.seed}, {place.size:.0%}, {place.row}: ", end="")
         try:
             row = self._row(run, place)
@@ -122,7 +125,7 @@ class Column:
     def _calibration(self, config: Config, place: Place) -> str:
         """The file of a rehearsal of users whom no fresh request names; it serves every size."""
         own, method = self.task.own, str(config.model)
-        path = self.store.calibration(place, method, self.task.digest(self.setup, place.row))
+        path = self.store.calibration(place, method, self._digest(place.row))
         if not path.is_file():
             options = RehearseOptions(
                 share=own.rehearsed, draw_seed=REHEARSED_SEED, trials=own.trials

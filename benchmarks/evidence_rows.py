@@ -4,6 +4,8 @@ import argparse
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,7 +79,8 @@ def wanted_rows(only: Sequence[str] | None) -> list[str]:
     return [name for name in ROWS if only is None or name in {ORIGINAL, RETRAIN, *only}]
 
 
-class Task(NamedTuple):
+@dataclass(frozen=True)
+class Task:
     """What the command line asks for.
 
     Attributes:
@@ -96,10 +99,17 @@ class Task(NamedTuple):
         common = {**SETUPS[setup].settings, **small, **self.given, **way.settings}
         return config_of(common, self.arguments._replace(model=way.method), seed=seed)
 
-    def digest(self, setup: str, name: str) -> str:
-        """Names all settings that decide what a row says, but for its seed and size."""
-        way = WAYS.get(name, MODEL)
-        settings: dict[str, Any] = self.config(setup, 0, way).settings()
+    @cached_property
+    def digests(self) -> dict[tuple[str, str], str]:
+        """Names, by setup and row, all settings that decide a row, but for its seed and size."""
+        return {
+            (setup, name): self._digest(setup, WAYS.get(name, MODEL))
+            for setup in self.own.setups
+            for name in ROWS
+        }
+
+    def _digest(self, setup: str, way: Way) -> str:
+        settings = self.config(setup, 0, way).settings()
         own = [self.own.rehearsed, self.own.trials] if way.rehearsed else []
         kept = [sorted((key, str(settings[key])) for key in settings.keys() - set(PLACES)), own]
         return hashlib.sha256(json.dumps(kept).encode()).hexdigest()[:16]
@@ -126,10 +136,13 @@ def fresh_requests(config: Config, dataset: Any, parts: Parts, sizes: Iterable[f
     if kind != "user":
         raise InputError(f"forget_by: requests of the evidence name users, not {kind}s")
     known = np.isin(dataset.rows.user, [dataset.ids.users[token] for (token,) in lines])
+    users = len(np.unique(dataset.rows.user[train]))
     taken = taking(reported, np.flatnonzero(known))
     fresh = {
         size: rehearsed_request(
-            RehearseOptions(share=size, draw_seed=DRAW_SEED + round(1000 * size)),
+            RehearseOptions(
+                count=max(1, round(size * users)), draw_seed=DRAW_SEED + round(1000 * size)
+            ),
             dataset,
             train,
             taken,
