@@ -5,7 +5,7 @@
 models of the tables; both, and how requests are drawn, are in ``evidence_rows.py``. Under each seed
 every setup has one Original, one rehearsal a rehearsed method, and a Retrain for each request.
 What is finished is kept in ``evidence/`` below ``checkpoint_dir``: killed, the same command goes
-on, and several may work at once on other seeds or setups.
+on, and several may work at once on other seeds or setups, and ``--report`` shows all.
 ``--write FILE`` puts the tables between two marks of this markdown file and the plots beside it.
 Any ``--key=value`` is common to all runs; ``--small`` is a quick look without meaning.
 """
@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.evidence_cells import cells_of
+from benchmarks.evidence_intervals import intervals_of
 from benchmarks.evidence_measuring import Column
 from benchmarks.evidence_plots import plots
 from benchmarks.evidence_rows import SEEDS, SETUPS, SIZES, WAYS, Task
@@ -32,11 +33,12 @@ def report(task: Task, store: Store) -> None:
     """Show what is there, and write it where that was asked for."""
     own = task.own
     cells = cells_of(store, own.setups, own.sizes, own.seeds, own.only)
-    drawn = plots(cells, own.resamples)
+    intervals = [intervals_of(cell, own.resamples) for cell in cells]
+    drawn = plots(cells, intervals)
     target: Path | None = own.write
     folder, stem = (target.parent, target.stem) if target else (store.folder, "evidence")
     names = {name: f"{stem}-{name}.svg" for name in drawn}
-    text = document(cells, names, own.resamples)
+    text = document(cells, names, intervals)
     told = missing(store, own)
     if target is not None:
         text = f"{text}\n\n{told}" if told else text

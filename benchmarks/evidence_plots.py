@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks.evidence_cells import Cell
 from benchmarks.evidence_figures import OTHER, figures
-from benchmarks.evidence_intervals import Intervals, intervals_of
+from benchmarks.evidence_intervals import Intervals
 from benchmarks.evidence_rows import RETRAIN, SETUPS, WAYS
 from benchmarks.lineplots import Bars, Line, Panel, svg
 from recbole_e2urec.trainer.cost import REQUESTS
@@ -14,17 +14,24 @@ from recbole_e2urec.trainer.cost import REQUESTS
 Lines = Sequence[Mapping[str, Any]]
 
 
-def plots(cells: Sequence[Cell], resamples: int) -> dict[str, str]:
-    """SVG texts by name; none without a method's row."""
-    shown = [cell for cell in cells if any(name in WAYS for name in cell.rows)]
+def plots(cells: Sequence[Cell], intervals: Sequence[Mapping[str, Intervals]]) -> dict[str, str]:
+    """SVG texts by name; none without a method's row.
+
+    Args:
+        cells: setups and sizes.
+        intervals: of the rows of each of them.
+    """
+    shown = [
+        (cell, figures(cell), found)
+        for cell, found in zip(cells, intervals, strict=True)
+        if any(name in WAYS for name in cell.rows)
+    ]
     if not shown:
         return {}
-    lines = {id(cell): figures(cell) for cell in shown}
-    forgetting = [_tradeoff(cell, lines[id(cell)], intervals_of(cell, resamples)) for cell in shown]
-    by_setup = {
-        setup: [(cell, lines[id(cell)]) for cell in shown if cell.setup == setup]
-        for setup in dict.fromkeys(cell.setup for cell in shown)
-    }
+    by_setup: dict[str, list[tuple[Cell, Lines]]] = {}
+    for cell, lines, _ in shown:
+        by_setup.setdefault(cell.setup, []).append((cell, lines))
+    forgetting = [_tradeoff(*one) for one in shown]
     distances = [_distances(setup, found) for setup, found in by_setup.items()]
     costs = [_costs(setup, found) for setup, found in by_setup.items()]
     return {

@@ -6,7 +6,7 @@ from itertools import product
 
 from benchmarks.evidence_cells import REFUSED, Cell
 from benchmarks.evidence_figures import apart, figures
-from benchmarks.evidence_intervals import Intervals, intervals_of
+from benchmarks.evidence_intervals import Intervals
 from benchmarks.evidence_rows import RETRAIN, SETUPS, wanted_rows
 from benchmarks.evidence_store import Place, Store
 from benchmarks.evidence_verdict import Aim, aims, better, standings
@@ -40,22 +40,26 @@ USEFULNESS: Columns = (
 )
 
 
-def document(cells: Sequence[Cell], pictures: Mapping[str, str], resamples: int) -> str:
+def document(
+    cells: Sequence[Cell],
+    pictures: Mapping[str, str],
+    intervals: Sequence[Mapping[str, Intervals]],
+) -> str:
     """Everything that is there, verdicts first.
 
     Args:
         cells: setups and sizes.
         pictures: files of the plots, by name.
-        resamples: of users.
+        intervals: of the rows of each cell.
     """
     if not cells:
         return "Nothing is measured yet."
     parts = [*_verdicts(cells), *(f"![{name}]({file})" for name, file in pictures.items())]
-    for cell in cells:
+    for cell, found in zip(cells, intervals, strict=True):
         lines = figures(cell)
         parts += [f"### {cell.title}", comparison(lines, FORGETTING).drawn("markdown")]
         parts += [comparison(lines, USEFULNESS).drawn("markdown")]
-        parts += [_intervals(intervals_of(cell, resamples))]
+        parts += [_intervals(found)]
     return "\n\n".join([*parts, _noise(cells)])
 
 

@@ -184,16 +184,18 @@ def test_intervals_are_of_means_over_seeds(tmp_path: Path) -> None:
 
 def test_a_report_shows_what_is_there_and_says_what_is_not(tmp_path: Path) -> None:
     from benchmarks.evidence_cells import cells_of
+    from benchmarks.evidence_intervals import intervals_of
     from benchmarks.evidence_plots import plots
     from benchmarks.evidence_tables import document, missing
 
     store = made_up(tmp_path)
     cells = cells_of(store, ["t5", "llama"], [0.05], [3001, 3002, 3003], None)
-    pictures = plots(cells, 20)
+    intervals = [intervals_of(cell, 20) for cell in cells]
+    pictures = plots(cells, intervals)
     assert list(pictures) == ["closed", "residual", "cost"]
     for picture in pictures.values():
         ElementTree.fromstring(picture)
-    text = document(cells, {"closed": "e-closed.svg"}, 20)
+    text = document(cells, {"closed": "e-closed.svg"}, intervals)
     assert "![closed](e-closed.svg)" in text
     assert "### ml-100k, tiny-t5, 5% (2 users)" in text
     assert "| Retrain, another seed " in text
@@ -203,7 +205,7 @@ def test_a_report_shows_what_is_there_and_says_what_is_not(tmp_path: Path) -> No
     )
     own.only, own.seeds = ["E2URec, alpha 2"], [3001]
     assert missing(store, own) == ""
-    assert document([], {}, 20) == "Nothing is measured yet."
+    assert document([], {}, []) == "Nothing is measured yet."
 
 
 def test_tables_are_written_between_marks_alone(tmp_path: Path) -> None:
