@@ -79,6 +79,7 @@ class Column:
     def _measure(self, size: float, names: Sequence[str]) -> None:
         asked, away = self.requests.fresh[size], self.requests.away
         run = Kept(self.config, self.dataset, "test", asked, away.split.retain)
+        run.groups = run.groups._replace(retain=run.split.forget[:0])  # no figure is of these
         run.train()
         rows, groups = self.dataset.rows, run.groups
         assert rows.label is not None  # Original was trained on them
