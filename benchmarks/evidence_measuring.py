@@ -65,8 +65,12 @@ class Column:
                 self._measure(size, names)
 
     def missing(self, size: float) -> list[str]:
-        """Names of the rows that are wanted, and not there under these settings."""
-        known = self.store.rows()
+        """Names of the rows that are wanted, and not there under these settings.
+
+        A row that could not be made is tried again.
+        """
+        rows = self.store.rows().items()
+        known = {place: row for place, row in rows if "refused" not in row}
         found = {
             name: known.get(Place(self.setup, size, self.seed, name), {}).get("decided_by")
             for name in wanted_rows(self.task.own.only)
