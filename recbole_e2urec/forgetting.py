@@ -70,7 +70,8 @@ class Forgetting(Measuring):
         config = config.moved(calibration.adapted(seen))
         made = self.unlearn(method_of(config))
         found = {**made.found, calibration.strength: config[calibration.strength]}
-        cost = {**made.cost, "prior_seconds": calibration.cost["seconds"]}
+        prior = made.cost.get("prior_seconds", 0.0) + calibration.cost["seconds"]
+        cost = {**made.cost, "prior_seconds": prior}
         row = self.measured(config.model, made._replace(found=found, cost=cost))
         said = {**told(calibration), "remembered": seen._asdict()}
         return {**row, "calibration": said, "settings": config.settings()}
