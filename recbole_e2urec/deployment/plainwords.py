@@ -50,7 +50,7 @@ def words_of(whole: Mapping[str, Any]) -> dict[str, list[str]]:
             "and the weights are as before."
         ]
     else:
-        first = [*_not_risen(whole), *_relearned(whole), *_overshot(whole)]
+        first = [*_not_risen(whole), *_relearned(whole), *_overshot(whole), *_astray(whole)]
     return {
         "first": [*first, *_lost(whole)],
         "found": [*_found(whole), *_reference(whole), *_drift(whole), *_purged(whole)],
@@ -114,6 +114,17 @@ def _overshot(whole: Mapping[str, Any]) -> list[str]:
         "The forgotten rows have larger losses than rows of users whom no model saw "
         f"({told}): too much may have been forgotten, and who can ask the model may tell by that "
         "who was forgotten."
+    ]
+
+
+def _astray(whole: Mapping[str, Any]) -> list[str]:
+    residual = whole["retrain"] and whole["retrain"]["distances"]["after"]["residual"]
+    if residual is None or residual <= 1:
+        return []
+    return [
+        "Row by row the answers to the forgotten rows are further from Retrain's than before "
+        f"(residual {residual:.3f}, 1 = did nothing): they were changed, but not to what a model "
+        "says that never saw the rows."
     ]
 
 
