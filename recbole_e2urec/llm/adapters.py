@@ -27,6 +27,7 @@ from recbole_e2urec.llm.lora import (
     learning_tokens,
     lora_config,
     shapes,
+    word_layers,
 )
 from recbole_e2urec.llm.merging import save_merged
 from recbole_e2urec.llm.mixing import mixed_layers
@@ -47,6 +48,8 @@ class AdapterBank:
     def __init__(self, language_model: LanguageModel) -> None:
         self.language_model = language_model
         self._layers = layer_names(language_model.model)
+        words: Any = language_model.model.get_input_embeddings()
+        self._word_layers = word_layers(language_model.model, words.num_embeddings)
         self._options: dict[str, LoraOptions] = {}
         self._peft: PeftModel | None = None
         self._open: list[str | None] = [None]  # names of the open contexts; the last is active
@@ -59,6 +62,10 @@ class AdapterBank:
     def check(self, options: LoraOptions) -> None:
         """Refuse options that :meth:`add` would refuse; nothing is added."""
         lora_config(options, self.language_model, self._layers)
+
+    def reaches_words(self, options: LoraOptions) -> bool:
+        """Whether an adapter of this shape changes what words begin as."""
+        return not self._word_layers.isdisjoint(options.target_modules)
 
     def add(self, name: str, options: LoraOptions, seed: int) -> None:
         """Add an adapter that changes no output yet (its B matrices are zero).
@@ -231,6 +238,7 @@ class AdapterBank:
         tokens: Tensor | None = None,
         backbone: bool = False,
         dropout: bool = True,
+        alone: bool = False,
     ) -> Iterator[None]:
         """Use this adapter in training mode; only its weights (``None``: the backbone's) learn.
 
@@ -239,6 +247,7 @@ class AdapterBank:
             tokens: int64 [m], the only tokens that adapted embeddings learn; None: all of them.
             backbone: let the backbone learn under the adapter, which stays as it is.
             dropout: whether the backbone drops activations, see :func:`learning_mode`.
+            alone: whether nothing but these tokens learns.
         """
         learns = None if backbone else name
         model = self.language_model
@@ -246,12 +255,12 @@ class AdapterBank:
             learning_mode(model.requires_grad_(False), dropout)
             for parameter in self.parameters(learns):
                 parameter.requires_grad_(True)
-            with learning_tokens(self._weights(learns), tokens):
+            with learning_tokens(self._weights(learns), tokens, alone):
                 yield
 
-    def learning(self, name: str | None, tokens: Tensor | None = None) -> int:
+    def learning(self, name: str | None, tokens: Tensor | None = None, alone: bool = False) -> int:
         """How many numbers learn in :meth:`training`."""
-        return learning_size(self._weights(name), tokens)
+        return learning_size(self._weights(name), tokens, alone)
 
     def _check(self, name: str | None) -> None:
         if name is not None and name not in self._options:

@@ -109,8 +109,19 @@ def learning_mode(model: nn.Module, dropout: bool) -> None:
             module.training = True
 
 
+def word_layers(model: nn.Module, words: int) -> set[str]:
+    """Last names of the embeddings of all so many words, in a model without adapters."""
+    return {
+        path.rpartition(".")[2]
+        for path, module in model.named_modules()
+        if isinstance(module, nn.Embedding) and module.num_embeddings == words
+    }
+
+
 @contextmanager
-def learning_tokens(weights: Mapping[str, nn.Parameter], tokens: Tensor | None) -> Iterator[None]:
+def learning_tokens(
+    weights: Mapping[str, nn.Parameter], tokens: Tensor | None, alone: bool = False
+) -> Iterator[None]:
     """Let the adapted embeddings learn the rows of these tokens alone; None: all rows.
 
     The row of token t is changed by ``B @ A[:, t]``: other columns of A get no gradient inside the
@@ -119,10 +130,15 @@ def learning_tokens(weights: Mapping[str, nn.Parameter], tokens: Tensor | None) 
     Args:
         weights: of one adapter, as :func:`adapter_weights` names them.
         tokens: int64 [m], token ids.
+        alone: whether nothing but these rows learns.
     """
     hooks = []
+    limited = _limited(weights, tokens)
     try:
-        for name, weight in _limited(weights, tokens).items():
+        if alone:
+            for name in weights.keys() - limited.keys():
+                weights[name].requires_grad_(False)
+        for name, weight in limited.items():
             if name.endswith(COLUMNS):
                 kept = torch.zeros(weight.shape[1], dtype=weight.dtype, device=weight.device)
                 kept[tokens] = 1
@@ -135,12 +151,15 @@ def learning_tokens(weights: Mapping[str, nn.Parameter], tokens: Tensor | None) 
             hook.remove()
 
 
-def learning_size(weights: Mapping[str, nn.Parameter], tokens: Tensor | None) -> int:
+def learning_size(
+    weights: Mapping[str, nn.Parameter], tokens: Tensor | None, alone: bool = False
+) -> int:
     """Count the numbers that learn under :func:`learning_tokens`."""
     limited = _limited(weights, tokens)
-    free = sum(weight.numel() for name, weight in weights.items() if name not in limited)
+    others = (weight for name, weight in weights.items() if name not in limited and not alone)
     columns = (weight for name, weight in limited.items() if name.endswith(COLUMNS))
-    return free + sum(weight[:, tokens].numel() for weight in columns)
+    own = sum(weight[:, tokens].numel() for weight in columns)
+    return own + sum(weight.numel() for weight in others)
 
 
 def _limited(weights: Mapping[str, nn.Parameter], tokens: Tensor | None) -> dict[str, nn.Parameter]:

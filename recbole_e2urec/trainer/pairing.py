@@ -77,6 +77,25 @@ class Pairing:
         others = self.retain_table.tokens(self.request.retain)
         return torch.from_numpy(np.setdiff1d(forget, others, assume_unique=True))
 
+    def is_its_own(self, own: Tensor, most: float) -> bool:
+        """Whether a request can be carried out by tokens that only its prompts show.
+
+        Args:
+            own: these tokens, int64 [m].
+            most: of the training rows, the share up to which a request is small.
+
+        Returns:
+            Whether it is small, and each of its prompts shows such a token.
+        """
+        forget = self.request.forget
+        if len(forget) > most * (len(forget) + len(self.request.retain)):
+            return False
+        table, size = self.forget_table, self.batch_size
+        batches = (forget[at : at + size] for at in range(0, len(forget), size))
+        return all(
+            bool(torch.isin(table.batch(rows).input_ids, own).any(dim=1).all()) for rows in batches
+        )
+
     def retain_rows(self, epoch: int) -> Rows:
         """Retain rows of a joint epoch, as many as there are forget rows, without repetition."""
         request = self.request

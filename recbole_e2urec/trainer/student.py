@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -38,6 +38,8 @@ class StudentOptions:
         student: what learns: a LoRA adapter on Original (lora), or all of its weights (full).
         own_tokens_only: an adapted embedding learns only the tokens that no retain row's prompt
             shows; where there are none, or if False, all tokens.
+        own_tokens_until: share of the training rows, in [0, 1], up to which a request changes
+            nothing but these tokens, if each of its prompts shows one; 0 = it always changes more.
         unlearn_dropout: whether the backbone drops activations while the student learns. Teachers
             answer without, so a student does best without too, and saves the time; an adapter's
             own dropout stays.
@@ -51,6 +53,7 @@ class StudentOptions:
     joint_epochs: int
     student: Literal["lora", "full"]
     own_tokens_only: bool
+    own_tokens_until: float
     unlearn_dropout: bool
     unlearn_stop: float
 
@@ -61,6 +64,8 @@ class StudentOptions:
         for name in ("unlearn_share", "unlearn_stop"):
             if not 0 < getattr(self, name) <= 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be in (0, 1]")
+        if not 0 <= self.own_tokens_until <= 1:
+            raise InputError(f"own_tokens_until is {self.own_tokens_until}; it must be in [0, 1]")
         if self.joint_epochs < 0:
             raise InputError(f"joint_epochs is {self.joint_epochs}; it must be at least 0")
 
@@ -177,7 +182,8 @@ class Student:
                 self._on_forget[name] = Taught(rows, teacher.ask(self.model, rows))
         if retain:
             with self.model.shown(request.retain_history):
-                epochs = range(self.warmup, self.warmup + self.options.joint_epochs)
+                joint = 0 if self.alone else self.options.joint_epochs
+                epochs = range(self.warmup, self.warmup + joint)
                 rows = self.pairing.retain_rows_of(epochs)
                 self._on_retain[name] = Taught(rows, teacher.ask(self.model, rows))
 
@@ -202,16 +208,16 @@ class Student:
 
     def train(self, loss: Loss) -> dict[str, Any]:
         """Train the student; see :func:`train_adapter` for what comes back."""
-        tokens = self._learning_tokens()
         plan = Plan(
             self.warmup + self.options.joint_epochs,
             self.options.unlearn_learning_rate,
             self.request.seed,
-            lambda epoch: self.pairing.steps(epoch, joint=epoch >= self.warmup),
+            lambda epoch: self.pairing.steps(epoch, epoch >= self.warmup and not self.alone),
             lambda step: map(loss, self.batches(step)),
             self.request.show,
             spent=self.asking,
-            tokens=tokens,
+            tokens=self.own,
+            alone=self.alone,
             dropout=self.options.unlearn_dropout,
             stop=self.options.unlearn_stop,
             marks=self.request.marks,
@@ -263,8 +269,21 @@ class Student:
         self.model.fresh_adapter(self.name, self.request.seed)
         yield
 
-    def _learning_tokens(self) -> Tensor | None:
+    @cached_property
+    def own(self) -> Tensor | None:
+        """The only tokens that an adapted embedding learns, int64 [m]; None: it learns all."""
         if self._adapter is None or not self.options.own_tokens_only or self.stage.finished:
             return None
         own = self.timed(self.pairing.own_tokens)
         return own if len(own) else None
+
+    @cached_property
+    def alone(self) -> bool:
+        """Whether nothing but these tokens learns.
+
+        No retain row's answer then depends on what is learned, and steps show none.
+        """
+        own, most, model = self.own, self.options.own_tokens_until, self.model
+        if own is None or most == 0 or not model.bank.reaches_words(model.lora):
+            return False
+        return self.timed(lambda: self.pairing.is_its_own(own, most))

@@ -42,6 +42,7 @@ class Plan:
         show: whether to draw progress bars.
         spent: seconds that preparation took; they are part of the cost.
         tokens: int64 [m], the only tokens that adapted embeddings learn; None: all of them.
+        alone: whether nothing but these tokens learns.
         dropout: whether the backbone drops activations.
         stop: share of the steps of all epochs after which learning ends.
         marks: such shares after which the weights are kept as well, see :meth:`Stage.mark`.
@@ -55,6 +56,7 @@ class Plan:
     show: bool = True
     spent: float = 0.0
     tokens: Tensor | None = None
+    alone: bool = False
     dropout: bool = True
     stop: float = 1.0
     marks: Sequence[float] = ()
@@ -113,7 +115,7 @@ def _finish(model: LLMRec, name: str | None, stage: Stage, plan: Plan) -> dict[s
         if batches and clock.most == 0:
             break
         follow = plan.marking(epoch, len(batches), save)
-        learning = model.bank.training(name, plan.tokens, dropout=plan.dropout)
+        learning = model.bank.training(name, plan.tokens, dropout=plan.dropout, alone=plan.alone)
         with torch.random.fork_rng(devices=[]), learning:
             seed_dropout(plan.seed, epoch)
             terms = train_epoch(optimizer, batches, plan.losses, clock, plan.learning_rate, follow)
@@ -131,7 +133,7 @@ def _finish(model: LLMRec, name: str | None, stage: Stage, plan: Plan) -> dict[s
         "seconds": state["seconds"],
         "steps": state["steps"],
         "epochs": len(state["losses"]),
-        "trained_parameters": model.bank.learning(name, plan.tokens),
+        "trained_parameters": model.bank.learning(name, plan.tokens, plan.alone),
         **memory_used(),
         "losses": state["losses"],
     }

@@ -19,9 +19,9 @@ def shake(bank, name, seed=0):
     bank.load(name, {key: torch.randn_like(w) for key, w in bank.state(name).items()})
 
 
-def step(bank, batch, name, tokens=None):
+def step(bank, batch, name, tokens=None, alone=False):
     """One plain gradient step on what is trained under this name."""
-    with bank.training(name, tokens):
+    with bank.training(name, tokens, alone=alone):
         cross_entropy(bank.language_model(*batch), torch.tensor([261, 262, 261])).backward()
         with torch.no_grad():
             for parameter in bank.language_model.parameters():

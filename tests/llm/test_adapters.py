@@ -207,6 +207,31 @@ def test_adapted_embedding_learns_the_given_tokens_alone(bank, batch):
     assert bank.learning("words") == sum(weight.numel() for weight in before.values())
 
 
+def test_alone_tokens_learn_and_other_answers_stay(bank, batch):
+    targets = (*bank.language_model.lora_targets, "embed_tokens")
+    bank.add("all", LoraOptions(r=4, dropout=0.0, target_modules=targets), seed=1)
+    shake(bank, "all")
+    own = torch.tensor([310, 311])  # of the second prompt alone
+    before, answered = bank.state("all"), answer(bank, batch, "all")
+    step(bank, batch, "all", own, alone=True)
+    now = answer(bank, batch, "all")
+    assert not torch.equal(now[1], answered[1])
+    assert torch.equal(now[[0, 2]], answered[[0, 2]])
+    moved = changed(before, bank.state("all"))
+    assert moved
+    assert all(key.endswith("lora_embedding_A") for key in moved)
+    layers = sum(key.endswith("lora_embedding_A") for key in before)
+    assert bank.learning("all", own, alone=True) == layers * 4 * 2
+    assert bank.learning("all", own) > layers * 4 * 2
+    step(bank, batch, "all", own)
+    assert not torch.equal(answer(bank, batch, "all")[[0, 2]], answered[[0, 2]])
+
+
+def test_an_adapter_reaches_words_where_it_adapts_their_embedding(bank):
+    assert bank.reaches_words(LoraOptions(target_modules=("embed_tokens",)))
+    assert not bank.reaches_words(LoraOptions())
+
+
 def test_what_tokens_say_is_put_back_after_the_block(bank, batch):
     bank.add("words", LoraOptions(r=4, target_modules=("embed_tokens",)), seed=1)
     before = switches(bank)
