@@ -66,6 +66,7 @@ WAYS = {
     "E2URec, economy": Way("E2URec", ECONOMY),
     REHEARSED: Way("E2URec", rehearsed=True),
     "CrossFit": Way("CrossFit"),
+    "CrossFit, 2 epochs": Way("CrossFit", {"joint_epochs": 2}),
     "CrossFit, rehearsed": Way("CrossFit", rehearsed=True),
     "E2URecRef": Way("E2URecRef"),
 }

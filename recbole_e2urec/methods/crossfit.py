@@ -76,9 +76,10 @@ class CrossFit(GradientUnlearner):
     options_class = CrossFitMethodOptions
     space: ClassVar = {
         "unlearn_learning_rate": RATES,
-        "crossfit_weight": (0.5, 1.0),
+        "overshoot": (0.05, 0.8),
         "beta": (0.2, 0.8),
     }
+    strength, power = "overshoot", 0.0  # the target itself knows how much there is to forget
     asks_on_forget = asks_on_retain = True
     has_only_original = False
     _line = SAME
