@@ -19,7 +19,8 @@ from recbole_e2urec.trainer.crossfit import (
     teach_renewed,
     teach_stranger,
 )
-from recbole_e2urec.trainer.student import ORIGINAL, Batch, Side, Student
+from recbole_e2urec.trainer.sides import ORIGINAL, Batch, Side
+from recbole_e2urec.trainer.student import Student
 
 
 @dataclass(frozen=True)
