@@ -5,7 +5,8 @@ default settings and exported. Then each request, 1 to 10 users whom a seed draw
 ``forget`` in the folder, and the model is measured: on test rows of users whom no request names, on
 all rows forgotten so far, and on those of the first request, which must not come back. At some of
 the requests a Retrain on what is left says what is wanted. Last, one request names all of these
-users at once. ``--methods`` are E2URec's economy, E2URec, NPO or NegGrad; each has its own folder.
+users at once. ``--methods`` are E2URec's economy, E2URec, NPO or NegGrad, each in a folder of its
+own; with ``-all`` after its name one changes more than the tokens that only a small request shows.
 The tables are printed, the plot is ``queue.svg`` below ``--folder``. ``--size small`` is a quick
 look whose numbers mean nothing. Killed, the same command goes on.
 """
@@ -29,7 +30,9 @@ from recbole_e2urec.jobs import Given
 from recbole_e2urec.quick_start import run_recbole_e2urec
 
 ECONOMY = "economy"
-METHODS = (ECONOMY, "E2URec", "NPO", "NegGrad")
+ALL = "-all"
+_NAMES = (ECONOMY, "E2URec", "NPO", "NegGrad")
+METHODS = (*_NAMES, *(name + ALL for name in _NAMES))
 QUIET = {"show_progress": False}
 
 
@@ -104,9 +107,11 @@ def _exported(plan: Plan, name: str) -> ModelFolder:
 
 
 def _forget(method: str, folder: ModelFolder, request: Path) -> None:
-    economy = [str(Path(__file__).with_name("economy.yaml"))] if method == ECONOMY else []
-    name = "E2URec" if method == ECONOMY else method
-    forget(QueueOptions(str(folder.path), str(request)), name, QUIET, economy)
+    of = method.removesuffix(ALL)
+    economy = [str(Path(__file__).with_name("economy.yaml"))] if of == ECONOMY else []
+    name = "E2URec" if of == ECONOMY else of
+    given = {**QUIET, "own_tokens_until": 0} if method.endswith(ALL) else QUIET
+    forget(QueueOptions(str(folder.path), str(request)), name, given, economy)
 
 
 def _request(plan: Plan, yardstick: Yardstick, first: int, last: int) -> Path:

@@ -162,6 +162,19 @@ class PromptTable:
             segments = np.union1d(segments, self._plan(rows[at : at + CHUNK], None))
         return np.unique(self._store.gather(segments)).astype(np.int64)
 
+    def shows(
+        self, rows: NDArray[np.int64], tokens: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:  # [b], [m] -> [b]
+        """Whether each prompt shows one of these tokens, special tokens left out."""
+        store = self._store
+        before = np.concatenate([[0], np.cumsum(np.isin(store.tokens, tokens))])
+        has = before[store.starts + store.lengths] > before[store.starts]
+        parts = [
+            has[self._plan(rows[at : at + CHUNK], None)].any(axis=1)
+            for at in range(0, len(rows), CHUNK)
+        ]
+        return np.concatenate([np.zeros(0, dtype=bool), *parts])
+
     def batch(
         self, rows: NDArray[np.int64], items: NDArray[np.int64] | None = None
     ) -> TokenBatch:  # [b], [b] -> [b, t]

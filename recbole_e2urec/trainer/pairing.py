@@ -10,6 +10,7 @@ from torch import Tensor
 from recbole_e2urec.data.batches import length_grouped_batches
 from recbole_e2urec.data.tokens import PromptTable
 from recbole_e2urec.trainer.loop import epoch_seed
+from recbole_e2urec.trainer.owntokens import RequestRows
 from recbole_e2urec.trainer.unlearning import Request
 
 Rows = NDArray[np.int64]
@@ -38,6 +39,7 @@ class Pairing:
     Attributes:
         forget: row ids of the forget rows that the steps show, sorted.
         forget_table, retain_table: prompts of the forget rows and of the others.
+        beside: retain rows that joint steps may show, sorted; all of them, until told otherwise.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Pairing:
         self.forget = np.union1d(drawn, forget[alone])
         self.forget_table = table.with_history(request.forget_history)
         self.retain_table = table.with_history(request.retain_history)
+        self.beside = request.retain
 
     def steps(self, epoch: int, joint: bool) -> list[Step]:
         """Its forget rows in batches; if joint, as many retain rows, drawn anew, beside them."""
@@ -59,7 +62,7 @@ class Pairing:
         generator = np.random.default_rng(epoch_seed(request.seed, epoch))
         lengths = self.forget_table.lengths(self.forget)
         parts = length_grouped_batches(lengths, size, generator)
-        if not joint:
+        if not joint or len(self.beside) == 0:
             return [Step(self.forget[part], request.retain[:0]) for part in parts]
         drawn = self.retain_rows(epoch)
         beside = length_grouped_batches(self.retain_table.lengths(drawn), size, generator)
@@ -67,6 +70,13 @@ class Pairing:
             Step(self.forget[part], drawn[beside[place % len(beside)]])
             for place, part in enumerate(parts)
         ]
+
+    @property
+    def sides(self) -> RequestRows:
+        """All rows of the request, and their prompts."""
+        request = self.request
+        tables = self.forget_table, self.retain_table
+        return RequestRows(request.forget, request.retain, *tables, request.user)
 
     def own_tokens(self) -> Tensor:
         """Tokens that prompts of forget rows show and no prompt of a retain row does, int64 [m].
@@ -77,31 +87,11 @@ class Pairing:
         others = self.retain_table.tokens(self.request.retain)
         return torch.from_numpy(np.setdiff1d(forget, others, assume_unique=True))
 
-    def is_its_own(self, own: Tensor, most: float) -> bool:
-        """Whether a request can be carried out by tokens that only its prompts show.
-
-        Args:
-            own: these tokens, int64 [m].
-            most: of the training rows, the share up to which a request is small.
-
-        Returns:
-            Whether it is small, and each of its prompts shows such a token.
-        """
-        forget = self.request.forget
-        if len(forget) > most * (len(forget) + len(self.request.retain)):
-            return False
-        table, size = self.forget_table, self.batch_size
-        batches = (forget[at : at + size] for at in range(0, len(forget), size))
-        return all(
-            bool(torch.isin(table.batch(rows).input_ids, own).any(dim=1).all()) for rows in batches
-        )
-
     def retain_rows(self, epoch: int) -> Rows:
         """Retain rows of a joint epoch, as many as there are forget rows, without repetition."""
-        request = self.request
-        seed = np.random.SeedSequence([request.seed, epoch, 1])
-        count = min(len(self.forget), len(request.retain))
-        return np.random.default_rng(seed).choice(request.retain, count, replace=False)
+        seed = np.random.SeedSequence([self.request.seed, epoch, 1])
+        count = min(len(self.forget), len(self.beside))
+        return np.random.default_rng(seed).choice(self.beside, count, replace=False)
 
     def retain_rows_of(self, epochs: range) -> Rows:
         """Retain rows of several joint epochs, each once, sorted."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property, partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,12 +14,25 @@ from recbole_e2urec import processes
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Adapted, Scorer, Stored
+from recbole_e2urec.trainer.owntokens import own_tokens_of
 from recbole_e2urec.trainer.pairing import Pairing, Step
 from recbole_e2urec.trainer.sides import ORIGINAL, Batch, Loss, Side, Taught
 from recbole_e2urec.trainer.studentoptions import StudentOptions
 from recbole_e2urec.trainer.unlearning import Plan, Request, train_adapter
 
 T = TypeVar("T")
+
+
+class Learns(NamedTuple):
+    """What of an adapter learns.
+
+    Attributes:
+        tokens: the only ones that an adapted embedding learns, int64 [m]; None: it learns all.
+        alone: whether nothing else of the adapter learns.
+    """
+
+    tokens: Tensor | None
+    alone: bool
 
 
 class Student:
@@ -77,14 +90,14 @@ class Student:
 
     def _ask(self, name: str, teacher: Scorer, forget: bool, retain: bool) -> None:
         request = self.request
+        _ = self.learns  # decides on the retain rows of the steps
         if forget:
             with self.model.shown(request.forget_history):
                 rows = self.pairing.forget
                 self._on_forget[name] = Taught(rows, teacher.ask(self.model, rows))
         if retain:
             with self.model.shown(request.retain_history):
-                joint = 0 if self.alone else self.options.joint_epochs
-                epochs = range(self.warmup, self.warmup + joint)
+                epochs = range(self.warmup, self.warmup + self.options.joint_epochs)
                 rows = self.pairing.retain_rows_of(epochs)
                 self._on_retain[name] = Taught(rows, teacher.ask(self.model, rows))
 
@@ -109,16 +122,17 @@ class Student:
 
     def train(self, loss: Loss) -> dict[str, Any]:
         """Train the student; see :func:`train_adapter` for what comes back."""
+        tokens, alone = self.learns
         plan = Plan(
             self.warmup + self.options.joint_epochs,
             self.options.unlearn_learning_rate,
             self.request.seed,
-            lambda epoch: self.pairing.steps(epoch, epoch >= self.warmup and not self.alone),
+            lambda epoch: self.pairing.steps(epoch, joint=epoch >= self.warmup),
             lambda step: map(loss, self.batches(step)),
             self.request.show,
             spent=self.asking,
-            tokens=self.own,
-            alone=self.alone,
+            tokens=tokens,
+            alone=alone,
             dropout=self.options.unlearn_dropout,
             stop=self.options.unlearn_stop,
             marks=self.request.marks,
@@ -171,20 +185,18 @@ class Student:
         yield
 
     @cached_property
-    def own(self) -> Tensor | None:
-        """The only tokens that an adapted embedding learns, int64 [m]; None: it learns all."""
+    def learns(self) -> Learns:
+        """Which tokens an adapted embedding learns, and whether anything else does."""
         if self._adapter is None or not self.options.own_tokens_only or self.stage.finished:
-            return None
-        own = self.timed(self.pairing.own_tokens)
-        return own if len(own) else None
+            return Learns(None, False)
+        return self.timed(self._learns)
 
-    @cached_property
-    def alone(self) -> bool:
-        """Whether nothing but these tokens learns.
-
-        No retain row's answer then depends on what is learned, and steps show none.
-        """
-        own, most, model = self.own, self.options.own_tokens_until, self.model
-        if own is None or most == 0 or not model.bank.reaches_words(model.lora):
-            return False
-        return self.timed(lambda: self.pairing.is_its_own(own, most))
+    def _learns(self) -> Learns:
+        """See :attr:`learns`; where nothing else does, steps show rows that show these tokens."""
+        own, most = self.pairing.own_tokens(), self.options.own_tokens_until
+        if most > 0 and self.model.bank.reaches_words(self.model.lora):
+            small = own_tokens_of(self.pairing.sides, own, most)
+            if small is not None:
+                self.pairing.beside = small.beside
+                return Learns(small.tokens, True)
+        return Learns(own if len(own) else None, False)

@@ -20,7 +20,7 @@ class StudentOptions:
         own_tokens_only: an adapted embedding learns only the tokens that no retain row's prompt
             shows; where there are none, or if False, all tokens.
         own_tokens_until: share of the training rows, in [0, 1], up to which a request changes
-            nothing but these tokens, if each of its prompts shows one; 0 = it always changes more.
+            nothing but such tokens, see :func:`own_tokens_of`; 0 = it always changes more.
         unlearn_dropout: whether the backbone drops activations while the student learns. Teachers
             answer without, so a student does best without too, and saves the time; an adapter's
             own dropout stays.

@@ -34,28 +34,6 @@ def test_own_tokens_are_in_prompts_of_forget_rows_and_in_no_other(pairing):
     assert set(own.tolist()) == set(shown["forget"].tolist()) - set(shown["retain"].tolist())
 
 
-def test_a_small_request_of_named_users_is_its_own(pairing):
-    pairs, run = pairing
-    own, forget = pairs.own_tokens(), len(run.split.forget)
-    share = forget / (forget + len(run.split.retain))
-    assert pairs.is_its_own(own, share)
-    assert not pairs.is_its_own(own, share - 1e-6)  # too large
-    assert not pairs.is_its_own(own[:0], share)  # nothing names them
-
-
-def test_a_request_with_a_row_of_someone_who_stays_is_not_its_own(pairing):
-    _, run = pairing
-    one = run.split.retain[:1]
-    request = replace(
-        run.request,
-        forget=np.union1d(run.split.forget, one),
-        retain=np.setdiff1d(run.split.retain, one),
-    )
-    mixed = Pairing(request, run.model.table, 16)
-    assert len(mixed.own_tokens()) > 0
-    assert not mixed.is_its_own(mixed.own_tokens(), 1.0)
-
-
 def test_joint_epoch_has_all_forget_rows_beside_as_many_of_the_others(pairing):
     pairs, run = pairing
     steps = pairs.steps(3, joint=True)
