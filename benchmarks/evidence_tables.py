@@ -134,20 +134,28 @@ def _noise(cells: Iterable[Cell]) -> str:
 def missing(store: Store, own: argparse.Namespace) -> str:
     """One line about what is not there, and about rows of unlike settings; empty if all is well."""
     known, names = store.rows(), wanted_rows(own.only)
-    told, reasons = [], []
+    told: dict[tuple[str, str], list[str]] = {}
+    reasons = []
+    columns = len(own.seeds) * len(own.sizes)
     for setup, seed, size in product(own.setups, own.seeds, own.sizes):
         rows = {name: known.get(Place(setup, size, seed, name), REFUSED) for name in names}
         lack = [name for name, row in rows.items() if "refused" in row]
         reasons += [rows[name]["refused"] for name in lack]
         if lack:
             which = "all" if len(lack) == len(names) else "; ".join(lack)
-            told.append(f"{setup}, seed {seed}, {size:.0%} ({which})")
+            told.setdefault((setup, which), []).append(
+                f"{setup}, seed {seed}, {size:.0%} ({which})"
+            )
     mixed = [
         f"{name} of {setup}"
         for setup, name in product(own.setups, names)
         if len({row["decided_by"] for place, row in known.items()
                 if (place.setup, place.row) == (setup, name)}) > 1
     ]  # fmt: skip
-    lines = [f"Missing: {', '.join(told)}: {' / '.join(dict.fromkeys(reasons))}."] if told else []
+    places = [
+        f"{setup}, all seeds and sizes ({which})" if len(each) == columns > 1 else ", ".join(each)
+        for (setup, which), each in told.items()
+    ]
+    lines = [f"Missing: {', '.join(places)}: {' / '.join(dict.fromkeys(reasons))}."] if told else []
     lines += [f"Not all under the same settings: {', '.join(mixed)}."] if mixed else []
     return " ".join(lines)
