@@ -9,8 +9,17 @@ from recbole_e2urec.figures import COLORS
 
 WIDTH, HEIGHT, ACROSS = 440, 260, 2  # of a panel, in pixels; panels side by side
 LEFT, RIGHT, TOP, BOTTOM = 62, 12, 30, 40  # margins of a panel
-LEGEND = 30
+LEGEND, ENTRIES = 10, 20  # height of the legend: margin, and a line of entries
 DASHES = ("", "6 3", "2 3", "8 3 2 3", "12 4")
+
+
+class Bars(NamedTuple):
+    """How far a point's values reach, along both axes."""
+
+    left: float
+    right: float
+    low: float
+    high: float
 
 
 class Line(NamedTuple):
@@ -20,6 +29,7 @@ class Line(NamedTuple):
     points: Sequence[tuple[float, float]]
     style: int
     marked: bool = False  # points alone, such as Retrains
+    bars: Sequence[Bars] = ()  # of the points, in their order
 
 
 class Panel(NamedTuple):
@@ -27,6 +37,7 @@ class Panel(NamedTuple):
 
     title: str
     lines: Sequence[Line]
+    log: str = ""  # axes in logarithms: x, y or xy
 
 
 class _Scale(NamedTuple):
@@ -36,22 +47,33 @@ class _Scale(NamedTuple):
     high: float
     start: float
     end: float
+    log: bool
 
     def __call__(self, value: float) -> float:
+        value = log10(value) if self.log else value
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
+
+    def ticks(self, most: int) -> list[float]:
+        """Round values on the scale."""
+        if not self.log:
+            return ticks(self.low, self.high, most)
+        powers = range(floor(self.low), ceil(self.high) + 1)
+        values = [one * 10.0**power for power in powers for one in (1, 2, 5)]
+        return [value for value in values if self.low <= log10(value) <= self.high]
 
 
 def svg(panels: Sequence[Panel], x_title: str) -> str:
     """Draw the panels in rows, with one legend above."""
     rows = ceil(len(panels) / ACROSS)
-    size = f'width="{WIDTH * ACROSS}" height="{HEIGHT * rows + LEGEND}"'
+    legend, below = _legend(panels)
+    size = f'width="{WIDTH * ACROSS}" height="{HEIGHT * rows + below}"'
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="12">',
         '<rect width="100%" height="100%" fill="white"/>',
-        _legend(panels),
+        legend,
     ]
     for place, panel in enumerate(panels):
-        x, y = WIDTH * (place % ACROSS), LEGEND + HEIGHT * (place // ACROSS)
+        x, y = WIDTH * (place % ACROSS), below + HEIGHT * (place // ACROSS)
         parts.append(f'<g transform="translate({x},{y})">{_panel(panel, x_title)}</g>')
     return "\n".join([*parts, "</svg>\n"])
 
@@ -69,14 +91,17 @@ def _panel(panel: Panel, x_title: str) -> str:
     points = [point for line in panel.lines for point in line.points]
     if not points:
         return ""
-    across = _scale([x for x, _ in points], LEFT, WIDTH - RIGHT, 0.02)
-    up = _scale([y for _, y in points], HEIGHT - BOTTOM, TOP, 0.06)
+    bars = [bar for line in panel.lines for bar in line.bars]
+    wide = [x for x, _ in points] + [x for bar in bars for x in bar[:2]]
+    high = [y for _, y in points] + [y for bar in bars for y in bar[2:]]
+    across = _scale(wide, LEFT, WIDTH - RIGHT, 0.02, "x" in panel.log)
+    up = _scale(high, HEIGHT - BOTTOM, TOP, 0.06, "y" in panel.log)
     parts = [f'<text x="{LEFT}" y="18" font-weight="bold">{escape(panel.title)}</text>']
-    for value in ticks(up.low, up.high):
+    for value in up.ticks(6):
         y = f"{up(value):.1f}"
         parts.append(f'<path d="M{LEFT},{y}H{WIDTH - RIGHT}" stroke="#ddd"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y}" dy="4" text-anchor="end">{value:.5g}</text>')
-    for value in ticks(across.low, across.high, 11):
+    for value in across.ticks(11):
         x = f'x="{across(value):.1f}" y="{HEIGHT - BOTTOM + 16}"'
         parts.append(f'<text {x} text-anchor="middle">{value:.5g}</text>')
     middle = f'x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 8}"'
@@ -84,32 +109,47 @@ def _panel(panel: Panel, x_title: str) -> str:
     return "".join([*parts, *(_line(line, across, up) for line in panel.lines)])
 
 
-def _scale(values: Sequence[float], start: float, end: float, margin: float) -> _Scale:
-    low, high = min(values), max(values)
+def _scale(values: Sequence[float], start: float, end: float, margin: float, log: bool) -> _Scale:
+    low, high = (log10(one) if log else one for one in (min(values), max(values)))
     space = (high - low) * margin or abs(low) * margin or 1.0
-    return _Scale(low - space, high + space, start, end)
+    return _Scale(low - space, high + space, start, end, log)
 
 
 def _line(line: Line, across: _Scale, up: _Scale) -> str:
     placed = [(across(x), up(y)) for x, y in line.points]
-    drawn = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{_radius(line)}" '
-                    f'fill="{_colour(line)}"/>' for x, y in placed)  # fmt: skip
+    drawn = "".join(_dot(line, x, y) for x, y in placed)
+    for (x, y), bar in zip(line.points, line.bars, strict=False):
+        d = f"M{across(bar.left):.1f},{up(y):.1f}H{across(bar.right):.1f}"
+        d += f"M{across(x):.1f},{up(bar.low):.1f}V{up(bar.high):.1f}"
+        drawn += f'<path d="{d}" stroke="{_colour(line)}" stroke-opacity="0.6"/>'
     if line.marked:
         return drawn
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in placed)
     return f'<polyline points="{path}" {_stroke(line)}/>{drawn}'
 
 
-def _legend(panels: Sequence[Panel]) -> str:
+def _legend(panels: Sequence[Panel]) -> tuple[str, int]:
+    """One entry a name, in as many lines as it takes; and the height."""
     named = {line.name: line for panel in panels for line in panel.lines}
-    parts, x = [], LEFT
+    parts, x, y = [], LEFT, 16
     for name, line in named.items():
-        sample = f'<path d="M{x},16h26" {_stroke(line)}/>'
-        dot = f'<circle cx="{x + 13}" cy="16" r="{_radius(line)}" fill="{_colour(line)}"/>'
-        text = f'<text x="{x + 32}" y="20">{escape(name)}</text>'
+        width = 50 + 8 * len(name)
+        if x > LEFT and x + width > WIDTH * ACROSS:
+            x, y = LEFT, y + ENTRIES
+        sample = f'<path d="M{x},{y}h26" {_stroke(line)}/>'
+        dot, text = _dot(line, x + 13, y), f'<text x="{x + 32}" y="{y + 4}">{escape(name)}</text>'
         parts.append((dot if line.marked else sample + dot) + text)
-        x += 50 + 8 * len(name)
-    return "".join(parts)
+        x += width
+    return "".join(parts), y - 16 + ENTRIES + LEGEND
+
+
+def _dot(line: Line, x: float, y: float) -> str:
+    """A circle; a square where the colours have been used once."""
+    radius, colour = _radius(line), _colour(line)
+    if line.style < len(COLORS):
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius}" fill="{colour}"/>'
+    corner = f'x="{x - radius:.1f}" y="{y - radius:.1f}"'
+    return f'<rect {corner} width="{2 * radius}" height="{2 * radius}" fill="{colour}"/>'
 
 
 def _stroke(line: Line) -> str:

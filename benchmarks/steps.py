@@ -16,7 +16,8 @@ from recbole_e2urec.model.scorers import Adapted, Stored
 from recbole_e2urec.trainer.augmented import AUGMENTED
 from recbole_e2urec.trainer.loop import Clock as Epoch
 from recbole_e2urec.trainer.loop import adamw, train_epoch
-from recbole_e2urec.trainer.student import ORIGINAL, Student
+from recbole_e2urec.trainer.sides import ORIGINAL
+from recbole_e2urec.trainer.student import Student
 
 ALPHA, RATE, BATCH = 2.0, 1e-3, 16  # of the public scripts
 NAME = "E2URec"

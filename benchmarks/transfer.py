@@ -16,10 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from recbole.utils import init_seed
 
-from benchmarks.given import arguments_of, common_settings, config_of
+from benchmarks.given import arguments_of, common_settings, config_of, taking
 from recbole_e2urec.calibration import Calibration, drawn
 from recbole_e2urec.config import Config
 from recbole_e2urec.data.forget import Asked
@@ -69,10 +68,8 @@ class Transfer:
         """A request of other users than the rehearsed ones."""
         seed, first = RehearseOptions.draw_seed, RehearseOptions(share=size)
         taken = rehearsed_request(first, self.dataset, self.train, self.real)
-        rows = np.union1d(self.real.rows, taken.rows)
-        stay = np.setdiff1d(self.real.split.retain, taken.rows)
-        both = self.real._replace(rows=rows, split=self.real.split._replace(retain=stay))
         options = RehearseOptions(share=size, draw_seed=seed + number)
+        both = taking(self.real, taken.rows)
         return rehearsed_request(options, self.dataset, self.train, both)
 
     def lines(self, size: float, number: int) -> Iterator[list[str]]:

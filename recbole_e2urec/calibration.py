@@ -10,13 +10,21 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from recbole_e2urec import writer
 from recbole_e2urec.config import Config
 from recbole_e2urec.errors import InputError
+from recbole_e2urec.evaluator.membership import answer_losses
 from recbole_e2urec.methods import METHODS
+from recbole_e2urec.model.llmrec import LLMRec
+from recbole_e2urec.model.scorers import Adapted
 from recbole_e2urec.options import build_options
 from recbole_e2urec.storage import read_json, write_json
 from recbole_e2urec.tables import Cells
 
+Rows = NDArray[np.int64]
 CERTAIN = 1000  # held-out rows from which a request's own memorisation counts as much as A's
 FARTHEST = 2.0  # a request is taken to remember at most so many times what A did, or a part of it
 
@@ -31,6 +39,22 @@ class Remembered(NamedTuple):
 
     gap: float
     rows: int
+
+
+class Asking(NamedTuple):
+    """What is asked to see how much a model remembers of a request.
+
+    Attributes:
+        forget: training rows of the request.
+        yes: what the model answers there, P(yes), [forget rows].
+        valid: validation rows of the same users.
+        history: that prompts show, before the request, [all rows, k].
+    """
+
+    forget: Rows
+    yes: NDArray[np.float64]
+    valid: Rows
+    history: Rows
 
 
 @dataclass(frozen=True)
@@ -128,6 +152,20 @@ class Calibration:
         """The settings for a request; see :func:`ratio_of`."""
         ratio = ratio_of(seen, Remembered(**self.remembered))
         return {**self.settings, self.strength: self.settings[self.strength] * ratio**self.power}
+
+
+def remembered_of(model: LLMRec, asking: Asking) -> Remembered:
+    """How much a model remembers of a request; no test row is asked about."""
+    valid, label = asking.valid, model.labels
+    if len(valid) == 0:
+        return Remembered(0.0, 0)
+    assert label is not None  # the model was trained on them
+    with model.shown(asking.history):
+        asked = Adapted(model.adapter).ask(model, valid)
+    yes = asked.yes(model.language_model.answer_ids).double().cpu().numpy()
+    apart = answer_losses(yes, label[valid]).mean()
+    known = answer_losses(asking.yes, label[asking.forget]).mean()
+    return Remembered(writer.agreed(float(apart - known)), len(valid))
 
 
 def calibration_of(config: Config) -> Calibration | None:

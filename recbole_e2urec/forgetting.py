@@ -1,6 +1,5 @@
 """An unlearning run: Original, Retrain and a method on one split, measured alike."""
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,13 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recbole_e2urec import writer
-from recbole_e2urec.calibration import Remembered, calibration_of, told
+from recbole_e2urec.calibration import Asking, Remembered, calibration_of, remembered_of, told
 from recbole_e2urec.config import Config
 from recbole_e2urec.data.forget import Asked
 from recbole_e2urec.embeddings import user_embeddings
 from recbole_e2urec.evaluator.measure import group_sizes
-from recbole_e2urec.evaluator.membership import answer_losses
-from recbole_e2urec.experiment import LORA, Rows, hash_of
+from recbole_e2urec.experiment import LORA, Rows, hash_of, training_of
 from recbole_e2urec.measuring import Answered, Measuring
 from recbole_e2urec.methods import method_of
 from recbole_e2urec.methods.base import Unlearner
@@ -72,31 +70,24 @@ class Forgetting(Measuring):
         config = config.moved(calibration.adapted(seen))
         made = self.unlearn(method_of(config))
         found = {**made.found, calibration.strength: config[calibration.strength]}
-        cost = {**made.cost, "prior_seconds": calibration.cost["seconds"]}
+        prior = made.cost.get("prior_seconds", 0.0) + calibration.cost["seconds"]
+        cost = {**made.cost, "prior_seconds": prior}
         row = self.measured(config.model, made._replace(found=found, cost=cost))
         said = {**told(calibration), "remembered": seen._asdict()}
         return {**row, "calibration": said, "settings": config.settings()}
 
     @property
     def fingerprint(self) -> str:
-        """Names Original by its data and its training, whoever validated it: 16 hex digits."""
-        inputs = Stage.of(self.stages, "Original", self.original.stage).inputs
-        own = sorted((name, str(value)) for name, value in inputs.items() if name != "valid")
-        return hashlib.sha256(repr(own).encode()).hexdigest()[:16]
+        """Names Original by its data and its training, see :func:`training_of`."""
+        return training_of(Stage.of(self.stages, "Original", self.original.stage).inputs)
 
     def remembered(self) -> Remembered:
         """How much Original remembers of the request; no test row is asked about."""
-        user, label = self.dataset.rows.user, self.dataset.rows.label
-        forget, valid = self.split.forget, self.parts.splits.valid
+        user, forget = self.dataset.rows.user, self.split.forget
+        valid = self.parts.splits.valid
         rows = valid[np.isin(user[valid], user[forget])]
-        if len(rows) == 0:
-            return Remembered(0.0, 0)
-        with self.model.shown(self.before):
-            asked = Adapted(self.model.adapter).ask(self.model, rows)
-        yes = asked.yes(self.model.language_model.answer_ids).double().cpu().numpy()
-        apart = answer_losses(yes, label[rows]).mean()
-        known = answer_losses(self.original.answers.yes[forget], label[forget]).mean()
-        return Remembered(writer.agreed(float(apart - known)), len(rows))
+        yes = self.original.answers.yes[forget]
+        return remembered_of(self.model, Asking(forget, yes, rows, self.before))
 
     def noise_row(self, digest: str) -> dict[str, Any] | None:
         """Measure another seed's Retrain as if it were an unlearned model: what noise alone does.

@@ -16,6 +16,7 @@ from recbole.utils import init_seed
 
 from recbole_e2urec.calibration import Calibration
 from recbole_e2urec.config import Config
+from recbole_e2urec.data.forget import Asked
 from recbole_e2urec.data.rehearsed import RehearseOptions, rehearsed_request
 from recbole_e2urec.errors import Diverged, InputError
 from recbole_e2urec.evaluator.divergence import residual
@@ -37,17 +38,20 @@ class Rehearsal:
         config: of the run, with the method that is to be set.
         dataset: its rows.
         options: what is rehearsed.
+        real: the request that is left alone; None: the one that the settings name.
 
     Attributes:
         run: of the rehearsed request.
         gaps: Retrain's forget loss above Original's, and its forget AUC below.
     """
 
-    def __init__(self, config: Config, dataset: Any, options: RehearseOptions) -> None:
+    def __init__(
+        self, config: Config, dataset: Any, options: RehearseOptions, real: Asked | None = None
+    ) -> None:
         self.config, self.options = config, options
         self.strength, self.space = _searched(config)
         parts = parts_of(config, dataset)
-        real = request_of(config, dataset, parts)
+        real = real or request_of(config, dataset, parts)
         asked = rehearsed_request(options, dataset, parts.splits.train, real)
         quiet = {"ranking_pass": None, "relearn_epochs": 0, "log_wandb": False}
         self.run = Forgetting(config.moved(quiet), dataset, "valid", asked, real.split.retain)

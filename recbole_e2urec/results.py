@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -16,16 +16,17 @@ KEY = ("model", "dataset", "backbone", "seed", "stage", "request", "request_dige
 PACKAGES = ("recbole", "torch", "transformers", "peft", "numpy", "pandas")
 
 
-def save_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def save_rows(path: Path, rows: Iterable[Mapping[str, Any]], key: Sequence[str] = KEY) -> None:
     """Add rows to the file; a row of the same stage, request, model and seed is replaced.
 
-    Runs that end at the same time wait for each other.
+    Runs that end at the same time wait for each other. Other values that tell rows apart are named
+    by ``key``.
 
     Raises:
         InputError: the disk is full, or the file holds something else.
     """
     with alone(path.with_name(f".{path.name}.lock")):
-        kept = {_key(row): row for row in [*load_rows(path), *rows]}
+        kept = {tuple(row.get(name) for name in key): row for row in [*load_rows(path), *rows]}
         write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in kept.values()))
         remove_parts(path.parent, path.name)
 
@@ -51,7 +52,3 @@ def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide a number."""
     own = {"python": platform.python_version(), "recbole_e2urec": __version__}
     return {**own, **{name: version(name) for name in PACKAGES}}
-
-
-def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(row.get(name) for name in KEY)

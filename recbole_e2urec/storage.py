@@ -6,6 +6,7 @@ several processes only the writer writes; what a stage holds is read by it as we
 """
 
 import errno
+import hashlib
 import json
 import os
 import tempfile
@@ -16,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import Tensor
 
 from recbole_e2urec import processes
@@ -46,8 +47,17 @@ def write_tensors(
     """Write named tensors and text metadata into one safetensors file, atomically."""
     if not processes.is_writer():
         return
-    whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    whole = _whole(tensors)
     _write_atomically(path, lambda temporary: save_file(whole, temporary, dict(metadata or {})))
+
+
+def _whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+
+
+def hash_of_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256, in hex, of the file that :func:`write_tensors` makes of these alone."""
+    return hashlib.sha256(save(_whole(tensors), {})).hexdigest()
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

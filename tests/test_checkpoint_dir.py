@@ -76,7 +76,7 @@ TAGS = [
     "!!python/module:os",
     "!!timestamp never",
     "!!int one",
-    "[" * 1_500,
+    "[" * 1_100,
 ]
 
 

@@ -60,16 +60,7 @@ def test_a_comparison_has_a_row_for_every_model_and_seed(small_data: Path) -> No
     assert (stages.count("Original"), stages.count("Retrain"), stages.count("NegGrad")) == (2, 2, 2)
 
 
-def test_the_same_comparison_again_trains_nothing(small_data: Path) -> None:
-    first = compared(small_data)
-    made = {path: path.stat().st_mtime_ns for path in Path("saved/stages").glob("*/[!.]*")}
-    checkpoints = sorted(Path("saved").glob("*.pth"))
-    assert untimed(compared(small_data)) == untimed(first)
-    again = {path: path.stat().st_mtime_ns for path in Path("saved/stages").glob("*/[!.]*")}
-    assert (made, checkpoints) == (again, sorted(Path("saved").glob("*.pth")))
-
-
-def test_an_interrupted_comparison_goes_on(
+def test_an_interrupted_comparison_goes_on_and_given_again_trains_nothing(
     small_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = compared(small_data, checkpoint_dir="whole")
@@ -87,6 +78,11 @@ def test_an_interrupted_comparison_goes_on(
     written = Path("saved/results.jsonl").read_text().splitlines()
     assert 0 < len(written) < len(whole)
     assert untimed(compared(small_data)) == untimed(whole)
+    made = {path: path.stat().st_mtime_ns for path in Path("saved/stages").glob("*/[!.]*")}
+    checkpoints = sorted(Path("saved").glob("*.pth"))
+    assert untimed(compared(small_data)) == untimed(whole)
+    again = {path: path.stat().st_mtime_ns for path in Path("saved/stages").glob("*/[!.]*")}
+    assert (made, checkpoints) == (again, sorted(Path("saved").glob("*.pth")))
 
 
 @pytest.mark.slow

@@ -173,6 +173,23 @@ def test_a_later_request_is_set_by_the_calibration_and_says_so(
     assert run.unlearned_row(given)["stage"] == row["stage"]  # nothing else was changed
 
 
+def test_models_of_a_part_of_the_users_count_beside_the_rehearsal(
+    toy: Callable[..., Any], tmp_path: Path
+) -> None:
+    config, path = toy("CrossFit", epochs=1), tmp_path / "c.json"
+    run = Forgetting(config, load_dataset(config))
+    run.train()
+    key, none = "unlearn_learning_rate", {"gap": 0.0, "rows": 0}
+    Calibration(
+        "CrossFit", {key: 0.01}, key, 1.0, none, run.fingerprint, {"badness": 0.1}, [], {},
+        {"seconds": 30.0},
+    ).write(path)  # fmt: skip
+    rows = (run.unlearned_row(one) for one in (config, toy("CrossFit", epochs=1, calibration=path)))
+    free, rehearsed = (row["cost"]["prior_seconds"] for row in rows)
+    assert rehearsed == pytest.approx(free + 30)
+    assert free > 0
+
+
 def test_memorisation_is_the_loss_of_validation_rows_above_that_of_forget_rows(
     toy: Callable[..., Any],
 ) -> None:

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from jinja2 import TemplateError
 
 from recbole_e2urec.deployment.certificatepage import certificate_page
-from recbole_e2urec.deployment.deployed import Deployed
 from recbole_e2urec.deployment.folder import CERTIFICATES, ModelFolder
+from recbole_e2urec.deployment.forgotten import Numbered
 from recbole_e2urec.deployment.naming import HOW, hashes_of
 from recbole_e2urec.deployment.plainwords import words_of
 from recbole_e2urec.errors import InputError, one_line
@@ -33,12 +33,12 @@ class Certificate(NamedTuple):
 
 
 def certify(
-    run: Deployed, folder: ModelFolder, number: int, purged: Mapping[str, Any] | None = None
+    named: Numbered, folder: ModelFolder, number: int, purged: Mapping[str, Any] | None = None
 ) -> Path:
     """Write the certificate of a request that the folder's model has carried out.
 
     Args:
-        run: the model, opened on its data.
+        named: who was named by which request.
         folder: where it is; call this inside ``alone()``.
         number: of the request, from 1.
         purged: what was deleted: ``removed`` (``files`` and ``bytes`` by kind), ``kept`` (``name``,
@@ -51,7 +51,7 @@ def certify(
         InputError: the ledger is damaged, or the disk is full.
     """
     found = folder.read(whole=False)
-    made = certificate_of(run, found.record, found.state, number, purged)
+    made = certificate_of(named, found.record, found.state, number, purged)
     path = folder.path / name_of(found.record["requests"][number - 1], number)
     write_text(path.with_suffix(".html"), made.page)
     write_json(path, made.whole)
@@ -79,7 +79,7 @@ def name_of(entry: Mapping[str, Any], number: int) -> str:
 
 
 def certificate_of(
-    run: Deployed,
+    named: Numbered,
     record: Mapping[str, Any],
     state: Mapping[str, Any],
     number: int,
@@ -88,7 +88,7 @@ def certificate_of(
     """The certificate of a request.
 
     Args:
-        run: the model in use, which knows the rows of each request.
+        named: who was named by which request.
         record: what ``model.json`` says.
         state: files and hashes of the present generation.
         number: of the request, from 1.
@@ -98,7 +98,7 @@ def certificate_of(
         InputError: the ledger is damaged.
     """
     try:
-        whole = _made(run, record, state_after(record, state, number), number)
+        whole = _made(named, record, state_after(record, state, number), number)
         whole["purged"] = None if purged is None else dict(purged)
         whole["in_words"] = words_of(whole)
         whole["sha256"] = seal_of(whole)
@@ -128,11 +128,11 @@ def seal_of(whole: Mapping[str, Any]) -> str:
 
 
 def _made(
-    run: Deployed, record: Mapping[str, Any], after: Mapping[str, Any], number: int
+    named: Numbered, record: Mapping[str, Any], after: Mapping[str, Any], number: int
 ) -> dict[str, Any]:
     entry = record["requests"][number - 1]
     evidence = entry["evidence"]
-    salt, hashes = evidence["salt"], hashes_of(run, number, evidence["salt"])
+    salt, hashes = evidence["salt"], hashes_of(named, number, evidence["salt"])
     return {
         "format": FORMAT,
         "request": {

@@ -130,9 +130,14 @@ is the noise floor: what is nearer than that cannot be told from Retrain.</p>
 
 <h2>Hashes of the model</h2>
 {% for side in ("before", "after") %}
+{% if whole[side].model_json %}
 <h3>{{ side }}: generation {{ whole[side].generation }}</h3>
 <div class="wide"><table><tbody>
 <tr><td>model.json</td><td>{{ whole[side].model_json }}</td></tr>
+{% else %}
+<h3>{{ side }}: the comparison's Original, which was in no folder</h3>
+<div class="wide"><table><tbody>
+{% endif %}
 {% for name, digest in whole[side].files.items() %}
 <tr><td>{{ name }}</td><td>{{ digest }}</td></tr>
 {% endfor %}

@@ -28,12 +28,17 @@ def purged_after(run: Deployed, folder: ModelFolder, digest: str, given: str | N
     """
     record = folder.read(whole=False).record
     purged, told = purge_beside(folder, record, given)
-    for number, entry in enumerate(record["requests"], 1):
+    file_purge(run, folder, digest, purged)
+    return told
+
+
+def file_purge(run: Deployed, folder: ModelFolder, digest: str, purged: Purged) -> None:
+    """Have the certificate of a request tell of a purge; where nothing was left, it stays."""
+    for number, entry in enumerate(run.record["requests"], 1):
         if entry["digest"] == digest:
             before = _told(folder, entry, number)
-            if before is None or purged.removed:  # what is told stays, where nothing was left
-                certify(run, folder, number, _together(before, purged))
-    return told
+            if before is None or purged.removed:
+                certify(run.named, folder, number, _together(before, purged))
 
 
 def _told(folder: ModelFolder, entry: Mapping[str, Any], number: int) -> Mapping[str, Any] | None:

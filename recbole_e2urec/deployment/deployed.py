@@ -13,7 +13,7 @@ from recbole_e2urec import compat
 from recbole_e2urec.config import Config
 from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.deployment.folder import Generation, ModelFolder
-from recbole_e2urec.deployment.forgotten import numbers_of, row_ids, tensors_of, until
+from recbole_e2urec.deployment.forgotten import Numbered, numbers_of, row_ids, tensors_of, until
 from recbole_e2urec.deployment.record import OF_RUNS, data_digest, fingerprint
 from recbole_e2urec.deployment.remains import gone_users
 from recbole_e2urec.errors import InputError
@@ -27,7 +27,7 @@ from recbole_e2urec.yamlfiles import properties, read_yaml
 FREE = {"data_path", "use_gpu", "gpu_id", "show_progress", "score_batch_size", "tokens_at_once"}
 _REQUEST = {  # and, where it is to forget, the request
     "forget_file", "forget_by", "forget_unknown", "forget_where", "request_id", "dry_run",
-    "retrain_share",
+    "retrain_share", "calibration",
 }  # fmt: skip
 
 
@@ -141,6 +141,11 @@ class Deployed(Experiment):
         self.gone = gone_users(self, forgotten)
 
     @property
+    def named(self) -> Numbered:
+        """Who was named by which request."""
+        return Numbered(self.dataset, self.number)
+
+    @property
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """What a generation of the model as it is now has in its files."""
         return {
@@ -173,12 +178,12 @@ def open_folder(
     record, own = found.record, _own_keys(model)
     free = FREE if model is None else FREE | own | _REQUEST
     settings = {key: value for key, value in record["settings"].items() if key not in OF_RUNS}
-    if model != record["model"]:  # another method keeps its own defaults
-        settings = {key: value for key, value in settings.items() if key not in own}
     given: dict[str, Any] = {}
     for file in config_files:
         given.update(read_yaml(Path(file)))
     given.update(overrides or {})
+    if model != record["model"] or given.get("calibration") is not None:  # begins at the defaults
+        settings = {key: value for key, value in settings.items() if key not in own}
     for key in given:
         if key not in free:
             raise InputError(f"{key}: {folder.path} has its own; make another by export")

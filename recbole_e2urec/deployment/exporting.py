@@ -3,26 +3,27 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from recbole.utils import init_seed
-from torch import Tensor
 
 from recbole_e2urec import compat
 from recbole_e2urec.data.loading import load_dataset
+from recbole_e2urec.deployment.certificate import certify
+from recbole_e2urec.deployment.compared import ORIGINAL, Made, as_original, compared
 from recbole_e2urec.deployment.folder import ModelFolder
-from recbole_e2urec.deployment.merged import CHECKED, merge
+from recbole_e2urec.deployment.forgotten import FIRST, KEPT, Numbered, tensors_of
 from recbole_e2urec.deployment.record import first_record
-from recbole_e2urec.deployment.remains import sample_of, with_gone
+from recbole_e2urec.deployment.reference import RETRAIN
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.experiment import Experiment, Rows
+from recbole_e2urec.experiment import Experiment, training_of
 from recbole_e2urec.jobs import Given
-from recbole_e2urec.kept import Kept, KeptStage, comparison_of, rows_of, settings_of
-from recbole_e2urec.methods import METHODS, method_of
+from recbole_e2urec.kept import KeptStage, comparison_of, rows_of, settings_of
+from recbole_e2urec.methods import METHODS
 
-RECOMMENDER, ORIGINAL, RETRAIN = "LLMRec", "Original", "Retrain"
+RECOMMENDER = "LLMRec"
 
 
 @dataclass(frozen=True)
@@ -39,16 +40,6 @@ class ExportOptions:
         """Refuse what cannot work, by the name of its key."""
         if not self.output:
             raise InputError("export: where to? write --output=DIR")
-
-
-class _Made(NamedTuple):
-    """A model of a finished run."""
-
-    run: Experiment
-    row: Mapping[str, Any]
-    forgotten: Rows
-    sample: tuple[Rows, Tensor]  # rows of nobody who was forgotten, and what Original answered
-    weights: Mapping[str, Tensor]
 
 
 def export(options: ExportOptions, model: str | None, given: Given) -> str:
@@ -88,26 +79,32 @@ def export_row(folder: ModelFolder, row: Mapping[str, Any], source: Path, given:
     """
     compat.apply()
     refuse_used(folder, "finalize")
-    return _written(folder, _compared(row, source, given), "finalize")
+    return _written(folder, compared(row, source, given), "finalize")
 
 
-def _written(folder: ModelFolder, made: _Made, key: str) -> str:
+def _written(folder: ModelFolder, made: Made, key: str) -> str:
     with folder.alone():
         refuse_used(folder, key)
+        numbers = np.full(len(made.run.dataset.rows), KEPT)
+        numbers[made.forgotten] = FIRST
         rows, yes = made.sample
         tensors = {
             "weights": made.weights,
-            "forgotten": {
-                "rows": torch.from_numpy(made.forgotten),
-                "request": torch.zeros(len(made.forgotten), dtype=torch.int64),
-            },
+            "forgotten": tensors_of(numbers),
             "sample": {"rows": torch.from_numpy(rows), "yes": yes},
         }
-        folder.write(first_record(made.row, made.run), tensors)
-    return (
-        f"{made.row['model']} of {made.row['dataset']} is in {folder.path}; "
-        f"{len(made.forgotten):,} rows of the data are forgotten in it"
-    )
+        record = first_record(made.row, made.run, made.trained_as)
+        told = [
+            f"{made.row['model']} of {made.row['dataset']} is in {folder.path}; "
+            f"{len(made.forgotten):,} rows of the data are forgotten in it"
+        ]
+        if made.entry is not None:
+            record["requests"].append(made.entry)
+        folder.write(record, tensors)
+        if made.entry is not None:
+            named = Numbered(made.run.dataset, numbers)
+            told.append(f"certificate: {certify(named, folder, FIRST)}")
+    return "\n".join(told)
 
 
 def refuse_used(folder: ModelFolder, key: str) -> None:
@@ -116,7 +113,7 @@ def refuse_used(folder: ModelFolder, key: str) -> None:
         raise InputError(f"{key}: {folder.path} is there and not empty; name a new folder")
 
 
-def _made(model: str | None, given: Given) -> _Made:
+def _made(model: str | None, given: Given) -> Made:
     if model == RECOMMENDER:
         rows, folder = rows_of(given)
         alone = [row for row in rows if row["model"] == RECOMMENDER and "request" not in row]
@@ -128,10 +125,10 @@ def _made(model: str | None, given: Given) -> _Made:
     methods = [name for name in named if name in METHODS and name != RETRAIN]
     if model is None and len(methods) != 1:
         raise InputError(f"export: which model? write --model=NAME; there are {', '.join(named)}")
-    return _compared(named[model or methods[0]], folder, given)
+    return compared(named[model or methods[0]], folder, given)
 
 
-def _recommender(row: Mapping[str, Any], folder: Path, given: Given) -> _Made:
+def _recommender(row: Mapping[str, Any], folder: Path, given: Given) -> Made:
     """A recommender that was trained alone."""
     config = settings_of(row, folder, given)
     init_seed(config["seed"], config["reproducibility"])
@@ -143,32 +140,4 @@ def _recommender(row: Mapping[str, Any], folder: Path, given: Given) -> _Made:
     with stage.open():
         weights = stage.weights()
     run.model.bank.load(run.model.adapter, weights)
-    return _Made(run, row, nothing, _sample(run, nothing), weights)
-
-
-def _compared(row: Mapping[str, Any], folder: Path, given: Given) -> _Made:
-    """A model of a comparison: Original before the request, or one after it."""
-    config = settings_of(row, folder, given)
-    init_seed(config["seed"], config["reproducibility"])
-    run = Kept(config, load_dataset(config))
-    run.train()
-    if row["model"] == ORIGINAL:
-        nothing = np.empty(0, np.int64)
-        weights = run.model.bank.state(run.model.adapter)
-        return _Made(run, row, nothing, _sample(run, nothing), weights)
-    forgotten = with_gone(run, run.asked.rows)
-    sample = _sample(run, forgotten)
-    if row["model"] == RETRAIN:
-        weights = KeptStage.of(run.stages, RETRAIN, run.retrain.stage).weights()
-    else:
-        made = run.unlearn(method_of(config))
-        asked = np.concatenate([run.split.forget[:CHECKED], sample[0][:CHECKED]])
-        with run.model.shown(run.after):
-            weights = merge(run.model, run.scorers[made.stage], asked)
-    return _Made(run, row, forgotten, sample, weights)
-
-
-def _sample(run: Experiment, forgotten: Rows) -> tuple[Rows, Tensor]:
-    rows = sample_of(run, forgotten)
-    with run.model.shown(run.history(forgotten)):
-        return rows, run.model.answer(rows, None).cpu()
+    return as_original(run, row, training_of(wanted.inputs))

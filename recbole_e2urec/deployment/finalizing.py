@@ -7,15 +7,18 @@ trained, and only what is left is removed.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from recbole_e2urec import compat, processes
 from recbole_e2urec.config import Config
+from recbole_e2urec.deployment.certificate import certify, has_certificate
+from recbole_e2urec.deployment.clearing import file_purge
+from recbole_e2urec.deployment.deployed import open_folder
 from recbole_e2urec.deployment.exporting import export_row, refuse_used
 from recbole_e2urec.deployment.fitness import is_outcome, refuse_overlap, refuse_unfit
 from recbole_e2urec.deployment.folder import ModelFolder
+from recbole_e2urec.deployment.forgotten import FIRST
 from recbole_e2urec.deployment.places import Places
 from recbole_e2urec.deployment.purging import purge
 from recbole_e2urec.errors import InputError
@@ -24,9 +27,7 @@ from recbole_e2urec.kept import FILTER
 from recbole_e2urec.keys import AFTERWARDS
 from recbole_e2urec.launch import NOTHING, layers_of
 from recbole_e2urec.quick_start import run_recbole_e2urec
-from recbole_e2urec.storage import write_json
 
-REPORT = "purged.json"  # in the model folder
 _WITHOUT: dict[str, Any] = {"finalize": None, "purge": False}
 
 
@@ -122,18 +123,27 @@ class Ending:
             if not self.done:
                 row = next(row for row in rows if row["model"] == self.name)
                 told = [export_row(self.folder, row, self.source, self.given)]
-            return "\n".join([*told, *(self._purged() if self.options.purge else [])])
+            with self.folder.alone():
+                self.folder.tidy()
+                self.folder.done()
+                return "\n".join([*told, *self._filed(), *self._purged()])
+
+    def _filed(self) -> list[str]:
+        """Write the certificate that somebody who was killed owed."""
+        requests = self.folder.read(whole=False).record["requests"]
+        if not requests or has_certificate(self.folder, requests[0], FIRST):
+            return []
+        run = open_folder(self.folder)
+        return [f"its certificate was missing: {certify(run.named, self.folder, FIRST)}"]
 
     def _purged(self) -> list[str]:
-        with self.folder.alone():
-            self.folder.tidy()
-            self.folder.done()
-            purged = purge(self.places, self.folder.path)
-            report = self.folder.path / REPORT
-            if purged.removed or not report.is_file():
-                now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-                write_json(report, {"date": now, **purged.as_json()})
-            return purged.lines()
+        if not self.options.purge:
+            return []
+        run = open_folder(self.folder)  # before anything is removed
+        purged = purge(self.places, self.folder.path)
+        for entry in run.record["requests"][:1]:
+            file_purge(run, self.folder, entry["digest"], purged)
+        return purged.lines()
 
 
 def run_and_finalize(

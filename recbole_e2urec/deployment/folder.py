@@ -30,6 +30,8 @@ from recbole_e2urec.storage import alone, flush_folder, remove_parts, write_json
 POINTER, RECORD, GENERATIONS, WORK = "current.json", "model.json", "generations", "work"
 CERTIFICATES = "certificates"
 TENSORS = ("weights", "forgotten", "sample")
+WEIGHTS = f"{TENSORS[0]}.safetensors"
+NO_GENERATION = "000000"  # stands for a model that came from elsewhere
 FORMAT = 2  # 1 did not say which request a forgotten row belongs to
 TRIES = 5  # to read while another process replaces what is read
 _NAME = re.compile(r"[0-9]{6}")

@@ -1,10 +1,11 @@
 """Which rows are forgotten, and which request asked for each: ``forgotten.safetensors``.
 
 A row has the number of its request, counted from 1; 0 stands for what was forgotten before the
-model came into its folder, and -1 for what is not forgotten.
+folder had a ledger, and -1 for what is not forgotten.
 """
 
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +13,19 @@ from torch import Tensor
 
 from recbole_e2urec.experiment import Rows
 
-KEPT = -1
+KEPT, FIRST = -1, 1
+
+
+class Numbered(NamedTuple):
+    """Who was named by which request.
+
+    Attributes:
+        dataset: the data.
+        number: of the request of each row, [rows].
+    """
+
+    dataset: Any
+    number: Rows
 
 
 def numbers_of(tensors: Mapping[str, Tensor], rows: int, requests: int) -> Rows:  # -> [rows]

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from recbole_e2urec.deployment.deployed import Deployed
-from recbole_e2urec.deployment.forgotten import until
+from recbole_e2urec.deployment.forgotten import Numbered, until
 
 HOW = (
     "HMAC-SHA-256, keyed with the salt (its bytes, written in hex), of UTF-8 texts joined by NUL: "
@@ -20,24 +19,24 @@ def salted(salt: str, *words: str) -> str:
     return hmac.new(bytes.fromhex(salt), "\0".join(words).encode(), hashlib.sha256).hexdigest()
 
 
-def hashes_of(run: Deployed, number: int, salt: str) -> dict[str, list[str]]:
+def hashes_of(named: Numbered, number: int, salt: str) -> dict[str, list[str]]:
     """What a request left nothing of: users, items, and rows that are of neither.
 
     The hashes are sorted: their order tells nothing.
 
     Args:
-        run: the model in use, which knows the rows of each request.
+        named: who was named by which request.
         number: of the request, from 1.
         salt: hex digits.
     """
-    table, rows = run.dataset.rows, np.flatnonzero(run.number == number)
+    table, rows = named.dataset.rows, np.flatnonzero(named.number == number)
     stays = np.ones(len(table), dtype=bool)
-    stays[until(run.number, number)] = False
+    stays[until(named.number, number)] = False
     users = np.setdiff1d(table.user[rows], table.user[stays])
     rows = rows[~np.isin(table.user[rows], users)]
     items = np.setdiff1d(table.item[rows], table.item[stays])
     rows = rows[~np.isin(table.item[rows], items)]
-    user, item = _tokens(run.dataset.ids.users), _tokens(run.dataset.ids.items)
+    user, item = _tokens(named.dataset.ids.users), _tokens(named.dataset.ids.items)
     pairs = {(int(table.user[row]), int(table.item[row])) for row in rows}
     return {
         "users": sorted(salted(salt, "user", user[one]) for one in users.tolist()),

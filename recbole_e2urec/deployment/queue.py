@@ -6,7 +6,6 @@ on again and are in no history; a request that was carried out does nothing the 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,11 +14,12 @@ from recbole_e2urec.data.forget import ForgetOptions
 from recbole_e2urec.data.request.fields import Fields
 from recbole_e2urec.data.request.identity import request_digest
 from recbole_e2urec.data.request.selecting import Selection, select
+from recbole_e2urec.deployment.calibrating import calibration_for
 from recbole_e2urec.deployment.certificate import certify, has_certificate
 from recbole_e2urec.deployment.clearing import purged_after
 from recbole_e2urec.deployment.deployed import Deployed, open_folder
 from recbole_e2urec.deployment.folder import ModelFolder
-from recbole_e2urec.deployment.proving import ProofOptions, carry_out
+from recbole_e2urec.deployment.proving import ProofOptions, carry_out, entry_of
 from recbole_e2urec.deployment.purging import purge_beside
 from recbole_e2urec.deployment.succession import check_method
 from recbole_e2urec.errors import InputError
@@ -112,6 +112,7 @@ def forget(
         folder.tidy()
         run = open_folder(folder, given, name, config_files)
         method_of(run.config)  # refuses bad settings before the request is looked at
+        calibration_for(run)
         asked = _asked(run)
         told = _carried_out(run, folder, options, asked)
         if options.purge:
@@ -169,19 +170,13 @@ def _carried_out(
     if done is not None:
         folder.done()
         return [*told, done, *_certificate_again(run, folder, asked)]
-    change = carry_out(run, folder, rows, options.proof())
-    entry = {
-        "request_id": asked.request_id,
-        "digest": asked.digest,
-        "method": str(run.config["model"]),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        **change,
-    }
+    proof = carry_out(run, folder, rows, options.proof())
+    entry = entry_of(run, asked.request_id, asked.digest, proof)
     run.record["requests"].append(entry)
     folder.write(run.record, run.tensors)
     folder.done()
     count = len(run.record["requests"])
-    page = f"certificate: {certify(run, folder, count)}"
+    page = f"certificate: {certify(run.named, folder, count)}"
     first, *others = _lines(entry, options, count)
     return [*told, first, page, *others]
 
@@ -190,7 +185,7 @@ def _certificate_again(run: Deployed, folder: ModelFolder, asked: _Asked) -> lis
     """Write what somebody who was killed owed; where all is there, nothing happens."""
     for number, before in enumerate(run.record["requests"], 1):
         if before["digest"] == asked.digest and not has_certificate(folder, before, number):
-            return [f"its certificate was missing: {certify(run, folder, number)}"]
+            return [f"its certificate was missing: {certify(run.named, folder, number)}"]
     return []
 
 

@@ -22,8 +22,8 @@ MADE_FOR = ("request_id", "request_digest")  # of the comparison that it comes f
 _PATHS = ("backbone", "backbone_source", "prompt")  # which may be paths
 
 
-def first_record(row: Mapping[str, Any], run: Experiment) -> dict[str, Any]:
-    """What a new folder says about a model of the results."""
+def first_record(row: Mapping[str, Any], run: Experiment, trained_as: str) -> dict[str, Any]:
+    """What a new folder says about a model of the results; ``trained_as`` names its training."""
     told = str(row["settings"].get("checkpoint_dir") or DEFAULT)
     places = Places.of_run(Path(run.config["checkpoint_dir"]), told)
     return {
@@ -32,6 +32,7 @@ def first_record(row: Mapping[str, Any], run: Experiment) -> dict[str, Any]:
         "seed": row["seed"],
         "settings": settings_kept(row["settings"], run.config),
         "fingerprint": fingerprint(run),
+        "trained_as": trained_as,
         "requests": [],
         "versions": versions(),
         "made_for": {key: row.get(key) for key in MADE_FOR},

@@ -92,9 +92,23 @@ def referred(
         other, cost = _made(run, change, watched, work, seed + 1)
         asked[NOISE] = other.answers
         seconds += cost["seconds"]
+    return referred_to(retrain, asked, watched, seconds)
+
+
+def referred_to(
+    retrain: Evidence, answers: Mapping[str, Answers], watched: Watched, seconds: float
+) -> dict[str, Any]:
+    """How far models are from a Retrain that is there; returns what :func:`referred` does.
+
+    Args:
+        retrain: what it answered, and its measures.
+        answers: of the model ``before`` the request, and of any others.
+        watched: the rows that were asked about.
+        seconds: of the training.
+    """
     distances = {
         name: distance_to(one, answers["before"], retrain.answers, watched.forget)
-        for name, one in asked.items()
+        for name, one in answers.items()
     }
     return {"measures": retrain.measures, "distances": distances, "seconds": seconds}
 

@@ -96,7 +96,7 @@ def _folder(
         yield Check(UNKNOWN, _LEFT, str(error))
         return
     number = whole["request"]["number"]
-    made = certificate_of(run, run.record, run.state, number, whole["purged"]).whole
+    made = certificate_of(run.named, run.record, run.state, number, whole["purged"]).whole
     yield from _told(path, whole, made)
     yield from recomputed(run, made)
     yield from _purged(whole, folder)

@@ -50,6 +50,14 @@ class UserBootstrap:
             found.append(np.divide(wins, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0))
         return np.concatenate(found)
 
+    def mean(self, values: NDArray[np.floating]) -> NDArray[np.float64]:  # [n] -> [resamples]
+        """Mean over the rows of every resample."""
+        count = self._times.shape[1]
+        sums, rows = (
+            self._times @ np.bincount(self._place, weights, count) for weights in (values, None)
+        )
+        return np.asarray(sums / rows, dtype=np.float64)
+
 
 def interval(values: NDArray[np.float64]) -> list[float] | None:
     """Where the middle 95 % of resampled values begin and end; None if there are none."""

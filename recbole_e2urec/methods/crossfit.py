@@ -19,7 +19,8 @@ from recbole_e2urec.trainer.crossfit import (
     teach_renewed,
     teach_stranger,
 )
-from recbole_e2urec.trainer.student import ORIGINAL, Batch, Side, Student
+from recbole_e2urec.trainer.sides import ORIGINAL, Batch, Side
+from recbole_e2urec.trainer.student import Student
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,10 @@ class CrossFit(GradientUnlearner):
     options_class = CrossFitMethodOptions
     space: ClassVar = {
         "unlearn_learning_rate": RATES,
-        "crossfit_weight": (0.5, 1.0),
+        "overshoot": (0.05, 0.8),
         "beta": (0.2, 0.8),
     }
+    strength, power = "overshoot", 0.0  # the target itself knows how much there is to forget
     asks_on_forget = asks_on_retain = True
     has_only_original = False
     _line = SAME

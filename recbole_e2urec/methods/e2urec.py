@@ -18,7 +18,8 @@ from recbole_e2urec.model.losses import (
 )
 from recbole_e2urec.trainer.augmented import AUGMENTED, AugmentedOptions, teach_augmented
 from recbole_e2urec.trainer.joint import JointOptions
-from recbole_e2urec.trainer.student import ORIGINAL, Batch, Side, Student
+from recbole_e2urec.trainer.sides import ORIGINAL, Batch, Side
+from recbole_e2urec.trainer.student import Student
 
 SOLVED_ON = 2**23  # logits of each teacher from which alpha is found, at most
 

@@ -12,7 +12,8 @@ from recbole_e2urec.model.losses import e2urec_loss, forgetting_teacher, kl_dive
 from recbole_e2urec.model.references import margin_of, meeting_alpha
 from recbole_e2urec.trainer.augmented import AUGMENTED, AugmentedOptions, teach_augmented
 from recbole_e2urec.trainer.crossfit import STRANGER, CrossFitOptions, teach_stranger
-from recbole_e2urec.trainer.student import ORIGINAL, Batch, Student
+from recbole_e2urec.trainer.sides import ORIGINAL, Batch
+from recbole_e2urec.trainer.student import Student
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from recbole_e2urec.methods.base import RATES, GradientUnlearner
 from recbole_e2urec.model.losses import answer_cross_entropy
-from recbole_e2urec.trainer.student import Batch, StudentOptions
+from recbole_e2urec.trainer.sides import Batch
+from recbole_e2urec.trainer.studentoptions import StudentOptions
 
 
 @dataclass(frozen=True)

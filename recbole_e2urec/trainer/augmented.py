@@ -8,7 +8,8 @@ from typing import Any
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Adapted
-from recbole_e2urec.trainer.student import Student, StudentOptions
+from recbole_e2urec.trainer.student import Student
+from recbole_e2urec.trainer.studentoptions import StudentOptions
 from recbole_e2urec.trainer.unlearning import Plan, train_adapter
 
 AUGMENTED = "augmented"

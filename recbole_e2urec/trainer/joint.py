@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.trainer.student import StudentOptions
+from recbole_e2urec.trainer.studentoptions import StudentOptions
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ class OwnTokens(NamedTuple):
     beside: Rows
 
 
-class Sides(NamedTuple):
+class RequestRows(NamedTuple):
     """Rows of a request, and their prompts.
 
     Attributes:
@@ -40,7 +40,7 @@ class Sides(NamedTuple):
     user: NDArray[np.int64]
 
 
-def own_tokens_of(sides: Sides, own: Tensor, most: float) -> OwnTokens | None:
+def own_tokens_of(sides: RequestRows, own: Tensor, most: float) -> OwnTokens | None:
     """Tokens by which every forget row can be forgotten, if the request is small.
 
     A user who leaves wholly needs a token that all of the user's prompts show. Where none of
@@ -79,7 +79,7 @@ def _common(table: PromptTable, rows: Rows, of: NDArray[np.int64]) -> list[int]:
     return [int(token) for token in first if table.shows(rows, first[first == token]).all()]
 
 
-def _rarest(sides: Sides, rows: Rows) -> tuple[int, int]:
+def _rarest(sides: RequestRows, rows: Rows) -> tuple[int, int]:
     """Of the tokens that all these rows show, the one in fewest retain rows, and in how many."""
     table = sides.forget_table
     common = _common(table, rows, table.tokens(rows[:1]))

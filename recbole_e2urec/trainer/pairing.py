@@ -10,7 +10,7 @@ from torch import Tensor
 from recbole_e2urec.data.batches import length_grouped_batches
 from recbole_e2urec.data.tokens import PromptTable
 from recbole_e2urec.trainer.loop import epoch_seed
-from recbole_e2urec.trainer.owntokens import Sides
+from recbole_e2urec.trainer.owntokens import RequestRows
 from recbole_e2urec.trainer.unlearning import Request
 
 Rows = NDArray[np.int64]
@@ -72,11 +72,11 @@ class Pairing:
         ]
 
     @property
-    def sides(self) -> Sides:
+    def sides(self) -> RequestRows:
         """All rows of the request, and their prompts."""
         request = self.request
         tables = self.forget_table, self.retain_table
-        return Sides(request.forget, request.retain, *tables, request.user)
+        return RequestRows(request.forget, request.retain, *tables, request.user)
 
     def own_tokens(self) -> Tensor:
         """Tokens that prompts of forget rows show and no prompt of a retain row does, int64 [m].

@@ -1,125 +1,26 @@
 """What gradient unlearning has in common: teachers who answered once, and a student who learns."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property, partial
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from recbole_e2urec import processes
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.model.asked import Asked
 from recbole_e2urec.model.llmrec import LLMRec
-from recbole_e2urec.model.losses import answer_cross_entropy, kl_divergence
 from recbole_e2urec.model.scorers import Adapted, Scorer, Stored
 from recbole_e2urec.trainer.owntokens import own_tokens_of
 from recbole_e2urec.trainer.pairing import Pairing, Step
+from recbole_e2urec.trainer.sides import ORIGINAL, Batch, Loss, Side, Taught
+from recbole_e2urec.trainer.studentoptions import StudentOptions
 from recbole_e2urec.trainer.unlearning import Plan, Request, train_adapter
 
 T = TypeVar("T")
-ORIGINAL = "original"  # the teacher that every student has
-
-
-@dataclass(frozen=True)
-class StudentOptions:
-    """How a student learns; each method adds its own.
-
-    Attributes:
-        unlearn_learning_rate: AdamW's rate at the first step.
-        unlearn_batch_size: forget rows a step, and as many retain rows beside them.
-        unlearn_share: share of the forget rows of each user who leaves wholly that are learned
-            from, in (0, 1]; of users who stay, and of those whom prompts do not name, all are.
-        joint_epochs: passes over these rows, each step beside a batch of retain rows.
-        student: what learns: a LoRA adapter on Original (lora), or all of its weights (full).
-        own_tokens_only: an adapted embedding learns only the tokens that no retain row's prompt
-            shows; where there are none, or if False, all tokens.
-        own_tokens_until: share of the training rows, in [0, 1], up to which a request changes
-            nothing but such tokens, see :func:`own_tokens_of`; 0 = it always changes more.
-        unlearn_dropout: whether the backbone drops activations while the student learns. Teachers
-            answer without, so a student does best without too, and saves the time; an adapter's
-            own dropout stays.
-        unlearn_stop: share of the steps after which learning ends, in (0, 1]; the rate falls as if
-            it went on.
-    """
-
-    unlearn_learning_rate: float
-    unlearn_batch_size: int
-    unlearn_share: float
-    joint_epochs: int
-    student: Literal["lora", "full"]
-    own_tokens_only: bool
-    own_tokens_until: float
-    unlearn_dropout: bool
-    unlearn_stop: float
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work, by the name of its key."""
-        if self.unlearn_batch_size < 1:
-            raise InputError(f"unlearn_batch_size is {self.unlearn_batch_size}; give 1 or more")
-        for name in ("unlearn_share", "unlearn_stop"):
-            if not 0 < getattr(self, name) <= 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be in (0, 1]")
-        if not 0 <= self.own_tokens_until <= 1:
-            raise InputError(f"own_tokens_until is {self.own_tokens_until}; it must be in [0, 1]")
-        if self.joint_epochs < 0:
-            raise InputError(f"joint_epochs is {self.joint_epochs}; it must be at least 0")
-
-
-class Side(NamedTuple):
-    """Forget rows or retain rows of a piece of a step; logits are those at the answer position.
-
-    Attributes:
-        logits: the student's, [n, vocab].
-        labels: 1 = yes, 0 = no, float32 [n].
-        teachers: the teachers' logits, [n, vocab] each, by their names; those that were asked.
-        answer_ids: token ids of (no, yes).
-        in_step: such rows in the whole step.
-    """
-
-    logits: Tensor
-    labels: Tensor
-    teachers: Mapping[str, Tensor]
-    answer_ids: tuple[int, int]
-    in_step: int
-
-    def mean(self, values: Tensor) -> Tensor:  # [n] -> []
-        """What these rows add to the mean over such rows of the step."""
-        return values.sum() / max(1, self.in_step)
-
-    def answer_loss(self) -> Tensor:  # -> []
-        """Cross-entropy of the true answers, as :meth:`mean`."""
-        return self.mean(answer_cross_entropy(self.logits, self.labels, self.answer_ids))
-
-    def distance_to(self, teacher: str) -> Tensor:  # -> []
-        """KL(teacher || student) in nats, as :meth:`mean`."""
-        return self.mean(kl_divergence(self.teachers[teacher], self.logits))
-
-
-class Batch(NamedTuple):
-    """What a loss sees of a piece of a step; a step on forget rows alone has no retain rows."""
-
-    forget: Side
-    retain: Side
-
-
-Loss = Callable[[Batch], Mapping[str, Tensor]]
-
-
-class Taught(NamedTuple):
-    """A teacher's kept answers to sorted rows."""
-
-    rows: NDArray[np.int64]
-    answers: Asked
-
-    def of(self, rows: NDArray[np.int64]) -> Tensor:  # [b] -> [b, vocab]
-        """Logits of some of the rows."""
-        return self.answers.logits(torch.from_numpy(np.searchsorted(self.rows, rows)))
 
 
 class Learns(NamedTuple):

@@ -180,6 +180,13 @@ def test_what_went_wrong_is_said_first(certified: Path):
     over["measures"]["after"]["mia"] = {"auc": 0.3, "interval": [0.2, 0.4]}
     assert "(MIA AUC 0.3000, 95 % between 0.2000 and 0.4000)" in first(over)
     assert "too much may have been forgotten" in first(over)
+    astray = json.loads(json.dumps(fine))
+    measures = {"forget": {"loss": 0.6}, "mia": None}
+    for residual, said in ((0.9, ""), (None, ""), (1.25, "(residual 1.250, 1 = did nothing)")):
+        distances = {"after": {"jsd": 0.1, "residual": residual}}
+        astray["retrain"] = {"measures": measures, "distances": distances}
+        assert said in first(astray)
+        assert bool(said) == bool(first(astray))
     page = certificate_page({**whole, "in_words": words_of(changed(whole, forget=(0.5, 0.4)))})
     assert page.index("did not rise") < page.index("was to make the model forget")
 

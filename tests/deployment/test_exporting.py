@@ -1,5 +1,6 @@
 """``recbole-e2urec export``: the models of a finished run as folders."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -36,12 +37,17 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_exported_models_answer_as_those_of_the_run(finished: Path, tmp_path: Path, capsys):
-    saved = finished / "saved"
+@pytest.fixture(scope="module")
+def exported(finished: Path) -> Path:
+    """The folders of three of its models."""
     for name in ("E2URec", "LLMRec", "Retrain"):
-        argv = ["export", f"--model={name}", f"--output={name}", f"--checkpoint_dir={saved}"]
-        assert cli.main(argv) == 0
-    assert "E2URec of small is in E2URec" in capsys.readouterr().out
+        argv = ["export", f"--model={name}", f"--output={finished / name}"]
+        assert cli.main([*argv, f"--checkpoint_dir={finished / 'saved'}"]) == 0
+    return finished
+
+
+def test_exported_models_answer_as_those_of_the_run(finished: Path, exported: Path):
+    saved = finished / "saved"
     row = next(row for row in load_rows(saved / "results.jsonl") if row["model"] == "E2URec")
     config = settings_of(row, saved, Given())
     run = Forgetting(config, load_dataset(config))
@@ -52,8 +58,9 @@ def test_exported_models_answer_as_those_of_the_run(finished: Path, tmp_path: Pa
         "E2URec": run.unlearn(method_of(config)),
     }
     rows = run.groups.test
+    assert opened(exported / "E2URec").record["trained_as"] == run.fingerprint
     for name, answered in asked.items():
-        other = opened(name)
+        other = opened(exported / name)
         yes = other.yes(rows, run.after).numpy()
         assert yes == pytest.approx(answered.answers.yes[rows], abs=1e-5)
         forgotten = [] if name == "LLMRec" else np.unique(run.dataset.rows.user[run.split.forget])
@@ -61,21 +68,44 @@ def test_exported_models_answer_as_those_of_the_run(finished: Path, tmp_path: Pa
         drift = other.drift()
         assert drift is not None
         assert (drift > 0) == (name != "LLMRec")
-    (first, *_) = opened("E2URec").gone
+    (first, *_) = opened(exported / "E2URec").gone
     token = next(t for t, inner in run.dataset.ids.users.items() if inner == first)
     with pytest.raises(InputError, match="nothing is known"):
-        load_recommender("E2URec").recommend(token)
-    assert load_recommender("LLMRec").recommend(token)
+        load_recommender(exported / "E2URec").recommend(token)
+    assert load_recommender(exported / "LLMRec").recommend(token)
 
 
-def test_without_a_name_the_only_method_is_exported(finished: Path):
-    where = f"--checkpoint_dir={finished / 'saved'}"
-    assert cli.main(["export", "--output=m", where]) == 0
-    assert opened("m").record["model"] == "E2URec"
+def test_the_request_of_a_comparison_has_its_certificate(finished: Path, exported: Path, capsys):
+    row = next(
+        row for row in load_rows(finished / "saved/results.jsonl") if row["model"] == "E2URec"
+    )
+    (file,) = (exported / "E2URec/certificates").glob("*.json")
+    whole = json.loads(file.read_text())
+    original = opened(exported / "LLMRec").record["files"]["weights.safetensors"]
+    assert whole["before"] == {
+        "generation": "000000", "files": {"weights.safetensors": original}
+    }  # fmt: skip
+    assert whole["request"]["digest"] == row["request_digest"]
+    assert whole["asked"]["training_rows"] == whole["measures"]["after"]["forget"]["rows"]
+    assert whole["cost"]["request_seconds"] == row["cost"]["seconds"]
+    loss = {side: whole["measures"][side]["forget"]["loss"] for side in ("before", "after")}
+    assert loss["after"] == pytest.approx(row["forget"]["logloss"], abs=1e-5)
+    assert loss["before"] != loss["after"]
+    told = whole["retrain"]["distances"]
+    assert told["before"]["residual"] == 1
+    assert told["after"]["residual"] == pytest.approx(row["to_retrain"]["residual"], abs=1e-4)
+    assert "Original, which was in no folder" in file.with_suffix(".html").read_text()
+    (file,) = (exported / "Retrain/certificates").glob("*.json")
+    words = json.loads(file.read_text())["in_words"]
+    assert words["cannot_show"][0].startswith("The model was trained anew")
+    assert not any("No Retrain was made" in sentence for sentence in words["found"])
+    assert cli.main(["verify", str(file)]) == 0
+    assert "nothing failed" in capsys.readouterr().out
+    assert not (exported / "LLMRec/certificates").exists()  # it has carried out nothing
 
 
 def test_a_run_of_several_processes_is_exported_by_one(finished: Path):
-    """Rows of such a run say how many there were, which is no setting."""
+    """Rows of such a run say how many there were, which is no setting; the only method is taken."""
     shutil.copytree(finished / "saved", "saved")
     rows = load_rows(Path("saved/results.jsonl"))
     save_rows(Path("saved/results.jsonl"), [

@@ -16,11 +16,16 @@ from in_use import CANARY, CANARY_ITEM, CANARY_TITLE, NAMES, opened, write_data
 from recbole.data.utils import create_dataset, data_preparation, save_split_dataloaders
 
 from recbole_e2urec import cli
+from recbole_e2urec.calibration import Calibration
 from recbole_e2urec.config import Config
+from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.deployment import merged
 from recbole_e2urec.deployment.finalizing import run_and_finalize
 from recbole_e2urec.deployment.recommending import load_recommender
 from recbole_e2urec.errors import InputError
+from recbole_e2urec.forgetting import Forgetting
+from recbole_e2urec.jobs import Given
+from recbole_e2urec.kept import settings_of
 from recbole_e2urec.quick_start import run_recbole_e2urec
 from recbole_e2urec.results import load_rows
 from recbole_e2urec.trainer import llmrec
@@ -146,8 +151,15 @@ def test_nothing_of_the_forgotten_is_left(request_file, capsys, training, monkey
     }
     logging.getLogger().error("after the purge")
     assert files("log", "log_tensorboard") == {}
-    report = json.loads(Path("shop/purged.json").read_text())
+    (file,) = Path("shop/certificates").glob("*.json")
+    certificate = json.loads(file.read_text())
+    report = certificate["purged"]
     assert report["unknown"] == []
+    assert f"certificate: {file}" in told
+    assert cli.main(["verify", str(file)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "nothing failed"
+    assert any("test utility after" in line and line.startswith("ok") for line in lines)
     assert {one["name"] for one in report["kept"]} >= {"checkpoint_dir/results.jsonl"}
     assert {"Original", "augmented model", "logs", "pickles of data", "tensorboard events",
             "pages of prompts and users", "RecBole's checkpoints", "wandb's local runs",
@@ -169,7 +181,7 @@ def test_nothing_of_the_forgotten_is_left(request_file, capsys, training, monkey
     assert cli.main([*again, f"--forget_where=item_id == '{CANARY_ITEM}'"]) == 0
     assert "purged 0 files" in capsys.readouterr().out
     assert holding(*canaries) == set()
-    assert list(Path("shop/certificates").glob("*.json"))
+    assert len(list(Path("shop/certificates").glob("*.json"))) == 2
     assert cli.main(["export", "--model=E2URec", "--output=other"]) == 2
     assert "Retrain is not in saved/stages" in capsys.readouterr().err
 
@@ -193,8 +205,39 @@ def test_a_model_that_answers_as_the_student_is_made_and_no_other(request_file, 
     assert one.record["places"]["checkpoint_dir"] == str(Path("saved").resolve())
     assert run("--finalize=shop", "--model=NegGrad", forget_file=request_file) == 2
     assert "finalize: shop is there and not empty" in capsys.readouterr().err
-    assert run("--finalize=shop", "--model=NegGrad", forget_where=f"user_id == '{CANARY}'") == 0
+    where = f"user_id == '{CANARY}'"
+    (file,) = Path("shop/certificates").glob("*.json")
+    told = file.read_text()
+    for page in Path("shop/certificates").iterdir():  # whoever was killed had not written them
+        page.unlink()
+    assert run("--finalize=shop", "--model=NegGrad", forget_where=where) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "shop has it already; nothing was trained" in lines
+    assert lines[-1] == f"its certificate was missing: {file}"
+    assert file.read_text() == told
+    assert json.loads(told)["purged"] is None
+    assert cli.main(["forget", "--checkpoint=shop", f"--forget_where={where}"]) == 0
+    assert "was carried out before; nothing to do" in capsys.readouterr().out
+
+
+def test_a_calibrated_run_is_found_to_be_done(request_file, capsys):
+    given = {"forget_file": request_file, "data_path": "data"}
+    assert run("--model=NegGrad", **given) == 0
+    (row,) = (row for row in load_rows(Path("saved/results.jsonl")) if row["model"] == "NegGrad")
+    config = settings_of(row, Path("saved"), Given())
+    one = Forgetting(config, load_dataset(config))
+    one.train()
+    Calibration(
+        method="NegGrad", settings={"forget_weight": 0.01}, strength="forget_weight", power=1.0,
+        remembered={"gap": 0.1, "rows": 20}, fingerprint=one.fingerprint,
+        matched={"badness": 0.0}, curve=[], request={}, cost={"seconds": 1.0},
+    ).write(Path("c.json"))  # fmt: skip
+    command = ["--model=NegGrad", "--calibration=c.json", "--finalize=shop"]
+    assert run(*command, **given) == 0
+    assert run(*command, **given) == 0
     assert "shop has it already" in capsys.readouterr().out
+    assert run("--model=NegGrad", "--finalize=shop", **given) == 2  # not what would come out
+    assert "not empty" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,9 @@ Begin = Callable[..., Forgetting]
 BACKBONES = ("tiny-t5", "tiny-llama")
 every_method = pytest.mark.parametrize("method", METHODS)
 every_backbone = pytest.mark.parametrize("backbone", BACKBONES)
+mostly_t5 = pytest.mark.parametrize(
+    "backbone", ["tiny-t5", pytest.param("tiny-llama", marks=pytest.mark.slow)]
+)
 
 
 @pytest.fixture(scope="session")
@@ -86,9 +89,7 @@ def test_original_stays_bit_by_bit_and_the_unlearned_model_differs(
 
 
 @every_method
-@pytest.mark.parametrize(
-    "backbone", ["tiny-t5", pytest.param("tiny-llama", marks=pytest.mark.slow)]
-)
+@mostly_t5
 def test_the_same_seed_gives_the_same_answers_and_another_one_others(
     begin: Begin, method: str, backbone: str
 ) -> None:
@@ -100,7 +101,7 @@ def test_the_same_seed_gives_the_same_answers_and_another_one_others(
 
 
 @every_method
-@every_backbone
+@mostly_t5
 def test_an_empty_forget_set_changes_nothing(begin: Begin, method: str, backbone: str) -> None:
     run = begin(method, backbone)
     forget_only(run, run.split.forget[:0])
@@ -115,7 +116,7 @@ def test_an_empty_forget_set_changes_nothing(begin: Begin, method: str, backbone
 
 
 @every_method
-@every_backbone
+@mostly_t5
 def test_a_forget_set_of_one_row_works(begin: Begin, method: str, backbone: str) -> None:
     run = begin(method, backbone)
     unlearned = asked(unlearn(forget_only(run, run.split.forget[:1])))

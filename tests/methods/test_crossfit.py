@@ -14,7 +14,7 @@ from recbole_e2urec.errors import InputError
 from recbole_e2urec.forgetting import Forgetting
 from recbole_e2urec.methods import method_of
 from recbole_e2urec.model.references import Line
-from recbole_e2urec.trainer.student import Batch, Side
+from recbole_e2urec.trainer.sides import Batch, Side
 
 
 def of(*probabilities: float) -> Tensor:  # -> [1, 2], no and yes

@@ -18,7 +18,7 @@ from recbole_e2urec.forgetting import Forgetting
 from recbole_e2urec.methods.e2urec import E2URec, E2URecOptions
 from recbole_e2urec.model.scorers import Adapted
 from recbole_e2urec.trainer.augmented import AUGMENTED
-from recbole_e2urec.trainer.student import ORIGINAL
+from recbole_e2urec.trainer.sides import ORIGINAL
 
 
 def kl(teacher: Tensor, student: Tensor) -> Tensor:

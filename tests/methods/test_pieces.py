@@ -13,7 +13,8 @@ from recbole_e2urec.forgetting import Forgetting
 from recbole_e2urec.methods import METHODS, method_of
 from recbole_e2urec.methods.base import GradientUnlearner
 from recbole_e2urec.model.scorers import Adapted
-from recbole_e2urec.trainer.student import ORIGINAL, Student
+from recbole_e2urec.trainer.sides import ORIGINAL
+from recbole_e2urec.trainer.student import Student
 
 WITH_STUDENT = [name for name, known in METHODS.items() if issubclass(known, GradientUnlearner)]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_e2urec.trainer.owntokens import Sides, own_tokens_of
+from recbole_e2urec.trainer.owntokens import RequestRows, own_tokens_of
 
 NOBODY = torch.zeros(0, dtype=torch.int64)
 
@@ -28,7 +28,7 @@ class Prompts:
 def sides(prompts, user, forget, unnamed=()):
     table, rows = Prompts(prompts, unnamed), np.arange(len(prompts))
     retain = np.setdiff1d(rows, forget)
-    return Sides(np.array(forget), retain, table, table, np.array(user))
+    return RequestRows(np.array(forget), retain, table, table, np.array(user))
 
 
 # Token 1 is in every prompt. User 7 is called 70, user 8 is called 80, which is also an age.

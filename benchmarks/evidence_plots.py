@@ -1,0 +1,92 @@
+"""Plots of the evidence."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import mean
+from typing import Any
+
+from benchmarks.evidence_cells import Cell
+from benchmarks.evidence_figures import OTHER, figures
+from benchmarks.evidence_intervals import Intervals
+from benchmarks.evidence_rows import RETRAIN, SETUPS, WAYS
+from benchmarks.lineplots import Bars, Line, Panel, svg
+from recbole_e2urec.trainer.cost import REQUESTS
+
+Lines = Sequence[Mapping[str, Any]]
+
+
+def plots(cells: Sequence[Cell], intervals: Sequence[Mapping[str, Intervals]]) -> dict[str, str]:
+    """SVG texts by name; none without a method's row.
+
+    Args:
+        cells: setups and sizes.
+        intervals: of the rows of each of them.
+    """
+    shown = [
+        (cell, figures(cell), found)
+        for cell, found in zip(cells, intervals, strict=True)
+        if any(name in WAYS for name in cell.rows)
+    ]
+    if not shown:
+        return {}
+    by_setup: dict[str, list[tuple[Cell, Lines]]] = {}
+    for cell, lines, _ in shown:
+        by_setup.setdefault(cell.setup, []).append((cell, lines))
+    forgetting = [_tradeoff(*one) for one in shown]
+    distances = [_distances(setup, found) for setup, found in by_setup.items()]
+    costs = [_costs(setup, found) for setup, found in by_setup.items()]
+    return {
+        "closed": svg(forgetting, "test AUC lost"),
+        "residual": svg(distances, "users of the request, of all (log. scale)"),
+        "cost": svg(costs, "requests that share what came before (log. scale)"),
+    }
+
+
+def _tradeoff(cell: Cell, lines: Lines, intervals: Mapping[str, Intervals]) -> Panel:
+    """What is closed of the AUC gap over the test AUC lost, with intervals; Retrain is at 1."""
+    drawn = []
+    for name in (RETRAIN, *WAYS):
+        x, y = (_mean(lines, name, key) for key in ("lost", "closed_auc"))
+        if x is None or y is None:
+            continue
+        across, up = intervals[name].lost or [x, x], intervals[name].closed or [y, y]
+        bars = [Bars(across[0], across[1], up[0], up[1])]
+        drawn.append(Line(name, [(x, y)], _style(name), True, bars))
+    return Panel(f"AUC gap closed: {cell.title}", drawn)
+
+
+def _distances(setup: str, found: Sequence[tuple[Cell, Lines]]) -> Panel:
+    """Residual by size, beside that of another seed's Retrain."""
+
+    def along(name: str) -> list[tuple[float, float]]:
+        return _points((cell.size, _mean(lines, name, "residual")) for cell, lines in found)
+
+    return Panel(f"residual: {SETUPS[setup].title}", _drawn((OTHER, *WAYS), along), "x")
+
+
+def _costs(setup: str, found: Sequence[tuple[Cell, Lines]]) -> Panel:
+    """Cost of a request of the middle size, of Retrain's."""
+    cell, lines = found[len(found) // 2]
+
+    def along(name: str) -> list[tuple[float, float]]:
+        return _points((count, _mean(lines, name, f"of_{count}")) for count in REQUESTS)
+
+    return Panel(f"cost / Retrain's: {cell.title}", _drawn(WAYS, along), "xy")
+
+
+def _drawn(names: Iterable[str], along: Callable[[str], list[tuple[float, float]]]) -> list[Line]:
+    """A line for each name that has points."""
+    return [Line(name, points, _style(name)) for name in names if (points := along(name))]
+
+
+def _mean(lines: Lines, name: str, key: str) -> float | None:
+    values = [line[key] for line in lines if line["model"] == name and line.get(key) is not None]
+    return mean(values) if values else None
+
+
+def _points(found: Any) -> list[tuple[float, float]]:
+    return [(float(x), y) for x, y in found if y]
+
+
+def _style(name: str) -> int:
+    """One for each row in all plots; references have the first."""
+    return 1 + list(WAYS).index(name) if name in WAYS else 0

@@ -1,0 +1,161 @@
+"""The evidence as markdown: figures, intervals, noise, and what stands against the aims."""
+
+import argparse
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
+
+from benchmarks.evidence_cells import REFUSED, Cell
+from benchmarks.evidence_figures import apart, figures
+from benchmarks.evidence_intervals import Intervals
+from benchmarks.evidence_rows import RETRAIN, SETUPS, wanted_rows
+from benchmarks.evidence_store import Place, Store
+from benchmarks.evidence_verdict import Aim, aims, better, standings
+from recbole_e2urec.tables import Cells, Columns, comparison
+
+FORGETTING: Columns = (
+    ("forget AUC", "forget_auc", 4),
+    ("forget LogLoss", "forget_logloss", 4),
+    ("AUC gap closed", "closed_auc", 2),
+    ("same, other seeds", "closed_auc_mean", 2),
+    ("loss gap closed", "closed_logloss", 2),
+    ("same, other seeds", "closed_logloss_mean", 2),
+    ("residual", "residual", 3),
+    ("same, other seeds", "residual_mean", 3),
+    ("JSD", "jsd", 5),
+    ("same, other seeds", "jsd_mean", 5),
+    ("MIA AUC", "mia", 4),
+)
+USEFULNESS: Columns = (
+    ("test AUC", "test_auc", 4),
+    ("AUC lost", "lost", 4),
+    ("users who stay", "heldout_other_users_auc", 4),
+    ("forgotten users", "heldout_forget_users_auc", 4),
+    ("test LogLoss", "test_logloss", 4),
+    ("seconds", "seconds", 1),
+    ("/ Retrain's", "share", 3),
+    ("before", "prior", 2),
+    ("1 request", "of_1", 2),
+    ("of 10", "of_10", 3),
+    ("of 100", "of_100", 3),
+)
+
+
+def document(
+    cells: Sequence[Cell],
+    pictures: Mapping[str, str],
+    intervals: Sequence[Mapping[str, Intervals]],
+) -> str:
+    """Everything that is there, verdicts first.
+
+    Args:
+        cells: setups and sizes.
+        pictures: files of the plots, by name.
+        intervals: of the rows of each cell.
+    """
+    if not cells:
+        return "Nothing is measured yet."
+    parts = [*_verdicts(cells), *(f"![{name}]({file})" for name, file in pictures.items())]
+    for cell, found in zip(cells, intervals, strict=True):
+        lines = figures(cell)
+        parts += [f"### {cell.title}", comparison(lines, FORGETTING).drawn("markdown")]
+        parts += [comparison(lines, USEFULNESS).drawn("markdown")]
+        parts += [_intervals(found)]
+    return "\n\n".join([*parts, _noise(cells)])
+
+
+def _verdicts(cells: Sequence[Cell]) -> list[str]:
+    parts = ["### Aims, means over seeds and sizes"]
+    for setup in dict.fromkeys(cell.setup for cell in cells):
+        stands = standings([cell for cell in cells if cell.setup == setup])
+        if not stands:
+            continue
+        table = {name: aims(one) for name, one in stands.items()}
+        head = [SETUPS[setup].title, *next(iter(table.values())), "all"]
+        lines = [[name, *map(_aim, found.values()), _all(found)] for name, found in table.items()]
+        parts.append(Cells(head, lines).drawn("markdown"))
+        compared = [
+            [name, _number(old), _number(new), {True: "yes", False: "no", None: "-"}[wins]]
+            for name, (old, new, wins) in better(stands).items()
+        ]
+        if compared:
+            head = [SETUPS[setup].title, "alpha 2", "rehearsed", "better"]
+            parts.append(Cells(head, compared).drawn("markdown"))
+    return parts
+
+
+def _aim(aim: Aim) -> str:
+    if aim.found is None or aim.missed_by is None:
+        return "-"
+    verdict = f"missed by {_number(aim.missed_by)}" if aim.missed_by else "met"
+    return f"{_number(aim.found)} {verdict}"
+
+
+def _all(found: Mapping[str, Aim]) -> str:
+    met = [aim.missed_by == 0 for aim in found.values() if aim.missed_by is not None]
+    return f"{sum(met)} of {len(met)}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}" if abs(value) < 0.1 else f"{value:.2f}"
+
+
+def _intervals(found: Mapping[str, Intervals]) -> str:
+    head = ["95 %, users drawn anew", "AUC gap closed", "residual", "same, other seeds", "AUC lost"]
+    lines = [
+        [name, *("-" if one is None else f"{one[0]:.3f} to {one[1]:.3f}" for one in intervals)]
+        for name, intervals in found.items()
+    ]
+    return Cells(head, lines).drawn("markdown")
+
+
+def _noise(cells: Iterable[Cell]) -> str:
+    head = [
+        "Retrains apart in P(yes)", "two", "one and the others' mean", "ratio", "expected",
+        "two / root of 2", "root mean square: two", "one and the others' mean", "spread",
+        "two / spread",
+    ]  # fmt: skip
+    lines = []
+    for cell in cells:
+        found = apart({seed: said.forget for seed, said in cell.said[RETRAIN].items()})
+        if found is None:
+            continue
+        numbers = [
+            f"{found.pair:.4f}", f"{found.mean:.4f}", f"{found.pair / found.mean:.3f}",
+            f"{found.expected:.3f}", f"{found.pair / 2**0.5:.4f}", f"{found.pair_rms:.4f}",
+            f"{found.mean_rms:.4f}", f"{found.spread_rms:.4f}",
+            f"{found.pair_rms / found.spread_rms:.3f}",
+        ]  # fmt: skip
+        lines.append([cell.title, *numbers])
+    if not lines:
+        return "How far Retrains are apart needs two seeds."
+    return "### Noise\n\n" + Cells(head, lines).drawn("markdown")
+
+
+def missing(store: Store, own: argparse.Namespace) -> str:
+    """One line about what is not there, and about rows of unlike settings; empty if all is well."""
+    known, names = store.rows(), wanted_rows(own.only)
+    told: dict[tuple[str, str], list[str]] = {}
+    reasons = []
+    columns = len(own.seeds) * len(own.sizes)
+    for setup, seed, size in product(own.setups, own.seeds, own.sizes):
+        rows = {name: known.get(Place(setup, size, seed, name), REFUSED) for name in names}
+        lack = [name for name, row in rows.items() if "refused" in row]
+        reasons += [rows[name]["refused"] for name in lack]
+        if lack:
+            which = "all" if len(lack) == len(names) else "; ".join(lack)
+            told.setdefault((setup, which), []).append(
+                f"{setup}, seed {seed}, {size:.0%} ({which})"
+            )
+    mixed = [
+        f"{name} of {setup}"
+        for setup, name in product(own.setups, names)
+        if len({row["decided_by"] for place, row in known.items()
+                if (place.setup, place.row) == (setup, name)}) > 1
+    ]  # fmt: skip
+    places = [
+        f"{setup}, all seeds and sizes ({which})" if len(each) == columns > 1 else ", ".join(each)
+        for (setup, which), each in told.items()
+    ]
+    lines = [f"Missing: {', '.join(places)}: {' / '.join(dict.fromkeys(reasons))}."] if told else []
+    lines += [f"Not all under the same settings: {', '.join(mixed)}."] if mixed else []
+    return " ".join(lines)

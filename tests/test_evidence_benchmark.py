@@ -1,0 +1,277 @@
+"""The evidence: its formulas, its requests, and its report from rows that are there."""
+
+import json
+import math
+import runpy
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from recbole_e2urec.data.loading import load_dataset
+from recbole_e2urec.errors import InputError
+from recbole_e2urec.evaluator.bootstrap import UserBootstrap
+from recbole_e2urec.experiment import parts_of, request_of
+
+CHECKOUT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(CHECKOUT))
+
+
+def test_the_reference_of_a_seed_is_the_mean_of_the_others() -> None:
+    from benchmarks.evidence_figures import left_out
+
+    said = {1: np.array([0.2, 0.4]), 2: np.array([0.4, 0.4]), 3: np.array([0.6, 0.1])}
+    assert left_out(said)[1] == pytest.approx([0.5, 0.25])
+    assert left_out(said)[3] == pytest.approx([0.3, 0.4])
+    assert left_out({1: said[1]}) == {}
+
+
+def test_distances_of_two_draws_and_to_the_mean_of_others() -> None:
+    from benchmarks.evidence_figures import apart
+
+    found = apart({1: np.array([0.2]), 2: np.array([0.4]), 3: np.array([0.9])})
+    assert found is not None
+    assert found.pair == pytest.approx((0.2 + 0.7 + 0.5) / 3)
+    assert found.mean == pytest.approx((0.45 + 0.15 + 0.6) / 3)  # from .65, .55, .3
+    assert found.spread_rms == pytest.approx(math.sqrt(0.13))  # (.09 + .01 + .16) / 2
+    assert found.pair_rms == pytest.approx(math.sqrt(2 * 0.13))
+    assert found.mean_rms == pytest.approx(math.sqrt(1.5 * 0.13))
+    assert found.expected == pytest.approx(math.sqrt(4 / 3))
+    assert apart({1: np.array([0.2])}) is None
+
+
+def test_a_perfect_unlearner_is_root_two_spreads_from_a_retrain() -> None:
+    from benchmarks.evidence_figures import apart
+
+    draws = np.random.default_rng(1).normal(0.5, 0.02, (6, 40_000))
+    perfect, retrains = draws[0], dict(enumerate(draws[1:]))
+    found = apart(retrains)
+    assert found is not None
+    assert found.pair / found.mean == pytest.approx(found.expected, rel=0.01)  # 1.265
+    spread = np.abs(draws - 0.5).mean()
+    assert found.pair / math.sqrt(2) == pytest.approx(spread, rel=0.01)
+    assert np.abs(perfect - retrains[0]).mean() == pytest.approx(math.sqrt(2) * spread, rel=0.02)
+    to_mean = np.abs(perfect - np.mean([*retrains.values()], axis=0)).mean()
+    assert to_mean == pytest.approx(math.sqrt(1 + 1 / 5) * spread, rel=0.02)
+
+
+def test_residual_and_jsd_take_any_reference() -> None:
+    from benchmarks.evidence_figures import closed, distances
+
+    ours, original, mean = np.array([0.5, 0.7]), np.array([0.8, 0.9]), np.array([0.4, 0.6])
+    found = distances(ours, original, mean)
+    assert found["residual"] == pytest.approx(0.1 / 0.35)
+
+    def jsd(p: float, q: float) -> float:
+        m, both = (p + q) / 2, 0.0
+        for one in (p, q):
+            both += one * math.log(one / m) + (1 - one) * math.log((1 - one) / (1 - m))
+        return both / 2
+
+    assert found["jsd"] == pytest.approx((jsd(0.5, 0.4) + jsd(0.7, 0.6)) / 2)
+    assert distances(ours, mean, mean)["residual"] is None
+    assert math.isfinite(distances(np.array([0.0]), original[:1], np.array([1.0]))["jsd"] or 0)
+    assert closed(0.7, 0.8, 0.6) == pytest.approx(0.5)
+    assert closed(0.7, 0.8, 0.8) is closed(None, 0.8, 0.6) is None
+
+
+def row_of(auc: float, **more: Any) -> dict[str, Any]:
+    """A row of results as far as the evidence reads it."""
+    half = {"auc": 0.75, "logloss": 0.6}
+    return {
+        "forget": {"auc": auc, "logloss": 1 - auc}, "test": half, "heldout_other_users": half,
+        "heldout_forget_users": half, "mia_auc": 0.5, "cost": {"seconds": 10.0}, "users": 2,
+        "to_retrain": {"residual": 0.5}, "decided_by": "same", **more,
+    }  # fmt: skip
+
+
+def made_up(folder: Path) -> Any:
+    """A store with two seeds of one request: E2URec by alpha 2, rehearsed, and CrossFit."""
+    from benchmarks.evidence_rows import ORIGINAL, PAPER, REHEARSED, RETRAIN
+    from benchmarks.evidence_store import Labelled, Place, Said, Store
+
+    store = Store(folder)
+    user, label = np.array([1, 1, 2, 2]), np.array([1, 0, 1, 0], dtype=np.float32)
+    store.ask("t5", 0.05, Labelled(user, label, user, label))
+    rows = {
+        ORIGINAL: (0.8, 0.9, {}),
+        RETRAIN: (0.6, 0.5, {}),
+        PAPER: (0.78, 0.85, {"cost": {"seconds": 5.0}}),
+        REHEARSED: (0.62, 0.54, {"cost": {"seconds": 2.0, "prior_seconds": 30.0}}),
+    }
+    for seed in (3001, 3002):
+        more = 0.02 * (seed - 3001)
+        for name, (auc, yes, other) in rows.items():
+            said = np.array([yes, yes - 0.2, yes - 0.1, yes - 0.3]) + more
+            auc_here = auc + more if name == RETRAIN else auc
+            store.add(Place("t5", 0.05, seed, name), row_of(auc_here, **other), Said(said, said))
+    place = Place("t5", 0.05, 3001, "CrossFit")
+    store.add(place, {"decided_by": "same", "refused": "it diverged"})
+    return store
+
+
+def test_figures_of_a_row_against_its_own_and_the_other_seeds_retrain(tmp_path: Path) -> None:
+    from benchmarks.evidence_cells import cells_of
+    from benchmarks.evidence_figures import OTHER, figures
+    from benchmarks.evidence_rows import REHEARSED
+
+    (cell,) = cells_of(made_up(tmp_path), ["t5"], [0.05, 0.2], [3001, 3002, 3003], None)
+    lines = {(line["model"], line["seed"]): line for line in figures(cell)}
+    assert [name for name, seed in lines if seed == 3001][:3] == ["Original", "Retrain", OTHER]
+    found = lines[REHEARSED, 3001]
+    assert found["closed_auc"] == pytest.approx(0.18 / 0.2)
+    assert found["closed_auc_mean"] == pytest.approx(0.18 / 0.18)  # the other Retrain has .62
+    assert found["residual"] == pytest.approx(0.04 / 0.4)
+    assert found["residual_mean"] == pytest.approx(0.02 / 0.38)
+    costs = [found[key] for key in ("share", "prior", "of_1", "of_10", "of_100")]
+    assert costs == pytest.approx([0.2, 3.0, 3.2, 0.5, 0.23])
+    assert lines["Retrain", 3001]["residual"] == 0
+    assert lines["Retrain", 3001]["residual_mean"] == pytest.approx(0.02 / 0.38)
+    assert lines[OTHER, 3001]["residual"] == pytest.approx(0.02 / 0.4)
+    assert lines[OTHER, 3001]["closed_auc"] == pytest.approx(0.9)
+
+
+def test_aims_are_met_within_their_limits_and_else_missed_by_the_rest(tmp_path: Path) -> None:
+    from benchmarks.evidence_cells import cells_of
+    from benchmarks.evidence_rows import PAPER, REHEARSED
+    from benchmarks.evidence_verdict import Standing, aims, better, between, standings
+
+    assert between(0.6, 0.75, 1.1).missed_by == pytest.approx(0.15)
+    assert between(1.3, 0.75, 1.1).missed_by == pytest.approx(0.2)
+    assert between(1.05, 0.75, 1.1).missed_by == 0
+    assert between(None, 0, 1).missed_by is None
+    found = aims(Standing(1.12, 0.7, 0.1, 1.2, 1.3, -0.1, 0.06))
+    missed = [aim.missed_by for aim in found.values()]
+    assert missed == pytest.approx([0.02, 0.05, 0, 0.1, 0, 0.01])
+
+    cells = cells_of(made_up(tmp_path), ["t5"], [0.05], [3001, 3002], None)
+    stands = standings(cells)
+    assert list(stands) == [PAPER, REHEARSED]
+    # another seed's Retrain closes .2 / .2 less a tenth, and .2 / .18
+    assert stands[PAPER].over == pytest.approx((0.1 + 0.02 / 0.18) / 2)
+    assert stands[PAPER].share == 0.5
+    wins = better(stands)
+    assert wins["closed"].better
+    assert wins["cost / Retrain's"] == (0.5, 0.2, True)
+    assert wins["test AUC lost"].better is False  # both lost nothing
+
+
+def test_users_drawn_anew_keep_their_rows_together() -> None:
+    user, value = np.array([1, 1, 1, 2]), np.array([1.0, 1.0, 1.0, 5.0])
+    found = UserBootstrap(user, value > 2, 0, 200).mean(value)
+    assert set(found.tolist()) == {1.0, 2.0, 5.0}  # twice the first, both, twice the second
+
+
+def test_intervals_are_of_means_over_seeds(tmp_path: Path) -> None:
+    from benchmarks.evidence_cells import cells_of
+    from benchmarks.evidence_intervals import intervals_of
+    from benchmarks.evidence_rows import ORIGINAL, REHEARSED
+
+    (cell,) = cells_of(made_up(tmp_path), ["t5"], [0.05], [3001, 3002], None)
+    found = intervals_of(cell, 50)
+    assert ORIGINAL not in found
+    assert found[REHEARSED].residual == pytest.approx([0.1 * 0.5 + 0.05 / 0.4 * 0.4] * 2, abs=0.06)
+    assert found[REHEARSED].lost == [0, 0]
+
+
+def test_a_report_shows_what_is_there_and_says_what_is_not(tmp_path: Path) -> None:
+    from benchmarks.evidence_cells import cells_of
+    from benchmarks.evidence_intervals import intervals_of
+    from benchmarks.evidence_plots import plots
+    from benchmarks.evidence_tables import document, missing
+
+    store = made_up(tmp_path)
+    cells = cells_of(store, ["t5", "llama"], [0.05], [3001, 3002, 3003], None)
+    intervals = [intervals_of(cell, 20) for cell in cells]
+    pictures = plots(cells, intervals)
+    assert list(pictures) == ["closed", "residual", "cost"]
+    for picture in pictures.values():
+        ElementTree.fromstring(picture)
+    text = document(cells, {"closed": "e-closed.svg"}, intervals)
+    assert "![closed](e-closed.svg)" in text
+    assert "### ml-100k, tiny-t5, 5% (2 users)" in text
+    assert "| Retrain, another seed " in text
+    own = Namespace(setups=["t5"], seeds=[3001, 3003], sizes=[0.05], only=["CrossFit"])
+    assert missing(store, own) == (
+        "Missing: t5, seed 3001, 5% (CrossFit), t5, seed 3003, 5% (all): it diverged / not yet."
+    )
+    own.only, own.seeds = ["E2URec, alpha 2"], [3001]
+    assert missing(store, own) == ""
+    assert document([], {}, []) == "Nothing is measured yet."
+
+
+def test_tables_are_written_between_marks_alone(tmp_path: Path) -> None:
+    from benchmarks.evidence import filled
+
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- evidence -->\nold\n<!-- /evidence -->\nz\n")
+    assert filled(page, "new") == "a\n<!-- evidence -->\n\nnew\n\n<!-- /evidence -->\nz\n"
+    page.write_text("a\n")
+    with pytest.raises(InputError, match="add them"):
+        filled(page, "new")
+
+
+def test_requests_are_fresh_and_nobody_of_them_is_rehearsed(small_config: Any) -> None:
+    from benchmarks.evidence_rows import SIZES, fresh_requests
+    from recbole_e2urec.tuning import development_request
+
+    config = small_config("E2URec", control_users=0, forget_ratio=0.1)
+    dataset = load_dataset(config)
+    parts = parts_of(config, dataset)
+    user = dataset.rows.user
+    found, again = (fresh_requests(config, dataset, parts, sizes) for sizes in (SIZES, [0.2]))
+    used = set(user[request_of(config, dataset, parts).split.forget].tolist())
+    used |= {dataset.ids.users[token] for (token,) in development_request(config, dataset)[1]}
+    for size, asked in found.fresh.items():
+        users = set(user[asked.split.forget].tolist())
+        assert len(users) == max(1, round(size * 24))
+        assert not users & used
+        assert not np.isin(user[found.away.split.retain], [*users]).any()
+        assert np.array_equal(asked.rows, again.fresh[size].rows)
+    assert np.array_equal(found.away.rows, again.away.rows)
+    by_item = small_config("E2URec", control_users=0, forget_by="item")
+    with pytest.raises(InputError, match="name users, not items"):
+        fresh_requests(by_item, dataset, parts, SIZES)
+
+
+@pytest.mark.slow
+def test_the_small_evidence_measures_every_row_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = Path("page.md")
+    page.write_text("<!-- evidence -->\n<!-- /evidence -->\n")
+    given = ["--small", "--checkpoint_dir=out", "--setups", "t5", "--seeds", "1", "2", "--sizes"]
+    given += ["0.05", "0.2", "--trials=1", "--resamples=20", "--rehearsed=0.2", "--write=page.md"]
+
+    def run(*more: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["evidence", *given, *more])
+        runpy.run_module("benchmarks.evidence", run_name="__main__")
+        return capsys.readouterr().out
+
+    assert run().count("forget AUC, residual") >= 28  # 7 rows, 2 sizes, 2 seeds; 2 may be refused
+    lines = Path("out/evidence/rows.jsonl").read_text().splitlines()
+    rows = {(row["seed"], row["size"], row["row"]): row for row in map(json.loads, lines)}
+    assert len(rows) == len(lines) == 9 * 2 * 2
+    stages = {rows[1, size, "Original"]["stage"] for size in (0.05, 0.2)}
+    assert len(stages) == 1
+    assert rows[1, 0.05, "Retrain"]["stage"] != rows[1, 0.2, "Retrain"]["stage"]
+    asked = {rows[seed, 0.2, "Original"]["request_digest"] for seed in (1, 2)}
+    assert len(asked) == 1
+    text = page.read_text()
+    assert "![closed](page-closed.svg)" in text
+    for name in ("closed", "residual", "cost"):
+        ElementTree.parse(f"page-{name}.svg")
+    again = run("--report")
+    assert "forget AUC, residual" not in again
+    assert page.read_text() == text
+    assert Path("out/evidence/rows.jsonl").read_text().splitlines() == lines
+    Path("out/evidence/rows.jsonl").write_text("\n".join(lines[:-1]) + "\n")  # as if killed
+    assert run().count(", E2URecRef: ") == 1
