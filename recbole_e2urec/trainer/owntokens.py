@@ -43,43 +43,46 @@ class RequestRows(NamedTuple):
 def own_tokens_of(sides: RequestRows, own: Tensor, most: float) -> OwnTokens | None:
     """Tokens by which every forget row can be forgotten, if the request is small.
 
-    A user's number may be a word that others' prompts show as well, such as an age. Rows without a
-    token of ``own`` then get, for each user who leaves wholly, that token of all of the user's
-    prompts which fewest retain rows show.
+    A user who leaves wholly needs a token that all of the user's prompts show. Where none of
+    ``own`` is one, since the user's number is a word that others' prompts show as well, such as an
+    age, it is the token that fewest retain rows show. Of a user who stays, or whom prompts do not
+    name, each row needs a token of ``own``.
 
     Args:
         sides: the request.
         own: tokens that no retain row's prompt shows, int64 [m].
         most: share of the training rows up to which a request is small; also the share of retain
-            rows that may show such a token.
+            rows that may show a user's token.
 
     Returns:
-        None where it is not small, or where a row has no such token.
+        None where it is not small, or where a token is missing.
     """
-    forget, retain, user = sides.forget, sides.retain, sides.user
+    forget, retain, table = sides.forget, sides.retain, sides.forget_table
     if len(forget) > most * (len(forget) + len(retain)):
         return None
-    lacking = forget[~sides.forget_table.shows(forget, own.numpy())]
-    if (
-        np.isin(user[lacking], user[retain]).any()
-        or not sides.forget_table.named(user[lacking]).all()
-    ):
+    mine, user = own.numpy(), sides.user[forget]
+    leaves = table.named(user) & ~np.isin(user, sides.user[retain])
+    if not table.shows(forget[~leaves], mine).all():
         return None
-    rarest = [_rarest(sides, lacking[user[lacking] == one]) for one in np.unique(user[lacking])]
+    of_users = [forget[leaves & (user == one)] for one in np.unique(user[leaves])]
+    rarest = [_rarest(sides, rows) for rows in of_users if len(_common(table, rows, mine)) == 0]
     if any(shown > most * len(retain) for _, shown in rarest):
         return None
     shared = np.array([token for token, _ in rarest], dtype=np.int64)
-    tokens = torch.from_numpy(np.union1d(own.numpy(), shared))
+    tokens = torch.from_numpy(np.union1d(mine, shared))
     return OwnTokens(tokens, retain[sides.retain_table.shows(retain, shared)])
+
+
+def _common(table: PromptTable, rows: Rows, of: NDArray[np.int64]) -> list[int]:
+    """Those of some tokens that all these rows show."""
+    first = np.intersect1d(table.tokens(rows[:1]), of)
+    return [int(token) for token in first if table.shows(rows, first[first == token]).all()]
 
 
 def _rarest(sides: RequestRows, rows: Rows) -> tuple[int, int]:
     """Of the tokens that all these rows show, the one in fewest retain rows, and in how many."""
-    common = [
-        int(token)
-        for token in sides.forget_table.tokens(rows[:1])
-        if sides.forget_table.shows(rows, np.array([token])).all()
-    ]
+    table = sides.forget_table
+    common = _common(table, rows, table.tokens(rows[:1]))
     counts = [
         int(sides.retain_table.shows(sides.retain, np.array([token])).sum()) for token in common
     ]

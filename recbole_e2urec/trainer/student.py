@@ -86,11 +86,11 @@ class Student:
     def teach(self, name: str, teacher: Scorer, forget: bool = False, retain: bool = False) -> None:
         """Let a teacher answer each row once; nobody is asked for a finished student."""
         if not self.stage.finished:
+            _ = self.learns  # before retain rows are asked about: it may leave few to be shown
             self.timed(lambda: self._ask(name, teacher, forget, retain))
 
     def _ask(self, name: str, teacher: Scorer, forget: bool, retain: bool) -> None:
         request = self.request
-        _ = self.learns  # decides on the retain rows of the steps
         if forget:
             with self.model.shown(request.forget_history):
                 rows = self.pairing.forget

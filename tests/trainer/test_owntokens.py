@@ -59,6 +59,13 @@ def test_a_token_that_many_others_show_does_not_do() -> None:
     assert own_tokens_of(sides(crowded, USER, [2, 3]), NOBODY, 0.29) is None
 
 
+def test_a_rare_word_in_some_prompts_of_a_user_is_not_the_users() -> None:
+    prompts = [*PROMPTS[:2], {1, 80, 60}, {1, 80, 61}, *PROMPTS[4:]]  # 60 and 61: nobody else's
+    found = own_tokens_of(sides(prompts, USER, [2, 3]), torch.tensor([60, 61]), 0.29)
+    assert found.tokens.tolist() == [60, 61, 80]
+    assert found.beside.tolist() == [5]
+
+
 @pytest.mark.parametrize(("forget", "unnamed"), [([2], ()), ([2, 3], (8,))])
 def test_rows_of_who_stays_or_has_no_name_need_a_token_of_their_own(forget, unnamed) -> None:
     of = sides(PROMPTS, USER, forget, unnamed)
