@@ -17,7 +17,7 @@ from atomic_files import INTER, small_interactions, write_table
 from in_use import SETTINGS, opened
 
 from recbole_e2urec import cli
-from recbole_e2urec.deployment import queue
+from recbole_e2urec.deployment import proving
 from recbole_e2urec.deployment.exporting import ExportOptions, export
 from recbole_e2urec.deployment.folder import ModelFolder
 from recbole_e2urec.jobs import Given
@@ -192,7 +192,7 @@ def test_a_clock_that_jumps_back_changes_no_order_and_no_duration(capfd, monkeyp
         state[0] -= 3600
         return state[0]
 
-    monkeypatch.setattr(queue, "datetime", Backwards)
+    monkeypatch.setattr(proving, "datetime", Backwards)
     monkeypatch.setattr(time, "time", earlier)
     for user in USERS:
         assert "is carried out" in told(capfd, 0, f"user_id\n{user}\n")
