@@ -196,12 +196,13 @@ def ratio_of(seen: Remembered, rehearsed: Remembered) -> float:
     return min(max(ratio, 1 / FARTHEST), FARTHEST)
 
 
-def told(calibration: Calibration) -> dict[str, Any]:
+def told(calibration: Calibration, seen: Remembered) -> dict[str, Any]:
     """What the results of a request say about it."""
     return {
         "rehearsed": dict(calibration.request),
         "settings": dict(calibration.settings),
         "badness": calibration.matched["badness"],
+        "remembered": seen._asdict(),
     }
 
 

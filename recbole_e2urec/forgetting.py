@@ -73,8 +73,7 @@ class Forgetting(Measuring):
         prior = made.cost.get("prior_seconds", 0.0) + calibration.cost["seconds"]
         cost = {**made.cost, "prior_seconds": prior}
         row = self.measured(config.model, made._replace(found=found, cost=cost))
-        said = {**told(calibration), "remembered": seen._asdict()}
-        return {**row, "calibration": said, "settings": config.settings()}
+        return {**row, "calibration": told(calibration, seen), "settings": config.settings()}
 
     @property
     def fingerprint(self) -> str:

@@ -46,4 +46,4 @@ def calibrate(run: Deployed, change: Change, answers: Answers) -> dict[str, Any]
     asking = Asking(change.forget, answers.yes[change.forget], valid, change.before)
     seen = remembered_of(run.model, asking)
     run.config = run.config.moved(found.adapted(seen))
-    return {**told(found), "remembered": seen._asdict()}
+    return told(found, seen)

@@ -7,7 +7,7 @@ again, the same, as long as the folder is there.
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,6 +64,22 @@ def has_certificate(folder: ModelFolder, entry: Mapping[str, Any], number: int) 
     """Whether a request of the ledger has its certificate and the page."""
     path = folder.path / name_of(entry, number)
     return path.is_file() and path.with_suffix(".html").is_file()
+
+
+def certify_again(
+    named: Callable[[], Numbered], folder: ModelFolder, entry: Mapping[str, Any], number: int
+) -> list[str]:
+    """Write the certificate that somebody who was killed owed, and say so; if it is there, nothing.
+
+    Args:
+        named: gives who was named by which request.
+        folder: call this inside its ``alone()``.
+        entry: of the ledger.
+        number: of the request, from 1.
+    """
+    if has_certificate(folder, entry, number):
+        return []
+    return [f"its certificate was missing: {certify(named(), folder, number)}"]
 
 
 def name_of(entry: Mapping[str, Any], number: int) -> str:

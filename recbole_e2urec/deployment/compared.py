@@ -51,11 +51,11 @@ class Made(NamedTuple):
 def as_original(run: Experiment, row: Mapping[str, Any], trained_as: str) -> Made:
     """The model before any request, which the run has."""
     nothing = np.empty(0, np.int64)
-    sample, weights = sample_asked(run, nothing), run.model.bank.state(run.model.adapter)
+    sample, weights = _sample(run, nothing), run.model.bank.state(run.model.adapter)
     return Made(run, row, nothing, sample, weights, trained_as, None)
 
 
-def sample_asked(run: Experiment, forgotten: Rows) -> tuple[Rows, Tensor]:
+def _sample(run: Experiment, forgotten: Rows) -> tuple[Rows, Tensor]:
     """The rows on which drift is measured, and P(yes) by the model that the run has, [n] each."""
     rows = sample_of(run, forgotten)
     return rows, _answers(run, rows, run.history(forgotten))
@@ -103,7 +103,7 @@ class _Request:
         self.watched = watched_of(run, self.change)
         self.watch = Watch()
         self.original = run.model.bank.state(run.model.adapter)
-        self.sample = sample_asked(run, self.forgotten)
+        self.sample = _sample(run, self.forgotten)
 
     def carried_out(self) -> Made:
         """Measure Original and the model of the row, which the run has afterwards."""

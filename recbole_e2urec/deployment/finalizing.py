@@ -12,7 +12,7 @@ from typing import Any
 
 from recbole_e2urec import compat, processes
 from recbole_e2urec.config import Config
-from recbole_e2urec.deployment.certificate import certify, has_certificate
+from recbole_e2urec.deployment.certificate import certify_again
 from recbole_e2urec.deployment.clearing import file_purge
 from recbole_e2urec.deployment.deployed import open_folder
 from recbole_e2urec.deployment.exporting import export_row, refuse_used
@@ -131,10 +131,11 @@ class Ending:
     def _filed(self) -> list[str]:
         """Write the certificate that somebody who was killed owed."""
         requests = self.folder.read(whole=False).record["requests"]
-        if not requests or has_certificate(self.folder, requests[0], FIRST):
+        if not requests:
             return []
-        run = open_folder(self.folder)
-        return [f"its certificate was missing: {certify(run.named, self.folder, FIRST)}"]
+        return certify_again(
+            lambda: open_folder(self.folder).named, self.folder, requests[0], FIRST
+        )
 
     def _purged(self) -> list[str]:
         if not self.options.purge:

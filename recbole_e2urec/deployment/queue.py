@@ -15,7 +15,7 @@ from recbole_e2urec.data.request.fields import Fields
 from recbole_e2urec.data.request.identity import request_digest
 from recbole_e2urec.data.request.selecting import Selection, select
 from recbole_e2urec.deployment.calibrating import calibration_for
-from recbole_e2urec.deployment.certificate import certify, has_certificate
+from recbole_e2urec.deployment.certificate import certify, certify_again
 from recbole_e2urec.deployment.clearing import purged_after
 from recbole_e2urec.deployment.deployed import Deployed, open_folder
 from recbole_e2urec.deployment.folder import ModelFolder
@@ -184,8 +184,8 @@ def _carried_out(
 def _certificate_again(run: Deployed, folder: ModelFolder, asked: _Asked) -> list[str]:
     """Write what somebody who was killed owed; where all is there, nothing happens."""
     for number, before in enumerate(run.record["requests"], 1):
-        if before["digest"] == asked.digest and not has_certificate(folder, before, number):
-            return [f"its certificate was missing: {certify(run.named, folder, number)}"]
+        if before["digest"] == asked.digest:
+            return certify_again(lambda: run.named, folder, before, number)
     return []
 
 

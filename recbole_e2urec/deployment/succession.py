@@ -7,7 +7,7 @@ import numpy as np
 
 from recbole_e2urec.deployment.change import Change
 from recbole_e2urec.deployment.deployed import Deployed
-from recbole_e2urec.deployment.folder import ModelFolder
+from recbole_e2urec.deployment.folder import WEIGHTS, ModelFolder
 from recbole_e2urec.deployment.merged import CHECKED, merge
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment import LORA, Rows, hash_of
@@ -72,7 +72,7 @@ def _unlearn(run: Deployed, folder: ModelFolder, change: Change) -> dict[str, An
 def _tools(run: Deployed, folder: ModelFolder, forget: Rows, shown: tuple[Rows, Rows]) -> Tools:
     """What a method may ask for: its stages are in the folder, until the request is carried out."""
     inputs = {
-        "weights": run.record["files"]["weights.safetensors"],
+        "weights": run.record["files"][WEIGHTS],
         "lora": {key: str(run.config[key]) for key in LORA},
         "forget": hash_of(forget),
         "histories": [hash_of(history) for history in shown],
