@@ -13,6 +13,7 @@ common to all. Killed, the same command goes on.
 
 import argparse
 import itertools
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from recbole_e2urec import compat
 from recbole_e2urec.cli import parse
 from recbole_e2urec.config import Config
 from recbole_e2urec.errors import InputError
+from recbole_e2urec.matching import share_closed
 from recbole_e2urec.tuning import AFFORDABLE, Development
 
 GRID = {
@@ -55,8 +57,8 @@ class Summary(NamedTuple):
 
 def closed(row: dict[str, Any], original: dict[str, Any], retrain: dict[str, Any]) -> float:
     """Share of Original's distance to Retrain in forget AUC that a model has closed."""
-    auc = [one["forget"]["auc"] for one in (original, row, retrain)]
-    return float((auc[0] - auc[1]) / (auc[0] - auc[2]))
+    share = share_closed(*(one["forget"]["auc"] for one in (row, original, retrain)))
+    return math.nan if share is None else share
 
 
 def line(row: dict[str, Any], share: float) -> str:

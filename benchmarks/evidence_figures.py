@@ -18,6 +18,7 @@ from benchmarks.evidence_cells import Cell
 from benchmarks.evidence_rows import ORIGINAL, RETRAIN
 from benchmarks.evidence_store import Values
 from recbole_e2urec.evaluator.divergence import jensen_shannon, residual
+from recbole_e2urec.matching import share_closed
 from recbole_e2urec.tables import value_of
 from recbole_e2urec.trainer.cost import amortised
 
@@ -73,13 +74,6 @@ def apart(retrains: Mapping[int, Values]) -> Apart | None:
     )  # fmt: skip
 
 
-def closed(ours: float | None, original: float | None, retrain: float | None) -> float | None:
-    """Share of the way from Original's value to Retrain's; None where there is no way."""
-    if ours is None or original is None or retrain is None or original == retrain:
-        return None
-    return (original - ours) / (original - retrain)
-
-
 def distances(ours: Values, original: Values, reference: Values) -> dict[str, float | None]:
     """Residual and JSD of the answers yes and no; ``reference`` is a Retrain or a mean of some.
 
@@ -118,10 +112,10 @@ def measure(cell: Cell, name: str, seed: int) -> dict[str, Any]:
 
 def _own(cell: Cell, seed: int, name: str, other: int) -> dict[str, Any]:
     """What the row of a name and seed closes and leaves, against this seed's Retrain."""
-    original, retrain = (cell.rows[one][seed] for one in (ORIGINAL, RETRAIN))
     row = cell.rows[name][other]
+    compared = (row, *(cell.rows[one][seed] for one in (ORIGINAL, RETRAIN)))
     shares = {
-        f"closed_{metric}": closed(*(one["forget"][metric] for one in (row, original, retrain)))
+        f"closed_{metric}": share_closed(*(one["forget"][metric] for one in compared))
         for metric in ("auc", "logloss")
     }
     said = (cell.said[name][other], *(cell.said[one][seed] for one in (ORIGINAL, RETRAIN)))
@@ -145,7 +139,7 @@ def _forgetting(cell: Cell, name: str, seed: int) -> dict[str, Any]:
         known = [row["forget"][metric] for row in others]
         mean = None if None in known else float(np.mean(known))
         shares = (ours["forget"][metric], original["forget"][metric], mean)
-        found[f"closed_{metric}_mean"] = closed(*shares)
+        found[f"closed_{metric}_mean"] = share_closed(*shares)
     reference = left_out({one: said.forget for one, said in cell.said[RETRAIN].items()})[seed]
     said, first = (cell.said[one][seed].forget for one in (name, ORIGINAL))
     far = distances(said, first, reference)

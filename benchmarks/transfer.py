@@ -27,6 +27,7 @@ from recbole_e2urec.data.rehearsed import RehearseOptions, rehearsed_request
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment import parts_of, request_of
 from recbole_e2urec.forgetting import Forgetting
+from recbole_e2urec.matching import share_closed
 from recbole_e2urec.rehearsal import rehearse
 from recbole_e2urec.storage import write_text
 from recbole_e2urec.tables import Cells
@@ -98,8 +99,8 @@ def cells(row: dict[str, Any], original: dict[str, Any], retrain: dict[str, Any]
     """Numbers of a line, from three rows of results."""
     shown = []
     for name in ("logloss", "auc"):
-        ours, first, last = (one["forget"][name] for one in (row, original, retrain))
-        shown.append(f"{(first - ours) / (first - last):.0%}" if first != last else "-")
+        share = share_closed(*(one["forget"][name] for one in (row, original, retrain)))
+        shown.append("-" if share is None else f"{share:.0%}")
     left = row["to_retrain"]["residual"]
     shown.append("-" if left is None else f"{left:.3f}")
     for part in ("test", "heldout_other_users"):

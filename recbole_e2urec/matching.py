@@ -160,6 +160,13 @@ def next_strength(
     return math.exp(math.log(below) + share * (math.log(above) - math.log(below)))
 
 
+def share_closed(ours: float | None, original: float | None, retrain: float | None) -> float | None:
+    """Share of the way from Original's value to Retrain's; None where there is no way."""
+    if ours is None or original is None or retrain is None or original == retrain:
+        return None
+    return (original - ours) / (original - retrain)
+
+
 def shortened(value: float) -> float:
     """Three digits: a setting that a person can type."""
     return float(f"{value:.3g}")

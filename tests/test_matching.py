@@ -6,13 +6,18 @@ from collections.abc import Mapping
 import pytest
 
 from recbole_e2urec.calibration import Remembered, ratio_of
-from recbole_e2urec.matching import Point, Search, next_strength
+from recbole_e2urec.matching import Point, Search, next_strength, share_closed
 
 
 def point(
     loss: float, auc: float, lost: float = 0.0, settings: Mapping[str, float] | None = None
 ) -> Point:
     return Point(settings or {}, 1.0, loss, auc, lost, 0.9, {})
+
+
+def test_the_share_closed_is_of_the_way_to_retrain() -> None:
+    assert share_closed(0.7, 0.8, 0.6) == pytest.approx(0.5)
+    assert share_closed(0.7, 0.8, 0.8) is share_closed(None, 0.8, 0.6) is None
 
 
 def test_badness_counts_both_gaps_and_what_is_lost_beyond_the_tolerance() -> None:
