@@ -241,6 +241,7 @@ def test_probabilities_are_numbers_of_this_user_alone(here: Path, users: dict[st
         assert np.isfinite([yes for asked in case.rows for yes in asked.yes.values()]).all()
 
 
+@pytest.mark.thorough
 def test_a_comparison_of_a_filter_needs_the_filter_again(finished: Path) -> None:
     data, wanted = finished / "data", "age < 23"
     given = {"data_path": str(data), "model_list": ["NPO"], "forget_where": wanted, **SETTINGS}

@@ -60,6 +60,7 @@ def test_a_comparison_has_a_row_for_every_model_and_seed(small_data: Path) -> No
     assert (stages.count("Original"), stages.count("Retrain"), stages.count("NegGrad")) == (2, 2, 2)
 
 
+@pytest.mark.thorough
 def test_an_interrupted_comparison_goes_on_and_given_again_trains_nothing(
     small_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,6 +150,7 @@ def test_a_model_beside_a_list_is_refused(capsys: pytest.CaptureFixture[str]) ->
     assert "give one of them" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_a_second_pass_ranks_beside_the_labels_and_changes_nothing_else(
     small_data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

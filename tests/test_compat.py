@@ -29,6 +29,7 @@ def test_apply_twice_wraps_the_collector_once() -> None:
     assert Collector.get_data_struct is once
 
 
+@pytest.mark.thorough
 def test_importing_the_recbole_side_imports_neither_ray_nor_quick_start() -> None:
     code = (
         "import sys, recbole_e2urec.config, recbole_e2urec.trainer.classic as c, "
@@ -168,6 +169,7 @@ def test_download_alone_passes_over_the_missing_process_group(
     Dataset._download(object())
 
 
+@pytest.mark.thorough
 def test_a_sequential_model_leaves_anomaly_detection_off() -> None:
     code = (
         "import torch; from recbole_e2urec.keys import find_model\n"

@@ -102,6 +102,7 @@ def test_module_imports_neither_ray_nor_recbole_quick_start(path: str) -> None:
     assert not [name for name in imported_names(tree) if is_forbidden(name)]
 
 
+@pytest.mark.thorough
 def test_package_gives_its_function_without_importing_it_first() -> None:
     code = (
         "import sys, recbole_e2urec; assert 'torch' not in sys.modules; "

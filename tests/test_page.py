@@ -79,6 +79,7 @@ def test_the_page_holds_all_that_it_needs_and_escapes_names() -> None:
     assert text.count("a note") == 1
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not BROWSER, reason="no Chromium here")
 def test_a_browser_draws_every_figure(tmp_path: Path) -> None:
     results, made = tmp_path / "results.jsonl", tmp_path / "page.html"

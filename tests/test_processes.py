@@ -193,6 +193,7 @@ def test_e2urec_in_two_processes_is_e2urec_in_one(
     assert re.sub(timed, "", told.out) == re.sub(timed, "", alone)  # the table, once
 
 
+@pytest.mark.thorough
 def test_steps_of_fewer_rows_than_processes(data: Path, tmp_path: Path) -> None:
     more = {"train_batch_size": 14, "unlearn_batch_size": 2, "epochs": 1, "forget_ratio": 0.1}
     more |= {"augmented_epochs": 1, "warmup_epochs": 0, "joint_epochs": 1}
@@ -224,6 +225,7 @@ def test_torchrun_makes_the_table_of_one_process(data: Path, one: Path, tmp_path
     assert files(one) == files(folder)
 
 
+@pytest.mark.thorough
 def test_two_machines_make_the_table_of_one_process_and_the_first_has_it(
     data: Path, one: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -253,7 +255,7 @@ def test_a_comparison_in_two_processes_is_one_in_one(data: Path, tmp_path: Path)
 # an end, and a new beginning
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.thorough)])
 def test_a_killed_process_ends_the_run_in_one_line_and_the_run_resumes(
     data: Path,
     one: Path,

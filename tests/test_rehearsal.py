@@ -1,6 +1,7 @@
 """A rehearsal draws users who stay, and a later request takes what was found."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -97,9 +98,27 @@ def test_too_many_are_refused(toy_config: Callable[..., Any]) -> None:
         drawn(toy_config("E2URec", control_users=0), count=40)
 
 
+@pytest.fixture(scope="session")
+def stages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("rehearsal") / "saved"
+
+
 @pytest.fixture
-def toy(toy_config: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda model="E2URec", **more: toy_config(model, **{**GIVEN, **more})
+def toy(toy_config: Callable[..., Any], stages: Path) -> Callable[..., Any]:
+    """Make configs on ``toy``; Original and both requests' Retrains are trained for all tests."""
+
+    def make(model: str = "E2URec", **more: Any) -> Any:
+        return toy_config(model, **{**GIVEN, **more})
+
+    if stages.exists():
+        shutil.copytree(stages, "saved")
+    else:
+        config = make()
+        dataset = load_dataset(config)
+        Forgetting(config, dataset).train()
+        Rehearsal(config, dataset, RehearseOptions())
+        shutil.copytree("saved", stages)
+    return make
 
 
 @pytest.mark.slow
@@ -173,6 +192,7 @@ def test_a_later_request_is_set_by_the_calibration_and_says_so(
     assert run.unlearned_row(given)["stage"] == row["stage"]  # nothing else was changed
 
 
+@pytest.mark.thorough
 def test_models_of_a_part_of_the_users_count_beside_the_rehearsal(
     toy: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -49,6 +49,7 @@ def write_some(path: Path, seed: int) -> None:
         save_rows(path, [row(seed=seed, stage=str(stage))])
 
 
+@pytest.mark.thorough
 def test_runs_that_end_at_the_same_time_keep_all_rows() -> None:
     context = multiprocessing.get_context("spawn")
     writers = [context.Process(target=write_some, args=(PATH.absolute(), n)) for n in (1, 2)]

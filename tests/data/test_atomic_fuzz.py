@@ -101,6 +101,7 @@ def test_odd_ids_are_those_of_the_file_or_refused(pairs: list[tuple[str, str]]) 
         assert [known.items[item] for _, item in pairs] == dataset.rows.item.tolist()
 
 
+@pytest.mark.thorough
 @budget(50)
 @given(st.one_of(st.text(max_size=40), st.sampled_from(["!!int x", "!!timestamp a", "[" * 3000])))
 def test_any_yaml_is_read_or_refused_in_one_line(text: str) -> None:

@@ -186,6 +186,7 @@ def test_nothing_of_the_forgotten_is_left(request_file, capsys, training, monkey
     assert "Retrain is not in saved/stages" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_a_model_that_answers_as_the_student_is_made_and_no_other(request_file, capsys):
     """The request stands in a file, as a filter, which results do not keep whole."""
     config = write(Path("more.yaml"), f"forget_where: \"user_id == '{CANARY}'\"\nfinalize: shop\n")
@@ -220,6 +221,7 @@ def test_a_model_that_answers_as_the_student_is_made_and_no_other(request_file, 
     assert "was carried out before; nothing to do" in capsys.readouterr().out
 
 
+@pytest.mark.thorough
 def test_a_calibrated_run_is_found_to_be_done(request_file, capsys):
     given = {"forget_file": request_file, "data_path": "data"}
     assert run("--model=NegGrad", **given) == 0

@@ -77,7 +77,14 @@ def full_at(steps: int, method: str, made: Path, capfd: pytest.CaptureFixture[st
     return new
 
 
-@pytest.mark.parametrize("steps", [8, 18, 43])  # of work, of the new generation, current.json
+@pytest.mark.parametrize(
+    "steps",
+    [
+        pytest.param(8, id="work", marks=pytest.mark.thorough),
+        pytest.param(18, id="the new generation", marks=pytest.mark.thorough),
+        pytest.param(43, id="current.json"),
+    ],
+)
 def test_a_request_on_a_full_disk(
     steps: int, made_model: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -109,6 +116,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.thorough
 def test_an_export_on_a_disk_that_is_full_at_any_step(
     trained: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

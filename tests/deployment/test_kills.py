@@ -127,6 +127,7 @@ def trial(step: int, wanted: dict[str, Any]) -> bool:
     return new
 
 
+@pytest.mark.thorough
 def test_killed_at_four_steps() -> None:
     wanted: dict[str, Any] = {}
     count = steps(wanted)

@@ -77,6 +77,7 @@ def test_a_request_of_unknown_users_alone_is_told_when_they_are_skipped(capfd):
     assert "10 training rows of 12" in said
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("in_use")
 def test_requests_again_and_against_each_other(capfd):
     assert "is carried out, the 1." in told(capfd, 0, "user_id\nu1\nu1\n", "--request_id=A")

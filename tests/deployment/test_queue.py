@@ -138,6 +138,7 @@ def test_the_folder_holds_one_model_and_nothing_of_the_way_to_it(in_use: Path):
     }  # fmt: skip
 
 
+@pytest.mark.thorough
 def test_a_tuned_adapter_is_replaced_by_its_successor(tmp_path: Path, monkeypatch):
     folder = tmp_path / "lora"
     make_model(folder, tuning="lora", epochs=2, eval_step=1)

@@ -179,6 +179,7 @@ def test_an_edited_page_fails(capsys):
     assert failed(verify(capsys, code=1)) == ["the page says the same (different: all of it)"]
 
 
+@pytest.mark.thorough
 def test_a_later_certificate_that_breaks_the_chain_fails(capsys):
     forget_users("u7", model="NegGrad")
     edit(paths()[1], lambda whole: whole["after"].update(model_json="0" * 64), sealed=True)

@@ -17,11 +17,14 @@ from recbole_e2urec.methods import METHODS, method_of
 from recbole_e2urec.model.scorers import Adapted, Ensemble, Mixture
 
 Begin = Callable[..., Forgetting]
-BACKBONES = ("tiny-t5", "tiny-llama")
+SHARDED = ("SISA", "RecEraser", "APA")  # they train more models than others
 every_method = pytest.mark.parametrize("method", METHODS)
-every_backbone = pytest.mark.parametrize("backbone", BACKBONES)
+light_methods = pytest.mark.parametrize(
+    "method",
+    [pytest.param(one, marks=[pytest.mark.thorough] * (one in SHARDED)) for one in METHODS],
+)
 mostly_t5 = pytest.mark.parametrize(
-    "backbone", ["tiny-t5", pytest.param("tiny-llama", marks=pytest.mark.slow)]
+    "backbone", ["tiny-t5", pytest.param("tiny-llama", marks=pytest.mark.thorough)]
 )
 
 
@@ -68,7 +71,7 @@ def asked(made: Answered) -> NDArray[np.float64]:
 
 
 @every_method
-@every_backbone
+@mostly_t5
 @pytest.mark.parametrize("tuning", ["full", "lora"])
 def test_original_stays_bit_by_bit_and_the_unlearned_model_differs(
     begin: Begin, method: str, backbone: str, tuning: str
@@ -88,7 +91,7 @@ def test_original_stays_bit_by_bit_and_the_unlearned_model_differs(
     assert run.measured("Retrain", run.retrain)["to_retrain"]["residual"] == 0.0
 
 
-@every_method
+@light_methods
 @mostly_t5
 def test_the_same_seed_gives_the_same_answers_and_another_one_others(
     begin: Begin, method: str, backbone: str

@@ -71,6 +71,7 @@ def test_the_loss_of_a_step_is_the_formula_with_teachers_asked_on_the_spot(
     assert float(found["loss"]) == pytest.approx(float(expected), rel=1e-5)
 
 
+@pytest.mark.thorough
 def test_another_share_of_the_rows_is_another_augmented_model(
     small_config: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,7 +172,7 @@ def test_without_the_remembering_teacher_the_true_answers_stay(
     assert terms["forget"] > 0
 
 
-@pytest.mark.parametrize("student", ["lora", "full"])
+@pytest.mark.parametrize("student", ["lora", pytest.param("full", marks=pytest.mark.thorough)])
 def test_a_student_that_stops_is_what_a_longer_one_was_at_that_mark(
     small_config: Callable[..., Any], student: str
 ) -> None:

@@ -93,6 +93,7 @@ METHOD_TERMS = {
 }
 
 
+@pytest.mark.thorough
 def test_wandb_has_the_terms_of_every_student_in_a_run_of_its_own(
     small_data: Path, wandb: Recorder
 ) -> None:

@@ -87,6 +87,7 @@ def test_a_recommender_that_stopped_early_stops_there_again(
     assert interrupted(monkeypatch, lambda: recommend(config)) == (whole, epochs)
 
 
+@pytest.mark.thorough
 def test_forgetting_with_adapters_goes_on_after_each_epoch(
     small_config: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
