@@ -124,6 +124,22 @@ class Config(RecBoleConfig):
         """Whether the model is this package's language model rather than a classic one."""
         return str(self.model_class.__module__).startswith(f"{__package__}.")
 
+    @property
+    def borrowed_rates(self) -> str:
+        """One line, if the backbone has no settings and nobody gave rates: tiny-t5's are too large.
+
+        Empty where rates are the backbone's own or somebody's choice.
+        """
+        given = {**self.protocol, **self.external_config_dict}
+        name = str(self["backbone"])
+        if "learning_rate" in given or properties("backbone", name):
+            return ""
+        return (
+            f"backbone {name} has no settings of its own: learning_rate {self['learning_rate']:g} "
+            "and all others are those of tiny-t5, much too large for a pretrained model; give "
+            f"yours, or take a name's, as in --backbone=t5-base --backbone_source={name}"
+        )
+
     def compatibility_settings(self) -> None:
         """Prepare RecBole and NumPy; called first by RecBole's own constructor."""
         compat.apply()

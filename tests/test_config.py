@@ -110,6 +110,21 @@ def test_a_classic_model_is_not_a_language_model() -> None:
 
 
 @pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"backbone": "models/flan"}, True),
+        ({"backbone": "models/flan", "learning_rate": 0.001}, False),
+        ({"backbone": "t5-base", "backbone_source": "models/flan"}, False),
+        ({}, False),
+    ],
+)
+def test_a_backbone_without_rates_of_its_own_is_told(
+    language_model: type, settings: dict[str, Any], told: bool
+) -> None:
+    assert ("models/flan" in Config("LLMRec", "ml-100k", None, settings).borrowed_rates) == told
+
+
+@pytest.mark.parametrize(
     ("wrong", "right"), [("DepFM", "DeepFM"), ("deepfm", "DeepFM"), ("LLMRek", "LLMRec")]
 )
 def test_an_unknown_model_is_met_with_the_nearest(wrong: str, right: str) -> None:
