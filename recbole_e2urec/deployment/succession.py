@@ -12,7 +12,6 @@ from recbole_e2urec.deployment.merged import CHECKED, merge
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment import LORA, Rows, hash_of
 from recbole_e2urec.methods import METHODS, method_of
-from recbole_e2urec.methods.base import GradientUnlearner
 from recbole_e2urec.model.scorers import Stored
 from recbole_e2urec.trainer.cost import restart_peak
 from recbole_e2urec.trainer.stage import Stage
@@ -25,11 +24,7 @@ def check_method(name: str) -> None:
     Raises:
         InputError: it is none, trains anew instead of changing the model, or needs other models.
     """
-    known = [
-        one
-        for one, kind in METHODS.items()
-        if issubclass(kind, GradientUnlearner) and kind.has_only_original
-    ]
+    known = [one for one, kind in METHODS.items() if kind.has_only_original]
     if name not in known:
         raise InputError(f"--model={name}: a model in use forgets by one of {', '.join(known)}")
 

@@ -17,6 +17,7 @@ from recbole_e2urec.methods.receraser import RecEraser
 from recbole_e2urec.methods.retrain import Retrain
 from recbole_e2urec.methods.simnpo import SimNPO
 from recbole_e2urec.methods.sisa import SISA
+from recbole_e2urec.methods.tokenreset import TokenReset
 
 METHODS: dict[str, type[Unlearner]] = {
     "E2URec": E2URec,
@@ -29,6 +30,7 @@ METHODS: dict[str, type[Unlearner]] = {
     "GradDiff": GradDiff,
     "NPO": NPO,
     "SimNPO": SimNPO,
+    "TokenReset": TokenReset,
     "Retrain": Retrain,
     "SISA": SISA,
     "RecEraser": RecEraser,

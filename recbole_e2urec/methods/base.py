@@ -50,6 +50,8 @@ class Unlearner(ABC):
             greater it is; None: it has none.
         power: of what is remembered in proportion to which it is to be set.
         answers_alone: whether one model answers, rather than several together.
+        has_only_original: whether it trains no recommender beside Original, and so can follow a
+            model in use, which has only itself.
     """
 
     options_class: type
@@ -57,6 +59,7 @@ class Unlearner(ABC):
     strength: ClassVar[str | None] = None
     power: ClassVar[float] = 1.0
     answers_alone = True
+    has_only_original = False
 
     def __init__(self, options: Any) -> None:
         self.options = options
@@ -80,8 +83,6 @@ class GradientUnlearner(Unlearner):
     Attributes:
         asks_on_forget: whether the loss looks at Original's answers on forget rows.
         asks_on_retain: the same on retain rows.
-        has_only_original: whether it trains no recommender beside Original, and so can follow a
-            model in use, which has only itself.
     """
 
     space: ClassVar[Mapping[str, tuple[float, float]]] = {"unlearn_learning_rate": RATES}

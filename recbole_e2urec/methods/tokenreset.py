@@ -1,0 +1,71 @@
+"""TokenReset: tokens that only forget rows show are as they were before training."""
+
+import time
+from dataclasses import dataclass
+
+from recbole_e2urec.errors import InputError
+from recbole_e2urec.llm.renewing import renewed
+from recbole_e2urec.methods.base import Unlearned, Unlearner, total
+from recbole_e2urec.model.llmrec import LLMRec
+from recbole_e2urec.model.scorers import Adapted, Stored
+from recbole_e2urec.trainer.cost import memory_used
+from recbole_e2urec.trainer.pairing import Pairing
+from recbole_e2urec.trainer.stage import Stage
+from recbole_e2urec.trainer.unlearning import Request
+
+
+@dataclass(frozen=True)
+class TokenResetOptions:
+    """There is nothing to choose."""
+
+
+class TokenReset(Unlearner):
+    """Put the embeddings of the request's own tokens back to their values before training.
+
+    The simplest that can be done, and trains nothing: to a model whose prompts name users by
+    tokens of their own it is what deleting a row of the user embeddings is to a matrix
+    factorisation. Own are the tokens that prompts of forget rows show and no prompt of a retain row
+    does, so nobody else's P(yes) changes. Retrain has these embeddings as well, since nothing ever
+    trains them; what other weights learned from the forget rows stays.
+
+    It cannot forget single rows of users who stay, nor users whom prompts do not name, and refuses
+    requests without such tokens. A pretrained model has its words' embeddings from elsewhere.
+    """
+
+    options_class = TokenResetOptions
+    has_only_original = True
+
+    def unlearn(self, original: LLMRec, request: Request) -> Unlearned:
+        """See :meth:`Unlearner.unlearn`.
+
+        Raises:
+            InputError: no token is the request's own, or Original's training reached none of them.
+        """
+        if len(request.forget) == 0:
+            return Unlearned(Adapted(original.adapter), total([]), [], "original")
+        stage = request.stage(type(self).__name__, {})
+        with stage.open():
+            if not stage.finished:
+                _reset(original, request, stage)
+        scorer = Stored(original.adapter, stage.weights)
+        return Unlearned(scorer, stage.summary(), [], stage.digest)
+
+
+def _reset(original: LLMRec, request: Request, stage: Stage) -> None:
+    started = time.perf_counter()
+    tokens = Pairing(request, original.table, 1).own_tokens()
+    if len(tokens) == 0:
+        raise InputError(
+            "TokenReset: other prompts show every token of the request's; it forgets users who "
+            "leave wholly and whom prompts name; choose another model, such as E2URec"
+        )
+    bank, start = original.bank, request.tools.untrained.read()
+    before = bank.state(original.adapter)
+    after = renewed(original.language_model, before, start, tokens)
+    if all(after[name] is before[name] for name in before):
+        raise InputError(
+            "TokenReset: tuning: lora did not reach the embeddings; choose another model, or "
+            "adapt them (lora_target_modules)"
+        )
+    spent = {"seconds": time.perf_counter() - started, "steps": 0, "trained_parameters": 0}
+    stage.finish(after, {**spent, **memory_used()})
