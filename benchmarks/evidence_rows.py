@@ -70,7 +70,7 @@ WAYS = {
     "CrossFit, 4 parts": Way("CrossFit", {"parts": 4}),
     "CrossFit, rehearsed": Way("CrossFit", rehearsed=True),
     "E2URecRef": Way("E2URecRef"),
-    "TokenReset": Way("TokenReset"),
+    "TokenReset": Way("TokenReset", {"partial": True}),
 }
 MODEL = Way("LLMRec")  # Original and Retrain, which no method's settings decide
 ROWS = (ORIGINAL, RETRAIN, *WAYS)

@@ -16,7 +16,14 @@ from recbole_e2urec.trainer.unlearning import Request
 
 @dataclass(frozen=True)
 class TokenResetOptions:
-    """There is nothing to choose."""
+    """What is refused.
+
+    Attributes:
+        partial: carry out requests of which only some rows show a token of their own; the answers
+            to the others are hardly changed. False: refuse them.
+    """
+
+    partial: bool
 
 
 class TokenReset(Unlearner):
@@ -28,8 +35,10 @@ class TokenReset(Unlearner):
     does, so nobody else's P(yes) changes. Retrain has these embeddings as well, since nothing ever
     trains them; what other weights learned from the forget rows stays.
 
-    It cannot forget single rows of users who stay, nor users whom prompts do not name, and refuses
-    requests without such tokens. A pretrained model has its words' embeddings from elsewhere.
+    It cannot forget single rows of users who stay, nor users whom prompts do not name or name by a
+    word that others' prompts show as well, such as an age. Requests with such rows are refused,
+    unless they may be carried out in part; ``found`` says how many rows were not reached. A
+    pretrained model has its words' embeddings from elsewhere.
     """
 
     options_class = TokenResetOptions
@@ -39,33 +48,47 @@ class TokenReset(Unlearner):
         """See :meth:`Unlearner.unlearn`.
 
         Raises:
-            InputError: no token is the request's own, or Original's training reached none of them.
+            InputError: no token is the request's own, a row shows none and all are to be reached,
+                or Original's training reached no embedding.
         """
         if len(request.forget) == 0:
             return Unlearned(Adapted(original.adapter), total([]), [], "original")
         stage = request.stage(type(self).__name__, {})
         with stage.open():
             if not stage.finished:
-                _reset(original, request, stage)
+                self._reset(original, request, stage)
+        cost = stage.summary()
+        missed = cost.pop("missed")
+        self._check(missed, len(request.forget))
         scorer = Stored(original.adapter, stage.weights)
-        return Unlearned(scorer, stage.summary(), [], stage.digest)
+        found = {"rows_not_reached": missed}
+        return Unlearned(scorer, cost, [], stage.digest, found=found)
 
+    def _check(self, missed: int, rows: int) -> None:
+        if missed and not self.options.partial:
+            raise InputError(
+                f"TokenReset: {missed:,} of {rows:,} forget rows show no token that is theirs "
+                "alone; partial: True forgets the others, and other models all of them"
+            )
 
-def _reset(original: LLMRec, request: Request, stage: Stage) -> None:
-    started = time.perf_counter()
-    tokens = Pairing(request, original.table, 1).own_tokens()
-    if len(tokens) == 0:
-        raise InputError(
-            "TokenReset: other prompts show every token of the request's; it forgets users who "
-            "leave wholly and whom prompts name; choose another model, such as E2URec"
-        )
-    bank, start = original.bank, request.tools.untrained.read()
-    before = bank.state(original.adapter)
-    after = renewed(original.language_model, before, start, tokens)
-    if all(after[name] is before[name] for name in before):
-        raise InputError(
-            "TokenReset: tuning: lora did not reach the embeddings; choose another model, or "
-            "adapt them (lora_target_modules)"
-        )
-    spent = {"seconds": time.perf_counter() - started, "steps": 0, "trained_parameters": 0}
-    stage.finish(after, {**spent, **memory_used()})
+    def _reset(self, original: LLMRec, request: Request, stage: Stage) -> None:
+        started = time.perf_counter()
+        pairing = Pairing(request, original.table, 1)
+        tokens = pairing.own_tokens()
+        missed = int((~pairing.forget_table.shows(request.forget, tokens.numpy())).sum())
+        if len(tokens) == 0:
+            raise InputError(
+                "TokenReset: other prompts show every token of the request's; it forgets users who "
+                "leave wholly and whom prompts name; choose another model, such as E2URec"
+            )
+        self._check(missed, len(request.forget))
+        bank, start = original.bank, request.tools.untrained.read()
+        before = bank.state(original.adapter)
+        after = renewed(original.language_model, before, start, tokens)
+        if all(after[name] is before[name] for name in before):
+            raise InputError(
+                "TokenReset: tuning: lora did not reach the embeddings; choose another model, or "
+                "adapt them (lora_target_modules)"
+            )
+        spent = {"seconds": time.perf_counter() - started, "steps": 0, "trained_parameters": 0}
+        stage.finish(after, {**spent, **memory_used(), "missed": missed})

@@ -71,6 +71,16 @@ def test_what_it_cannot_forget_is_refused_in_one_line(begin: Callable[..., Forge
     run = begin(user_fields=[])
     with pytest.raises(InputError, match="other prompts show every token"):
         run.unlearn(method_of(run.config))
+    run = begin()
+    user, train = run.dataset.rows.user, run.parts.splits.train
+    stays = np.setdiff1d(train, run.split.forget)[:1]  # beside users who leave
+    rows = np.union1d(run.split.forget, stays)
+    assert user[stays] in user[np.setdiff1d(train, rows)]
+    run.split = ForgetSplit(np.setdiff1d(train, rows), rows)
+    with pytest.raises(InputError, match=f"1 of {len(rows)} forget rows show no token that is"):
+        run.unlearn(method_of(run.config))
+    told = run.unlearn(method_of(run.config.moved({"partial": True})))
+    assert told.found == {"rows_not_reached": 1}
     run = begin(tuning="lora", lora_target_modules=["q", "v"])
     with pytest.raises(InputError, match="did not reach the embeddings"):
         run.unlearn(method_of(run.config))
