@@ -6,6 +6,8 @@ No sentence is stronger than the numbers that it is made of.
 from collections.abc import Mapping
 from typing import Any
 
+from recbole_e2urec.methods.base import NOT_REACHED
+
 LOST = 0.02  # test AUC; a loss above this is said first
 LITTLE = 0.01  # nats; a rise of the loss up to this is said first
 SOON = 4  # steps after which forgotten rows that are known again are said first
@@ -50,12 +52,26 @@ def words_of(whole: Mapping[str, Any]) -> dict[str, list[str]]:
             "and the weights are as before."
         ]
     else:
-        first = [*_not_risen(whole), *_relearned(whole), *_overshot(whole), *_astray(whole)]
+        first = [
+            *unreached(whole["method"]["found"]),
+            *_not_risen(whole),
+            *_relearned(whole),
+            *_overshot(whole),
+            *_astray(whole),
+        ]
     return {
         "first": [*first, *_lost(whole)],
         "found": [*_found(whole), *_reference(whole), *_drift(whole), *_purged(whole)],
         "cannot_show": [RETRAINED if _retrained(whole) else CANNOT[0], *CANNOT[1:]],
     }
+
+
+def unreached(found: Mapping[str, float]) -> list[str]:
+    """What a method that forgets in part left out, by what it found."""
+    missed = int(found.get(NOT_REACHED, 0))
+    if not missed:
+        return []
+    return [f"{missed:,} training rows were not reached: the model knows them as well as before."]
 
 
 def _both(whole: Mapping[str, Any], *path: str) -> tuple[Any, Any]:

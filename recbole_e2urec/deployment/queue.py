@@ -19,6 +19,7 @@ from recbole_e2urec.deployment.certificate import certify, certify_again
 from recbole_e2urec.deployment.clearing import purged_after
 from recbole_e2urec.deployment.deployed import Deployed, open_folder
 from recbole_e2urec.deployment.folder import ModelFolder
+from recbole_e2urec.deployment.plainwords import unreached
 from recbole_e2urec.deployment.proving import ProofOptions, carry_out, entry_of
 from recbole_e2urec.deployment.purging import purge_beside
 from recbole_e2urec.deployment.succession import check_method
@@ -193,7 +194,8 @@ def _lines(entry: Mapping[str, Any], options: QueueOptions, count: int) -> list[
     lines = [
         f"request {entry['request_id']} is carried out, the {count}. of this model, by "
         f"{entry['method']} in {entry['seconds']:.1f} s: {entry['training_rows']:,} training rows "
-        f"of {entry['rows']:,} rows asked for"
+        f"of {entry['rows']:,} rows asked for",
+        *unreached(entry["evidence"]["method"]["found"]),
     ]
     if entry["forget_loss"] is not None:
         before, after = entry["forget_loss"]

@@ -74,6 +74,7 @@ class Unlearner(ABC):
         """Make the unlearned model beside ``original``, whose own answers do not change."""
 
 
+NOT_REACHED = "rows_not_reached"  # in ``found``: forget rows that a method left as they are
 RATES = (0.0005, 0.01)  # of students, between which ``--tune`` looks
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.llm.renewing import renewed
-from recbole_e2urec.methods.base import Unlearned, Unlearner, total
+from recbole_e2urec.methods.base import NOT_REACHED, Unlearned, Unlearner, total
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Adapted, Stored
 from recbole_e2urec.trainer.cost import memory_used
@@ -61,8 +61,7 @@ class TokenReset(Unlearner):
         missed = cost.pop("missed")
         self._check(missed, len(request.forget))
         scorer = Stored(original.adapter, stage.weights)
-        found = {"rows_not_reached": missed}
-        return Unlearned(scorer, cost, [], stage.digest, found=found)
+        return Unlearned(scorer, cost, [], stage.digest, found={NOT_REACHED: missed})
 
     def _check(self, missed: int, rows: int) -> None:
         if missed and not self.options.partial:

@@ -187,6 +187,9 @@ def test_what_went_wrong_is_said_first(certified: Path):
         astray["retrain"] = {"measures": measures, "distances": distances}
         assert said in first(astray)
         assert bool(said) == bool(first(astray))
+    part = json.loads(json.dumps(fine))
+    part["method"]["found"] = {"rows_not_reached": 1200}
+    assert first(part).startswith("1,200 training rows were not reached")
     page = certificate_page({**whole, "in_words": words_of(changed(whole, forget=(0.5, 0.4)))})
     assert page.index("did not rise") < page.index("was to make the model forget")
 
