@@ -5,8 +5,9 @@ default settings and exported. Then each request, 1 to 10 users whom a seed draw
 ``forget`` in the folder, and the model is measured: on test rows of users whom no request names, on
 all rows forgotten so far, and on those of the first request, which must not come back. At some of
 the requests a Retrain on what is left says what is wanted. Last, one request names all of these
-users at once. ``--methods`` are E2URec's economy, E2URec, NPO or NegGrad, each in a folder of its
-own; with ``-all`` after its name one changes more than the tokens that only a small request shows.
+users at once. ``--methods`` are E2URec's economy, E2URec, NPO, NegGrad or TokenReset, each in a
+folder of its own; with ``-all`` after its name one changes more than the tokens that only a small
+request shows.
 The tables are printed, the plot is ``queue.svg`` below ``--folder``. ``--size small`` is a quick
 look whose numbers mean nothing. Killed, the same command goes on.
 """
@@ -32,7 +33,8 @@ from recbole_e2urec.quick_start import run_recbole_e2urec
 ECONOMY = "economy"
 ALL = "-all"
 _NAMES = (ECONOMY, "E2URec", "NPO", "NegGrad")
-METHODS = (*_NAMES, *(name + ALL for name in _NAMES))
+RESET = "TokenReset"
+METHODS = (*_NAMES, RESET, *(name + ALL for name in _NAMES))
 QUIET = {"show_progress": False}
 
 
@@ -111,6 +113,8 @@ def _forget(method: str, folder: ModelFolder, request: Path) -> None:
     economy = [str(Path(__file__).with_name("economy.yaml"))] if of == ECONOMY else []
     name = "E2URec" if of == ECONOMY else of
     given = {**QUIET, "own_tokens_until": 0} if method.endswith(ALL) else QUIET
+    if method == RESET:  # a user without a token of their own is left as before
+        given = {**QUIET, "partial": True}
     forget(QueueOptions(str(folder.path), str(request)), name, given, economy)
 
 
