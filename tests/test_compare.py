@@ -111,6 +111,7 @@ def test_another_request_in_the_same_process_is_another_run(small_data: Path) ->
     assert first[0]["forget"]["rows"] < other[0]["forget"]["rows"]
 
 
+@pytest.mark.thorough
 def test_the_command_line_prints_a_line_a_model(
     small_data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -167,6 +168,7 @@ def test_a_second_pass_ranks_beside_the_labels_and_changes_nothing_else(
     assert "ndcg@10" in capsys.readouterr().out
 
 
+@pytest.mark.thorough
 def test_another_seeds_retrain_shows_the_noise_unless_it_adapts_another_backbone(
     small_data: Path,
 ) -> None:

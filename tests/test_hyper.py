@@ -162,6 +162,7 @@ def test_a_grid_of_a_recommender_is_tried_whole_and_chosen_by_validation(
         assert {**one, "seconds": 0} == {**other, "seconds": 0}
 
 
+@pytest.mark.thorough
 def test_a_methods_settings_are_chosen_on_the_development_request(
     small_data: Path, asked: set[int]
 ) -> None:

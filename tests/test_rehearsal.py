@@ -175,6 +175,7 @@ def calibrated(toy: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Path
     return path
 
 
+@pytest.mark.thorough
 def test_a_later_request_is_set_by_the_calibration_and_says_so(
     toy: Callable[..., Any], calibrated: Path
 ) -> None:

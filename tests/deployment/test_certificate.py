@@ -297,6 +297,7 @@ def test_the_distance_to_a_retrain_and_the_noise_floor(certified: Path):
     assert not (certified / "work").exists()
 
 
+@pytest.mark.thorough
 def test_a_noise_floor_without_a_retrain_or_with_lora_is_refused(tmp_path: Path, monkeypatch):
     with pytest.raises(InputError, match="add --with_retrain"):
         queue.QueueOptions("model", "r.csv", noise_floor=True)

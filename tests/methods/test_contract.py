@@ -22,6 +22,16 @@ Begin = Callable[..., Forgetting]
 NEEDS: dict[str, dict[str, Any]] = {"TokenReset": {"user_fields": ["user_id", "age"]}}
 SHARDED = ("SISA", "RecEraser", "APA")  # they train more models than others
 every_method = pytest.mark.parametrize("method", METHODS)
+every_tuning = pytest.mark.parametrize(
+    ("method", "tuning"),
+    [
+        pytest.param(
+            one, tuning, marks=[pytest.mark.thorough] * (one in SHARDED and tuning == "lora")
+        )
+        for one in METHODS
+        for tuning in ("full", "lora")
+    ],
+)
 light_methods = pytest.mark.parametrize(
     "method",
     [pytest.param(one, marks=[pytest.mark.thorough] * (one in SHARDED)) for one in METHODS],
@@ -73,9 +83,8 @@ def asked(made: Answered) -> NDArray[np.float64]:
     return made.answers.yes[~np.isnan(made.answers.yes)]
 
 
-@every_method
+@every_tuning
 @mostly_t5
-@pytest.mark.parametrize("tuning", ["full", "lora"])
 def test_original_stays_bit_by_bit_and_the_unlearned_model_differs(
     begin: Begin, method: str, backbone: str, tuning: str
 ) -> None:

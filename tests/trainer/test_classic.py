@@ -162,6 +162,7 @@ def test_fm_is_recboles() -> None:
     assert results["test"] == {"auc": 0.573, "logloss": 0.6814}
 
 
+@pytest.mark.thorough
 def test_bpr_is_recboles() -> None:
     results = fit_as_recbole("BPR", RECBOLE_RANKED)
     assert results["train_loss"][0] == pytest.approx(27.724031150341034, rel=1e-6)

@@ -14,7 +14,7 @@ from recbole_e2urec.errors import InputError
 def model(tmp_path: Path) -> Path:
     """A model whose prompts name users, one of them by a word of all titles."""
     return make_model(
-        tmp_path, names={"u3": "21", "u4": "Film", "u7": "22"}, user_fields=["user_id"]
+        tmp_path, names={"u3": "21", "u4": "Film", "u7": "22", "u9": "23"}, user_fields=["user_id"]
     )
 
 
@@ -24,20 +24,17 @@ def told(*users: str, **settings: Any) -> str:
     return forget(QueueOptions("model", "request.csv"), "TokenReset", given)
 
 
-def test_nobody_elses_answer_moves() -> None:
+def test_users_are_forgotten_and_who_is_not_is_refused_or_told() -> None:
+    with pytest.raises(InputError, match="forget rows show no token that is theirs alone"):
+        told("21", "Film")
+    assert opened().record["requests"] == []
     said = told("21", "22")
     assert "by TokenReset" in said
     assert "not reached" not in said
     (entry,) = opened().record["requests"]
-    assert entry["drift"] == 0
+    assert entry["drift"] == 0  # nobody else's answer moved
     assert entry["training_rows"] > 0
     assert entry["forget_loss"][0] != entry["forget_loss"][1]
-
-
-def test_rows_that_it_does_not_reach_are_refused_or_told() -> None:
-    with pytest.raises(InputError, match="forget rows show no token that is theirs alone"):
-        told("21", "Film")
-    assert opened().record["requests"] == []
-    assert "training rows were not reached" in told("21", "Film", partial="True")
-    page = next(Path("model/certificates").glob("*.html")).read_text()
+    assert "training rows were not reached" in told("23", "Film", partial="True")
+    page = max(Path("model/certificates").glob("*.html")).read_text()
     assert "training rows were not reached" in page
