@@ -134,18 +134,15 @@ def _noise(cells: Iterable[Cell]) -> str:
 def missing(store: Store, own: argparse.Namespace) -> str:
     """One line about what is not there, and about rows of unlike settings; empty if all is well."""
     known, names = store.rows(), wanted_rows(own.only)
-    told: dict[tuple[str, str], list[str]] = {}
+    told: dict[tuple[str, str], list[tuple[int, float]]] = {}
     reasons = []
-    columns = len(own.seeds) * len(own.sizes)
     for setup, seed, size in product(own.setups, own.seeds, own.sizes):
         rows = {name: known.get(Place(setup, size, seed, name), REFUSED) for name in names}
         lack = [name for name, row in rows.items() if "refused" in row]
         reasons += [rows[name]["refused"] for name in lack]
         if lack:
             which = "all" if len(lack) == len(names) else "; ".join(lack)
-            told.setdefault((setup, which), []).append(
-                f"{setup}, seed {seed}, {size:.0%} ({which})"
-            )
+            told.setdefault((setup, which), []).append((seed, size))
     mixed = [
         f"{name} of {setup}"
         for setup, name in product(own.setups, names)
@@ -153,9 +150,20 @@ def missing(store: Store, own: argparse.Namespace) -> str:
                 if (place.setup, place.row) == (setup, name)}) > 1
     ]  # fmt: skip
     places = [
-        f"{setup}, all seeds and sizes ({which})" if len(each) == columns > 1 else ", ".join(each)
+        f"{setup}, {part} ({which})"
         for (setup, which), each in told.items()
+        for part in _columns(each, own)
     ]
     lines = [f"Missing: {', '.join(places)}: {' / '.join(dict.fromkeys(reasons))}."] if told else []
     lines += [f"Not all under the same settings: {', '.join(mixed)}."] if mixed else []
     return " ".join(lines)
+
+
+def _columns(places: Sequence[tuple[int, float]], own: argparse.Namespace) -> list[str]:
+    """Name seeds and sizes, as shortly as they can be: together where a seed has all sizes."""
+    sizes = {seed: [size for one, size in places if one == seed] for seed, _ in places}
+    whole = [str(seed) for seed, each in sizes.items() if len(each) == len(own.sizes) > 1]
+    if len(whole) == len(own.seeds):
+        return ["all seeds and sizes"]
+    seeds = [f"seed{'s' * (len(whole) > 1)} {', '.join(whole)}"] if whole else []
+    return seeds + [f"seed {s}, {size:.0%}" for s, size in places if str(s) not in whole]

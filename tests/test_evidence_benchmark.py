@@ -201,7 +201,14 @@ def test_a_report_shows_what_is_there_and_says_what_is_not(tmp_path: Path) -> No
     assert missing(store, own) == (
         "Missing: t5, seed 3001, 5% (CrossFit), t5, seed 3003, 5% (all): it diverged / not yet."
     )
-    own.only, own.seeds = ["E2URec, alpha 2"], [3001]
+    own.sizes, own.seeds = [0.05, 0.2], [3001, 3007, 3008]
+    assert missing(store, own) == (
+        "Missing: t5, seed 3001, 5% (CrossFit), t5, seeds 3007, 3008 (all), "
+        "t5, seed 3001, 20% (all): it diverged / not yet."
+    )
+    own.seeds = [3007, 3008]
+    assert missing(store, own) == "Missing: t5, all seeds and sizes (all): not yet."
+    own.only, own.seeds, own.sizes = ["E2URec, alpha 2"], [3001], [0.05]
     assert missing(store, own) == ""
     assert document([], {}, []) == "Nothing is measured yet."
 
