@@ -190,6 +190,7 @@ def test_draws_are_the_same_for_the_same_seed(small_data: Path, algo: str) -> No
     assert not list(Path("saved").glob("*.pth"))
 
 
+@pytest.mark.thorough
 def test_a_search_ends_after_trials_without_a_better_one(
     small_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

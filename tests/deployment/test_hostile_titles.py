@@ -43,6 +43,7 @@ def trained(capfd: pytest.CaptureFixture[str]) -> str:
     return told.out + told.err
 
 
+@pytest.mark.thorough
 def test_titles_pass_through_a_whole_run_and_do_no_harm(
     trained: str, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -185,6 +185,7 @@ class Backwards(real_datetime):
         return cls.fromtimestamp(1_600_000_000 - 3600 * cls.hours, tz)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("in_use")
 def test_a_clock_that_jumps_back_changes_no_order_and_no_duration(capfd, monkeypatch):
     state = [1_600_000_000.0]

@@ -52,6 +52,7 @@ def reseal() -> None:
     Path("model/current.json").write_text(json.dumps({"generation": "000002", "sha256": digest}))
 
 
+@pytest.mark.thorough
 def test_an_untouched_folder_passes_after_one_request_and_after_two(capsys, tmp_path: Path):
     lines = verify(capsys)
     assert lines[-1] == "nothing failed"

@@ -90,6 +90,7 @@ def test_another_share_of_the_rows_is_another_augmented_model(
     assert steps[1] < steps[0]
 
 
+@pytest.mark.thorough
 def test_without_an_alpha_the_teacher_goes_as_far_as_it_is_told(
     small_config: Callable[..., Any],
 ) -> None:
