@@ -1,6 +1,7 @@
 """The evidence as markdown: figures, intervals, noise, and what stands against the aims."""
 
 import argparse
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 
@@ -161,9 +162,9 @@ def missing(store: Store, own: argparse.Namespace) -> str:
 
 def _columns(places: Sequence[tuple[int, float]], own: argparse.Namespace) -> list[str]:
     """Name seeds and sizes, as shortly as they can be: together where a seed has all sizes."""
-    sizes = {seed: [size for one, size in places if one == seed] for seed, _ in places}
-    whole = [str(seed) for seed, each in sizes.items() if len(each) == len(own.sizes) > 1]
+    counts = Counter(seed for seed, _ in places)
+    whole = [seed for seed, count in counts.items() if count == len(own.sizes) > 1]
     if len(whole) == len(own.seeds):
         return ["all seeds and sizes"]
-    seeds = [f"seed{'s' * (len(whole) > 1)} {', '.join(whole)}"] if whole else []
-    return seeds + [f"seed {s}, {size:.0%}" for s, size in places if str(s) not in whole]
+    seeds = [f"seed{'s' * (len(whole) > 1)} {', '.join(map(str, whole))}"] if whole else []
+    return seeds + [f"seed {s}, {size:.0%}" for s, size in places if s not in whole]

@@ -93,8 +93,9 @@ class Experiment:
 
     def __init__(self, config: Config, dataset: Any) -> None:
         self.config, self.dataset = config, dataset
-        if config.borrowed_rates and processes.is_writer():
-            getLogger().warning(config.borrowed_rates)
+        warning = config.borrowed_rates
+        if warning and processes.is_writer():
+            getLogger().warning(warning)
         self.parts = parts_of(config, dataset)
         self.model = LLMRec(config, dataset).to(config["device"])
         self.start = self.model.bank.state(self.model.adapter)

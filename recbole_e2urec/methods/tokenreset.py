@@ -1,14 +1,14 @@
 """TokenReset: tokens that only forget rows show are as they were before training."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.llm.renewing import renewed
 from recbole_e2urec.methods.base import NOT_REACHED, Unlearned, Unlearner, total
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Adapted, Stored
 from recbole_e2urec.trainer.cost import memory_used
+from recbole_e2urec.trainer.crossfit import renewed_scorer
 from recbole_e2urec.trainer.pairing import Pairing
 from recbole_e2urec.trainer.stage import Stage
 from recbole_e2urec.trainer.unlearning import Request
@@ -53,22 +53,14 @@ class TokenReset(Unlearner):
         """
         if len(request.forget) == 0:
             return Unlearned(Adapted(original.adapter), total([]), [], "original")
-        stage = request.stage(type(self).__name__, {})
+        stage = request.stage(type(self).__name__, asdict(self.options))
         with stage.open():
             if not stage.finished:
                 self._reset(original, request, stage)
         cost = stage.summary()
-        missed = cost.pop("missed")
-        self._check(missed, len(request.forget))
+        found = {NOT_REACHED: cost.pop(NOT_REACHED)}
         scorer = Stored(original.adapter, stage.weights)
-        return Unlearned(scorer, cost, [], stage.digest, found={NOT_REACHED: missed})
-
-    def _check(self, missed: int, rows: int) -> None:
-        if missed and not self.options.partial:
-            raise InputError(
-                f"TokenReset: {missed:,} of {rows:,} forget rows show no token that is theirs "
-                "alone; partial: True forgets the others, and other models all of them"
-            )
+        return Unlearned(scorer, cost, [], stage.digest, found=found)
 
     def _reset(self, original: LLMRec, request: Request, stage: Stage) -> None:
         started = time.perf_counter()
@@ -80,14 +72,16 @@ class TokenReset(Unlearner):
                 "TokenReset: other prompts show every token of the request's; it forgets users who "
                 "leave wholly and whom prompts name; choose another model, such as E2URec"
             )
-        self._check(missed, len(request.forget))
-        bank, start = original.bank, request.tools.untrained.read()
-        before = bank.state(original.adapter)
-        after = renewed(original.language_model, before, start, tokens)
-        if all(after[name] is before[name] for name in before):
+        if missed and not self.options.partial:
+            raise InputError(
+                f"TokenReset: {missed:,} of {len(request.forget):,} forget rows show no token that "
+                "is theirs alone; partial: True forgets the others, and other models all of them"
+            )
+        if original.adapter is not None and not original.bank.reaches_words(original.lora):
             raise InputError(
                 "TokenReset: tuning: lora did not reach the embeddings; choose another model, or "
                 "adapt them (lora_target_modules)"
             )
+        weights = renewed_scorer(original, request, tokens).read()
         spent = {"seconds": time.perf_counter() - started, "steps": 0, "trained_parameters": 0}
-        stage.finish(after, {**spent, **memory_used(), "missed": missed})
+        stage.finish(weights, {**spent, **memory_used(), NOT_REACHED: missed})
