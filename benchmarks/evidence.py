@@ -6,7 +6,9 @@ models of the tables; both, and how requests are drawn, are in ``evidence_rows.p
 every setup has one Original, one rehearsal a rehearsed method, and a Retrain for each request.
 What is finished is kept in ``evidence/`` below ``checkpoint_dir``: killed, the same command goes
 on, and several may work at once on other seeds or setups, and ``--report`` shows all.
-``--write FILE`` puts the tables between two marks of this markdown file and the plots beside it.
+``--write FILE`` puts the tables between two marks of this markdown file, and beside it the plots
+and the figures of each seed (``.jsonl``). Figures that are there already stay in the tables, where
+they are of today's settings, of the same Originals and Retrains, and of more seeds than the new.
 Any ``--key=value`` is common to all runs; ``--small`` is a quick look without meaning.
 """
 
@@ -15,11 +17,11 @@ import sys
 from pathlib import Path
 
 from benchmarks.evidence_cells import cells_of
-from benchmarks.evidence_intervals import intervals_of
 from benchmarks.evidence_measuring import Column
 from benchmarks.evidence_plots import plots
 from benchmarks.evidence_rows import SEEDS, SETUPS, SIZES, WAYS, Task
 from benchmarks.evidence_store import Store
+from benchmarks.evidence_summary import joined, read, summary_of, write
 from benchmarks.evidence_tables import document, missing
 from benchmarks.given import arguments_of, common_settings
 from recbole_e2urec.errors import InputError
@@ -33,16 +35,20 @@ def report(task: Task, store: Store) -> None:
     """Show what is there, and write it where that was asked for."""
     own = task.own
     cells = cells_of(store, own.setups, own.sizes, own.seeds, own.only)
-    intervals = [intervals_of(cell, own.resamples) for cell in cells]
-    drawn = plots(cells, intervals)
+    summaries = [summary_of(cell, own.resamples) for cell in cells]
     target: Path | None = own.write
     folder, stem = (target.parent, target.stem) if target else (store.folder, "evidence")
+    kept = folder / f"{stem}.jsonl"
+    if target is not None:
+        summaries = joined(summaries, read(kept, task.digests))
+    drawn = plots(summaries)
     names = {name: f"{stem}-{name}.svg" for name in drawn}
-    text = document(cells, names, intervals)
-    told = missing(store, own)
+    text = document(summaries, names)
+    told = missing(summaries, store, own)
     if target is not None:
         text = f"{text}\n\n{told}" if told else text
         write_text(target, filled(target, text))
+        write(kept, summaries)
     for name, picture in drawn.items():
         write_text(folder / names[name], picture)
     print(text)

@@ -3,10 +3,8 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from benchmarks.evidence_rows import ORIGINAL, RETRAIN, SETUPS, wanted_rows
+from benchmarks.evidence_rows import ORIGINAL, RETRAIN, wanted_rows
 from benchmarks.evidence_store import Labelled, Place, Said, Store
-
-REFUSED = {"refused": "not yet"}  # stands for a row that is not there
 
 
 class Cell(NamedTuple):
@@ -25,13 +23,6 @@ class Cell(NamedTuple):
     labelled: Labelled
     rows: dict[str, dict[int, dict[str, Any]]]
     said: dict[str, dict[int, Said]]
-
-    @property
-    def title(self) -> str:
-        """For people."""
-        users = next(iter(self.rows[RETRAIN].values()))["users"]
-        some = "1 user" if users == 1 else f"{users} users"
-        return f"{SETUPS[self.setup].title}, {self.size:.0%} ({some})"
 
 
 def cells_of(
@@ -57,6 +48,11 @@ def cells_of(
     return found
 
 
+def is_there(row: Mapping[str, Any] | None) -> bool:
+    """Whether a row was measured, and not refused."""
+    return row is not None and "refused" not in row
+
+
 def _collected(
     store: Store,
     known: Mapping[Place, dict[str, Any]],
@@ -69,7 +65,7 @@ def _collected(
     said: dict[str, dict[int, Said]] = {name: {} for name in names}
     for seed in seeds:
         places = {name: wanted(seed, name) for name in names}
-        here = [name for name in names if "refused" not in known.get(places[name], REFUSED)]
+        here = [name for name in names if is_there(known.get(places[name]))]
         for name in here if {ORIGINAL, RETRAIN} <= set(here) else ():
             rows[name][seed] = known[places[name]]
             said[name][seed] = store.said(places[name])

@@ -1,37 +1,26 @@
 """Plots of the evidence."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from statistics import mean
 from typing import Any
 
-from benchmarks.evidence_cells import Cell
-from benchmarks.evidence_figures import OTHER, figures
-from benchmarks.evidence_intervals import Intervals
+from benchmarks.evidence_figures import OTHER
 from benchmarks.evidence_rows import RETRAIN, SETUPS, WAYS
+from benchmarks.evidence_summary import Line as Figures
+from benchmarks.evidence_summary import Summary
 from benchmarks.lineplots import Bars, Line, Panel, svg
 from recbole_e2urec.trainer.cost import REQUESTS
 
-Lines = Sequence[Mapping[str, Any]]
 
-
-def plots(cells: Sequence[Cell], intervals: Sequence[Mapping[str, Intervals]]) -> dict[str, str]:
-    """SVG texts by name; none without a method's row.
-
-    Args:
-        cells: setups and sizes.
-        intervals: of the rows of each of them.
-    """
-    shown = [
-        (cell, figures(cell), found)
-        for cell, found in zip(cells, intervals, strict=True)
-        if any(name in WAYS for name in cell.rows)
-    ]
+def plots(summaries: Sequence[Summary]) -> dict[str, str]:
+    """SVG texts by name; none without a method's row."""
+    shown = [one for one in summaries if any(name in WAYS for name in one.rows)]
     if not shown:
         return {}
-    by_setup: dict[str, list[tuple[Cell, Lines]]] = {}
-    for cell, lines, _ in shown:
-        by_setup.setdefault(cell.setup, []).append((cell, lines))
-    forgetting = [_tradeoff(*one) for one in shown]
+    by_setup: dict[str, list[Summary]] = {}
+    for one in shown:
+        by_setup.setdefault(one.setup, []).append(one)
+    forgetting = [_tradeoff(one) for one in shown]
     distances = [_distances(setup, found) for setup, found in by_setup.items()]
     costs = [_costs(setup, found) for setup, found in by_setup.items()]
     return {
@@ -41,36 +30,37 @@ def plots(cells: Sequence[Cell], intervals: Sequence[Mapping[str, Intervals]]) -
     }
 
 
-def _tradeoff(cell: Cell, lines: Lines, intervals: Mapping[str, Intervals]) -> Panel:
+def _tradeoff(summary: Summary) -> Panel:
     """What is closed of the AUC gap over the test AUC lost, with intervals; Retrain is at 1."""
     drawn = []
     for name in (RETRAIN, *WAYS):
-        x, y = (_mean(lines, name, key) for key in ("lost", "closed_auc"))
-        if x is None or y is None:
+        x, y = (_mean(summary, name, key) for key in ("lost", "closed_auc"))
+        intervals = summary.rows[name].intervals if name in summary.rows else None
+        if x is None or y is None or intervals is None:
             continue
-        across, up = intervals[name].lost or [x, x], intervals[name].closed or [y, y]
+        across, up = intervals.lost or [x, x], intervals.closed or [y, y]
         bars = [Bars(across[0], across[1], up[0], up[1])]
         drawn.append(Line(name, [(x, y)], _style(name), True, bars))
-    return Panel(f"AUC gap closed: {cell.title}", drawn)
+    return Panel(f"AUC gap closed: {summary.title}", drawn)
 
 
-def _distances(setup: str, found: Sequence[tuple[Cell, Lines]]) -> Panel:
+def _distances(setup: str, found: Sequence[Summary]) -> Panel:
     """Residual by size, beside that of another seed's Retrain."""
 
     def along(name: str) -> list[tuple[float, float]]:
-        return _points((cell.size, _mean(lines, name, "residual")) for cell, lines in found)
+        return _points((one.size, _mean(one, name, "residual")) for one in found)
 
     return Panel(f"residual: {SETUPS[setup].title}", _drawn((OTHER, *WAYS), along), "x")
 
 
-def _costs(setup: str, found: Sequence[tuple[Cell, Lines]]) -> Panel:
+def _costs(setup: str, found: Sequence[Summary]) -> Panel:
     """Cost of a request of the middle size, of Retrain's."""
-    cell, lines = found[len(found) // 2]
+    middle = found[len(found) // 2]
 
     def along(name: str) -> list[tuple[float, float]]:
-        return _points((count, _mean(lines, name, f"of_{count}")) for count in REQUESTS)
+        return _points((count, _mean(middle, name, f"of_{count}")) for count in REQUESTS)
 
-    return Panel(f"cost / Retrain's: {cell.title}", _drawn(WAYS, along), "xy")
+    return Panel(f"cost / Retrain's: {middle.title}", _drawn(WAYS, along), "xy")
 
 
 def _drawn(names: Iterable[str], along: Callable[[str], list[tuple[float, float]]]) -> list[Line]:
@@ -78,8 +68,9 @@ def _drawn(names: Iterable[str], along: Callable[[str], list[tuple[float, float]
     return [Line(name, points, _style(name)) for name in names if (points := along(name))]
 
 
-def _mean(lines: Lines, name: str, key: str) -> float | None:
-    values = [line[key] for line in lines if line["model"] == name and line.get(key) is not None]
+def _mean(summary: Summary, name: str, key: str) -> float | None:
+    lines: Sequence[Figures] = summary.rows[name].lines if name in summary.rows else []
+    values = [line[key] for line in lines if line.get(key) is not None]
     return mean(values) if values else None
 
 

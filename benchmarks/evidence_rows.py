@@ -107,12 +107,14 @@ class Task:
         """Names, by setup and row, all settings that decide a row, but for its seed and size."""
         return {
             (setup, name): self._digest(setup, WAYS.get(name, MODEL))
-            for setup in self.own.setups
+            for setup in SETUPS
             for name in ROWS
         }
 
     def _digest(self, setup: str, way: Way) -> str:
         settings = self.config(setup, 0, way).settings()
+        if (prompt := Path(str(settings["prompt"]))).is_file():
+            settings["prompt"] = prompt.read_text(encoding="utf-8")  # wherever it lies
         own = [self.own.rehearsed, self.own.trials] if way.rehearsed else []
         kept = [sorted((key, str(settings[key])) for key in settings.keys() - set(PLACES)), own]
         return hashlib.sha256(json.dumps(kept).encode()).hexdigest()[:16]

@@ -5,11 +5,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 
-from benchmarks.evidence_cells import REFUSED, Cell
-from benchmarks.evidence_figures import apart, figures
-from benchmarks.evidence_intervals import Intervals
 from benchmarks.evidence_rows import RETRAIN, SETUPS, wanted_rows
 from benchmarks.evidence_store import Place, Store
+from benchmarks.evidence_summary import Summary
 from benchmarks.evidence_verdict import Aim, aims, better, standings
 from recbole_e2urec.tables import Cells, Columns, comparison
 
@@ -41,33 +39,26 @@ USEFULNESS: Columns = (
 )
 
 
-def document(
-    cells: Sequence[Cell],
-    pictures: Mapping[str, str],
-    intervals: Sequence[Mapping[str, Intervals]],
-) -> str:
+def document(summaries: Sequence[Summary], pictures: Mapping[str, str]) -> str:
     """Everything that is there, verdicts first.
 
     Args:
-        cells: setups and sizes.
+        summaries: setups and sizes.
         pictures: files of the plots, by name.
-        intervals: of the rows of each cell.
     """
-    if not cells:
+    if not summaries:
         return "Nothing is measured yet."
-    parts = [*_verdicts(cells), *(f"![{name}]({file})" for name, file in pictures.items())]
-    for cell, found in zip(cells, intervals, strict=True):
-        lines = figures(cell)
-        parts += [f"### {cell.title}", comparison(lines, FORGETTING).drawn("markdown")]
-        parts += [comparison(lines, USEFULNESS).drawn("markdown")]
-        parts += [_intervals(found)]
-    return "\n\n".join([*parts, _noise(cells)])
+    parts = [*_verdicts(summaries), *(f"![{name}]({file})" for name, file in pictures.items())]
+    for one in summaries:
+        parts += [f"### {one.title}", comparison(one.lines, FORGETTING).drawn("markdown")]
+        parts += [comparison(one.lines, USEFULNESS).drawn("markdown"), _intervals(one)]
+    return "\n\n".join([*parts, _noise(summaries)])
 
 
-def _verdicts(cells: Sequence[Cell]) -> list[str]:
+def _verdicts(summaries: Sequence[Summary]) -> list[str]:
     parts = ["### Aims, means over seeds and sizes"]
-    for setup in dict.fromkeys(cell.setup for cell in cells):
-        stands = standings([cell for cell in cells if cell.setup == setup])
+    for setup in dict.fromkeys(one.setup for one in summaries):
+        stands = standings([one.lines for one in summaries if one.setup == setup])
         if not stands:
             continue
         table = {name: aims(one) for name, one in stands.items()}
@@ -100,24 +91,25 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}" if abs(value) < 0.1 else f"{value:.2f}"
 
 
-def _intervals(found: Mapping[str, Intervals]) -> str:
+def _intervals(summary: Summary) -> str:
     head = ["95 %, users drawn anew", "AUC gap closed", "residual", "same, other seeds", "AUC lost"]
     lines = [
-        [name, *("-" if one is None else f"{one[0]:.3f} to {one[1]:.3f}" for one in intervals)]
-        for name, intervals in found.items()
+        [name, *("-" if one is None else f"{one[0]:.3f} to {one[1]:.3f}" for one in row.intervals)]
+        for name, row in summary.rows.items()
+        if row.intervals is not None
     ]
     return Cells(head, lines).drawn("markdown")
 
 
-def _noise(cells: Iterable[Cell]) -> str:
+def _noise(summaries: Iterable[Summary]) -> str:
     head = [
         "Retrains apart in P(yes)", "two", "one and the others' mean", "ratio", "expected",
         "two / root of 2", "root mean square: two", "one and the others' mean", "spread",
         "two / spread",
     ]  # fmt: skip
     lines = []
-    for cell in cells:
-        found = apart({seed: said.forget for seed, said in cell.said[RETRAIN].items()})
+    for summary in summaries:
+        found = summary.rows[RETRAIN].noise
         if found is None:
             continue
         numbers = [
@@ -126,37 +118,41 @@ def _noise(cells: Iterable[Cell]) -> str:
             f"{found.mean_rms:.4f}", f"{found.spread_rms:.4f}",
             f"{found.pair_rms / found.spread_rms:.3f}",
         ]  # fmt: skip
-        lines.append([cell.title, *numbers])
+        lines.append([summary.title, *numbers])
     if not lines:
         return "How far Retrains are apart needs two seeds."
     return "### Noise\n\n" + Cells(head, lines).drawn("markdown")
 
 
-def missing(store: Store, own: argparse.Namespace) -> str:
-    """One line about what is not there, and about rows of unlike settings; empty if all is well."""
+def missing(summaries: Sequence[Summary], store: Store, own: argparse.Namespace) -> str:
+    """One line about what is not shown, and about rows of unlike settings; empty if all is well."""
     known, names = store.rows(), wanted_rows(own.only)
+    shown = {one.place: one.rows for one in summaries}
     told: dict[tuple[str, str], list[tuple[int, float]]] = {}
     reasons = []
     for setup, seed, size in product(own.setups, own.seeds, own.sizes):
-        rows = {name: known.get(Place(setup, size, seed, name), REFUSED) for name in names}
-        lack = [name for name, row in rows.items() if "refused" in row]
-        reasons += [rows[name]["refused"] for name in lack]
+        rows = shown.get((setup, size), {})
+        lack = [name for name in names if name not in rows or seed not in rows[name].seeds]
+        places = [Place(setup, size, seed, name) for name in lack]
+        reasons += [known.get(place, {}).get("refused", "not yet") for place in places]
         if lack:
             which = "all" if len(lack) == len(names) else "; ".join(lack)
             told.setdefault((setup, which), []).append((seed, size))
-    mixed = [
-        f"{name} of {setup}"
-        for setup, name in product(own.setups, names)
-        if len({row["decided_by"] for place, row in known.items()
-                if (place.setup, place.row) == (setup, name)}) > 1
-    ]  # fmt: skip
-    places = [
+    unlike = [
+        f"{name} of {one.setup}"
+        for one in summaries
+        for name, row in one.rows.items()
+        if len(row.decided_by) > 1
+    ]
+    parts = [
         f"{setup}, {part} ({which})"
         for (setup, which), each in told.items()
         for part in _columns(each, own)
     ]
-    lines = [f"Missing: {', '.join(places)}: {' / '.join(dict.fromkeys(reasons))}."] if told else []
-    lines += [f"Not all under the same settings: {', '.join(mixed)}."] if mixed else []
+    lines = [f"Missing: {', '.join(parts)}: {' / '.join(dict.fromkeys(reasons))}."] if told else []
+    lines += (
+        [f"Not all under the same settings: {', '.join(dict.fromkeys(unlike))}."] if unlike else []
+    )
     return " ".join(lines)
 
 

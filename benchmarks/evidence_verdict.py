@@ -1,14 +1,16 @@
 """Aims of the evidence, and how far each row is from them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean
 from typing import Any, NamedTuple
 
-from benchmarks.evidence_cells import Cell
-from benchmarks.evidence_figures import OTHER, figures
+from benchmarks.evidence_figures import OTHER
 from benchmarks.evidence_rows import ORIGINAL, PAPER, REHEARSED, RETRAIN
 
 LEAST_CLOSED, MOST_FLOORS, MOST_LOST, MOST_COST = 0.75, 1.2, 0.005, 0.05
+
+
+Lines = Sequence[Mapping[str, Any]]  # figures, one for each row and seed
 
 
 class Standing(NamedTuple):
@@ -39,9 +41,12 @@ class Aim(NamedTuple):
     missed_by: float | None
 
 
-def standings(cells: Sequence[Cell]) -> dict[str, Standing]:
-    """Where the rows of one setup stand; a row counts at the sizes where it was measured."""
-    by_size = [_standings(figures(cell)) for cell in cells]
+def standings(sizes: Iterable[Lines]) -> dict[str, Standing]:
+    """Where the rows of one setup stand, by figures at each size.
+
+    A row counts at the sizes where it was measured.
+    """
+    by_size = [_standings(lines) for lines in sizes]
     names = dict.fromkeys(name for one in by_size for name in one)
     return {
         name: Standing(
@@ -54,7 +59,7 @@ def standings(cells: Sequence[Cell]) -> dict[str, Standing]:
     }
 
 
-def _standings(lines: Sequence[dict[str, Any]]) -> dict[str, Standing]:
+def _standings(lines: Lines) -> dict[str, Standing]:
     """Where rows stand at one size."""
 
     def of(name: str, key: str) -> float | None:

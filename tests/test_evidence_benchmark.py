@@ -5,6 +5,7 @@ import math
 import runpy
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -116,6 +117,15 @@ def made_up(folder: Path) -> Any:
     return store
 
 
+def summaries_of(store: Any, seeds: Sequence[int] = (3001, 3002, 3003)) -> Any:
+    """What is shown of the made-up rows."""
+    from benchmarks.evidence_cells import cells_of
+    from benchmarks.evidence_summary import summary_of
+
+    cells = cells_of(store, ["t5", "llama"], [0.05], seeds, None)
+    return [summary_of(cell, 20) for cell in cells]
+
+
 def test_figures_of_a_row_against_its_own_and_the_other_seeds_retrain(tmp_path: Path) -> None:
     from benchmarks.evidence_cells import cells_of
     from benchmarks.evidence_figures import OTHER, figures
@@ -138,7 +148,6 @@ def test_figures_of_a_row_against_its_own_and_the_other_seeds_retrain(tmp_path: 
 
 
 def test_aims_are_met_within_their_limits_and_else_missed_by_the_rest(tmp_path: Path) -> None:
-    from benchmarks.evidence_cells import cells_of
     from benchmarks.evidence_rows import PAPER, REHEARSED
     from benchmarks.evidence_verdict import Standing, aims, better, between, standings
 
@@ -150,8 +159,7 @@ def test_aims_are_met_within_their_limits_and_else_missed_by_the_rest(tmp_path: 
     missed = [aim.missed_by for aim in found.values()]
     assert missed == pytest.approx([0.02, 0.05, 0, 0.1, 0, 0.01])
 
-    cells = cells_of(made_up(tmp_path), ["t5"], [0.05], [3001, 3002], None)
-    stands = standings(cells)
+    stands = standings(one.lines for one in summaries_of(made_up(tmp_path)))
     assert list(stands) == [PAPER, REHEARSED]
     # another seed's Retrain closes .2 / .2 less a tenth, and .2 / .18
     assert stands[PAPER].over == pytest.approx((0.1 + 0.02 / 0.18) / 2)
@@ -181,36 +189,84 @@ def test_intervals_are_of_means_over_seeds(tmp_path: Path) -> None:
 
 
 def test_a_report_shows_what_is_there_and_says_what_is_not(tmp_path: Path) -> None:
-    from benchmarks.evidence_cells import cells_of
-    from benchmarks.evidence_intervals import intervals_of
     from benchmarks.evidence_plots import plots
     from benchmarks.evidence_tables import document, missing
 
     store = made_up(tmp_path)
-    cells = cells_of(store, ["t5", "llama"], [0.05], [3001, 3002, 3003], None)
-    intervals = [intervals_of(cell, 20) for cell in cells]
-    pictures = plots(cells, intervals)
+    found = summaries_of(store)
+    pictures = plots(found)
     assert list(pictures) == ["closed", "residual", "cost"]
     for picture in pictures.values():
         ElementTree.fromstring(picture)
-    text = document(cells, {"closed": "e-closed.svg"}, intervals)
+    text = document(found, {"closed": "e-closed.svg"})
     assert "![closed](e-closed.svg)" in text
     assert "### ml-100k, tiny-t5, 5% (2 users)" in text
     assert "| Retrain, another seed " in text
     own = Namespace(setups=["t5"], seeds=[3001, 3003], sizes=[0.05], only=["CrossFit"])
-    assert missing(store, own) == (
+    assert missing(found, store, own) == (
         "Missing: t5, seed 3001, 5% (CrossFit), t5, seed 3003, 5% (all): it diverged / not yet."
     )
     own.sizes, own.seeds = [0.05, 0.2], [3001, 3007, 3008]
-    assert missing(store, own) == (
+    assert missing(found, store, own) == (
         "Missing: t5, seed 3001, 5% (CrossFit), t5, seeds 3007, 3008 (all), "
         "t5, seed 3001, 20% (all): it diverged / not yet."
     )
     own.seeds = [3007, 3008]
-    assert missing(store, own) == "Missing: t5, all seeds and sizes (all): not yet."
+    assert missing(found, store, own) == "Missing: t5, all seeds and sizes (all): not yet."
     own.only, own.seeds, own.sizes = ["E2URec, alpha 2"], [3001], [0.05]
-    assert missing(store, own) == ""
-    assert document([], {}, []) == "Nothing is measured yet."
+    assert missing(found, store, own) == ""
+    assert document([], {}) == "Nothing is measured yet."
+
+
+def digests(**other: str) -> dict[tuple[str, str], str]:
+    """Of the made-up rows, as if today's settings were theirs but for some."""
+    from benchmarks.evidence_rows import ROWS
+
+    return {("t5", name): "same" for name in ROWS} | {("t5", k): v for k, v in other.items()}
+
+
+def test_kept_figures_show_what_the_measured_rows_do(tmp_path: Path) -> None:
+    from benchmarks.evidence_summary import joined, read, write
+    from benchmarks.evidence_tables import document
+
+    found, file = summaries_of(made_up(tmp_path)), tmp_path / "r.jsonl"
+    assert read(file, digests()) == []
+    write(file, found)
+    kept = read(file, digests())
+    assert document(joined([], kept), {}) == document(found, {})
+    assert document(joined(found, kept), {}) == document(found, {})
+    assert len(file.read_text().splitlines()) == 5
+
+
+def test_kept_figures_of_more_seeds_stay_and_those_of_other_settings_go(tmp_path: Path) -> None:
+    from benchmarks.evidence_rows import PAPER, REHEARSED
+    from benchmarks.evidence_store import Place, Said
+    from benchmarks.evidence_summary import joined, read, write
+
+    store, file = made_up(tmp_path), tmp_path / "r.jsonl"
+    write(file, summaries_of(store))
+    said = Said(np.array([0.5, 0.6, 0.4, 0.7]), np.array([0.5, 0.6, 0.4, 0.7]))
+    store.add(Place("t5", 0.05, 3001, "CrossFit"), row_of(0.7), said)
+    (one,) = joined(summaries_of(store, [3001]), read(file, digests()))
+    assert {name: len(row.seeds) for name, row in one.rows.items()} == {
+        "Original": 2, "Retrain": 2, "Retrain, another seed": 2, PAPER: 2, REHEARSED: 2,
+        "CrossFit": 1,
+    }  # fmt: skip
+    (old,) = read(file, digests(**{PAPER: "other"}))
+    assert PAPER not in old.rows
+    assert read(file, digests(Original="other")) == []
+
+
+def test_kept_figures_of_another_model_are_no_row_of_the_same_table(tmp_path: Path) -> None:
+    from benchmarks.evidence_summary import joined, read, write
+
+    found, file = summaries_of(made_up(tmp_path)), tmp_path / "r.jsonl"
+    write(file, found)
+    file.write_text(file.read_text().replace('"forget_auc": 0.8,', '"forget_auc": 0.81,', 1))
+    with pytest.raises(
+        InputError, match=r"Original of ml-100k, tiny-t5, 5% \(2 users\), seed 3001"
+    ):
+        joined(found, read(file, digests()))
 
 
 def test_tables_are_written_between_marks_alone(tmp_path: Path) -> None:
