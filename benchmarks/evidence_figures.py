@@ -74,6 +74,35 @@ def apart(retrains: Mapping[int, Values]) -> Apart | None:
     )  # fmt: skip
 
 
+class Off(NamedTuple):
+    """Of what the distance of a row from the own Retrain is made, in P(yes), root mean square.
+
+    Attributes:
+        whole: the distance; root of ``bias`` squared + ``scatter`` squared.
+        bias: what is the same under every seed; 0 where it is less than chance makes it look.
+        scatter: what differs by the seed, in the row and in Retrain. A perfect unlearner has no
+            bias, and the scatter of two Retrains: ``pair_rms`` of :class:`Apart`.
+    """
+
+    whole: float
+    bias: float
+    scatter: float
+
+
+def off(ours: Mapping[int, Values], retrains: Mapping[int, Values]) -> Off | None:
+    """Measure it over the seeds of a row; None for fewer than two.
+
+    Differences to Retrain of n seeds have a mean and a variance on each row of data. The mean's
+    square is greater than the bias squared by an nth of the variance, which is taken off.
+    """
+    if len(ours) < 2:
+        return None
+    apart_by = np.stack([said - retrains[seed] for seed, said in ours.items()])
+    whole = float((apart_by**2).mean())
+    scatter = float(np.var(apart_by, axis=0, ddof=1).mean())
+    return Off(*(float(np.sqrt(max(0.0, part))) for part in (whole, whole - scatter, scatter)))
+
+
 def distances(ours: Values, original: Values, reference: Values) -> dict[str, float | None]:
     """Residual and JSD of the answers yes and no; ``reference`` is a Retrain or a mean of some.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.evidence_cells import Cell
-from benchmarks.evidence_figures import OTHER, Apart, apart, figures
+from benchmarks.evidence_figures import OTHER, Apart, Off, apart, figures, off
 from benchmarks.evidence_intervals import Intervals, intervals_of
 from benchmarks.evidence_rows import ORIGINAL, RETRAIN, SETUPS, WAYS
 from recbole_e2urec.errors import InputError
@@ -29,12 +29,14 @@ class Row(NamedTuple):
         lines: figures, one for each seed; for ``OTHER``, for each pair of seeds.
         intervals: of the means; None for Original and ``OTHER``.
         noise: how far its seeds are apart; None except for Retrain.
+        off: bias and scatter of its distance from Retrain; None for Retrain and for a seed alone.
         decided_by: digests of all settings; several if seeds had unlike ones.
     """
 
     lines: list[Line]
     intervals: Intervals | None
     noise: Apart | None
+    off: Off | None
     decided_by: list[str]
 
     @property
@@ -78,14 +80,15 @@ class Summary(NamedTuple):
 def summary_of(cell: Cell, resamples: int) -> Summary:
     """Compute what is shown of measured rows."""
     lines, intervals = figures(cell), intervals_of(cell, resamples)
-    noise = apart({seed: said.forget for seed, said in cell.said[RETRAIN].items()})
+    said = {name: {seed: one.forget for seed, one in by.items()} for name, by in cell.said.items()}
     rows = {}
     for name in dict.fromkeys(line["model"] for line in lines):
         kept = cell.rows[RETRAIN if name == OTHER else name]
         rows[name] = Row(
             [line for line in lines if line["model"] == name],
             intervals.get(name),
-            noise if name == RETRAIN else None,
+            apart(said[name]) if name == RETRAIN else None,
+            off(said[name], said[RETRAIN]) if name not in (RETRAIN, OTHER) else None,
             sorted({row["decided_by"] for row in kept.values()}),
         )
     return Summary(cell.setup, cell.size, next(iter(cell.rows[RETRAIN].values()))["users"], rows)
@@ -139,7 +142,7 @@ def write(path: Path, summaries: Iterable[Summary]) -> None:
 
 def _told(summary: Summary, name: str) -> dict[str, Any]:
     row = summary.rows[name]
-    own = {"intervals": row.intervals, "noise": row.noise}
+    own = {"intervals": row.intervals, "noise": row.noise, "off": row.off}
     return {
         **dict(zip(KEY, (*summary.place, name), strict=True)),
         "users": summary.users,
@@ -173,6 +176,7 @@ def read(path: Path, digests: Mapping[tuple[str, str], str]) -> list[Summary]:
             [{"model": name, **line} for line in told["lines"]],
             Intervals(**told["intervals"]) if "intervals" in told else None,
             Apart(**told["noise"]) if "noise" in told else None,
+            Off(**told["off"]) if "off" in told else None,
             told["decided_by"],
         )
         empty = Summary(setup, size, told["users"], {})

@@ -3,11 +3,11 @@
 import argparse
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import product
+from itertools import chain, product
 
 from benchmarks.evidence_rows import RETRAIN, SETUPS, wanted_rows
 from benchmarks.evidence_store import Place, Store
-from benchmarks.evidence_summary import Summary
+from benchmarks.evidence_summary import ORDER, Summary
 from benchmarks.evidence_verdict import Aim, aims, better, standings
 from recbole_e2urec.tables import Cells, Columns, comparison
 
@@ -52,7 +52,7 @@ def document(summaries: Sequence[Summary], pictures: Mapping[str, str]) -> str:
     for one in summaries:
         parts += [f"### {one.title}", comparison(one.lines, FORGETTING).drawn("markdown")]
         parts += [comparison(one.lines, USEFULNESS).drawn("markdown"), _intervals(one)]
-    return "\n\n".join([*parts, _noise(summaries)])
+    return "\n\n".join([*parts, _noise(summaries), *_offs(summaries)])
 
 
 def _verdicts(summaries: Sequence[Summary]) -> list[str]:
@@ -122,6 +122,31 @@ def _noise(summaries: Iterable[Summary]) -> str:
     if not lines:
         return "How far Retrains are apart needs two seeds."
     return "### Noise\n\n" + Cells(head, lines).drawn("markdown")
+
+
+def _offs(summaries: Iterable[Summary]) -> list[str]:
+    """Bias and scatter of each row's distance, as shares of the distance of two Retrains."""
+    by_setup: dict[str, list[Summary]] = {}
+    for one in summaries:
+        if one.rows[RETRAIN].noise is not None:
+            by_setup.setdefault(one.setup, []).append(one)
+    tables = []
+    for setup, sizes in by_setup.items():
+        names = [
+            name for name in ORDER if any(name in one.rows and one.rows[name].off for one in sizes)
+        ]
+        parts = [(f"{one.size:.0%}: distance", "bias", "scatter") for one in sizes]
+        head = [SETUPS[setup].title, *chain.from_iterable(parts)]
+        lines = [[name, *chain.from_iterable(_off(one, name) for one in sizes)] for name in names]
+        tables.append(Cells(head, lines).drawn("markdown"))
+    return ["### Bias and scatter, in distances of two Retrains", *tables] if tables else []
+
+
+def _off(summary: Summary, name: str) -> list[str]:
+    row, floor = summary.rows.get(name), summary.rows[RETRAIN].noise
+    if row is None or row.off is None or floor is None or floor.pair_rms == 0:
+        return ["-"] * 3
+    return [f"{part / floor.pair_rms:.2f}" for part in row.off]
 
 
 def missing(summaries: Sequence[Summary], store: Store, own: argparse.Namespace) -> str:

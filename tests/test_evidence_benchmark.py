@@ -49,6 +49,32 @@ def test_distances_of_two_draws_and_to_the_mean_of_others() -> None:
     assert apart({1: np.array([0.2])}) is None
 
 
+def test_a_distance_is_made_of_bias_and_scatter() -> None:
+    from benchmarks.evidence_figures import off
+
+    retrains = {1: np.array([0.2, 0.5]), 2: np.array([0.4, 0.5]), 3: np.array([0.9, 0.5])}
+    ours = {1: np.array([0.3, 0.6]), 3: np.array([0.6, 0.6])}
+    found = off(ours, retrains)  # apart by .1 and -.3, and by .1 twice
+    assert found is not None
+    assert found.whole == pytest.approx(math.sqrt((0.01 + 0.09 + 0.01 + 0.01) / 4))
+    assert found.scatter == pytest.approx(math.sqrt(0.08 / 2))  # variance .08 and 0
+    assert found.bias == 0  # .03 - .04 is less than none
+    assert off({1: ours[1]}, retrains) is None
+
+
+def test_bias_and_scatter_of_many_draws_are_those_they_were_drawn_with() -> None:
+    from benchmarks.evidence_figures import apart, off
+
+    draws = np.random.default_rng(2).normal(0.5, 0.02, (8, 40_000))
+    retrains, ours = dict(enumerate(draws[:4])), dict(enumerate(draws[4:] + 0.05))
+    found, floor = off(ours, retrains), apart(retrains)
+    assert found is not None
+    assert floor is not None
+    assert found.bias == pytest.approx(0.05, rel=0.02)
+    assert found.scatter == pytest.approx(floor.pair_rms, rel=0.02)
+    assert found.whole**2 == pytest.approx(found.bias**2 + found.scatter**2)
+
+
 def test_a_perfect_unlearner_is_root_two_spreads_from_a_retrain() -> None:
     from benchmarks.evidence_figures import apart
 
