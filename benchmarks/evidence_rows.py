@@ -67,7 +67,7 @@ WAYS = {
     REHEARSED: Way("E2URec", rehearsed=True),
     "CrossFit": Way("CrossFit"),
     "CrossFit, 2 epochs": Way("CrossFit", {"joint_epochs": 2}),
-    "CrossFit, 4 parts": Way("CrossFit", {"parts": 4}),
+    "CrossFit, 4 parts": Way("CrossFit", {"parts": 4, "overshoot": 0.3}),
     "CrossFit, rehearsed": Way("CrossFit", rehearsed=True),
     "E2URecRef": Way("E2URecRef"),
     "TokenReset": Way("TokenReset", {"partial": True}),
