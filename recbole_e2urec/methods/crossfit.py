@@ -12,13 +12,12 @@ from recbole_e2urec.methods.base import RATES, GradientUnlearner
 from recbole_e2urec.model.losses import e2urec_loss, kl_divergence
 from recbole_e2urec.model.references import SAME, Line, margin_of, mixed_target, with_margin
 from recbole_e2urec.trainer.crossfit import (
-    RENEWED,
     STRANGER,
     CrossFitOptions,
     calibrated_to,
-    teach_renewed,
     teach_stranger,
 )
+from recbole_e2urec.trainer.renewing import RENEWED, teach_renewed
 from recbole_e2urec.trainer.sides import ORIGINAL, Batch, Side
 from recbole_e2urec.trainer.student import Student
 

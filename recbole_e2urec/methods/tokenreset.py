@@ -8,8 +8,8 @@ from recbole_e2urec.methods.base import NOT_REACHED, Unlearned, Unlearner, total
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Adapted, Stored
 from recbole_e2urec.trainer.cost import memory_used
-from recbole_e2urec.trainer.crossfit import renewed_scorer
 from recbole_e2urec.trainer.pairing import Pairing
+from recbole_e2urec.trainer.renewing import renewed_scorer
 from recbole_e2urec.trainer.stage import Stage
 from recbole_e2urec.trainer.unlearning import Request
 

@@ -1,6 +1,6 @@
 """Models that leave some users out each, so that for every user one never saw them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,18 +11,17 @@ from torch import Tensor
 
 from recbole_e2urec import writer
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.llm.renewing import renewed
 from recbole_e2urec.model.asked import Asked, Voice
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.references import Line, calibration, carried, margin_of
-from recbole_e2urec.model.scorers import Adapted, Learn, Scorer, Stored
+from recbole_e2urec.model.scorers import Adapted, Learn, Scorer
 from recbole_e2urec.trainer.joint import JointOptions
 from recbole_e2urec.trainer.sharding import random_shards
 from recbole_e2urec.trainer.student import Student
 from recbole_e2urec.trainer.unlearning import Request
 
 Rows = NDArray[np.int64]
-STRANGER, RENEWED = "stranger", "renewed"  # teachers
+STRANGER = "stranger"  # teacher
 CALIBRATED_ON = 10_000  # rows at most
 Shares = NDArray[np.float32]
 
@@ -133,33 +132,6 @@ def teach_stranger(student: Student) -> CrossFitted | None:
     fitted = cross_fit(student.request, options.parts)
     student.teach(STRANGER, fitted.stranger, forget=True)
     return fitted
-
-
-def teach_renewed(student: Student) -> None:
-    """Let :func:`renewed_scorer` answer the forget rows, as the teacher ``RENEWED``."""
-    if student.stage.finished:
-        return
-    tokens = student.timed(student.pairing.own_tokens)
-    scorer = renewed_scorer(student.model, student.request, tokens)
-    student.teach(RENEWED, scorer, forget=True)
-
-
-def renewed_scorer(model: LLMRec, request: Request, tokens: Tensor) -> Stored:
-    """Original without what it learned of some tokens: their embeddings are as before training.
-
-    For tokens that only forget rows show, such as forgotten users' names, that is what Retrain has.
-
-    Args:
-        model: Original.
-        request: knows the weights before training.
-        tokens: int64 [m], token ids; without any, Original answers.
-    """
-
-    def read() -> Mapping[str, Tensor]:
-        start = request.tools.untrained.read()
-        return renewed(model.language_model, model.bank.state(model.adapter), start, tokens)
-
-    return Stored(model.adapter, read)
 
 
 def calibrated_to(model: LLMRec, request: Request, stranger: Scorer) -> Line:

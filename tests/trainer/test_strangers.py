@@ -15,7 +15,8 @@ from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.forgetting import Forgetting
 from recbole_e2urec.model.scorers import Adapted
-from recbole_e2urec.trainer.crossfit import cross_fit, renewed_scorer
+from recbole_e2urec.trainer.crossfit import cross_fit
+from recbole_e2urec.trainer.renewing import renewed_scorer
 from recbole_e2urec.trainer.unlearning import Fit, Request
 
 Rows = NDArray[np.int64]
