@@ -213,6 +213,8 @@ def _split_files(entry: str) -> list[str]:
 
 def _how_to_type(argument: str, following: Sequence[str]) -> str:
     key = argument.lstrip("-")
+    if key in COMMANDS:
+        return f"unexpected argument {argument!r}; a command comes first: {PROGRAM} {key}"
     if argument.startswith("--") and key and "=" not in key:
         value = following[0] if following and not following[0].startswith("-") else "value"
         return f"{argument} has no value; write --{key}={value}, with an equals sign"

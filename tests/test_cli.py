@@ -73,6 +73,8 @@ def test_parse_takes_a_file_name_with_a_space(tmp_path: Path) -> None:
         (["--epochs", "--seed=1"], "write --epochs=value"),
         (["ml-1m"], "unexpected argument 'ml-1m'; settings are written --key=value"),
         (["-x"], "unexpected argument '-x'"),
+        (["--rehearse"], "'--rehearse'; a command comes first: recbole-e2urec rehearse"),
+        (["--seed=1", "rehearse"], "a command comes first: recbole-e2urec rehearse"),
         (["--a=1", "--a=2"], "--a is given twice, with different values; keep one"),
         (["--model"], "expected one argument; see recbole-e2urec --help"),
     ],
