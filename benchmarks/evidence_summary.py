@@ -4,6 +4,7 @@ They are kept beside the document, in JSON lines, so that what the tables averag
 rows that were measured elsewhere stay when others are added.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,8 @@ from benchmarks.evidence_figures import OTHER, Apart, Off, apart, figures, off
 from benchmarks.evidence_intervals import Intervals, intervals_of
 from benchmarks.evidence_rows import ORIGINAL, RETRAIN, SETUPS, WAYS
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.results import load_rows, save_rows
+from recbole_e2urec.results import load_rows
+from recbole_e2urec.storage import write_text
 
 Line = Mapping[str, Any]
 KEY = ("setup", "size", "model")
@@ -136,8 +138,8 @@ def _agree(new: Summary, old: Summary, name: str) -> None:
 
 def write(path: Path, summaries: Iterable[Summary]) -> None:
     """Keep the figures, a line a model of a table."""
-    path.unlink(missing_ok=True)
-    save_rows(path, (_told(one, name) for one in summaries for name in one.rows), KEY)
+    told = (_told(one, name) for one in summaries for name in one.rows)
+    write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in told))
 
 
 def _told(summary: Summary, name: str) -> dict[str, Any]:
