@@ -129,11 +129,16 @@ def _agree(new: Summary, old: Summary, name: str) -> None:
     kept = {line["seed"]: line for line in old.rows[name].lines}
     for line in new.rows[name].lines:
         other = kept.get(line["seed"], line)
-        if any(abs(line[key] - other[key]) > SAME for key in ("forget_auc", "test_auc")):
+        if any(_differ(line[key], other[key]) for key in ("forget_auc", "test_auc")):
             raise InputError(
                 f"{name} of {new.title}, seed {line['seed']}, is another model than the one whose "
                 "figures are kept; move their file away and measure all rows in one place"
             )
+
+
+def _differ(one: float | None, other: float | None) -> bool:
+    """Whether two AUC are not the same; requests of one label have none."""
+    return one != other if one is None or other is None else abs(one - other) > SAME
 
 
 def write(path: Path, summaries: Iterable[Summary]) -> None:
