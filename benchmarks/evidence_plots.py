@@ -41,7 +41,8 @@ def _tradeoff(summary: Summary) -> Panel:
         across, up = intervals.lost or [x, x], intervals.closed or [y, y]
         bars = [Bars(across[0], across[1], up[0], up[1])]
         drawn.append(Line(name, [(x, y)], _style(name), True, bars))
-    return Panel(f"AUC gap closed: {summary.title}", drawn)
+    title = f"{SETUPS[summary.setup].title}, {summary.size:.0%}"
+    return Panel(f"AUC gap closed: {title}", drawn)
 
 
 def _distances(setup: str, found: Sequence[Summary]) -> Panel:
@@ -60,7 +61,9 @@ def _costs(setup: str, found: Sequence[Summary]) -> Panel:
     def along(name: str) -> list[tuple[float, float]]:
         return _points((count, _mean(middle, name, f"of_{count}")) for count in REQUESTS)
 
-    return Panel(f"cost / Retrain's: {middle.title}", _drawn(WAYS, along), "xy")
+    return Panel(
+        f"cost / Retrain's: {SETUPS[setup].title}, {middle.size:.0%}", _drawn(WAYS, along), "xy"
+    )
 
 
 def _drawn(names: Iterable[str], along: Callable[[str], list[tuple[float, float]]]) -> list[Line]:

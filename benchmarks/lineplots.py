@@ -10,6 +10,7 @@ from recbole_e2urec.figures import COLORS
 WIDTH, HEIGHT, ACROSS = 440, 260, 2  # of a panel, in pixels; panels side by side
 LEFT, RIGHT, TOP, BOTTOM = 62, 12, 30, 40  # margins of a panel
 LEGEND, ENTRIES = 10, 20  # height of the legend: margin, and a line of entries
+LETTER = 7  # width of a digit, in pixels
 DASHES = ("", "6 3", "2 3", "8 3 2 3", "12 4")
 
 
@@ -87,6 +88,13 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
     ]
 
 
+def labels(across: _Scale, most: int) -> list[tuple[float, str]]:
+    """Round values and their texts, as many as have room side by side."""
+    found = [(value, f"{value:.5g}") for value in across.ticks(most)]
+    taken = sum((len(text) + 2) * LETTER for _, text in found)
+    return found if most == 1 or taken <= across.end - across.start else labels(across, most - 1)
+
+
 def _panel(panel: Panel, x_title: str) -> str:
     points = [point for line in panel.lines for point in line.points]
     if not points:
@@ -101,9 +109,9 @@ def _panel(panel: Panel, x_title: str) -> str:
         y = f"{up(value):.1f}"
         parts.append(f'<path d="M{LEFT},{y}H{WIDTH - RIGHT}" stroke="#ddd"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y}" dy="4" text-anchor="end">{value:.5g}</text>')
-    for value in across.ticks(11):
+    for value, text in labels(across, 11):
         x = f'x="{across(value):.1f}" y="{HEIGHT - BOTTOM + 16}"'
-        parts.append(f'<text {x} text-anchor="middle">{value:.5g}</text>')
+        parts.append(f'<text {x} text-anchor="middle">{text}</text>')
     middle = f'x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 8}"'
     parts.append(f'<text {middle} text-anchor="middle">{escape(x_title)}</text>')
     return "".join([*parts, *(_line(line, across, up) for line in panel.lines)])

@@ -3,6 +3,7 @@
 import json
 import runpy
 import sys
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -49,6 +50,22 @@ def test_ticks_are_round_values_inside() -> None:
     assert ticks(0, 20, 11) == pytest.approx([0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20])
     assert ticks(0.562, 0.594) == pytest.approx([0.57, 0.58, 0.59])
     assert ticks(-0.3, 0.3) == pytest.approx([-0.3, -0.2, -0.1, 0, 0.1, 0.2, 0.3])
+
+
+def test_long_labels_are_fewer() -> None:
+    from benchmarks.lineplots import Line, Panel, svg
+
+    def across(low: float, high: float) -> list[tuple[float, str]]:
+        text = svg([Panel("a", [Line("b", [(low, 1.0), (high, 2.0)], 0)])], "x")
+        root = ElementTree.fromstring(text)
+        shown = [one for one in root.iter() if one.get("y") == "236"]
+        return [(float(one.get("x", "")), str(one.text)) for one in shown]
+
+    assert len(across(0, 20)) == 11
+    few = across(-0.00103, 0.00304)
+    assert 3 <= len(few) < 9
+    for (left, one), (right, other) in pairwise(few):
+        assert right - left > 3.5 * (len(one) + len(other))
 
 
 def test_a_plot_is_whole_xml_and_escapes_names() -> None:
