@@ -1,10 +1,10 @@
 """E2URec with parts left out, and swept settings: ``python -m benchmarks.ablations``.
 
 It needs the package installed. ``--only NAME`` (may be repeated) makes one table, ``--seeds 1 2``
-sets the seeds, ``--write FILE`` puts the tables into a markdown file, any ``--key=value`` is common
-to all, ``--small`` is a quick look without meaning. Killed, the same command goes on. What each
-table leaves out or sweeps is one setting, so a single line is also a plain run:
-``recbole-e2urec --forgetting_teacher=False``.
+sets the seeds, ``--write FILE`` puts the tables between two marks of a markdown file, any
+``--key=value`` is common to all, ``--small`` is a quick look without meaning. Killed, the same
+command goes on. What each table leaves out or sweeps is one setting, so a single line is also a
+plain run: ``recbole-e2urec --forgetting_teacher=False``.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from typing import Any
 
 from recbole.utils import init_seed
 
-from benchmarks.given import arguments_of, common_settings, config_of
+from benchmarks.given import arguments_of, common_settings, config_of, filled
 from recbole_e2urec.cli import Arguments
 from recbole_e2urec.config import Config
 from recbole_e2urec.data.loading import load_dataset
@@ -53,6 +53,7 @@ PARTS: dict[str, list[Settings]] = {
     "tuning": swept("tuning", "full", "lora"),
     "size": swept("forget_ratio", 0.01, 0.05, 0.2),
 }  # fmt: skip
+MARK = "ablations"
 COLUMNS = (*COMPARED, ("trained", "cost.trained_parameters", 0))
 
 
@@ -111,6 +112,8 @@ def main() -> None:
     parser.add_argument("--only", choices=PARTS, action="append", help="one table; may be repeated")
     parser.add_argument("--seeds", type=int, nargs="+", default=(2020,))
     own, arguments = arguments_of(parser)
+    if own.write is not None:
+        filled(own.write, MARK, "")  # refused before hours of training
     tables = []
     with common_settings(own, arguments) as given:
         for name in own.only or PARTS:
@@ -118,8 +121,8 @@ def main() -> None:
             print(f"{tables[-1]}\n", flush=True)
     if own.write is not None:
         seeds = ", ".join(map(str, own.seeds))
-        head = f"# Ablations\n\nSeeds: {seeds}; mean ± standard deviation over several."
-        write_text(own.write, "\n\n".join([head, *tables]) + "\n")
+        head = f"Seeds: {seeds}; mean ± standard deviation over several."
+        write_text(own.write, filled(own.write, MARK, "\n\n".join([head, *tables])))
 
 
 if __name__ == "__main__":

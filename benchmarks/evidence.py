@@ -23,12 +23,12 @@ from benchmarks.evidence_rows import SEEDS, SETUPS, SIZES, WAYS, Task
 from benchmarks.evidence_store import Store
 from benchmarks.evidence_summary import joined, read, summary_of, write
 from benchmarks.evidence_tables import document, missing
-from benchmarks.given import arguments_of, common_settings
+from benchmarks.given import arguments_of, common_settings, filled
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.evaluator.bootstrap import RESAMPLES
 from recbole_e2urec.storage import write_text
 
-MARKS = ("<!-- evidence -->", "<!-- /evidence -->")
+MARK = "evidence"
 
 
 def report(task: Task, store: Store) -> None:
@@ -47,26 +47,12 @@ def report(task: Task, store: Store) -> None:
     told = missing(summaries, store, own)
     if target is not None:
         text = f"{text}\n\n{told}" if told else text
-        write_text(target, filled(target, text))
+        write_text(target, filled(target, MARK, text))
         write(kept, summaries)
     for name, picture in drawn.items():
         write_text(folder / names[name], picture)
     print(text)
     print(told or "nothing is missing")
-
-
-def filled(path: Path, text: str) -> str:
-    """The file with the text between its marks.
-
-    Raises:
-        InputError: it has none.
-    """
-    whole = path.read_text(encoding="utf-8") if path.is_file() else ""
-    before, first, rest = whole.partition(MARKS[0])
-    _, last, after = rest.partition(MARKS[1])
-    if not (first and last):
-        raise InputError(f"--write: {path} has no lines {MARKS[0]} and {MARKS[1]}; add them")
-    return f"{before}{first}\n\n{text}\n\n{last}{after}"
 
 
 def main() -> None:
@@ -84,7 +70,7 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="train nothing")
     own, arguments = arguments_of(parser)
     if own.write is not None:
-        filled(own.write, "")  # refused before hours of training
+        filled(own.write, MARK, "")  # refused before hours of training
     with common_settings(own, arguments) as given:
         task = Task(own, arguments, given)
         saved = task.config(own.setups[0], own.seeds[0], WAYS["E2URec"])["checkpoint_dir"]

@@ -15,6 +15,7 @@ from recbole_e2urec import compat
 from recbole_e2urec.cli import Arguments, parse
 from recbole_e2urec.config import Config
 from recbole_e2urec.data.forget import Asked
+from recbole_e2urec.errors import InputError
 
 QUICK_ROWS = 1200
 QUICK = {"epochs": 1, "joint_epochs": 1, "augmented_epochs": 1, "control_users": 0}
@@ -23,9 +24,24 @@ QUICK = {"epochs": 1, "joint_epochs": 1, "augmented_epochs": 1, "control_users":
 def arguments_of(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, Arguments]:
     """Read a benchmark's own arguments; all others are settings of a run."""
     parser.add_argument("--small", action="store_true", help="a quick look without meaning")
-    parser.add_argument("--write", type=Path, help="put the tables into this markdown file")
+    parser.add_argument("--write", type=Path, help="put the tables into this markdown file, between its marks")
     own, rest = parser.parse_known_args()
     return own, parse(rest)
+
+
+def filled(path: Path, mark: str, text: str) -> str:
+    """The file with the text between its lines ``<!-- mark -->`` and ``<!-- /mark -->``.
+
+    Raises:
+        InputError: it has none.
+    """
+    start, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
+    whole = path.read_text(encoding="utf-8") if path.is_file() else ""
+    before, first, rest = whole.partition(start)
+    _, last, after = rest.partition(end)
+    if not (first and last):
+        raise InputError(f"--write: {path} has no lines {start} and {end}; add them")
+    return f"{before}{first}\n\n{text}\n\n{last}{after}"
 
 
 @contextmanager

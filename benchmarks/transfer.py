@@ -6,7 +6,7 @@ unlearned by the method as the paper sets it (alpha 2), by its default, by A's c
 the calibration of the largest size. All share one Original; each has a Retrain. Test rows are read
 of fresh requests alone, whose seeds nothing was chosen on.
 ``--sizes 0.01 0.2``: shares of the training users; ``--requests 1``, ``--trials 8``: how many of
-each; ``--write FILE`` puts the table into a markdown file; any ``--key=value`` is common to all;
+each; ``--write FILE`` puts the table between two marks of a markdown file; any ``--key=value`` is common to all;
 ``--small`` is a quick look without meaning. Killed, the same command goes on.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 
 from recbole.utils import init_seed
 
-from benchmarks.given import arguments_of, common_settings, config_of, taking
+from benchmarks.given import arguments_of, common_settings, config_of, filled, taking
 from recbole_e2urec.calibration import Calibration, drawn
 from recbole_e2urec.config import Config
 from recbole_e2urec.data.forget import Asked
@@ -32,6 +32,7 @@ from recbole_e2urec.rehearsal import rehearse
 from recbole_e2urec.storage import write_text
 from recbole_e2urec.tables import Cells
 
+MARK = "transfer"
 HEAD = [
     "users", "request", "rows", "settings", "loss gap closed", "AUC gap closed", "residual",
     "test AUC lost", "of it, users who stay", "/ Retrain's", "strength", "alpha",
@@ -118,6 +119,8 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=3)
     parser.add_argument("--trials", type=int, default=12)
     own, arguments = arguments_of(parser)
+    if own.write is not None:
+        filled(own.write, MARK, "")  # refused before hours of training
     with common_settings(own, arguments) as given:
         transfer = Transfer(config_of(given, arguments), own)
         for size in own.sizes:
@@ -135,7 +138,7 @@ def main() -> None:
         ]
     print(f"\n{table}")
     if own.write is not None:
-        write_text(own.write, "\n\n".join([table, *curves]) + "\n")
+        write_text(own.write, filled(own.write, MARK, "\n\n".join([table, *curves])))
 
 
 if __name__ == "__main__":

@@ -57,6 +57,7 @@ def small(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 
 @pytest.mark.slow
 def test_ablations_prints_a_table_with_original_and_retrain(small: Run) -> None:
+    Path("a.md").write_text("<!-- ablations -->\n<!-- /ablations -->\n")
     small("ablations", "--only", "rank", "--write=a.md")
     shown = Path("a.md").read_text()
     lines = [line.split("|")[1].strip() for line in shown.splitlines() if line.startswith("| ")]
@@ -75,6 +76,7 @@ def test_every_ablation_is_a_run_that_the_settings_allow(
 
 @pytest.mark.slow
 def test_transfer_prints_a_line_for_each_way_of_setting_the_method(small: Run) -> None:
+    Path("t.md").write_text("<!-- transfer -->\n<!-- /transfer -->\n")
     shown = small("transfer", "--sizes", "0.2", "--requests=1", "--trials=1", "--write=t.md")
     models = [line.split("|")[4].strip() for line in shown.splitlines() if line.startswith("| 20%")]
     ways = ["Original", "Retrain", "alpha 2", "default"]

@@ -296,14 +296,14 @@ def test_kept_figures_of_another_model_are_no_row_of_the_same_table(tmp_path: Pa
 
 
 def test_tables_are_written_between_marks_alone(tmp_path: Path) -> None:
-    from benchmarks.evidence import filled
+    from benchmarks.given import filled
 
     page = tmp_path / "page.md"
     page.write_text("a\n<!-- evidence -->\nold\n<!-- /evidence -->\nz\n")
-    assert filled(page, "new") == "a\n<!-- evidence -->\n\nnew\n\n<!-- /evidence -->\nz\n"
+    assert filled(page, "evidence", "new") == "a\n<!-- evidence -->\n\nnew\n\n<!-- /evidence -->\nz\n"
     page.write_text("a\n")
     with pytest.raises(InputError, match="add them"):
-        filled(page, "new")
+        filled(page, "evidence", "new")
 
 
 def test_requests_are_fresh_and_nobody_of_them_is_rehearsed(small_config: Any) -> None:
