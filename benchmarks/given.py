@@ -24,7 +24,9 @@ QUICK = {"epochs": 1, "joint_epochs": 1, "augmented_epochs": 1, "control_users":
 def arguments_of(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, Arguments]:
     """Read a benchmark's own arguments; all others are settings of a run."""
     parser.add_argument("--small", action="store_true", help="a quick look without meaning")
-    parser.add_argument("--write", type=Path, help="put the tables into this markdown file, between its marks")
+    parser.add_argument(
+        "--write", type=Path, help="put the tables into this markdown file, between its marks"
+    )
     own, rest = parser.parse_known_args()
     return own, parse(rest)
 

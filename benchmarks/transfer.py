@@ -6,8 +6,8 @@ unlearned by the method as the paper sets it (alpha 2), by its default, by A's c
 the calibration of the largest size. All share one Original; each has a Retrain. Test rows are read
 of fresh requests alone, whose seeds nothing was chosen on.
 ``--sizes 0.01 0.2``: shares of the training users; ``--requests 1``, ``--trials 8``: how many of
-each; ``--write FILE`` puts the table between two marks of a markdown file; any ``--key=value`` is common to all;
-``--small`` is a quick look without meaning. Killed, the same command goes on.
+each; ``--write FILE`` puts the table between two marks of a markdown file; any ``--key=value`` is
+common to all; ``--small`` is a quick look without meaning. Killed, the same command goes on.
 """
 
 import argparse

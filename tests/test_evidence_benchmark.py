@@ -300,7 +300,8 @@ def test_tables_are_written_between_marks_alone(tmp_path: Path) -> None:
 
     page = tmp_path / "page.md"
     page.write_text("a\n<!-- evidence -->\nold\n<!-- /evidence -->\nz\n")
-    assert filled(page, "evidence", "new") == "a\n<!-- evidence -->\n\nnew\n\n<!-- /evidence -->\nz\n"
+    told = filled(page, "evidence", "new")
+    assert told == "a\n<!-- evidence -->\n\nnew\n\n<!-- /evidence -->\nz\n"
     page.write_text("a\n")
     with pytest.raises(InputError, match="add them"):
         filled(page, "evidence", "new")
