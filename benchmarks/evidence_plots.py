@@ -6,7 +6,6 @@ from typing import Any
 
 from benchmarks.evidence_figures import OTHER
 from benchmarks.evidence_rows import RETRAIN, SETUPS, WAYS
-from benchmarks.evidence_summary import Line as Figures
 from benchmarks.evidence_summary import Summary
 from benchmarks.lineplots import Bars, Line, Panel, svg
 from recbole_e2urec.trainer.cost import REQUESTS
@@ -22,7 +21,7 @@ def plots(summaries: Sequence[Summary]) -> dict[str, str]:
         by_setup.setdefault(one.setup, []).append(one)
     forgetting = [_tradeoff(one) for one in shown]
     distances = [_distances(setup, found) for setup, found in by_setup.items()]
-    costs = [_costs(setup, found) for setup, found in by_setup.items()]
+    costs = [_costs(found) for found in by_setup.values()]
     return {
         "closed": svg(forgetting, "test AUC lost"),
         "residual": svg(distances, "users of the request, of all (log. scale)"),
@@ -41,8 +40,7 @@ def _tradeoff(summary: Summary) -> Panel:
         across, up = intervals.lost or [x, x], intervals.closed or [y, y]
         bars = [Bars(across[0], across[1], up[0], up[1])]
         drawn.append(Line(name, [(x, y)], _style(name), True, bars))
-    title = f"{SETUPS[summary.setup].title}, {summary.size:.0%}"
-    return Panel(f"AUC gap closed: {title}", drawn)
+    return Panel(f"AUC gap closed: {summary.short}", drawn)
 
 
 def _distances(setup: str, found: Sequence[Summary]) -> Panel:
@@ -54,16 +52,14 @@ def _distances(setup: str, found: Sequence[Summary]) -> Panel:
     return Panel(f"residual: {SETUPS[setup].title}", _drawn((OTHER, *WAYS), along), "x")
 
 
-def _costs(setup: str, found: Sequence[Summary]) -> Panel:
+def _costs(found: Sequence[Summary]) -> Panel:
     """Cost of a request of the middle size, of Retrain's."""
     middle = found[len(found) // 2]
 
     def along(name: str) -> list[tuple[float, float]]:
         return _points((count, _mean(middle, name, f"of_{count}")) for count in REQUESTS)
 
-    return Panel(
-        f"cost / Retrain's: {SETUPS[setup].title}, {middle.size:.0%}", _drawn(WAYS, along), "xy"
-    )
+    return Panel(f"cost / Retrain's: {middle.short}", _drawn(WAYS, along), "xy")
 
 
 def _drawn(names: Iterable[str], along: Callable[[str], list[tuple[float, float]]]) -> list[Line]:
@@ -72,7 +68,7 @@ def _drawn(names: Iterable[str], along: Callable[[str], list[tuple[float, float]
 
 
 def _mean(summary: Summary, name: str, key: str) -> float | None:
-    lines: Sequence[Figures] = summary.rows[name].lines if name in summary.rows else []
+    lines = summary.rows[name].lines if name in summary.rows else []
     values = [line[key] for line in lines if line.get(key) is not None]
     return mean(values) if values else None
 

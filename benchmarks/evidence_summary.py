@@ -63,10 +63,14 @@ class Summary(NamedTuple):
     rows: dict[str, Row]
 
     @property
+    def short(self) -> str:
+        """Setup and size, for people."""
+        return f"{SETUPS[self.setup].title}, {self.size:.0%}"
+
+    @property
     def title(self) -> str:
-        """For people."""
-        some = "1 user" if self.users == 1 else f"{self.users} users"
-        return f"{SETUPS[self.setup].title}, {self.size:.0%} ({some})"
+        """The same, and how many users that are."""
+        return f"{self.short} ({self.users} {'user' if self.users == 1 else 'users'})"
 
     @property
     def lines(self) -> list[Line]:
