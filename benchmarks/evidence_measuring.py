@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from recbole.utils import init_seed
 
+from benchmarks.evidence_cells import is_there
 from benchmarks.evidence_rows import (
     ORIGINAL,
     REHEARSED_SEED,
@@ -70,7 +71,7 @@ class Column:
         A row that could not be made is tried again.
         """
         rows = self.store.rows().items()
-        known = {place: row for place, row in rows if "refused" not in row}
+        known = {place: row for place, row in rows if is_there(row)}
         found = {
             name: known.get(Place(self.setup, size, self.seed, name), {}).get("decided_by")
             for name in wanted_rows(self.task.own.only)

@@ -334,6 +334,8 @@ def test_requests_are_fresh_and_nobody_of_them_is_rehearsed(small_config: Any) -
 def test_the_small_evidence_measures_every_row_once(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from benchmarks.evidence_rows import ROWS
+
     page = Path("page.md")
     page.write_text("<!-- evidence -->\n<!-- /evidence -->\n")
     given = ["--small", "--checkpoint_dir=out", "--setups", "t5", "--seeds", "1", "2", "--sizes"]
@@ -347,7 +349,7 @@ def test_the_small_evidence_measures_every_row_once(
     assert run().count("forget AUC, residual") >= 28  # 7 rows, 2 sizes, 2 seeds; 2 may be refused
     lines = Path("out/evidence/rows.jsonl").read_text().splitlines()
     rows = {(row["seed"], row["size"], row["row"]): row for row in map(json.loads, lines)}
-    assert len(rows) == len(lines) == 9 * 2 * 2
+    assert len(rows) == len(lines) == len(ROWS) * 2 * 2
     stages = {rows[1, size, "Original"]["stage"] for size in (0.05, 0.2)}
     assert len(stages) == 1
     assert rows[1, 0.05, "Retrain"]["stage"] != rows[1, 0.2, "Retrain"]["stage"]
@@ -362,4 +364,4 @@ def test_the_small_evidence_measures_every_row_once(
     assert page.read_text() == text
     assert Path("out/evidence/rows.jsonl").read_text().splitlines() == lines
     Path("out/evidence/rows.jsonl").write_text("\n".join(lines[:-1]) + "\n")  # as if killed
-    assert run().count(", E2URecRef: ") == 1
+    assert run().count(", TokenReset: ") == 1

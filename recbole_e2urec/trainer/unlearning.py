@@ -68,13 +68,14 @@ class Plan:
 
     def marking(self, epoch: int, steps: int, save: Callable[[float], None]) -> Callable[[], None]:
         """What is to be called after each step of an epoch; it saves after the marked ones."""
-        at = {steps_until(mark, self.epochs * steps): mark for mark in self.marks}
+        ends = [(mark, steps_until(mark, self.epochs * steps)) for mark in self.marks]
         taken = count(epoch * steps + 1)
 
         def follow() -> None:
-            mark = at.get(next(taken))
-            if mark is not None:
-                save(mark)
+            step = next(taken)
+            for mark, end in ends:  # of few steps several marks fall on one
+                if end == step:
+                    save(mark)
 
         return follow
 

@@ -19,6 +19,7 @@ from recbole_e2urec.methods.e2urec import E2URec, E2URecOptions
 from recbole_e2urec.model.scorers import Adapted
 from recbole_e2urec.trainer.augmented import AUGMENTED
 from recbole_e2urec.trainer.sides import ORIGINAL
+from recbole_e2urec.trainer.unlearning import Plan
 
 
 def kl(teacher: Tensor, student: Tensor) -> Tensor:
@@ -189,6 +190,20 @@ def test_a_student_that_stops_is_what_a_longer_one_was_at_that_mark(
     again = stopped.scorer.ask(run.model, run.split.forget)
     answer = run.model.language_model.answer_ids
     assert torch.equal(marked.yes(answer), again.yes(answer))
+
+
+def test_of_few_steps_every_mark_is_kept_though_several_fall_on_one() -> None:
+    def unused(*given: Any) -> Any:
+        raise AssertionError(given)
+
+    plan = Plan(2, 0.1, 1, unused, unused, marks=(0.4, 0.55, 0.7, 0.85, 1.0))
+    told: list[float | str] = []
+    for epoch in range(2):
+        follow = plan.marking(epoch, 2, told.append)
+        for _ in range(2):
+            follow()
+            told.append("step")
+    assert told == ["step", 0.4, "step", 0.55, 0.7, "step", 0.85, 1.0, "step"]
 
 
 @pytest.mark.parametrize("stop", [0, 1.5])
