@@ -111,9 +111,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--only", choices=PARTS, action="append", help="one table; may be repeated")
     parser.add_argument("--seeds", type=int, nargs="+", default=(2020,))
-    own, arguments = arguments_of(parser)
-    if own.write is not None:
-        filled(own.write, MARK, "")  # refused before hours of training
+    own, arguments = arguments_of(parser, MARK)
     tables = []
     with common_settings(own, arguments) as given:
         for name in own.only or PARTS:

@@ -68,9 +68,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=12, help="settings a rehearsal tries")
     parser.add_argument("--resamples", type=int, default=RESAMPLES, help="of users, for intervals")
     parser.add_argument("--report", action="store_true", help="train nothing")
-    own, arguments = arguments_of(parser)
-    if own.write is not None:
-        filled(own.write, MARK, "")  # refused before hours of training
+    own, arguments = arguments_of(parser, MARK)
     with common_settings(own, arguments) as given:
         task = Task(own, arguments, given)
         saved = task.config(own.setups[0], own.seeds[0], WAYS["E2URec"])["checkpoint_dir"]

@@ -21,13 +21,21 @@ QUICK_ROWS = 1200
 QUICK = {"epochs": 1, "joint_epochs": 1, "augmented_epochs": 1, "control_users": 0}
 
 
-def arguments_of(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, Arguments]:
-    """Read a benchmark's own arguments; all others are settings of a run."""
+def arguments_of(
+    parser: argparse.ArgumentParser, mark: str
+) -> tuple[argparse.Namespace, Arguments]:
+    """Read a benchmark's own arguments; all others are settings of a run.
+
+    Raises:
+        InputError: the file to write has no lines of the mark; refused before hours of training.
+    """
     parser.add_argument("--small", action="store_true", help="a quick look without meaning")
     parser.add_argument(
         "--write", type=Path, help="put the tables into this markdown file, between its marks"
     )
     own, rest = parser.parse_known_args()
+    if own.write is not None:
+        filled(own.write, mark, "")
     return own, parse(rest)
 
 

@@ -118,9 +118,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=float, nargs="+", default=(0.01, 0.05, 0.2))
     parser.add_argument("--requests", type=int, default=3)
     parser.add_argument("--trials", type=int, default=12)
-    own, arguments = arguments_of(parser)
-    if own.write is not None:
-        filled(own.write, MARK, "")  # refused before hours of training
+    own, arguments = arguments_of(parser, MARK)
     with common_settings(own, arguments) as given:
         transfer = Transfer(config_of(given, arguments), own)
         for size in own.sizes:
