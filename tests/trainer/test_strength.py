@@ -1,0 +1,40 @@
+"""How strongly to forget: the search, and the error of a mean over users."""
+
+import numpy as np
+import pytest
+
+from recbole_e2urec.trainer.strength import mean_over_users, some_of, strength_for
+
+
+def test_mean_over_users_counts_users_not_rows():
+    # Mean 2; user 1 has 1 - 2 + 1 - 2 = -2, user 2 has 4 - 2 = 2: sqrt(4 + 4) / 3.
+    mean, error = mean_over_users(np.array([1.0, 1.0, 4.0]), np.array([1, 1, 2]))
+    assert (mean, error) == (2.0, pytest.approx(np.sqrt(8) / 3))
+
+
+def test_mean_over_users_of_one_user_or_none():
+    assert mean_over_users(np.array([1.0, 3.0]), np.array([5, 5])) == (2.0, 0.0)
+    assert mean_over_users(np.zeros(0), np.zeros(0, dtype=np.int64)) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("wanted", [0.01, 0.7, 1.0, 3.3, 15.0])
+def test_strength_for_finds_where_a_loss_reaches_the_target(wanted):
+    assert strength_for(lambda c: c**2, wanted**2, 16.0) == pytest.approx(wanted, rel=0.02)
+
+
+def test_strength_for_is_nothing_where_nothing_is_remembered():
+    assert strength_for(lambda c: 0.6 + c, 0.5, 16.0) == 0.0
+
+
+def test_strength_for_ends_at_the_greatest_strength():
+    assert strength_for(lambda c: 0.1, 0.5, 16.0) == 16.0
+    assert strength_for(lambda c: 0.1, 0.5, 0.5) == 0.5
+
+
+def test_some_of_draws_each_row_once_and_always_the_same():
+    rows = np.arange(10_000) * 3
+    drawn = some_of(rows, 1)
+    assert len(drawn) == len(np.unique(drawn)) == 4096
+    assert np.array_equal(drawn, some_of(rows, 1))
+    assert np.isin(drawn, rows).all()
+    assert some_of(rows[:50], 1) is not None and len(some_of(rows[:50], 1)) == 50
