@@ -16,7 +16,8 @@ from recbole_e2urec.quick_start import run_recbole_e2urec
 
 SETTINGS = {
     "title_field": "movie_title",
-    "user_fields": ["user_id", "age"],
+    "prompt": "numbered",
+    "user_fields": ["age"],
     "history_length": 3,
     "control_users": 0,
     "epochs": 40,

@@ -33,7 +33,8 @@ SETTINGS = {
     "joint_epochs": 1,
     "shards": 2,
     "title_field": "movie_title",
-    "user_fields": ["user_id", "age"],
+    "prompt": "numbered",
+    "user_fields": ["age"],
     "train_batch_size": 32,
     "show_progress": False,
 }
@@ -99,7 +100,7 @@ def test_a_forgotten_user_is_answered_by_all_models_that_are_kept(
         assert list(asked.yes) == ["Original", "E2URec", "NPO", "Retrain"]
         assert all(0 < yes < 1 for yes in asked.yes.values())
         assert len(set(asked.yes.values())) == 4
-        assert asked.prompt.text.startswith(f"{user} ")
+        assert asked.prompt.text.startswith(f"user{user} ")
         assert asked.prompt.title in TITLES
         assert asked.label in ("0", "1")
     assert len(case.notes) == 1

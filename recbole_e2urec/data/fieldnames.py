@@ -11,7 +11,7 @@ NAMES = {
     "question": "title, item",
     "instruction": "rated",
     "tail": "rated",
-    "user": "features",
+    "user": "features, user",
     "history": "rated",
 }
 
@@ -21,7 +21,7 @@ class FieldNames:
     """What RecBole and the data call what a template shows; templates may use these names as well.
 
     Raises:
-        InputError: a column of the items bears a name that templates have for something else.
+        InputError: a column bears a name that templates have for something else.
     """
 
     item_id: str = "item_id"  # the item's token: entry and question
@@ -29,12 +29,19 @@ class FieldNames:
     rating: str = "rating"  # as text, or none: entry
     items: tuple[str, ...] = ()  # further columns of the item: entry and question
     users: tuple[str, ...] = ()  # columns of the user: user
+    user_id: str = "user_id"  # the user's token: user
 
     def __post_init__(self) -> None:
         """Refuse a name that would mean two things."""
-        taken = {name for names in NAMES.values() for name in names.split(", ")}
-        for name in taken.intersection(self.items):
-            raise InputError(f"item_fields: templates have a {name!r} of their own; leave it out")
+        of_users = set(NAMES["user"].split(", "))
+        taken = {name for names in NAMES.values() for name in names.split(", ")} - of_users
+        clashes = {
+            "item_fields": taken.intersection(self.items),
+            "user_fields": of_users.intersection(self.users) - {self.user_id},
+        }
+        for key, names in clashes.items():
+            for name in names:
+                raise InputError(f"{key}: templates have a {name!r} of their own; leave it out")
 
     def of_item(self, title: str, item: str, known: Mapping[str, str]) -> dict[str, str]:
         """Values by name; an unknown one is empty."""

@@ -18,7 +18,7 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from jinja2 import nodes
+from jinja2 import meta, nodes
 from jinja2.sandbox import SandboxedEnvironment
 
 from recbole_e2urec.data.fieldnames import NAMES, FieldNames
@@ -42,7 +42,7 @@ class PromptTemplate:
     question: str  # about the target: title, item (its token in the data)
     instruction: str = ""  # before the question: rated (has the data ratings?)
     tail: str = ""  # after the question: rated
-    user: str = ""  # features (mapping of name to text; never empty)
+    user: str = ""  # features (mapping of name to text), user (the user's token in the data)
     history: str = ""  # lead-in of the history: rated
     names: FieldNames = field(default_factory=FieldNames)
 
@@ -99,12 +99,29 @@ class PromptTemplate:
         parts = {name: value or "" for name, value in values.items()}
         return cls(**parts, names=names or FieldNames())
 
-    def render_user(self, features: Mapping[str, str]) -> str:
-        """Text about the user; empty when nothing is known."""
-        if not features:
+    @property
+    def shows_user(self) -> bool:
+        """Whether the part about the user has the user's token, whatever the features are."""
+        return not _variables(self.user).isdisjoint(("user", self.names.user_id))
+
+    @property
+    def names_users(self) -> bool:
+        """Whether prompts show the user's token: by themselves, or as one of the features."""
+        is_feature = self.names.user_id in self.names.users
+        return self.shows_user or (is_feature and "features" in _variables(self.user))
+
+    def render_user(self, features: Mapping[str, str], user: str = "") -> str:
+        """Text about the user; empty when nothing is known that it shows.
+
+        Args:
+            features: by name.
+            user: token in the data; empty for people whom the data does not have.
+        """
+        if not features and not (user and self.shows_user):
             return ""
         columns = {name: features.get(name, "") for name in self.names.users}
-        return _ended(_render("user", self.user, {"features": features}, columns))
+        columns[self.names.user_id] = user
+        return _ended(_render("user", self.user, {"features": features, "user": user}, columns))
 
     def render_history(self, rated: bool = True) -> str:
         """Lead-in of a history; `rated`: has the data ratings."""
@@ -161,6 +178,13 @@ class PromptTemplate:
                 texts.append(self.render_question(title, item=token, known=known))
         return texts
 
+    def user_texts(self, tokens: Sequence[str]) -> list[str]:
+        """How the template writes the user's token, without any features; none if it does not."""
+        if not self.shows_user:
+            return []
+        nothing = dict.fromkeys(self.names.users, "")
+        return [self.render_user(nothing, token) for token in tokens if token]
+
     def literal_texts(self) -> list[str]:
         """The template's own words in every branch: what a word-level tokenizer must know."""
         found: list[str] = []
@@ -181,6 +205,12 @@ def rating_text(rating: float | None) -> str | None:
 @lru_cache(maxsize=256)
 def _compiled(source: str) -> jinja2.Template:
     return _ENVIRONMENT.from_string(source)
+
+
+@lru_cache(maxsize=256)
+def _variables(source: str) -> set[str]:
+    """Names that a template looks up."""
+    return meta.find_undeclared_variables(_ENVIRONMENT.parse(source))
 
 
 def _render(

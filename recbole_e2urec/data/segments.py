@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,26 @@ from recbole_e2urec.data.prompts import PromptTemplate
 from recbole_e2urec.data.rows import RowTable
 
 Encode = Callable[[list[str]], list[list[int]]]
+
+
+class Wording(NamedTuple):
+    """What prompts of a data set are made of.
+
+    Attributes:
+        template: their wording.
+        titles: by inner item id, see `item_titles`; blank for ids that are no item.
+        tokens: in the data, by inner item id, see `item_tokens`.
+        users: features by inner user id, see `user_features`; empty where prompts mention none.
+        items: features by inner item id, see `item_features`; the same.
+        user_tokens: in the data, by inner user id, see `user_tokens`; empty where there are none.
+    """
+
+    template: PromptTemplate
+    titles: Sequence[str]
+    tokens: Sequence[str]
+    users: Sequence[Mapping[str, str]] = ()
+    items: Sequence[Mapping[str, str]] = ()
+    user_tokens: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -22,27 +43,18 @@ class PromptTexts:
     entries: list[str]  # one for each distinct (item, rating) of the rows
     entry_of_row: NDArray[np.int64]  # [n] index into `entries` of each row as a history entry
     questions: list[str]  # by inner item id
+    name_users: bool = False  # whether texts about users show their tokens
 
 
-def prompt_texts(
-    template: PromptTemplate,
-    rows: RowTable,
-    titles: Sequence[str],
-    tokens: Sequence[str],
-    features: Sequence[Mapping[str, str]] = (),
-    items: Sequence[Mapping[str, str]] = (),
-) -> PromptTexts:
+def prompt_texts(wording: Wording, rows: RowTable) -> PromptTexts:
     """Render the segments of all rows and of every item as a candidate.
 
     Args:
-        template: the wording.
+        wording: what they are made of.
         rows: all rows of the dataset.
-        titles: title by inner item id, see `item_titles`; blank for ids that are no item.
-        tokens: token in the data by inner item id, see `item_tokens`.
-        features: features by inner user id, see `user_features`; empty when there are none.
-        items: features by inner item id, see `item_features`; empty when there are none.
     """
-    known = items or [{}] * len(titles)
+    template, titles, tokens, *_ = wording
+    known = wording.items or [{}] * len(titles)
     rated = rows.rating is not None
     ratings = np.zeros(len(rows.item)) if rows.rating is None else rows.rating
     values, code = np.unique(ratings, return_inverse=True)
@@ -54,7 +66,7 @@ def prompt_texts(
         )
         for item, code in zip(*np.divmod(pairs, max(len(values), 1)), strict=True)
     ]
-    users = [template.render_user(one) for one in features]
+    users = _user_texts(wording)
     users += [""] * (int(rows.user.max(initial=-1)) + 1 - len(users))
     questions = [
         template.render_question(title, rated, token, own) if title else ""
@@ -67,7 +79,18 @@ def prompt_texts(
         entries,
         entry_of_row.astype(np.int64),
         questions,
+        template.names_users,
     )
+
+
+def _user_texts(wording: Wording) -> list[str]:
+    """By inner user id, as far as anything is known."""
+    count = max(len(wording.users), len(wording.user_tokens))
+    features, tokens = wording.users or [{}] * count, wording.user_tokens or [""] * count
+    return [
+        wording.template.render_user(known, token)
+        for known, token in zip(features, tokens, strict=True)
+    ]
 
 
 @dataclass(frozen=True)

@@ -70,10 +70,12 @@ def item_titles(ids: IdMap, catalogue: Mapping[str, str]) -> list[str]:
 
 def item_tokens(ids: IdMap) -> list[str]:
     """Token by inner item id; empty for ids that are no item."""
-    tokens = [""] * (max(ids.items.values(), default=-1) + 1)
-    for token, item in ids.items.items():
-        tokens[item] = token
-    return tokens
+    return _tokens(ids.items)
+
+
+def user_tokens(ids: IdMap) -> list[str]:
+    """Token by inner user id; empty for ids that are no user."""
+    return _tokens(ids.users)
 
 
 def user_features(ids: IdMap, features: Mapping[str, dict[str, str]]) -> list[dict[str, str]]:
@@ -84,6 +86,13 @@ def user_features(ids: IdMap, features: Mapping[str, dict[str, str]]) -> list[di
 def item_features(ids: IdMap, features: Mapping[str, dict[str, str]]) -> list[dict[str, str]]:
     """Features by inner item id, as :func:`user_features`."""
     return _by_id(ids.items, features)
+
+
+def _tokens(inner: Mapping[str, int]) -> list[str]:
+    tokens = [""] * (max(inner.values(), default=-1) + 1)
+    for token, place in inner.items():
+        tokens[place] = token
+    return tokens
 
 
 def _by_id(

@@ -106,7 +106,7 @@ class PromptTable:
         ]
         self._store = SegmentStore.from_texts(segments, encode)
         self._rows, self._history, self._limits = rows, history, limits
-        self._users = len(texts.users)
+        self._users, self._name_users = len(texts.users), texts.name_users
         first_entry = FIRST + self._users
         self._entry_of_row = first_entry + texts.entry_of_row
         self._first_question = first_entry + len(texts.entries)
@@ -147,7 +147,9 @@ class PromptTable:
         return np.concatenate([np.zeros(0, dtype=np.int64), *parts]) + special * (len(rows) > 0)
 
     def named(self, users: NDArray[np.int64]) -> NDArray[np.bool_]:  # [n] -> [n]
-        """Whether what a prompt says about a user, by inner id, it says about nobody else."""
+        """Whether prompts name a user, by inner id: by the token in the data, as nobody else."""
+        if not self._name_users:
+            return np.zeros(len(users), dtype=bool)
         segments = slice(FIRST, FIRST + self._users)
         _, text, shared_by = np.unique(
             self._store.starts[segments], return_inverse=True, return_counts=True

@@ -21,12 +21,14 @@ class Visitor(NamedTuple):
         ratings: of these, as published, NaN where there is none, [m].
         features: what is known besides; empty for strangers.
         seen: inner ids of items not to be recommended.
+        user: token in the data; empty for strangers.
     """
 
     items: NDArray[np.int64]
     ratings: NDArray[np.float64]
     features: Mapping[str, str]
     seen: NDArray[np.int64]
+    user: str = ""
 
 
 class Visit(NamedTuple):
@@ -37,12 +39,14 @@ class Visit(NamedTuple):
         history: of each row of the table, [n, k].
         asking: the row of each visitor's question.
         features: by user of the table.
+        tokens: the same.
     """
 
     rows: RowTable
     history: NDArray[np.int64]
     asking: NDArray[np.int64]
     features: list[Mapping[str, str]]
+    tokens: list[str]
 
 
 def visit(visitors: Sequence[Visitor], length: int, highest: float | None) -> Visit:
@@ -67,4 +71,5 @@ def visit(visitors: Sequence[Visitor], length: int, highest: float | None) -> Vi
         history[row, length - len(own) :] = own
     rating[0] = np.nan if highest is None else highest
     rows = RowTable(user, item, np.zeros(len(user)), None if highest is None else rating)
-    return Visit(rows, history, asking, [{}, *(visitor.features for visitor in visitors)])
+    features = [{}, *(visitor.features for visitor in visitors)]
+    return Visit(rows, history, asking, features, ["", *(visitor.user for visitor in visitors)])

@@ -99,7 +99,7 @@ class Recommender:
         ratings = nothing if rows.rating is None else rows.rating[own]
         known = run.model.wording.users
         features = known[inner] if known else {}
-        return Visitor(rows.item[own], ratings, features, rows.item[own])
+        return Visitor(rows.item[own], ratings, features, rows.item[own], user)
 
     def _stranger(self, history: Sequence[Entry]) -> Visitor:
         items, ratings = np.zeros(len(history), np.int64), np.full(len(history), np.nan)
@@ -137,9 +137,8 @@ class Recommender:
     def _table(self, visitors: Sequence[Visitor]) -> tuple[PromptTable, NDArray[np.int64]]:
         model = self._run.model
         made = visit(visitors, model.prompt_options.history_length, self._highest)
-        template, titles, tokens, _, items = model.wording
-        texts = prompt_texts(template, made.rows, titles, tokens, made.features, items)
-        return model.prompts(made.rows, made.history, texts), made.asking
+        wording = model.wording._replace(users=made.features, user_tokens=made.tokens)
+        return model.prompts(made.rows, made.history, prompt_texts(wording, made.rows)), made.asking
 
     def _top(
         self, items: NDArray[np.int64], scores: NDArray[np.float32], k: int

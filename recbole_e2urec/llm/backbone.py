@@ -22,8 +22,8 @@ def load_backbone(
 
     Args:
         options: which one.
-        catalogue_texts: item titles and template words: the vocabulary of an embedded backbone
-            (others ignore them). No user data.
+        catalogue_texts: item titles, template words and, where prompts show them, user tokens: the
+            vocabulary of an embedded backbone (others ignore them). Nothing else about users.
         seed: of an embedded backbone's weights; the global random state stays untouched.
         size: of an embedded backbone; the default size if None.
 

@@ -76,7 +76,7 @@ def build_embedded(
     Args:
         name: a key of :data:`EMBEDDED`.
         options: its size.
-        texts: item titles and template words, from which the vocabulary is made.
+        texts: the vocabulary is made of them, see :func:`word_tokenizer`.
         answers: the answer words (no, yes); they join the vocabulary.
         max_tokens: longest prompt in tokens.
         seed: of the weights; the global random state is neither read nor changed.

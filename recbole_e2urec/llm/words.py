@@ -24,7 +24,8 @@ def word_tokenizer(texts: Iterable[str], max_words: int, template: str) -> PreTr
     never become the same ids, and there is no unknown token.
 
     Args:
-        texts: item titles and the words of the prompt templates; no user data.
+        texts: item titles, the words of the prompt templates and, where these show them, users'
+            tokens.
         max_words: the most frequent words to keep whole; the others are spelled by characters.
         template: the special tokens around a prompt, ``$A`` the prompt (``"$A </s>"``).
 

@@ -77,8 +77,8 @@ class E2URec(GradientUnlearner):
     cost. It trains what Original trained: all weights with ``tuning: full``, which are put back
     when it has answered; with ``tuning: lora`` it and the student begin as copies of Original's
     adapter. The cost counts both. Where the adapter reaches the word embeddings, it learns there
-    only the tokens that no retain row's prompt shows (``own_tokens_only``), such as the forgotten
-    users' numbers: other users' answers do not depend on those.
+    only the tokens that no retain row's prompt shows (``own_tokens_only``), such as words that
+    name the forgotten users: other users' answers do not depend on those.
     """
 
     options_class = E2URecOptions

@@ -70,7 +70,8 @@ class TokenReset(Unlearner):
         if len(tokens) == 0:
             raise InputError(
                 "TokenReset: other prompts show every token of the request's; it forgets users who "
-                "leave wholly and whom prompts name; choose another model, such as E2URec"
+                "leave wholly and whom prompts name, as by prompt: numbered; choose another model, "
+                "such as E2URec"
             )
         if missed and not self.options.partial:
             raise InputError(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from recbole_e2urec.data.fieldnames import FieldNames
 from recbole_e2urec.data.history import history_rows
 from recbole_e2urec.data.prompts import PromptTemplate
 from recbole_e2urec.data.rows import RowTable, Splits
-from recbole_e2urec.data.segments import PromptTexts, prompt_texts
+from recbole_e2urec.data.segments import PromptTexts, Wording, prompt_texts
 from recbole_e2urec.data.titles import (
     item_features,
     item_titles,
@@ -20,6 +20,7 @@ from recbole_e2urec.data.titles import (
     read_catalogue,
     read_features,
     user_features,
+    user_tokens,
 )
 from recbole_e2urec.errors import InputError
 
@@ -58,6 +59,7 @@ def read_template(config: Any, options: PromptOptions) -> PromptTemplate:
         config["RATING_FIELD"],
         options.item_fields,
         options.user_fields,
+        config["USER_ID_FIELD"],
     )
     return PromptTemplate.named(str(config["prompt"]), names)
 
@@ -82,23 +84,6 @@ def _reading(config: Any) -> dict[str, str]:
     return {"separator": config["field_separator"], "encoding": config["encoding"] or "utf-8"}
 
 
-class Wording(NamedTuple):
-    """What prompts of a data set are made of.
-
-    Attributes:
-        template: their wording.
-        titles, tokens: by inner item id.
-        users: features by inner user id; empty where prompts mention none.
-        items: features by inner item id; the same.
-    """
-
-    template: PromptTemplate
-    titles: list[str]
-    tokens: list[str]
-    users: Sequence[Mapping[str, str]]
-    items: Sequence[Mapping[str, str]]
-
-
 def wording_of(config: Any, dataset: Any, options: PromptOptions) -> Wording:
     """Read what prompts are made of.
 
@@ -117,19 +102,21 @@ def wording_of(config: Any, dataset: Any, options: PromptOptions) -> Wording:
     if options.user_fields:
         features = read_features(user_file, user_id, options.user_fields, **read)
         users = user_features(ids, features) if features else ()
-    return Wording(template, titles_of(config, dataset, options), item_tokens(ids), users, items)
+    titles = titles_of(config, dataset, options)
+    return Wording(template, titles, item_tokens(ids), users, items, user_tokens(ids))
 
 
 def make_texts(dataset: Any, wording: Wording) -> tuple[PromptTexts, list[str]]:
     """Render the segments of a dataset, and give the texts that a word tokenizer learns from.
 
-    The latter are the item catalogue, as the template shows it, and the template's own words:
-    nothing about users.
+    The latter are the item catalogue, as the template shows it, the template's own words, and the
+    tokens of all users of the data if the template shows those: nothing else about users, and
+    nothing that depends on a request.
     """
-    template, titles, tokens, users, items = wording
-    texts = prompt_texts(template, dataset.rows, titles, tokens, users, items)
-    words = [*template.catalogue_texts(titles, tokens, items), *template.literal_texts()]
-    return texts, words
+    template, titles, tokens, _, items, of_users = wording
+    catalogue = template.catalogue_texts(titles, tokens, items)
+    words = [*catalogue, *template.user_texts(of_users), *template.literal_texts()]
+    return prompt_texts(wording, dataset.rows), words
 
 
 def shown_histories(

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from recbole_e2urec.data.prompts import PromptTemplate, rating_text
 from recbole_e2urec.errors import InputError
 
 FOLDER = Path(__file__).parents[2] / "properties" / "prompt"
-NAMES = ["plain", "compact", "brief"]
+NAMES = ["plain", "compact", "brief", "numbered"]
 
 
 def shipped(name):
@@ -91,7 +92,36 @@ def test_compact_template_worked_example():
     assert template.render_user({"age": "24", "gender": "M"}) == "24 M\n"
     assert template.render_entry("Heat", 4.0, 5.0) == "Heat 4\n"
     assert template.render_history() == ""
+    assert template.render_question("Babe", item="8") == "Babe ?"
+
+
+def test_numbered_template_names_user_and_item_whatever_else_is_known():
+    template = shipped("numbered")
+    assert template.render_user({"age": "24", "gender": "M"}, "196") == "user196 24 M\n"
+    assert template.render_user({}, "196") == "user196 "
     assert template.render_question("Babe", item="8") == "Babe item8 ?"
+    assert template.user_texts(["", "196", "7"]) == ["user196 ", "user7 "]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_the_numbered_template_tells_users_apart_by_their_tokens(name):
+    template = shipped(name)
+    known = {"age": "24"}
+    assert (template.render_user(known, "1") != template.render_user(known, "2")) is (
+        name == "numbered"
+    )
+    assert template.names_users is (name == "numbered")
+    assert template.render_user({}, "1") == ("user1 " if name == "numbered" else "")
+    assert bool(template.user_texts(["1"])) is (name == "numbered")
+
+
+@pytest.mark.parametrize(
+    "path", (FOLDER.parent / "dataset").glob("*.yaml"), ids=lambda one: one.stem
+)
+def test_every_shipped_data_set_has_ten_titles_and_no_user_number(path):
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert "user_id" not in values["user_fields"]
+    assert values["history_length"] == 10
 
 
 def test_brief_template_worked_example():
@@ -178,6 +208,9 @@ def test_templates_may_use_the_names_of_recbole_and_of_the_data():
     assert template.render_entry("Heat", 4.0, 5.0, "7", {"class": "Crime"}) == "Heat 4 Crime\n"
     assert template.render_question("Heat", item="7") == "7 Heat unknown"
     assert template.render_user({"age": "24"}) == "24/\n"  # what a user lacks is empty
+    by_recbole = replace(template, user="{{ user_id }}: {{ age }}")
+    assert by_recbole.render_user({"age": "24"}, "196") == "196: 24\n"
+    assert by_recbole.user_texts(["196"]) == ["196: "]
     assert template.catalogue_texts(["", "Heat"], ["", "7"], [{}, {"class": "Crime"}]) == [
         "Heat None Crime\n", "7 Heat Crime",
     ]  # fmt: skip
@@ -192,6 +225,10 @@ def test_a_name_that_the_data_lacks_is_refused_with_all_that_there_are():
 def test_a_column_with_a_name_that_templates_have_is_refused():
     with pytest.raises(InputError, match="item_fields: templates have a 'rated' of their own"):
         FieldNames(items=("rated",))
+    with pytest.raises(InputError, match="user_fields: templates have a 'user' of their own"):
+        FieldNames(users=("age", "user"))
+    FieldNames(users=("user",), user_id="user")  # means the same
+    FieldNames(items=("user",))  # no part about items has one
 
 
 ATTACKS = [

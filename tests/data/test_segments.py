@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from recbole_e2urec.data.prompts import PromptTemplate
 from recbole_e2urec.data.rows import RowTable
-from recbole_e2urec.data.segments import SegmentStore, prompt_texts
+from recbole_e2urec.data.segments import SegmentStore, Wording, prompt_texts
 
 TEMPLATE = PromptTemplate(
     entry="{{ title }}{% if rating %} {{ rating }}/{{ rating_max }}{% endif %}",
@@ -20,15 +22,14 @@ def rows(rating):
 
 
 def test_prompt_texts_render_each_distinct_entry_once():
-    texts = prompt_texts(TEMPLATE, rows(np.array([4.0, 2.5, 4.0])), TITLES, TOKENS)
+    texts = prompt_texts(Wording(TEMPLATE, TITLES, TOKENS), rows(np.array([4.0, 2.5, 4.0])))
     assert texts.entries == ["Heat 4/4\n", "Babe 2.5/4\n"]
     assert texts.entry_of_row.tolist() == [0, 1, 0]
 
 
 def test_prompt_texts_ask_about_every_item_but_the_padding():
-    texts = prompt_texts(
-        TEMPLATE, rows(np.array([4.0, 2.5, 4.0])), [*TITLES, "Seven"], [*TOKENS, "9"]
-    )
+    wording = Wording(TEMPLATE, [*TITLES, "Seven"], [*TOKENS, "9"])
+    texts = prompt_texts(wording, rows(np.array([4.0, 2.5, 4.0])))
     assert texts.questions == [
         "",
         "like Heat ?\nstars",
@@ -39,24 +40,34 @@ def test_prompt_texts_ask_about_every_item_but_the_padding():
 
 def test_prompt_texts_name_an_item_by_its_token_in_the_data():
     template = PromptTemplate(entry="{{ title }} i{{ item }}", question="i{{ item }} {{ title }} ?")
-    texts = prompt_texts(template, rows(None), TITLES, TOKENS)
+    texts = prompt_texts(Wording(template, TITLES, TOKENS), rows(None))
     assert texts.entries == ["Heat i7\n", "Babe i8\n"]
     assert texts.questions == ["", "i7 Heat ?", "i8 Babe ?"]
 
 
 def test_prompt_texts_without_ratings_have_no_rating_words():
-    texts = prompt_texts(TEMPLATE, rows(None), TITLES, TOKENS)
+    texts = prompt_texts(Wording(TEMPLATE, TITLES, TOKENS), rows(None))
     assert texts.entries == ["Heat\n", "Babe\n"]
     assert texts.questions[1] == "like Heat ?\nplain"
 
 
 def test_prompt_texts_of_missing_ratings_have_no_rating_words():
-    texts = prompt_texts(TEMPLATE, rows(np.full(3, np.nan)), TITLES, TOKENS)
+    texts = prompt_texts(Wording(TEMPLATE, TITLES, TOKENS), rows(np.full(3, np.nan)))
     assert texts.entries == ["Heat\n", "Babe\n"]
 
 
 def test_prompt_texts_without_features_know_no_user():
-    assert prompt_texts(TEMPLATE, rows(None), TITLES, TOKENS).users == ["", "", ""]
+    assert prompt_texts(Wording(TEMPLATE, TITLES, TOKENS), rows(None)).users == ["", "", ""]
+
+
+def test_prompt_texts_name_a_user_by_the_token_in_the_data():
+    template = replace(TEMPLATE, user="u{{ user }} {{ features.values() | join(' ') }}")
+    wording = Wording(template, TITLES, TOKENS, user_tokens=["", "a7", "b8"])
+    texts = prompt_texts(wording, rows(None))
+    assert (texts.users, texts.name_users) == (["", "ua7 ", "ub8 "], True)
+    texts = prompt_texts(wording._replace(users=[{}, {"age": "24"}, {}]), rows(None))
+    assert texts.users == ["", "ua7 24\n", "ub8 "]
+    assert not prompt_texts(wording._replace(template=TEMPLATE), rows(None)).name_users
 
 
 def encode(texts):

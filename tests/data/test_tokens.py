@@ -6,10 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recbole_e2urec.data.fieldnames import FieldNames
 from recbole_e2urec.data.history import history_rows
 from recbole_e2urec.data.prompts import PromptTemplate
 from recbole_e2urec.data.rows import RowTable
-from recbole_e2urec.data.segments import prompt_texts
+from recbole_e2urec.data.segments import Wording, prompt_texts
 from recbole_e2urec.data.tokens import PromptTable, TokenLimits
 from recbole_e2urec.errors import InputError
 
@@ -49,7 +50,9 @@ def make(user, item, rating, k=3, max_tokens=100, features=(), special=True, tem
     history = history_rows(rows.user, rows.item, rows.time, np.ones(len(user), dtype=bool), k)
     words = Words()
     limits = TokenLimits(max_tokens, PAD, [BOS], [EOS]) if special else TokenLimits(max_tokens, PAD)
-    texts = prompt_texts(template, rows, TITLES, TITLES, features)
+    tokens = [f"n{number}" for number in range(len(features))]
+    wording = Wording(template, TITLES, TITLES, features, user_tokens=tokens)
+    texts = prompt_texts(wording, rows)
     return PromptTable(rows, history, texts, words, limits), words
 
 
@@ -228,6 +231,18 @@ def test_tokens_are_those_that_the_prompts_show():
     assert table.tokens(np.array([], dtype=np.int64)).tolist() == []
 
 
-def test_named_are_users_whose_text_is_theirs_alone():
-    table, _ = make([0, 1, 2, 3], [0] * 4, None, features=[{"a": "x"}, {"a": "y"}, {"a": "x"}, {}])
-    assert table.named(np.array([0, 1, 2, 3, 1])).tolist() == [False, True, False, False, True]
+def test_named_are_all_users_if_prompts_show_their_tokens_and_nobody_else():
+    features = [{"a": "x"}, {"a": "y"}, {"a": "x"}, {}]  # only y says which user it is
+    users = np.array([0, 1, 2, 3, 1])
+    for user, named in (("{{ features.values() | join }}", False), ("{{ user }}", True)):
+        template = replace(TEMPLATE, user=user)
+        table, _ = make([0, 1, 2, 3], [0] * 4, None, features=features, template=template)
+        assert table.named(users).tolist() == [named] * 5
+
+
+def test_named_by_a_column_are_users_who_have_one():
+    names = FieldNames(users=("user_id", "age"))
+    template = replace(TEMPLATE, user="{{ features.values() | join(' ') }}", names=names)
+    features = [{}, {"user_id": "n1", "age": "7"}, {"user_id": "n2", "age": "7"}]
+    table, _ = make([0, 1, 2], [0] * 3, None, features=features, template=template)
+    assert table.named(np.array([0, 1, 2])).tolist() == [False, True, True]

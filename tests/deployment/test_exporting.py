@@ -20,7 +20,7 @@ from recbole_e2urec.quick_start import run_recbole_e2urec
 from recbole_e2urec.results import load_rows, save_rows
 
 GIVEN = {
-    "title_field": "movie_title", "user_fields": ["user_id", "age"], "epochs": 1,
+    "title_field": "movie_title", "user_fields": ["age"], "prompt": "numbered", "epochs": 1,
     "augmented_epochs": 1, "joint_epochs": 1, "learning_rate": 0.02, "show_progress": False,
     "control_users": 0.2,
 }  # fmt: skip

@@ -31,9 +31,9 @@ from recbole_e2urec.results import load_rows
 from recbole_e2urec.trainer import llmrec
 
 GIVEN = {
-    "dataset": "small", "title_field": "movie_title", "user_fields": "[user_id, age]", "epochs": 1,
+    "dataset": "small", "title_field": "movie_title", "user_fields": "[age]", "epochs": 1,
     "augmented_epochs": 1, "joint_epochs": 1, "learning_rate": 0.02, "show_progress": False,
-    "control_users": 0, "train_batch_size": 64,
+    "control_users": 0, "train_batch_size": 64, "prompt": "numbered",
 }  # fmt: skip
 OUTPUT = ("saved", "log", "log_tensorboard", "wandb", "shop")
 
@@ -196,7 +196,7 @@ def test_a_model_that_answers_as_the_student_is_made_and_no_other(request_file, 
     assert "otherwise than before; no folder is changed or made" in capsys.readouterr().err
     assert not Path("shop").exists()
     assert Path("saved/stages").is_dir()  # and nothing was purged
-    given = {**GIVEN, "data_path": "data", "user_fields": ["user_id", "age"]}
+    given = {**GIVEN, "data_path": "data", "user_fields": ["age"]}
     done = run_and_finalize("NegGrad", None, [config], given)
     assert [row["model"] for row in done["rows"]] == ["Original", "Retrain", "NegGrad"]
     assert done["told"].startswith("NegGrad of small is in shop; 12 rows")

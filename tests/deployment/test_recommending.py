@@ -75,7 +75,7 @@ def test_somebody_new_is_answered_by_a_history_alone():
     history = own_rows("u3")
     known = recommender._known("u3", 1, 1)
     item = int(known.items[0])
-    wanted = prompt(recommender, known._replace(features={}), item)
+    wanted = prompt(recommender, known._replace(features={}, user=""), item)
     assert prompt(recommender, recommender._stranger(history), item) == wanted
     assert "u3" not in wanted
     assert "u3" in prompt(recommender, known, item)

@@ -13,9 +13,8 @@ from recbole_e2urec.errors import InputError
 @pytest.fixture(autouse=True)
 def model(tmp_path: Path) -> Path:
     """A model whose prompts name users, one of them by a word of all titles."""
-    return make_model(
-        tmp_path, names={"u3": "21", "u4": "Film", "u7": "22", "u9": "23"}, user_fields=["user_id"]
-    )
+    names = {"u3": "21", "u4": "Film", "u7": "22", "u9": "23"}
+    return make_model(tmp_path, names=names, prompt="compact", user_fields=["user_id"])
 
 
 def told(*users: str, **settings: Any) -> str:

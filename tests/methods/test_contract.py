@@ -18,8 +18,8 @@ from recbole_e2urec.methods import METHODS, method_of
 from recbole_e2urec.model.scorers import Adapted, Ensemble, Mixture
 
 Begin = Callable[..., Forgetting]
-# What a method cannot do without: small's prompts name no users unless told to.
-NEEDS: dict[str, dict[str, Any]] = {"TokenReset": {"user_fields": ["user_id", "age"]}}
+# What a method cannot do without: prompts name no users unless told to.
+NEEDS: dict[str, dict[str, Any]] = {"TokenReset": {"prompt": "numbered"}}
 SHARDED = ("SISA", "RecEraser", "APA")  # they train more models than others
 every_method = pytest.mark.parametrize("method", METHODS)
 every_tuning = pytest.mark.parametrize(

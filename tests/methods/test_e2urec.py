@@ -98,7 +98,7 @@ def test_without_an_alpha_the_teacher_goes_as_far_as_it_is_told(
     given = {"learning_rate": 0.03, "augmented_learning_rate": 0.01, "train_batch_size": 16}
     given["epochs"] = 8
     found = []
-    for divergence in (0.02, 0.05):
+    for divergence in (0.01, 0.03):
         config = small_config("E2URec", teacher_divergence=divergence, **given)
         run = Forgetting(config, load_dataset(config))
         run.train()

@@ -19,7 +19,7 @@ from recbole_e2urec.trainer.pairing import Pairing
 @pytest.fixture
 def begin(small_config: Callable[..., Any]) -> Callable[..., Forgetting]:
     def make(**settings: Any) -> Forgetting:
-        settings = {"control_users": 0, "user_fields": ["user_id", "age"], **settings}
+        settings = {"control_users": 0, "prompt": "numbered", **settings}
         config = small_config("TokenReset", **settings)
         run = Forgetting(config, load_dataset(config))
         run.train()
@@ -68,7 +68,7 @@ def test_what_it_cannot_forget_is_refused_in_one_line(begin: Callable[..., Forge
     run.split = ForgetSplit(np.setdiff1d(train, train[:1]), train[:1])  # the user stays
     with pytest.raises(InputError, match="other prompts show every token"):
         run.unlearn(method_of(run.config))
-    run = begin(user_fields=[])
+    run = begin(prompt="compact")
     with pytest.raises(InputError, match="other prompts show every token"):
         run.unlearn(method_of(run.config))
     run = begin()

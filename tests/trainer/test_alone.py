@@ -11,7 +11,8 @@ from recbole_e2urec.forgetting import Forgetting
 from recbole_e2urec.methods import method_of
 
 NAMED = {
-    "user_fields": ["user_id", "age"],
+    "prompt": "numbered",
+    "user_fields": ["age"],
     "lora_target_modules": ["q", "v", "embed_tokens"],
     "unlearn_learning_rate": 0.02,
     "joint_epochs": 2,
@@ -45,7 +46,7 @@ def test_a_large_request_moves_them_and_so_does_a_small_one_if_told_to(
 
 
 def test_without_a_name_in_the_prompt_more_is_learned(small_config: Callable[..., Any]) -> None:
-    nameless = {**NAMED, "user_fields": []}
+    nameless = {**NAMED, "prompt": "compact", "user_fields": []}
     assert moved(small_config("E2URec", own_tokens_until=0.5, **nameless))[1] > 1e-4
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from recbole_e2urec.data.loading import load_dataset
-from recbole_e2urec.data.tokens import PromptTable
 from recbole_e2urec.forgetting import Forgetting
 from recbole_e2urec.trainer.pairing import Pairing, share_of_each
 
@@ -14,7 +13,7 @@ from recbole_e2urec.trainer.pairing import Pairing, share_of_each
 @pytest.fixture
 def pairing(small_config):
     """The steps of a request, a fifth of the users of ``small``, and the run it belongs to."""
-    config = small_config("E2URec", user_fields=["user_id", "age"])
+    config = small_config("E2URec", prompt="numbered")
     run = Forgetting(config, load_dataset(config))
     request = run.request
     return Pairing(request, run.model.table, 16), run
@@ -62,13 +61,14 @@ def test_a_small_request_learns_from_all_of_its_rows(pairing):
     assert np.array_equal(shown, run.split.forget)
 
 
-def test_without_names_every_forget_row_is_shown(pairing, monkeypatch):
+def test_without_names_every_forget_row_is_shown(pairing, small_config, monkeypatch):
     monkeypatch.setattr("recbole_e2urec.trainer.pairing.LEAST_ROWS", 1)
     _, run = pairing
     named = Pairing(run.request, run.model.table, 16, share=0.3).forget
     assert len(named) < len(run.split.forget)
-    monkeypatch.setattr(PromptTable, "named", lambda table, users: np.zeros(len(users), dtype=bool))
-    shown = Pairing(run.request, run.model.table, 16, share=0.3).forget
+    config = small_config("E2URec", user_fields=["age"])  # each user has another one
+    nameless = Forgetting(config, load_dataset(config))
+    shown = Pairing(nameless.request, nameless.model.table, 16, share=0.3).forget
     assert np.array_equal(shown, run.split.forget)
 
 

@@ -24,7 +24,7 @@ Rows = NDArray[np.int64]
 
 @pytest.fixture
 def run(small_config: Callable[..., Any]) -> Forgetting:
-    settings = {"learning_rate": 0.05, "train_batch_size": 16, "user_fields": ["user_id"]}
+    settings = {"learning_rate": 0.05, "train_batch_size": 16, "prompt": "numbered"}
     config = small_config("CrossFit", **settings)
     made = Forgetting(config, load_dataset(config))
     made.train()
@@ -102,7 +102,7 @@ def test_renewed_tokens_are_as_before_training_and_all_others_stay(
     small_config: Callable[..., Any], tuning: str
 ) -> None:
     config = small_config(
-        "CrossFit", learning_rate=0.05, user_fields=["user_id"], tuning=tuning,
+        "CrossFit", learning_rate=0.05, prompt="numbered", tuning=tuning,
         lora_target_modules=["q", "v", "embed_tokens"],
     )  # fmt: skip
     run = Forgetting(config, load_dataset(config))
