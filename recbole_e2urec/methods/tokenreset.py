@@ -66,7 +66,7 @@ class TokenReset(Unlearner):
         started = time.perf_counter()
         pairing = Pairing(request, original.table, 1)
         tokens = pairing.own_tokens()
-        missed = int((~pairing.forget_table.shows(request.forget, tokens.numpy())).sum())
+        missed = int((~pairing.reached(tokens)).sum())
         if len(tokens) == 0:
             raise InputError(
                 "TokenReset: other prompts show every token of the request's; it forgets users who "
