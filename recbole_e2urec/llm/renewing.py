@@ -16,6 +16,7 @@ def renewed(
     start: Mapping[str, Tensor],
     tokens: Tensor,
     unshown: Tensor,
+    overshoot: float = 0.0,
 ) -> dict[str, Tensor]:
     """Weights in which these tokens' embeddings are as if no training prompt had shown them.
 
@@ -31,26 +32,28 @@ def renewed(
         start: the same before training.
         tokens: int64 [m], token ids.
         unshown: int64 [u], ids of other tokens, which no training prompt shows.
+        overshoot: how much further they are moved, as a share of the way; at least 0.
     """
     tables = word_embeddings(language_model.model)
     rows = {name for name, w in backbone_weights(language_model.model).items() if w in tables}
     found = dict(state)
     for name, weight in state.items():
         if name in rows:
-            found[name] = _renewed(weight, start[name], tokens, unshown)
+            found[name] = _renewed(weight, start[name], tokens, unshown, overshoot)
         elif name.endswith(COLUMNS):
-            found[name] = _renewed(weight.T, start[name].T, tokens, unshown).T.contiguous()
+            columns = _renewed(weight.T, start[name].T, tokens, unshown, overshoot)
+            found[name] = columns.T.contiguous()
     return found
 
 
 def _renewed(
-    now: Tensor, start: Tensor, tokens: Tensor, unshown: Tensor
+    now: Tensor, start: Tensor, tokens: Tensor, unshown: Tensor, overshoot: float
 ) -> Tensor:  # [v, h], [v, h], [m], [u] -> [v, h]
     """A copy of an embedding in which these tokens have their start and the mean drift."""
-    fresh = start[tokens].to(now)
+    fresh = start[tokens].to(now.device).float()
     if len(unshown) >= LEAST_UNSHOWN:
-        drift = (now[unshown].float() - start[unshown].to(now.device).float()).mean(dim=0)
-        fresh = (fresh + drift).to(now)
+        fresh += (now[unshown].float() - start[unshown].to(now.device).float()).mean(dim=0)
+    fresh += overshoot * (fresh - now[tokens].float())
     found = now.clone()
-    found[tokens] = fresh
+    found[tokens] = fresh.to(now.dtype)
     return found

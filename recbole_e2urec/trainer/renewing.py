@@ -25,7 +25,9 @@ def teach_renewed(student: Student) -> None:
     student.teach(RENEWED, scorer, forget=True)
 
 
-def renewed_scorer(model: LLMRec, request: Request, tokens: Tensor) -> Stored:
+def renewed_scorer(
+    model: LLMRec, request: Request, tokens: Tensor, overshoot: float = 0.0
+) -> Stored:
     """Original without what it learned of some tokens, see :func:`renewed`.
 
     For tokens that only forget rows show, such as forgotten users' names, that is about what
@@ -35,12 +37,13 @@ def renewed_scorer(model: LLMRec, request: Request, tokens: Tensor) -> Stored:
         model: Original.
         request: knows the weights before training, and Original's training rows.
         tokens: int64 [m], token ids; without any, Original answers.
+        overshoot: how much further they are moved, as a share of the way; at least 0.
     """
     unshown = unshown_tokens(model, request)
 
     def read() -> Mapping[str, Tensor]:
         start, state = request.tools.untrained.read(), model.bank.state(model.adapter)
-        return renewed(model.language_model, state, start, tokens, unshown)
+        return renewed(model.language_model, state, start, tokens, unshown, overshoot)
 
     return Stored(model.adapter, read)
 
@@ -48,7 +51,8 @@ def renewed_scorer(model: LLMRec, request: Request, tokens: Tensor) -> Stored:
 def unshown_tokens(model: LLMRec, request: Request) -> Tensor:
     """Tokens that no prompt of Original's training shows, int64 [u], sorted.
 
-    Special tokens are left out, and the answer words, which every step teaches.
+    Special tokens are left out, and the answer words, which every step teaches. Words of earlier
+    requests, which a model in use has forgotten, are among them, as those requests left them.
     """
     lm = model.language_model
     shown = model.table.with_history(request.forget_history).tokens(request.train)

@@ -37,6 +37,22 @@ def test_renewed_is_the_start_and_the_mean_drift_of_words_that_no_prompt_shows(l
     assert changed(state, kept) == []
 
 
+def test_overshoot_goes_on_from_what_the_tokens_were(language_model):
+    name, state, start = trained(language_model)
+    found = renewed(language_model, state, start, TOKENS, UNSHOWN, overshoot=0.5)
+    expected = start[name][TOKENS] + 2 + 0.5 * (2 - 9)  # moved by 9, set to 2
+    torch.testing.assert_close(found[name][TOKENS], expected)
+
+
+def test_one_request_after_the_other_comes_to_the_same_as_both_together(language_model):
+    name, state, start = trained(language_model)
+    once = renewed(language_model, state, start, TOKENS, UNSHOWN)
+    first = renewed(language_model, state, start, TOKENS[:1], UNSHOWN)
+    shown_no_more = torch.cat([UNSHOWN, TOKENS[:1]])
+    second = renewed(language_model, first, start, TOKENS[1:], shown_no_more)
+    torch.testing.assert_close(second[name], once[name])
+
+
 def test_of_too_few_words_no_drift_is_taken(language_model):
     name, state, start = trained(language_model)
     found = renewed(language_model, state, start, TOKENS, UNSHOWN[1:])

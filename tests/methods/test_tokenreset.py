@@ -71,6 +71,30 @@ def test_reset_tokens_are_nearer_to_retrains_than_their_start_is(
     assert (to_reset < 0.6 * to_start).all()
 
 
+def test_overshoot_goes_further_from_original_by_this_share(
+    begin: Callable[..., Forgetting],
+) -> None:
+    run = begin()
+    own = Pairing(run.request, run.model.table, 1).own_tokens()
+    before = run.model.bank.state(None)
+    plain, further = (
+        method_of(run.config.moved({"overshoot": share})).unlearn(run.model, run.request)
+        for share in (0.0, 0.5)
+    )
+    assert plain.digest != further.digest
+    (name,) = [key for key, weight in plain.scorer.read().items() if not weight.equal(before[key])]
+    way, longer = (one.scorer.read()[name][own] - before[name][own] for one in (plain, further))
+    torch.testing.assert_close(longer, 1.5 * way)
+
+
+@pytest.mark.parametrize("share", [-0.1, float("nan"), float("inf")])
+def test_overshoot_below_nothing_or_without_end_is_refused(
+    small_config: Callable[..., Any], share: float
+) -> None:
+    with pytest.raises(InputError, match="overshoot is"):
+        method_of(small_config("TokenReset", overshoot=share))
+
+
 def test_unshown_are_the_words_that_no_training_prompt_has(
     begin: Callable[..., Forgetting],
 ) -> None:
