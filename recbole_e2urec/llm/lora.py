@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from peft import LoraConfig
@@ -114,6 +115,16 @@ def word_layers(model: nn.Module, words: int) -> set[str]:
     return {
         path.rpartition(".")[2]
         for path, module in model.named_modules()
+        if isinstance(module, nn.Embedding) and module.num_embeddings == words
+    }
+
+
+def word_embeddings(model: Any) -> set[Tensor]:
+    """Matrices of the embeddings of all words: one, or several that a merged adapter parted."""
+    words = len(model.get_input_embeddings().weight)
+    return {
+        module.weight
+        for module in model.modules()
         if isinstance(module, nn.Embedding) and module.num_embeddings == words
     }
 

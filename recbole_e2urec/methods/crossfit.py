@@ -30,8 +30,8 @@ class CrossFitMethodOptions(CrossFitOptions):
         crossfit_weight: w, how much the strangers' answer counts in the target, in [0, 1]; 0 = no
             model is trained without a part.
         calibrated: whether the strangers' margins are corrected, see :func:`calibrated_to`.
-        renewed: whether the rest of the target is Original with the forget rows' own tokens as
-            before training, see :func:`renewed_scorer`, instead of Original.
+        renewed: whether the rest of the target is Original with the forget rows' own tokens as if
+            never shown, see :func:`renewed_scorer`, instead of Original.
         overshoot: how far the margin of the target is moved on, away from Original's, as a share of
             the way between them; at least 0.
         true_answers: whether retain rows also have the cross-entropy of the true answers.

@@ -78,7 +78,8 @@ class E2URec(GradientUnlearner):
     when it has answered; with ``tuning: lora`` it and the student begin as copies of Original's
     adapter. The cost counts both. Where the adapter reaches the word embeddings, it learns there
     only the tokens that no retain row's prompt shows (``own_tokens_only``), such as words that
-    name the forgotten users: other users' answers do not depend on those.
+    name the forgotten users: other users' answers do not depend on those. Where fewer than 80 % of the forget
+    rows show such a token, as where prompts name no users, it learns all tokens.
     """
 
     options_class = E2URecOptions

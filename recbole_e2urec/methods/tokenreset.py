@@ -1,7 +1,8 @@
-"""TokenReset: tokens that only forget rows show are as they were before training."""
+"""TokenReset: tokens that only forget rows show are as if no training prompt had shown them."""
 
 import time
 from dataclasses import asdict, dataclass
+from math import inf
 
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.methods.base import NOT_REACHED, Unlearned, Unlearner, total
@@ -16,24 +17,39 @@ from recbole_e2urec.trainer.unlearning import Request
 
 @dataclass(frozen=True)
 class TokenResetOptions:
-    """What is refused.
+    """What is refused, and how far tokens are moved.
 
     Attributes:
         partial: carry out requests of which only some rows show a token of their own; the answers
             to the others are hardly changed. False: refuse them.
+        overshoot: how much further each token is moved away from where Original has it, as a share
+            of the way; at least 0.
     """
 
     partial: bool
+    overshoot: float
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, by the name of its key."""
+        if not 0 <= self.overshoot < inf:
+            raise InputError(f"overshoot is {self.overshoot}; it must be at least 0, and finite")
 
 
 class TokenReset(Unlearner):
-    """Put the embeddings of the request's own tokens back to their values before training.
+    """Put the embeddings of the request's own tokens where training leaves words it never shows.
 
     The simplest that can be done, and trains nothing: to a model whose prompts name users by
     tokens of their own it is what deleting a row of the user embeddings is to a matrix
     factorisation. Own are the tokens that prompts of forget rows show and no prompt of a retain row
-    does, so nobody else's P(yes) changes. Retrain has these embeddings as well, since nothing ever
-    trains them; what other weights learned from the forget rows stays.
+    does, so nobody else's P(yes) changes.
+
+    No prompt of Retrain's training shows these tokens either. Where head and embeddings are one
+    matrix, each softmax pushes them all the same, as it pushes every word: Retrain has them at
+    about their start and the mean drift of words that no training prompt shows. Here they get
+    their start and that drift in Original, see :func:`renewed`. It is somewhat longer than
+    Retrain's, as Original takes more steps, and another one where the two were kept after
+    different epochs. What other weights learned from the forget rows stays; ``overshoot`` makes up
+    for some of it by moving the tokens further, to where no Retrain has them.
 
     It cannot forget single rows of users who stay, nor users whom prompts do not name or name by a
     word that others' prompts show as well, such as an age. Requests with such rows are refused,
@@ -66,7 +82,7 @@ class TokenReset(Unlearner):
         started = time.perf_counter()
         pairing = Pairing(request, original.table, 1)
         tokens = pairing.own_tokens()
-        missed = int((~pairing.forget_table.shows(request.forget, tokens.numpy())).sum())
+        missed = int((~pairing.reached(tokens)).sum())
         if len(tokens) == 0:
             raise InputError(
                 "TokenReset: other prompts show every token of the request's; it forgets users who "
@@ -83,6 +99,7 @@ class TokenReset(Unlearner):
                 "TokenReset: tuning: lora did not reach the embeddings; choose another model, or "
                 "adapt them (lora_target_modules)"
             )
-        weights = renewed_scorer(original, request, tokens).read()
+        scorer = renewed_scorer(original, request, tokens, self.options.overshoot)
+        weights = scorer.read()
         spent = {"seconds": time.perf_counter() - started, "steps": 0, "trained_parameters": 0}
         stage.finish(weights, {**spent, **memory_used(), NOT_REACHED: missed})

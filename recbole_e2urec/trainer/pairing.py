@@ -87,6 +87,10 @@ class Pairing:
         others = self.retain_table.tokens(self.request.retain)
         return torch.from_numpy(np.setdiff1d(forget, others, assume_unique=True))
 
+    def reached(self, tokens: Tensor) -> NDArray[np.bool_]:  # [m] -> [f]
+        """Whether each forget row's prompt shows one of these tokens."""
+        return self.forget_table.shows(self.request.forget, tokens.numpy())
+
     def retain_rows(self, epoch: int) -> Rows:
         """Retain rows of a joint epoch, as many as there are forget rows, without repetition."""
         seed = np.random.SeedSequence([self.request.seed, epoch, 1])

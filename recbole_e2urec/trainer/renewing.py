@@ -1,7 +1,10 @@
-"""Original with some tokens as they were before training."""
+"""Original with some tokens as if its training prompts had never shown them."""
 
 from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from recbole_e2urec.llm.renewing import renewed
@@ -22,19 +25,38 @@ def teach_renewed(student: Student) -> None:
     student.teach(RENEWED, scorer, forget=True)
 
 
-def renewed_scorer(model: LLMRec, request: Request, tokens: Tensor) -> Stored:
-    """Original without what it learned of some tokens: their embeddings are as before training.
+def renewed_scorer(
+    model: LLMRec, request: Request, tokens: Tensor, overshoot: float = 0.0
+) -> Stored:
+    """Original without what it learned of some tokens, see :func:`renewed`.
 
-    For tokens that only forget rows show, such as forgotten users' names, that is what Retrain has.
+    For tokens that only forget rows show, such as forgotten users' names, that is about what
+    Retrain has: it is read off Original and its start alone.
 
     Args:
         model: Original.
-        request: knows the weights before training.
+        request: knows the weights before training, and Original's training rows.
         tokens: int64 [m], token ids; without any, Original answers.
+        overshoot: how much further they are moved, as a share of the way; at least 0.
     """
+    unshown = unshown_tokens(model, request)
 
     def read() -> Mapping[str, Tensor]:
-        start = request.tools.untrained.read()
-        return renewed(model.language_model, model.bank.state(model.adapter), start, tokens)
+        start, state = request.tools.untrained.read(), model.bank.state(model.adapter)
+        return renewed(model.language_model, state, start, tokens, unshown, overshoot)
 
     return Stored(model.adapter, read)
+
+
+def unshown_tokens(model: LLMRec, request: Request) -> Tensor:
+    """Tokens that no prompt of Original's training shows, int64 [u], sorted.
+
+    Special tokens are left out, and the answer words, which every step teaches. Words of earlier
+    requests, which a model in use has forgotten, are among them, as those requests left them.
+    """
+    lm = model.language_model
+    shown = model.table.with_history(request.forget_history).tokens(request.train)
+    around = [lm.pad_id, *lm.prefix_ids, *lm.suffix_ids, *lm.codec.tokenizer.all_special_ids]
+    words: Any = lm.model.get_input_embeddings()
+    every = np.arange(len(words.weight))
+    return torch.from_numpy(np.setdiff1d(every, [*shown, *around, *lm.answer_ids]))

@@ -18,7 +18,7 @@ class StudentOptions:
         joint_epochs: passes over these rows, each step beside a batch of retain rows.
         student: what learns: a LoRA adapter on Original (lora), or all of its weights (full).
         own_tokens_only: an adapted embedding learns only the tokens that no retain row's prompt
-            shows; where there are none, or if False, all tokens.
+            shows; where fewer than 80 % of the forget rows show one, or if False, all tokens.
         own_tokens_until: share of the training rows, in [0, 1], up to which a request changes
             nothing but such tokens, see :func:`own_tokens_of`; 0 = it always changes more.
         unlearn_dropout: whether the backbone drops activations while the student learns. Teachers

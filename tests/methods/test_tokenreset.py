@@ -14,6 +14,8 @@ from recbole_e2urec.errors import InputError
 from recbole_e2urec.forgetting import Forgetting
 from recbole_e2urec.methods import method_of
 from recbole_e2urec.trainer.pairing import Pairing
+from recbole_e2urec.trainer.renewing import unshown_tokens
+from recbole_e2urec.trainer.stage import Stage
 
 
 @pytest.fixture
@@ -29,13 +31,14 @@ def begin(small_config: Callable[..., Any]) -> Callable[..., Forgetting]:
 
 
 @pytest.mark.parametrize("backbone", ["tiny-t5", "tiny-llama"])
-def test_own_tokens_are_as_before_training_and_all_else_is_as_it_was(
+def test_own_tokens_have_their_start_and_the_mean_drift_and_all_else_is_as_it_was(
     begin: Callable[..., Forgetting], backbone: str
 ) -> None:
     run = begin(backbone=backbone)
     own = Pairing(run.request, run.model.table, 1).own_tokens()
     forget = run.dataset.rows.user[run.split.forget]
     assert len(own) == len(np.unique(forget))  # a token a user
+    unshown = unshown_tokens(run.model, run.request)
     made = run.unlearn(method_of(run.config))
     before = run.model.bank.state(None)
     (path,) = Path("saved").rglob("TokenReset-*/weights.safetensors")
@@ -48,7 +51,60 @@ def test_own_tokens_are_as_before_training_and_all_else_is_as_it_was(
         assert before[name].shape == embedding.shape
         rows = (before[name] != weights[name]).any(dim=1).nonzero().flatten()
         assert rows.tolist() == own.tolist()
-        assert torch.equal(weights[name][own], run.start[name][own])
+        drift = (before[name] - run.start[name])[unshown].mean(dim=0)
+        assert drift.abs().max() > 1e-3
+        torch.testing.assert_close(weights[name][own], run.start[name][own] + drift)
+
+
+@pytest.mark.parametrize("backbone", ["tiny-t5", "tiny-llama"])
+def test_reset_tokens_are_nearer_to_retrains_than_their_start_is(
+    begin: Callable[..., Forgetting], backbone: str
+) -> None:
+    last = {"epochs": 6, "eval_step": 6}  # both models are those of the last epoch
+    run = begin(backbone=backbone, train_batch_size=16, **last)
+    own = Pairing(run.request, run.model.table, 1).own_tokens()
+    embedding = run.model.language_model.model.get_input_embeddings().weight
+    (name,) = [key for key, weight in run.start.items() if weight.shape == embedding.shape]
+    retrained = Stage.of(run.stages, "Retrain", run.retrain.stage).weights()[name][own]
+    reset = method_of(run.config).unlearn(run.model, run.request).scorer.read()[name][own]
+    to_reset, to_start = ((one - retrained).norm(dim=1) for one in (reset, run.start[name][own]))
+    assert (to_reset < 0.6 * to_start).all()
+
+
+def test_overshoot_goes_further_from_original_by_this_share(
+    begin: Callable[..., Forgetting],
+) -> None:
+    run = begin()
+    own = Pairing(run.request, run.model.table, 1).own_tokens()
+    before = run.model.bank.state(None)
+    plain, further = (
+        method_of(run.config.moved({"overshoot": share})).unlearn(run.model, run.request)
+        for share in (0.0, 0.5)
+    )
+    assert plain.digest != further.digest
+    (name,) = [key for key, weight in plain.scorer.read().items() if not weight.equal(before[key])]
+    way, longer = (one.scorer.read()[name][own] - before[name][own] for one in (plain, further))
+    torch.testing.assert_close(longer, 1.5 * way)
+
+
+@pytest.mark.parametrize("share", [-0.1, float("nan"), float("inf")])
+def test_overshoot_below_nothing_or_without_end_is_refused(
+    small_config: Callable[..., Any], share: float
+) -> None:
+    with pytest.raises(InputError, match="overshoot is"):
+        method_of(small_config("TokenReset", overshoot=share))
+
+
+def test_unshown_are_the_words_that_no_training_prompt_has(
+    begin: Callable[..., Forgetting],
+) -> None:
+    run = begin()
+    lm, table = run.model.language_model, run.model.table
+    shown = table.with_history(run.before).batch(run.parts.splits.train).input_ids.unique()
+    unshown = set(unshown_tokens(run.model, run.request).tolist())
+    apart = {*shown.tolist(), *lm.answer_ids, *lm.codec.tokenizer.all_special_ids}
+    assert unshown == set(range(lm.vocab_size)) - apart
+    assert len(unshown) > 1000
 
 
 def test_nobody_elses_answer_changes(begin: Callable[..., Forgetting]) -> None:
