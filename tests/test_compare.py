@@ -118,7 +118,7 @@ def test_the_command_line_prints_a_line_a_model(
     given = settings(small_data, model_list="NPO,FM", seeds="3,4")
     assert cli.main(["--dataset=small", *as_arguments(given)]) == 0
     shown = capsys.readouterr().out
-    assert "small, seeds 3, 4" in shown
+    assert "small, tiny-t5, 40 forget rows, seeds 3, 4" in shown
     assert [line.split()[0] for line in shown.splitlines()[5:10]] == [
         "Original", "Retrain", "Retrain,", "NPO", "FM",
     ]  # fmt: skip
