@@ -53,13 +53,14 @@ def comparisons(rows: Iterable[Row], folder: Path) -> list[Comparison]:
         folder: where that file is, and the answers of the rows.
     """
     unique = list({_place(row): row for row in rows}.values())
-    groups = _measured(unique)
-    for row in unique:
-        if "to_retrain" not in row:
-            fitting = [own for own in groups.values() if _fits(row, own[0])]
-            for own in fitting or [groups.setdefault(_key(row), [])]:
-                own.append(row)
-    found = list(groups.values())
+    found = _measured(unique)
+    others = [row for row in unique if "to_retrain" not in row]
+    for row in sorted(others, key=lambda row: ("backbone" not in row, "request_digest" not in row)):
+        fitting = [own for own in found if all(_fits(row, one) for one in own)]
+        for own in fitting:
+            own.append(row)
+        if not fitting:
+            found.append([row])
     return [
         Comparison(title, _with_bias(_in_order(own), folder))
         for title, own in zip(_titles(found), found, strict=True)
@@ -72,7 +73,7 @@ def _place(row: Row) -> tuple[Any, ...]:
     return *(row.get(name) for name in KEY), own
 
 
-def _measured(rows: Sequence[Row]) -> dict[Any, list[Row]]:
+def _measured(rows: Sequence[Row]) -> list[list[Row]]:
     """Rows that were measured against a Retrain, by all that decides it but the seed."""
     retrains = {_name(row, "stage"): row for row in rows if row["model"] == RETRAIN}
     shared = Counter((_key(row), row["seed"]) for row in retrains.values())
@@ -80,11 +81,11 @@ def _measured(rows: Sequence[Row]) -> dict[Any, list[Row]]:
     for row in rows:
         if "to_retrain" in row:
             own = retrains.get(_name(row, "request"))
-            key: tuple[Any, ...] = (_key(own or row), own is None)
-            if own and shared[_key(own), own["seed"]] > 1:  # something else differs as well
-                key = (*key, own.get("stage"))
-            groups.setdefault(key, []).append(row)
-    return groups
+            key = _key(own or row)
+            # apart where its Retrain is gone, or another one of the seed differs in something else
+            alone = row.get("request") if own is None or shared[key, row["seed"]] > 1 else None
+            groups.setdefault((key, own is None, alone), []).append(row)
+    return list(groups.values())
 
 
 def _name(row: Row, stage: str) -> tuple[Any, ...]:
@@ -120,13 +121,13 @@ def _versions(row: Row) -> dict[str, Any]:
     return {name: value_of(row, f"versions.{name}") for name in _VERSIONS}
 
 
-def _fits(row: Row, measured: Row) -> bool:
+def _fits(row: Row, other: Row) -> bool:
     """Whether a row without a Retrain, such as DeepFM's, is of the same data and request."""
     for key in ("dataset", "backbone", "request_digest"):
-        if row.get(key) not in (None, measured.get(key)):
+        if None not in (row.get(key), other.get(key)) and row[key] != other[key]:
             return False
-    keys = _deciding(row) if "backbone" in row else _DATA
-    ours, theirs = (_settings(one, keys) for one in (row, measured))
+    keys = _deciding(row) if "backbone" in row and "backbone" in other else _DATA
+    ours, theirs = (_settings(one, keys) for one in (row, other))
     return all(ours[key] == theirs[key] for key in ours.keys() & theirs.keys())
 
 
@@ -176,7 +177,8 @@ def _titles(groups: Sequence[Sequence[Row]]) -> list[str]:
     again = Counter(titles)
     for place, own in enumerate(groups):
         if again[titles[place]] > 1:
-            titles[place] += f", Retrain {own[0].get('request')}"
+            retrain = own[0].get("request")
+            titles[place] += f", Retrain {retrain}" if retrain else f", no. {place + 1}"
         seeds = dict.fromkeys(str(row["seed"]) for row in own)
         titles[place] += f", seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"
     return titles

@@ -127,6 +127,30 @@ def test_a_row_without_its_retrain_stands_apart() -> None:
     assert list(found)[1] == "d, tiny-t5, 9 forget rows, without its Retrain, seed 2"
 
 
+def test_rows_of_two_retrains_that_are_gone_stand_apart() -> None:
+    first, second = row("NPO", comparison="same"), row("NPO", of="b", comparison="same")
+    titles = apart([first], [second])
+    assert titles[0] == "d, tiny-t5, 9 forget rows, without its Retrain, Retrain a1, seed 1"
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_models_alone_share_a_table_in_whatever_order_they_ran(turned: bool) -> None:
+    alone = {**classic("LLMRec"), "backbone": "tiny-t5", "stage": "s", "settings": {"epochs": 3}}
+    other = {**alone, "backbone": "tiny-llama", "stage": "t"}
+    rows = [classic(settings={"epochs": 300}), alone, other]
+    found = comparisons(rows[::-1] if turned else rows, HERE)
+    assert sorted([sorted(own["model"] for own in one.rows) for one in found]) == [
+        ["FM", "LLMRec"], ["FM", "LLMRec"]
+    ]  # fmt: skip
+
+
+def test_a_mean_over_fewer_seeds_says_so(tmp_path: Path, capsys: Any) -> None:
+    file = tmp_path / "results.jsonl"
+    file.write_text("".join(json.dumps(one) + "\n" for one in run(1, 2)[:-1]))
+    assert report.main([str(file)]) == 0
+    assert "NPO: of seed 1 alone" in capsys.readouterr().out
+
+
 def test_settings_of_a_method_are_lines_of_their_own() -> None:
     def methods(alpha: float, seed: int) -> dict[str, Any]:
         return row("E2URec", seed, stage=f"{alpha}-{seed}", settings={"alpha": alpha})
