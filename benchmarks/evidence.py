@@ -23,10 +23,11 @@ from benchmarks.evidence_rows import SEEDS, SETUPS, SIZES, WAYS, Task
 from benchmarks.evidence_store import Store
 from benchmarks.evidence_summary import joined, read, summary_of, write
 from benchmarks.evidence_tables import document, missing
-from benchmarks.given import arguments_of, common_settings, filled
+from benchmarks.given import SWITCH, arguments_of, common_settings, filled
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.evaluator.bootstrap import RESAMPLES
 from recbole_e2urec.storage import write_text
+from recbole_e2urec.yamlfiles import read_switch
 
 MARK = "evidence"
 
@@ -67,8 +68,9 @@ def main() -> None:
     parser.add_argument("--rehearsed", type=float, default=0.05, help="share of training users")
     parser.add_argument("--trials", type=int, default=12, help="settings a rehearsal tries")
     parser.add_argument("--resamples", type=int, default=RESAMPLES, help="of users, for intervals")
-    parser.add_argument("--report", action="store_true", help="train nothing")
+    parser.add_argument("--report", help="train nothing", **SWITCH)
     own, arguments = arguments_of(parser, MARK)
+    own.report = read_switch(own.report, "report")
     with common_settings(own, arguments) as given:
         task = Task(own, arguments, given)
         saved = task.config(own.setups[0], own.seeds[0], WAYS["E2URec"])["checkpoint_dir"]

@@ -1,15 +1,12 @@
 """Figures of the evidence, from kept answers: distances to own and to other seeds' Retrains.
 
-A perfect unlearner is one more draw of the same training, so on each row it differs from a given
-Retrain by the difference of two draws: root of 2 times the spread of one draw about the mean. From
-the mean of k other draws it differs by root of (1 + 1 / k) times that spread. Hence single rows are
-also compared with the mean of P(yes) over the other seeds' Retrains, own seed left out. AUC and
-loss are compared with the mean of theirs: the mean of models is better than each of them.
+Single rows are also compared with the mean of P(yes) over the other seeds' Retrains, own seed left
+out, see :mod:`recbole_e2urec.evaluator.over_seeds`. AUC and loss are compared with the mean of
+theirs: the mean of models is better than each of them.
 """
 
-from collections.abc import Mapping
 from itertools import permutations
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,89 +15,13 @@ from benchmarks.evidence_cells import Cell
 from benchmarks.evidence_rows import ORIGINAL, RETRAIN
 from benchmarks.evidence_store import Values
 from recbole_e2urec.evaluator.divergence import jensen_shannon, residual
+from recbole_e2urec.evaluator.over_seeds import left_out
 from recbole_e2urec.matching import share_closed
 from recbole_e2urec.tables import value_of
 from recbole_e2urec.trainer.cost import amortised
 
 OTHER = "Retrain, another seed"  # each Retrain as if it were an unlearned model of another seed
 SURE = 1e-12  # no answer is surer than this: its logarithm must be a number
-
-
-def left_out(values: Mapping[int, Any]) -> dict[int, Any]:
-    """For each seed the mean of the others' values; nothing for one seed alone."""
-    return {
-        seed: np.mean([other for one, other in values.items() if one != seed], axis=0)
-        for seed in values
-        if len(values) > 1
-    }
-
-
-class Apart(NamedTuple):
-    """How far Retrains of one request are apart in P(yes); ``_rms`` are roots of mean squares.
-
-    Attributes:
-        pair: mean distance of two.
-        mean: mean distance of one to the mean of the others.
-        pair_rms, mean_rms: the same in root mean square.
-        spread_rms: standard deviation about their mean, root of the mean variance.
-        expected: pair / mean, if they are independent draws of one distribution that is normal.
-    """
-
-    pair: float
-    mean: float
-    pair_rms: float
-    mean_rms: float
-    spread_rms: float
-    expected: float
-
-
-def apart(retrains: Mapping[int, Values]) -> Apart | None:
-    """Measure it; None for fewer than two.
-
-    In root mean square the factors are exact for whatever draws: pair = root of 2 times spread,
-    and pair / mean = root of (2 (n - 1) / n) for n of them. For mean absolute distances they hold
-    if draws are normal.
-    """
-    if len(retrains) < 2:
-        return None
-    means, count = left_out(retrains), len(retrains)
-    pairs = np.stack([one - other for one, other in permutations(retrains.values(), 2)])
-    single = np.stack([retrains[seed] - means[seed] for seed in retrains])
-    variance = np.var(np.stack(list(retrains.values())), axis=0, ddof=1)
-    return Apart(
-        float(np.abs(pairs).mean()), float(np.abs(single).mean()),
-        float(np.sqrt((pairs**2).mean())), float(np.sqrt((single**2).mean())),
-        float(np.sqrt(variance.mean())), float(np.sqrt(2 * (count - 1) / count)),
-    )  # fmt: skip
-
-
-class Off(NamedTuple):
-    """Of what the distance of a row from the own Retrain is made, in P(yes), root mean square.
-
-    Attributes:
-        whole: the distance; root of ``bias`` squared + ``scatter`` squared.
-        bias: what is the same under every seed; 0 where it is less than chance makes it look.
-        scatter: what differs by the seed, in the row and in Retrain. A perfect unlearner has no
-            bias, and the scatter of two Retrains: ``pair_rms`` of :class:`Apart`.
-    """
-
-    whole: float
-    bias: float
-    scatter: float
-
-
-def off(ours: Mapping[int, Values], retrains: Mapping[int, Values]) -> Off | None:
-    """Measure it over the seeds of a row; None for fewer than two.
-
-    Differences to Retrain of n seeds have a mean and a variance on each row of data. The mean's
-    square is greater than the bias squared by an nth of the variance, which is taken off.
-    """
-    if len(ours) < 2:
-        return None
-    apart_by = np.stack([said - retrains[seed] for seed, said in ours.items()])
-    whole = float((apart_by**2).mean())
-    scatter = float(np.var(apart_by, axis=0, ddof=1).mean())
-    return Off(*(float(np.sqrt(max(0.0, part))) for part in (whole, whole - scatter, scatter)))
 
 
 def distances(ours: Values, original: Values, reference: Values) -> dict[str, float | None]:

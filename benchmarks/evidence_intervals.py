@@ -7,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.evidence_cells import Cell
-from benchmarks.evidence_figures import left_out
 from benchmarks.evidence_rows import ORIGINAL, RETRAIN
 from benchmarks.evidence_store import Values
 from recbole_e2urec.evaluator.bootstrap import UserBootstrap, interval
 from recbole_e2urec.evaluator.measure import RESAMPLING_SEED
+from recbole_e2urec.evaluator.over_seeds import left_out
 
 Interval = list[float] | None
 

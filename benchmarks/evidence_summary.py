@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.evidence_cells import Cell
-from benchmarks.evidence_figures import OTHER, Apart, Off, apart, figures, off
+from benchmarks.evidence_figures import OTHER, figures
 from benchmarks.evidence_intervals import Intervals, intervals_of
 from benchmarks.evidence_rows import ORIGINAL, RETRAIN, SETUPS, WAYS
 from recbole_e2urec.errors import InputError
+from recbole_e2urec.evaluator.over_seeds import Apart, Off, apart, off
 from recbole_e2urec.results import load_rows
 from recbole_e2urec.storage import write_text
 

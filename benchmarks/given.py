@@ -16,7 +16,9 @@ from recbole_e2urec.cli import Arguments, parse
 from recbole_e2urec.config import Config
 from recbole_e2urec.data.forget import Asked
 from recbole_e2urec.errors import InputError
+from recbole_e2urec.yamlfiles import read_switch
 
+SWITCH: dict[str, Any] = {"nargs": "?", "const": True, "default": False}  # for read_switch
 QUICK_ROWS = 1200
 QUICK = {"epochs": 1, "joint_epochs": 1, "augmented_epochs": 1, "control_users": 0}
 
@@ -29,11 +31,12 @@ def arguments_of(
     Raises:
         InputError: the file to write has no lines of the mark; refused before hours of training.
     """
-    parser.add_argument("--small", action="store_true", help="a quick look without meaning")
+    parser.add_argument("--small", help="a quick look without meaning", **SWITCH)
     parser.add_argument(
         "--write", type=Path, help="put the tables into this markdown file, between its marks"
     )
     own, rest = parser.parse_known_args()
+    own.small = read_switch(own.small, "small")
     if own.write is not None:
         filled(own.write, mark, "")
     return own, parse(rest)

@@ -216,12 +216,11 @@ def drawn(calibration: Calibration, path: Path) -> str:
             f"{point['stop']:.2f}",
             *(f"{point[name]:.2f}" for name in ("closed_loss", "closed_auc")),
             f"{point['lost']:.4f}",
-            f"{point['residual']:.3f}",
             f"{point['badness']:.3f}",
         ]
         for point in calibration.curve
     ]
-    names = ["stop", "loss gap closed", "AUC gap closed", "AUC lost", "residual", "badness"]
+    names = ["stop", "loss gap closed", "AUC gap closed", "AUC lost", "badness"]
     request = calibration.request
     return (
         f"{calibration.method}: {request['rows']} rows of {request['kind']} rehearsed "

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple, NoReturn
 from recbole_e2urec import processes, writer
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.launch import NOTHING
-from recbole_e2urec.subcommands import COMMANDS, Told
-from recbole_e2urec.yamlfiles import properties_folder, read_yaml
+from recbole_e2urec.subcommands import COMMANDS, Command, Told
+from recbole_e2urec.yamlfiles import properties_folder, read_switch, read_yaml
 
 PROGRAM = "recbole-e2urec"
 FOLLOWING = ("finalize", "purge")  # what follows a run
@@ -37,7 +37,7 @@ class Arguments(NamedTuple):
     config_files: list[str]
     settings: dict[str, str]
     command: str | None = None  # of ``subcommands``
-    own: Mapping[str, str] = MappingProxyType({})  # its own arguments
+    own: Mapping[str, Any] = MappingProxyType({})  # its own arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -95,17 +95,7 @@ def parse(argv: Sequence[str]) -> Arguments:
 def _run(arguments: Arguments) -> int:
     """Run one model, or compare several, or do what a command says; print, and give the code."""
     if arguments.command:
-        from recbole_e2urec.jobs import Given
-
-        for key in FOLLOWING:
-            if key in arguments.settings:
-                raise InputError(f"--{key} follows a run on a request; drop it")
-        files = tuple(arguments.config_files)
-        common = Given(arguments.dataset, files, None, arguments.settings)
-        told = COMMANDS[arguments.command].run(arguments.model, common, arguments.own)
-        told = Told(told) if isinstance(told, str) else told
-        print(told.text)
-        return told.code
+        return _command(arguments, COMMANDS[arguments.command])
     given: dict[str, Any] = {
         "dataset": arguments.dataset,
         "config_file_list": arguments.config_files,
@@ -135,6 +125,36 @@ def _run(arguments: Arguments) -> int:
     else:
         show(results)
     return 0
+
+
+def _command(arguments: Arguments, command: Command) -> int:
+    """Do what a command says, print what it tells, and give the code."""
+    from recbole_e2urec.jobs import Given
+
+    given = {key: value for layer in _layers(arguments) for key, value in layer.items()}
+    _refuse_aside(arguments, command, given)
+    files, settings, own = tuple(arguments.config_files), arguments.settings, arguments.own
+    if command.on_folder:
+        in_files = {key: given.pop(key) for key in command.arguments if key in given}
+        files, settings, own = (), given, {**in_files, **own}
+    told = command.run(arguments.model, Given(arguments.dataset, files, None, settings), own)
+    told = Told(told) if isinstance(told, str) else told
+    print(told.text)
+    return told.code
+
+
+def _refuse_aside(arguments: Arguments, command: Command, given: Mapping[str, Any]) -> None:
+    """Refuse switches of a run that the command would pass over.
+
+    Raises:
+        InputError: a dry run where there is none, or what follows a run.
+    """
+    if not command.dry and read_switch(given.get("dry_run", False), "dry_run"):
+        raise InputError(f"dry_run: {arguments.command} has no dry run; drop it")
+    for key in FOLLOWING:
+        told = key in arguments.settings or given.get(key) not in (None, False)
+        if told and key not in command.arguments:
+            raise InputError(f"--{key} follows a run on a request; drop it")
 
 
 def _layers(arguments: Arguments) -> list[Mapping[str, Any]]:

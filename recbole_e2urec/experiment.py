@@ -147,17 +147,23 @@ class Experiment:
     def trainer(self, name: str, train: Rows, valid: Rows) -> LLMRecTrainer:
         """A trainer whose stage is named after all that decides its outcome."""
         inputs = {
+            **self.common_inputs(),
             "settings": self.training_settings(),
             "prompts": self.model.table.fingerprint(),
-            "labels": hash_of(self.dataset.rows.label),
             "train": hash_of(train),
             "valid": hash_of(valid),
             "start": _weights_hash(self.start),
-            "torch": versions()["torch"],
-            "package": versions()["recbole_e2urec"],
         }
         writer.check_alike(name, {**inputs, "start": None})  # its sum may differ by rounding
         return LLMRecTrainer(self.config, self.model, self.stage(name, inputs))
+
+    def common_inputs(self) -> dict[str, str]:
+        """What decides every training alike, whatever is trained on."""
+        return {
+            "labels": hash_of(self.dataset.rows.label),
+            "torch": versions()["torch"],
+            "package": versions()["recbole_e2urec"],
+        }
 
     def stage(self, name: str, inputs: Mapping[str, Any]) -> Stage:
         """The stage of this name and these inputs, in ``checkpoint_dir``."""

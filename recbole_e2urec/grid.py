@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.yamlfiles import typed
+from recbole_e2urec.yamlfiles import read_switch, typed
 
 # What a single row is told instead; the comparison itself shows how far it is.
 ONE_ROW = {"model_list": None, "seeds": None, "nproc_rows": 1, "tune": 0, "show_progress": False}
@@ -46,7 +46,7 @@ class Grid:
             [_whole("seeds", seed, 0) for seed in _listed(layers, "seeds", [])] or [None],
             _whole("nproc_rows", _last(layers, "nproc_rows", 1), 1),
             _whole("tune", _last(layers, "tune", 0), 0),
-            bool(_last(layers, "show_progress", True)),
+            read_switch(_last(layers, "show_progress", True), "show_progress"),
             _whole("show_prompts", _last(layers, "show_prompts", 0), 0),
         )
 

@@ -14,7 +14,7 @@ from recbole_e2urec.evaluator.measure import group_sizes
 from recbole_e2urec.forgetting import Forgetting
 from recbole_e2urec.grid import ONE_ROW
 from recbole_e2urec.keys import name_of
-from recbole_e2urec.quick_start import RESULTS, completed, opened
+from recbole_e2urec.quick_start import RESULTS, completed, opened, save_measured
 from recbole_e2urec.results import load_rows, save_rows
 from recbole_e2urec.tables import NOISE
 from recbole_e2urec.trainer.curves import own_wandb_run
@@ -74,7 +74,7 @@ def _made(job: Job, given: Given, config: Config) -> tuple[list[dict[str, Any]],
     else:
         rows = [{**run.unlearned_row(config), **_told(given.trials.get(job.model))}]
     rows = completed(rows, config)
-    save_rows(path, rows)
+    save_measured(path, rows, run.said)
     return rows, group_sizes(run.groups)
 
 

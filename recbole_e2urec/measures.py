@@ -9,7 +9,6 @@ UNLEARNING = (
     ("forget LogLoss", "forget.logloss", 4),
     ("JSD to Retrain", "to_retrain.jsd", 5),
     ("L2 to Retrain", "to_retrain.l2", 4),
-    ("residual", "to_retrain.residual", 3),
     ("MIA AUC", "mia_auc", 4),
     ("held-out AUC, forgotten users", "heldout_forget_users.auc", 4),
     ("held-out AUC, everyone else", "heldout_other_users.auc", 4),
@@ -37,7 +36,4 @@ FORGETTING = (
     ("seconds before the request", "cost.prior_seconds", 1),
 )
 COST = (("seconds", "cost.seconds", 1), ("trained parameters", "cost.trained_parameters", 0))
-READING = (
-    "Read forget AUC, LogLoss and MIA AUC against Retrain's, not against 0.5. "
-    "residual: 0 = Retrain, 1 = did nothing, above 1 = did harm."
-)
+READING = "Read forget AUC, LogLoss and MIA AUC against Retrain's, not against 0.5."

@@ -1,6 +1,9 @@
 """What a request does to a model, measured alike whatever made the model."""
 
+import hashlib
+import json
 from collections.abc import Mapping
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -21,14 +24,16 @@ from recbole_e2urec.evaluator.measure import (
 )
 from recbole_e2urec.evaluator.membership import answer_losses
 from recbole_e2urec.evaluator.relearning import Relearning, RelearnOptions
-from recbole_e2urec.experiment import Experiment, Rows, request_of
+from recbole_e2urec.experiment import Experiment, Rows, hash_of, request_of
 from recbole_e2urec.model.scorers import Scorer, answering
+from recbole_e2urec.results import Said
 from recbole_e2urec.trainer.classic import plain
 from recbole_e2urec.trainer.llmrec import LLMRecTrainer
 
 # Retain rows that are measured: as many as forget rows, but no fewer than these. To ask every model
 # about all of them took as long as E2URec's training.
 LEAST_RETAIN = 10_000
+DRAWN = ("control_users", "forget_seed", "history_length")  # who and what Retrain trains on
 
 
 class Answered(NamedTuple):
@@ -57,6 +62,7 @@ class Measuring(Experiment):
         split: the training rows to retain and to forget.
         before, after: histories that prompts show before and after the request, [n, k].
         original, retrain: what these two answered; whoever trains them sets both.
+        said: what was measured, on the forget rows: by the name and the stage of the row.
     """
 
     original: Answered
@@ -75,18 +81,21 @@ class Measuring(Experiment):
         self.before, self.after = self.history(hidden[:0]), self.history(hidden)
         relearn = config.options(RelearnOptions, "relearn_")
         self.relearning = Relearning(relearn, self.split.forget, self.before, config["seed"])
+        self.said: dict[tuple[str, str], Said] = {}
 
     def measured(self, name: str, made: Answered) -> dict[str, Any]:
         """All measures of one model, as a row of the results."""
         labels, answers = self.dataset.rows.label, made.answers
         original, retrained = self.original.answers, self.retrain.answers
         losses = answer_losses(answers.yes, labels)
+        self.said[name, made.stage] = Said(answers.yes[self.groups.forget], self.alike)
         row = {
             "model": name,
             "stage": made.stage,
             "request": self.retrain.stage,  # Original's measures differ between requests
             "request_id": self.asked.request_id,
             "request_digest": self.asked.digest,
+            "comparison": self.comparison,
             **utility(self.config, answers, self.groups, labels),
             "to_retrain": distance_to(answers, original, retrained, self.groups.forget),
             **attacks(losses, self.groups),
@@ -101,6 +110,29 @@ class Measuring(Experiment):
             row["relearning"] = dict(made.relearning)
         relative = _ratio(made.cost, self.retrain.cost)
         return self.completed(row, {**made.cost, "relative_to_retrain": relative})
+
+    @cached_property
+    def comparison(self) -> str:
+        """Names all that decides Retrain besides its seed and what is drawn by it: 16 hex digits.
+
+        The request, which has a name of its own, is left out.
+        """
+        settings = {key: str(self.config[key]) for key in DRAWN}
+        prompts = self.model.table.with_history(self.before[:, :0]).fingerprint()
+        training = {**self.training_settings(), "seed": ""}
+        return _named([self.common_inputs(), training, settings, prompts])
+
+    @cached_property
+    def alike(self) -> str:
+        """The same where models of two seeds may be compared row by row: 16 hex digits.
+
+        They may where they retain and forget the same rows under the same prompts. An adapter may
+        not: the backbone under it may have been drawn from its seed.
+        """
+        with self.model.shown(self.after):
+            prompts = self.model.table.fingerprint()
+        seed = None if self.model.adapter is None else self.config["seed"]
+        return _named([hash_of(self.split.forget), hash_of(self.split.retain), prompts, seed])
 
     def answered(self, stage: str, scorer: Scorer, cost: Mapping[str, Any]) -> Answered:
         """Ask a model about all that is measured, and let a copy of it relearn."""
@@ -139,6 +171,10 @@ class Measuring(Experiment):
         with self.model.shown(self.after), answering(self.model, scorer):
             trainer.eval_collector.data_collect(train)
             return plain(trainer.evaluate(loader, show_progress=self.shows))
+
+
+def _named(parts: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _ratio(cost: Mapping[str, Any], reference: Mapping[str, Any]) -> float | None:

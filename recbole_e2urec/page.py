@@ -40,20 +40,20 @@ _PAGE = SHEETS.from_string("""\
 
 
 def page(
-    groups: Sequence[Sequence[Row]],
+    groups: Sequence[tuple[str, Sequence[Row]]],
     tables: Sequence[Sequence[Cells]],
     notes: Sequence[Sequence[str]],
 ) -> str:
     """Write the page.
 
     Args:
-        groups: rows of each comparison.
+        groups: title and rows of each comparison.
         tables: of each.
         notes: words below the tables of each.
     """
     sections = []
     script = True  # the plotting library goes into the page once
-    for rows, cells, words in zip(groups, tables, notes, strict=True):
+    for (title, rows), cells, words in zip(groups, tables, notes, strict=True):
         pictures = []
         for figure in figures(rows):
             picture = figure.picture.to_html(
@@ -65,7 +65,7 @@ def page(
             script = False
         sections.append(
             {
-                "title": title_of(rows),
+                "title": title,
                 "tables": [table.drawn("html") for table in cells],
                 "notes": words,
                 "figures": pictures,
@@ -73,12 +73,6 @@ def page(
             }
         )
     return _PAGE.render(groups=sections)
-
-
-def title_of(rows: Sequence[Row]) -> str:
-    """Name a comparison: its data set and seeds."""
-    seeds = dict.fromkeys(str(row["seed"]) for row in rows)
-    return f"{rows[0]['dataset']}, seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"
 
 
 def _tuned(rows: Sequence[Row]) -> list[str]:

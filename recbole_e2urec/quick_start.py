@@ -17,7 +17,7 @@ from recbole_e2urec.forgetting import Forgetting
 from recbole_e2urec.keys import AFTERWARDS
 from recbole_e2urec.launch import Launch, layers_of
 from recbole_e2urec.preview import previewed
-from recbole_e2urec.results import save_rows, versions
+from recbole_e2urec.results import Said, save_rows, save_said, versions
 from recbole_e2urec.showing import ShowOptions, show_prompts
 from recbole_e2urec.trainer.classic import fit_classic, plain
 
@@ -76,15 +76,18 @@ def run_recbole_e2urec(
         )
     data = opened(config)
     groups: dict[str, int] = {}
+    said: Mapping[tuple[str, str], Said] = {}
     if not config.is_language_model:
         rows = ClassicForgetting(config, data).run() if config.way else [_run_classic(config, data)]
     elif config["model"] == "LLMRec":
         rows, groups = Experiment(config, data).recommend()
     else:
-        rows, groups = Forgetting(config, data).run()
+        run = Forgetting(config, data)
+        rows, groups = run.run()
+        said = run.said
     rows = completed(rows, config)
     path = Path(config["checkpoint_dir"]) / RESULTS
-    save_rows(path, rows)
+    save_measured(path, rows, said)
     return {"rows": rows, "groups": groups, "results_file": str(path)}
 
 
@@ -123,6 +126,20 @@ def completed(rows: list[dict[str, Any]], config: Config) -> list[dict[str, Any]
     """Say in each row what is common to a run: data set, seed and versions."""
     common = {"dataset": config["dataset"], "seed": config["seed"], "versions": versions()}
     return [{"model": row["model"], **common, **row} for row in rows]
+
+
+def save_measured(
+    path: Path, rows: Sequence[dict[str, Any]], said: Mapping[tuple[str, str], Said]
+) -> None:
+    """Add rows to the results' file, after their answers: by the name and the stage of the row.
+
+    Raises:
+        InputError: the disk is full, or the file holds something else.
+    """
+    for row in rows:
+        if (row["model"], row.get("stage")) in said:
+            save_said(path.parent, row, said[row["model"], row["stage"]])
+    save_rows(path, rows)
 
 
 def _run_classic(config: Config, dataset: Any) -> dict[str, Any]:

@@ -12,15 +12,24 @@ from typing import Any
 
 from texttable import Texttable
 
+from recbole_e2urec.comparisons import Comparison, comparisons
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.measures import COST, FORGETTING, PRIOR, READING, UNLEARNING
-from recbole_e2urec.page import page, title_of
+from recbole_e2urec.page import page
 from recbole_e2urec.results import load_rows
 from recbole_e2urec.storage import write_text
-from recbole_e2urec.tables import NOISE as OTHER_RETRAIN
-from recbole_e2urec.tables import WITHIN, Cells, tables_of, value_of
+from recbole_e2urec.tables import (
+    WITHIN,
+    Cells,
+    inserted,
+    row_by_row,
+    seeds_of,
+    tables_of,
+    value_of,
+)
 
 FORMATS = ("text", "markdown", "csv", "latex", "html")
+COMMENT = {"csv": "#", "latex": "%"}  # what a line begins with that is none of the table
 NOISE = (
     f"{WITHIN} may be noise: two Retrains of different seeds are as far apart, or zero lies in the "
     "gap's user-bootstrap interval under every seed"
@@ -32,15 +41,16 @@ def print_report(results: Mapping[str, Any]) -> None:
     if "preview" in results:
         print("\n".join(results["lines"]))
         return
-    rows = results["rows"]
+    rows, single = row_by_row(results["rows"])
     measured = _measured(rows)
     asked = f", request {rows[0]['request_id']}" if "request_id" in rows[0] else ""
     print(f"\n{rows[0]['dataset']}, seed {rows[0]['seed']}{asked}")
     lines = _plain(rows)
     if measured:
-        lines = (*UNLEARNING, *_prior(rows), *_gpu(rows), *_found(rows), *_ranking(rows))
+        lines = inserted(UNLEARNING, single.columns, "to_retrain.l2")
+        lines = (*lines, *_prior(rows), *_gpu(rows), *_found(rows), *_ranking(rows))
     print(table(rows, lines))
-    _print_end(results)
+    _print_end(results, single.notes)
 
 
 def print_comparison(results: Mapping[str, Any]) -> None:
@@ -48,26 +58,29 @@ def print_comparison(results: Mapping[str, Any]) -> None:
     if "preview" in results:
         print_report(results)
         return
-    print(f"\n{_drawn(results['rows'], 'text')}")
+    for one in comparisons(results["rows"], Path(results["results_file"]).parent):
+        print(f"\n{_drawn(one, 'text')}")
     _print_end(results)
 
 
-def _print_end(results: Mapping[str, Any]) -> None:
+def _print_end(results: Mapping[str, Any], notes: Sequence[str] = ()) -> None:
     """Print on how many rows models were measured, if they were, and where the results are."""
     if results["groups"]:
         sizes = (f"{count} {name} rows" for name, count in results["groups"].items())
         print("measured on", ", ".join(sizes))
-        print(READING)
+        print("\n".join([READING, *notes]))
     print(f"results: {results['results_file']}")
 
 
-def _drawn(rows: Sequence[Mapping[str, Any]], kind: str) -> str:
-    """One comparison in a format, with the words that it needs."""
-    tables = tables_of(rows)
+def _drawn(one: Comparison, kind: str) -> str:
+    """One comparison in a format, with the words that it needs; csv and latex have comments."""
+    tables = tables_of(one.rows)
     drawn = "\n\n".join(table.drawn(kind) for table in tables)
-    if kind in ("csv", "latex"):
-        return drawn
-    return "\n".join([title_of(rows), "", drawn, "", *_notes(rows, tables)])
+    notes = _notes(one.rows, tables)
+    if kind in COMMENT:
+        title, *notes = (f"{COMMENT[kind]} {line}" for line in (one.title, *notes))
+        return "\n".join([title, drawn, *notes])
+    return "\n".join([one.title, "", drawn, "", *notes])
 
 
 def _notes(rows: Sequence[Mapping[str, Any]], tables: Sequence[Cells]) -> list[str]:
@@ -75,9 +88,14 @@ def _notes(rows: Sequence[Mapping[str, Any]], tables: Sequence[Cells]) -> list[s
     notes = []
     if len({row["seed"] for row in rows}) > 1:
         notes.append("mean ± standard deviation over seeds")
+    whole = seeds_of(rows, "Retrain")
+    for model in dict.fromkeys(row["model"] for row in rows if "to_retrain" in row):
+        own = sorted(seeds_of(rows, model))
+        if len(own) < len(whole):
+            notes.append(f"{model}: of seed{'s' * (len(own) > 1)} {', '.join(map(str, own))} alone")
     if any(table.marked for table in tables):
         notes.append(NOISE)
-    return notes
+    return [*notes, *row_by_row(rows)[1].notes]
 
 
 def table(rows: Sequence[Mapping[str, Any]], lines: Sequence[tuple[str, str, int]]) -> str:
@@ -122,26 +140,6 @@ def _cell(row: Mapping[str, Any], path: str, decimals: int) -> str:
     return "-" if value is None else f"{value:,.{decimals}f}"
 
 
-def comparisons(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
-    """Take results apart by data set and size of the request; Original and Retrain come first.
-
-    Classic models, which have no request, stand in every comparison of their data set. Of rows of
-    one model and seed in a comparison the last counts.
-    """
-    found: dict[tuple[Any, Any], dict[tuple[Any, Any], Mapping[str, Any]]] = {}
-    asked = dict.fromkeys((row["dataset"], value_of(row, "forget.rows")) for row in rows)
-    sizes = [key for key in asked if key[1] is not None] or list(asked)
-    for dataset, size in sizes:
-        own = found.setdefault((dataset, size), {})
-        for row in rows:
-            if row["dataset"] == dataset and value_of(row, "forget.rows") in (size, None):
-                own[row["model"], row["seed"]] = row
-    first = {"Original": 0, "Retrain": 1, OTHER_RETRAIN: 2}
-    return [
-        sorted(own.values(), key=lambda row: first.get(row["model"], 3)) for own in found.values()
-    ]
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Print or write the comparisons of a results file; exit code 2 for bad input."""
     parser = argparse.ArgumentParser(prog="python -m recbole_e2urec.report", description=__doc__)
@@ -153,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows = load_rows(given.file)
         if not rows:
             raise InputError(f"{given.file} has no results; run something first")
-        written = _written(comparisons(rows), given.format)
+        written = _written(comparisons(rows, given.file.parent), given.format)
         if given.output is not None:
             write_text(given.output, written)
     except InputError as error:
@@ -164,16 +162,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _written(groups: Sequence[Sequence[Mapping[str, Any]]], kind: str) -> str:
+def _written(groups: Sequence[Comparison], kind: str) -> str:
     """All comparisons of a file in a format."""
     if kind == "html":
-        tables = [tables_of(rows) for rows in groups]
+        tables = [tables_of(one.rows) for one in groups]
         words = [
-            [*_notes(rows, cells), *([READING] if _measured(rows) else [])]
-            for rows, cells in zip(groups, tables, strict=True)
+            [*_notes(one.rows, cells), *([READING] if _measured(one.rows) else [])]
+            for one, cells in zip(groups, tables, strict=True)
         ]
         return page(groups, tables, words)
-    return "\n".join(f"{_drawn(rows, kind)}\n" for rows in groups)
+    return "\n".join(f"{_drawn(one, kind)}\n" for one in groups)
 
 
 def _measured(rows: Sequence[Mapping[str, Any]]) -> bool:

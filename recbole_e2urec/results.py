@@ -1,18 +1,29 @@
-"""``results.jsonl``: one JSON object a row of the table, complete or not there."""
+"""``results.jsonl``: one JSON object a row of the table, complete or not there.
 
+Beside it, in ``answers/``, lies what the model of a row says of the forget rows: numbers without
+any identifier, which only a comparison over seeds needs. A purge removes them.
+"""
+
+import hashlib
 import json
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from recbole_e2urec import __version__
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.storage import alone, remove_parts, write_text
+from recbole_e2urec.storage import alone, read_tensors, remove_parts, write_tensors, write_text
 
 KEY = ("model", "dataset", "backbone", "seed", "stage", "request", "request_digest")
+ANSWERS = "answers"  # the folder
 PACKAGES = ("recbole", "torch", "transformers", "peft", "numpy", "pandas")
 
 
@@ -45,6 +56,43 @@ def load_rows(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError as error:
             raise InputError(f"{path}, line {number}: no JSON; mend or move the file") from error
     return rows
+
+
+class Said(NamedTuple):
+    """What a model says of the forget rows.
+
+    Attributes:
+        yes: P(yes), [n].
+        alike: the same for models that may be compared row by row.
+    """
+
+    yes: NDArray[np.float64]
+    alike: str
+
+
+def save_said(folder: Path, row: Mapping[str, Any], said: Said) -> None:
+    """Keep the answers of a row beside the results that lie in a folder.
+
+    Raises:
+        InputError: the disk is full.
+    """
+    path = _said_of(folder, row)
+    write_tensors(path, {"yes": torch.from_numpy(said.yes)}, {"alike": said.alike})
+    remove_parts(path.parent, path.name)
+
+
+def load_said(folder: Path, row: Mapping[str, Any]) -> Said | None:
+    """Read the answers of a row; None where they are gone, were never kept, or are damaged."""
+    try:
+        tensors, told = read_tensors(_said_of(folder, row))
+        return Said(tensors["yes"].numpy(), told["alike"])
+    except (OSError, KeyError, SafetensorError):
+        return None
+
+
+def _said_of(folder: Path, row: Mapping[str, Any]) -> Path:
+    name = json.dumps([row.get(name) for name in KEY])
+    return folder / ANSWERS / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.safetensors"
 
 
 @cache

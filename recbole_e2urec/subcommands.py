@@ -31,17 +31,22 @@ class Command(NamedTuple):
     Attributes:
         about: what it does.
         arguments: its own, beside those of a run, with their meanings.
-        run: what it does with the model's name, the settings of a run and its own arguments as
-            text; gives what is to be printed.
+        run: what it does with the model's name, the settings of a run and its own arguments, of
+            which text is read as typed; gives what is to be printed.
         positional: the argument that is written without its name; None: all have names.
         switches: arguments that may stand without a value, which means True.
+        on_folder: whether it is about a folder that has the settings of its run; its own
+            arguments may then stand in config files.
+        dry: whether it has a dry run.
     """
 
     about: str
     arguments: dict[str, str]
-    run: Callable[["str | None", "Given", Mapping[str, str]], "str | Told"]
+    run: Callable[["str | None", "Given", Mapping[str, Any]], "str | Told"]
     positional: str | None = None
     switches: tuple[str, ...] = ()
+    on_folder: bool = False
+    dry: bool = False
 
     def add_arguments(self, parser: "ArgumentParser") -> None:
         """Have a parser know the command's own arguments."""
@@ -53,14 +58,14 @@ class Command(NamedTuple):
             parser.add_argument(f"--{key}", metavar="VALUE", help=meaning, **alone)
 
 
-def _hyper(model: str | None, given: "Given", own: Mapping[str, str]) -> str:
+def _hyper(model: str | None, given: "Given", own: Mapping[str, Any]) -> str:
     from recbole_e2urec.hyper import SearchOptions, search
     from recbole_e2urec.trials import told
 
     return told(search(_options(SearchOptions, own), model, given))
 
 
-def _rehearse(model: str | None, given: "Given", own: Mapping[str, str]) -> str:
+def _rehearse(model: str | None, given: "Given", own: Mapping[str, Any]) -> str:
     from recbole_e2urec.calibration import drawn
     from recbole_e2urec.data.rehearsed import RehearseOptions
     from recbole_e2urec.quick_start import opened
@@ -71,20 +76,20 @@ def _rehearse(model: str | None, given: "Given", own: Mapping[str, str]) -> str:
     return drawn(*rehearse(options, config, opened(config)))
 
 
-def _case(model: str | None, given: "Given", own: Mapping[str, str]) -> str:
+def _case(model: str | None, given: "Given", own: Mapping[str, Any]) -> str:
     from recbole_e2urec.case import CaseOptions, study
 
     found = study(_options(CaseOptions, own), model, given)
     return f"{found.text}\npage: {found.page}"
 
 
-def _export(model: str | None, given: "Given", own: Mapping[str, str]) -> str:
+def _export(model: str | None, given: "Given", own: Mapping[str, Any]) -> str:
     from recbole_e2urec.deployment.exporting import ExportOptions, export
 
     return export(_options(ExportOptions, own), model, given)
 
 
-def _forget(model: str | None, given: "Given", own: Mapping[str, str]) -> str:
+def _forget(model: str | None, given: "Given", own: Mapping[str, Any]) -> str:
     from recbole_e2urec.deployment.queue import QueueOptions, forget
 
     _refuse_names(None, given)
@@ -92,7 +97,7 @@ def _forget(model: str | None, given: "Given", own: Mapping[str, str]) -> str:
     return forget(options, model, given.overrides or {}, given.config_files)
 
 
-def _purge(model: str | None, given: "Given", own: Mapping[str, str]) -> str:
+def _purge(model: str | None, given: "Given", own: Mapping[str, Any]) -> str:
     from recbole_e2urec.deployment.purging import PurgeOptions, purge_by
 
     _refuse_names(model, given)
@@ -101,7 +106,7 @@ def _purge(model: str | None, given: "Given", own: Mapping[str, str]) -> str:
     return purge_by(_options(PurgeOptions, own))
 
 
-def _recommend(model: str | None, given: "Given", own: Mapping[str, str]) -> str:
+def _recommend(model: str | None, given: "Given", own: Mapping[str, Any]) -> str:
     from recbole_e2urec.deployment.asking import RecommendOptions, recommend
 
     _refuse_names(model, given)
@@ -109,7 +114,7 @@ def _recommend(model: str | None, given: "Given", own: Mapping[str, str]) -> str
     return recommend(options, given.overrides or {}, given.config_files)
 
 
-def _verify(model: str | None, given: "Given", own: Mapping[str, str]) -> Told:
+def _verify(model: str | None, given: "Given", own: Mapping[str, Any]) -> Told:
     from recbole_e2urec.deployment.verifying import VerifyOptions, verify
 
     _refuse_names(model, given)
@@ -128,14 +133,15 @@ def _refuse_names(model: str | None, given: "Given") -> None:
             raise InputError(f"--{key}={value}: the folder of --checkpoint has its own; drop it")
 
 
-def _options(kind: type[T], own: Mapping[str, str]) -> T:
+def _options(kind: type[T], own: Mapping[str, Any]) -> T:
     """Fill a command's options; what was not given keeps its default."""
     from recbole_e2urec.options import build_options
 
     defaults = {field.name: field.default for field in fields(kind)}  # type: ignore[arg-type]
     as_text = {field.name for field in fields(kind) if field.metadata.get("text")}  # type: ignore[arg-type]
     values: dict[str, Any] = {
-        key: value if key in as_text else typed(value, key) for key, value in own.items()
+        key: typed(value, key) if isinstance(value, str) and key not in as_text else value
+        for key, value in own.items()
     }
     return build_options(kind, {**defaults, **values})
 
@@ -194,6 +200,8 @@ COMMANDS = {
         },
         _forget,
         switches=("with_retrain", "noise_floor", "purge"),
+        on_folder=True,
+        dry=True,
     ),
     "purge": Command(
         "Remove what runs left and what holds the data: models on the way, pages, pickles, logs.",
@@ -204,6 +212,8 @@ COMMANDS = {
         },
         _purge,
         switches=("dry_run",),
+        on_folder=True,
+        dry=True,
     ),
     "recommend": Command(
         "Recommend items by the model in a folder.",
@@ -213,10 +223,12 @@ COMMANDS = {
             "users_file": "or a file with a user a line",
             "history": """or what somebody new likes: '["50", ["181", 4]]', or a file of that""",
             "topk": "how many items; 10",
-            "seen": "True: items of the user's own rows as well",
+            "seen": "items of the user's own rows as well",
             "output": "text or json, an object a line; text",
         },
         _recommend,
+        switches=("seen",),
+        on_folder=True,
     ),
     "verify": Command(
         "Check a certificate of forgetting against the model folder and the data; a line a check.",
@@ -226,5 +238,6 @@ COMMANDS = {
         },
         _verify,
         positional="certificate",
+        on_folder=True,
     ),
 }

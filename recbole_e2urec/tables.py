@@ -25,12 +25,22 @@ COMPARED: Columns = (
     ("its gap", "gap", 4),
     ("forget LogLoss", "forget.logloss", 4),
     ("JSD", "to_retrain.jsd", 4),
-    ("residual", "to_retrain.residual", 3),
     ("MIA AUC", "mia_auc", 4),
     ("seconds", "cost.seconds", 1),
     ("/ Retrain's", "cost.relative_to_retrain", 2),
     ("before", "cost.prior_seconds", 1),
     ("of 10 requests", "cost.amortised_seconds.10", 1),
+)
+BIAS: Columns = (("bias, floors", "bias", 2),)
+RESIDUAL: Columns = (("residual", "to_retrain.residual", 3), ("its floor", "floor", 3))
+CLEAR = 0.5  # the greatest floor beside which a residual says something
+READ_RESIDUAL = (
+    "residual: 0 = Retrain, 1 = did nothing, above 1 = did harm; its floor is what a second "
+    "Retrain of another seed has."
+)
+READ_BIAS = (
+    "bias: how far P(yes) on forget rows is from Retrain's under every seed alike, as a share of "
+    "the distance of two Retrains of different seeds; 0 = as Retrain."
 )
 
 
@@ -67,9 +77,72 @@ def tables_of(rows: Sequence[Row]) -> list[Cells]:
     """The measures of all models; ranking metrics and what was tuned, where there is any."""
     names = dict.fromkeys(name for row in rows for name in row.get("ranking", {}))
     ranking = tuple((name, f"ranking.{name}", 4) for name in names)
-    tables = [comparison(rows), *([comparison(rows, ranking)] if ranking else [])]
+    rows, found = row_by_row(rows)
+    columns = inserted(COMPARED, found.columns, "to_retrain.jsd")
+    tables = [comparison(rows, columns), *([comparison(rows, ranking)] if ranking else [])]
     tuned = {row["model"]: row["tuning"] for row in rows if "tuning" in row}
     return [*tables, *([tuning(tuned)] if tuned else [])]
+
+
+class RowByRow(NamedTuple):
+    """How far answers to single rows are from Retrain's: what is shown, and what is said of it."""
+
+    columns: Columns
+    notes: list[str]
+
+
+def row_by_row(rows: Sequence[Row]) -> tuple[list[Row], RowByRow]:
+    """Choose what is shown of single rows: the bias over seeds, the residual, or neither.
+
+    A residual never stands without its floor, that of a Retrain of another seed: where that is
+    great, no method can have a small one.
+
+    Args:
+        rows: of a comparison, those with ``bias`` where it is known.
+
+    Returns:
+        The rows, with ``floor`` in one of each model where the residual is shown; and the rest.
+    """
+    if all(value_of(row, "to_retrain.residual") is None for row in rows):
+        return list(rows), RowByRow((), [])
+    floor = floor_of(rows).get("to_retrain.residual")
+    if any("bias" in row for row in rows):
+        return list(rows), RowByRow(BIAS, [*([hidden(floor)] if is_high(floor) else []), READ_BIAS])
+    if floor is None or is_high(floor):
+        return list(rows), RowByRow((), [hidden(floor, len(seeds_of(rows, "Retrain")))])
+    first = {row["model"]: place for place, row in reversed(list(enumerate(rows)))}
+    floored = [
+        {**row, "floor": floor} if first[row["model"]] == place and "to_retrain" in row else row
+        for place, row in enumerate(rows)
+    ]
+    return floored, RowByRow(RESIDUAL, [READ_RESIDUAL])
+
+
+def is_high(floor: float | None) -> bool:
+    """Whether two Retrains are so far apart that a residual says nothing."""
+    return floor is not None and floor > CLEAR
+
+
+def hidden(floor: float | None, seeds: int = 1) -> str:
+    """Say why no residual is shown, given its floor and the number of Retrains."""
+    if floor is not None:
+        why = f"two Retrains of different seeds are {floor:.2f} apart on this request"
+    elif seeds > 1:
+        why = "no second Retrain was measured on the same rows"
+    else:
+        why = "it needs a second Retrain: --model_list=E2URec --seeds=1,2"
+    return f"residual: not shown; {why}"
+
+
+def seeds_of(rows: Sequence[Row], model: str) -> set[Any]:
+    """Seeds under which there is a row of a model."""
+    return {row["seed"] for row in rows if row["model"] == model}
+
+
+def inserted(columns: Columns, more: Columns, after: str) -> Columns:
+    """Columns with others behind the one of a path."""
+    place = 1 + [path for _, path, _ in columns].index(after)
+    return (*columns[:place], *more, *columns[place:])
 
 
 def tuning(tuned: Mapping[str, Mapping[str, Any]]) -> Cells:
@@ -79,9 +152,8 @@ def tuning(tuned: Mapping[str, Mapping[str, Any]]) -> Cells:
         trial = next(one for one in told["trials"] if one["settings"] == told["chosen"])
         chosen = ", ".join(f"{key}={value:g}" for key, value in told["chosen"].items())
         shown = [f"{trial[name]:.4f}" for name in ("gap", "lost")]
-        residual = f"{trial['residual']:.3f}"
-        lines.append([model, str(len(told["trials"])), *shown, residual, chosen or "defaults"])
-    header = ["tuned on other users", "trials", "gap", "AUC lost", "residual", "chosen"]
+        lines.append([model, str(len(told["trials"])), *shown, chosen or "defaults"])
+    header = ["tuned on other users", "trials", "gap", "AUC lost", "chosen"]
     return Cells(header, lines)
 
 

@@ -59,7 +59,8 @@ def told(found: Result) -> str:
     for trial in found["trials"]:
         settings = ", ".join(f"{name}={value}" for name, value in trial["settings"].items())
         score = f"{trial['score']:.4f}" if "score" in trial else trial["failed"]
-        measures = ", ".join(f"{key} {value:.4f}" for key, value in trial.get("valid", {}).items())
+        valid = trial.get("valid", {}).items()  # a residual has no floor here, and is not shown
+        measures = ", ".join(f"{key} {value:.4f}" for key, value in valid if key != "residual")
         mark = "best" if trial["settings"] == found["best"]["settings"] else ""
         lines.append([mark, settings, score, measures, f"{trial['seconds']:.1f}"])
     header = ["", "settings", found["criterion"], "on validation", "seconds"]

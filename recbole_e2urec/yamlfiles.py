@@ -97,6 +97,20 @@ def typed(text: str, key: str = "value") -> Any:
         loader.dispose()
 
 
+def read_switch(value: Any, key: str) -> bool:
+    """Read a boolean: one as it is, or text such as ``True``, ``true``, ``TRUE`` or ``false``.
+
+    Every switch is read here, whether it was typed, stands in a file or comes from Python.
+
+    Raises:
+        InputError: it is no boolean; names the key.
+    """
+    found = typed(value, key) if isinstance(value, str) else value
+    if not isinstance(found, bool):
+        raise InputError(f"{key}: {value!r} does not do; True or False is needed")
+    return found
+
+
 def properties_folder() -> Path:
     """Find our yaml files: inside the package in a wheel, beside it in a checkout.
 

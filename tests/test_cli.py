@@ -104,6 +104,29 @@ def test_a_command_takes_its_own_arguments_with_and_without_an_equals_sign() -> 
     assert cli.parse(["--seed=1"]).command is None
 
 
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["hyper", "--dry_run"], "dry_run: hyper has no dry run; drop it"),
+        (["rehearse", "--dry_run=TRUE"], "dry_run: rehearse has no dry run"),
+        (["case", "--config_files=f.yaml"], "dry_run: case has no dry run"),
+        (["export", "--output=o", "--dry_run=true"], "dry_run: export has no dry run"),
+        (["recommend", "--dry_run=maybe"], "dry_run: 'maybe' does not do; True or False"),
+        (["verify", "--dry_run", "c.json"], "dry_run: verify has no dry run"),
+        (["hyper", "--config_files=p.yaml"], "--purge follows a run on a request; drop it"),
+    ],
+)
+def test_a_switch_that_a_command_does_not_have_is_refused(
+    argv: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "f.yaml").write_text("dry_run: True\n")
+    (tmp_path / "p.yaml").write_text("purge: True\n")
+    before = sorted(tmp_path.iterdir())
+    assert cli.main(argv) == 2
+    assert message in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_a_commands_help_says_what_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["hyper", "--help"])

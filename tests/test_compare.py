@@ -118,7 +118,7 @@ def test_the_command_line_prints_a_line_a_model(
     given = settings(small_data, model_list="NPO,FM", seeds="3,4")
     assert cli.main(["--dataset=small", *as_arguments(given)]) == 0
     shown = capsys.readouterr().out
-    assert "small, seeds 3, 4" in shown
+    assert "small, tiny-t5, 40 forget rows, seeds 3, 4" in shown
     assert [line.split()[0] for line in shown.splitlines()[5:10]] == [
         "Original", "Retrain", "Retrain,", "NPO", "FM",
     ]  # fmt: skip
@@ -136,6 +136,7 @@ def test_the_command_line_prints_a_line_a_model(
         ({"nproc_rows": 0}, "nproc_rows: 0 does not do"),
         ({"model_list": None}, "no models to compare"),
         ({"model_list": ["SISA"], "shards": 0}, "shards is 0"),
+        ({"show_progress": "no"}, "show_progress: 'no' does not do; True or False is needed"),
     ],
 )
 def test_a_mistake_is_refused_before_anything_is_trained(

@@ -31,7 +31,8 @@ def row(model: str, seed: int, auc: float) -> dict[str, Any]:
         "model": model,
         "dataset": "d",
         "seed": seed,
-        "stage": model,
+        "stage": f"{model}-{seed}",
+        "request": f"Retrain-{seed}",
         "test": {"auc": 0.75},
         "forget": {"auc": auc, "rows": 7},
         "to_retrain": {"jsd": 0.01},
@@ -47,6 +48,7 @@ ROWS = [
     row("Original", 1, 0.8),
     row("Original", 2, 0.82),
     row("Retrain", 1, 0.7),
+    row("Retrain", 2, 0.71),
     row("<b>New</b>", 1, 0.72),
 ]
 
@@ -72,7 +74,9 @@ def test_figures_without_data_are_left_out() -> None:
 
 
 def test_the_page_holds_all_that_it_needs_and_escapes_names() -> None:
-    text = page([ROWS, ROWS], [tables_of(ROWS)] * 2, [["a note"], []])
+    text = page([("one", ROWS), ("two", ROWS)], [tables_of(ROWS)] * 2, [["a note"], []])
+    assert "<h2>one</h2>" in text
+    assert "<h2>two</h2>" in text
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=", text)
     assert len(text) < 8_000_000  # the plotting library is there once
     assert "&lt;b&gt;New&lt;/b&gt;" in text

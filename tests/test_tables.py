@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 
 from recbole_e2urec import report
-from recbole_e2urec.tables import NOISE, Cells, comparison, floor_of, tuning, within_noise
+from recbole_e2urec.tables import (
+    NOISE,
+    Cells,
+    comparison,
+    floor_of,
+    row_by_row,
+    tables_of,
+    tuning,
+    within_noise,
+)
 
 
 def row(model: str, seed: int, auc: float) -> dict[str, Any]:
@@ -58,8 +67,54 @@ def test_the_floor_of_other_distances_is_what_another_seeds_retrain_has() -> Non
     near = {**row("NPO", 1, 0.5), "to_retrain": {"jsd": 0.01, "residual": 0.7}}
     assert floor_of([{**other, "gap": -0.05}])["to_retrain.jsd"] == 0.01
     _, lines = comparison([row("Retrain", 1, 0.5), other, near])
-    assert lines[1][1:] == ["0.5500", "0.6500", "0.0500", "0.0100", "0.600"]
-    assert lines[2][3:] == ["0.0000 ~", "0.0100 ~", "0.700"]
+    assert lines[1][1:] == ["0.5500", "0.6500", "0.0500", "0.0100"]
+    assert lines[2][3:] == ["0.0000 ~", "0.0100 ~"]
+
+
+def with_floor(floor: float | None, *seeds: int) -> list[dict[str, Any]]:
+    """Rows of a comparison whose second Retrain has this residual; None: there is none."""
+    far = {"Retrain": 0.0, "NPO": 0.9, **({} if floor is None else {NOISE: floor})}
+    return [
+        {**row(model, seed, 0.5), "to_retrain": {"jsd": 0.01, "residual": residual}}
+        for seed in seeds
+        for model, residual in far.items()
+    ]
+
+
+def test_a_residual_stands_beside_its_floor() -> None:
+    rows = with_floor(0.35, 1)
+    (cells,) = tables_of(rows)
+    assert cells.header[-2:] == ["residual", "its floor"]
+    assert [line[-2:] for line in cells.lines] == [
+        ["0.000", "0.350"], ["0.900", "0.350"], ["0.350", "0.350"]
+    ]  # fmt: skip
+    assert row_by_row(rows)[1].notes[0].startswith("residual: 0 = Retrain")
+
+
+@pytest.mark.parametrize(
+    ("floor", "seeds", "why"),
+    [
+        (0.71, [1], "two Retrains of different seeds are 0.71 apart on this request"),
+        (None, [1], "it needs a second Retrain: --model_list=E2URec --seeds=1,2"),
+        (None, [1, 2], "no second Retrain was measured on the same rows"),
+    ],
+)
+def test_a_residual_without_a_small_floor_is_not_shown(
+    floor: float | None, seeds: list[int], why: str
+) -> None:
+    rows = with_floor(floor, *seeds)
+    assert "residual" not in tables_of(rows)[0].header
+    assert row_by_row(rows)[1].notes == [f"residual: not shown; {why}"]
+
+
+def test_the_bias_over_seeds_takes_the_residuals_place() -> None:
+    for floor, notes in ((0.35, 1), (0.71, 2)):
+        rows = with_floor(floor, 1, 2)
+        rows[1]["bias"] = 1.5
+        (cells,) = tables_of(rows)
+        assert cells.header[-1] == "bias, floors"
+        assert [line[-1] for line in cells.lines] == ["-", "1.50", "-"]
+        assert len(row_by_row(rows)[1].notes) == notes
 
 
 @pytest.mark.parametrize(
@@ -129,6 +184,6 @@ def test_what_was_tuned_is_a_table_of_its_own() -> None:
     }
     cells = tuning(chosen)
     assert cells.lines == [
-        ["E2URec", "2", "-0.0100", "0.0040", "0.800", "alpha=3.5, beta=0.25"],
-        ["BadT", "1", "0.0500", "0.0010", "0.900", "defaults"],
+        ["E2URec", "2", "-0.0100", "0.0040", "alpha=3.5, beta=0.25"],
+        ["BadT", "1", "0.0500", "0.0010", "defaults"],
     ]

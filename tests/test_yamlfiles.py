@@ -6,7 +6,7 @@ from command_line import write
 
 from recbole_e2urec.config import Config
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.yamlfiles import properties, properties_folder, read_yaml, typed
+from recbole_e2urec.yamlfiles import properties, properties_folder, read_switch, read_yaml, typed
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,23 @@ def test_typed_keeps_other_text_as_typed(text: str) -> None:
 def test_typed_refuses_a_mapping_without_its_space() -> None:
     with pytest.raises(InputError, match=r"--threshold=.*write a space after each colon"):
         typed("{rating:4}", "threshold")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        *((one, True) for one in ("True", "true", "TRUE", True)),
+        *((one, False) for one in ("False", "false", "FALSE", False)),
+    ],
+)
+def test_a_switch_has_each_spelling_of_yaml(value: Any, expected: bool) -> None:
+    assert read_switch(value, "dry_run") is expected
+
+
+@pytest.mark.parametrize("value", ["maybe", "yes", "1", 1, "", None, "[True]"])
+def test_what_is_no_boolean_is_no_switch(value: Any) -> None:
+    with pytest.raises(InputError, match=r"dry_run: .* does not do; True or False is needed"):
+        read_switch(value, "dry_run")
 
 
 def test_read_yaml_names_file_and_line_of_a_mistake(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from recbole_e2urec.deployment.plainwords import NO_CONTROL
+from recbole_e2urec.deployment.plainwords import NO_CONTROL, no_residual
 
 
 class Line(NamedTuple):
@@ -45,10 +45,10 @@ def curves(whole: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def distances(whole: Mapping[str, Any]) -> list[Line]:
-    """JSD, L2 and residual of each model, where there is a Retrain."""
+    """JSD, L2 and, beside its floor alone, residual of each model, where there is a Retrain."""
     if not whole["retrain"]:
         return []
-    keys = ("jsd", "l2", "residual")
+    keys = ("jsd", "l2") if no_residual(whole) else ("jsd", "l2", "residual")
     return [
         Line(name, [_number(one[key]) for key in keys])
         for name, one in whole["retrain"]["distances"].items()

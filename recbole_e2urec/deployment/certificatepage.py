@@ -6,6 +6,7 @@ from typing import Any
 from recbole_e2urec.deployment.certificatelines import curves, distances, flat, measures
 from recbole_e2urec.deployment.change import MOST, TESTED
 from recbole_e2urec.deployment.drawing import drawing
+from recbole_e2urec.deployment.plainwords import no_residual
 from recbole_e2urec.evaluator.relearnsteps import BATCH
 from recbole_e2urec.sheet import SHEETS
 
@@ -26,6 +27,7 @@ def certificate_page(whole: Mapping[str, Any]) -> str:
         sides=["before", "after", *(["Retrain"] if whole["retrain"] else [])],
         curves=drawing(curves(whole)),
         distances=distances(whole),
+        no_residual=whole["retrain"] and no_residual(whole),
         hashes={
             title: (len(whole["identifiers"][kind]), whole["identifiers"][kind][:LISTED])
             for kind, title in _TITLES.items()
@@ -100,9 +102,9 @@ users show how fast what was never known is learned.</figcaption>
 {% endif %}
 {% if distances %}
 <h3>Distance to Retrain, on the forgotten rows</h3>
-{{ table(distances, ["JSD, nats", "L2", "residual"]) }}
-<p class="note">residual: 0 = Retrain, 1 = did nothing, above 1 = did harm. "Retrain, other seed" \
-is the noise floor: what is nearer than that cannot be told from Retrain.</p>
+{{ table(distances, ["JSD, nats", "L2"] + ([] if no_residual else ["residual"])) }}
+<p class="note">{{ no_residual or "residual: 0 = Retrain, 1 = did nothing, above 1 = did harm." }} \
+"Retrain, other seed" is the noise floor: what is nearer than that cannot be told from Retrain.</p>
 {% endif %}
 
 <h2>Method and cost</h2>

@@ -15,6 +15,7 @@ ANY = "**"
 _SAVED, _WANDB = "checkpoint_dir", "wandb"
 _TIME = r"[^\W\d_]+\.?-\d\d-\d{4}_\d\d-\d\d-\d\d"  # RecBole's
 _PART = r"\..+\.[a-z0-9_]{8}\.part"
+_ANSWERS = r"[0-9a-f]{16}\.safetensors"
 _TENSORS = r"[\w.-]+\.safetensors"
 _RUN = r"(offline-)?run-\d{8}_\d{6}-\w+"  # of wandb
 
@@ -82,6 +83,8 @@ REMOVED: tuple[Kind, ...] = (
                  "names"),
         ]
     ),
+    Kind("answers", _SAVED, rf"answers/({_ANSWERS}|\.{_ANSWERS}\.[a-z0-9_]{{8}}\.part)",
+         "what every model says of the forgotten rows, without their names"),
     Kind("requests drawn for tuning", _SAVED, rf"development/(request\.csv|{_PART})",
          "names of users or items"),
     Kind("pages of prompts and users", _SAVED, r".+\.html", "titles, users, prompts", OF_USERS),

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from recbole_e2urec.methods.base import NOT_REACHED
+from recbole_e2urec.tables import NOISE, is_high
 
 LOST = 0.02  # test AUC; a loss above this is said first
 LITTLE = 0.01  # nats; a rise of the loss up to this is said first
@@ -133,8 +134,26 @@ def _overshot(whole: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def no_residual(whole: Mapping[str, Any]) -> str | None:
+    """Say why a certificate with a Retrain shows no residual; None where it does.
+
+    A residual never stands without its floor, that of a second Retrain.
+    """
+    floor = whole["retrain"]["distances"].get(NOISE, {}).get("residual")
+    if floor is None:
+        return "The residual is not shown: it needs a second Retrain (--noise_floor)."
+    if is_high(floor):
+        return (
+            f"The residual is not shown: two Retrains of different seeds are {floor:.2f} apart on "
+            "this request."
+        )
+    return None
+
+
 def _astray(whole: Mapping[str, Any]) -> list[str]:
-    residual = whole["retrain"] and whole["retrain"]["distances"]["after"]["residual"]
+    if not whole["retrain"] or no_residual(whole):
+        return []
+    residual = whole["retrain"]["distances"]["after"]["residual"]
     if residual is None or residual <= 1:
         return []
     return [
@@ -181,11 +200,13 @@ def _reference(whole: Mapping[str, Any]) -> list[str]:
         return [] if _retrained(whole) else [NO_RETRAIN]
     loss = whole["retrain"]["measures"]["forget"]["loss"]
     found = [f"A Retrain, which never saw the rows, has a loss of {loss:.4f} on them."]
+    hidden = no_residual(whole)
     for name, one in whole["retrain"]["distances"].items():
         title = f"{name.capitalize()} the request" if name in ("before", "after") else name
-        residual = "" if one["residual"] is None else f", residual {one['residual']:.3f}"
+        shown = hidden is None and one["residual"] is not None
+        residual = f", residual {one['residual']:.3f}" if shown else ""
         found.append(f"{title}: JSD {one['jsd']:.5f} nats to Retrain{residual}.")
-    return found
+    return found if hidden is None else [*found, hidden]
 
 
 def _drift(whole: Mapping[str, Any]) -> list[str]:

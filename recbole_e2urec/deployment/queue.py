@@ -24,8 +24,10 @@ from recbole_e2urec.deployment.proving import ProofOptions, carry_out, entry_of
 from recbole_e2urec.deployment.purging import purge_beside
 from recbole_e2urec.deployment.succession import check_method
 from recbole_e2urec.errors import InputError
+from recbole_e2urec.launch import layers_of
 from recbole_e2urec.methods import METHODS, method_of
 from recbole_e2urec.preview import preview_of
+from recbole_e2urec.yamlfiles import read_switch
 
 DEFAULT = "E2URec"
 
@@ -87,7 +89,8 @@ def forget(
     Args:
         options: the folder and the request.
         model: the method; None: the one that made the model, or E2URec.
-        settings: as text: options of the method and of the request, ``dry_run``.
+        settings: options of the method and of the request, ``dry_run``; text is read as on the
+            command line.
         config_files: yaml files with such settings.
 
     Returns:
@@ -97,21 +100,25 @@ def forget(
         InputError: the folder or the request do not do, or the method does not.
     """
     folder = ModelFolder(options.checkpoint)
-    given = dict(settings)
+    given = {
+        key: value
+        for layer in layers_of(config_files, None, settings)
+        for key, value in layer.items()
+    }
     if options.request is not None:
         given["forget_file"] = options.request
     elif "forget_where" not in given:
         raise InputError("forget: what? write --request=FILE, or --forget_where=FILTER")
     name = model or _method_of(folder)
     check_method(name)
-    if str(given.get("dry_run")) in ("True", "true"):
-        run, where = open_folder(folder, given, name, config_files), options.checkpoint_dir
+    if read_switch(given.get("dry_run", False), "dry_run"):
+        run, where = open_folder(folder, given, name), options.checkpoint_dir
         would = purge_beside(folder, run.record, where, dry_run=True)[1] if options.purge else []
         return "\n".join([_preview(run), *would])
     folder.read(whole=False)  # refuses what is no model folder before a lock is made in it
     with folder.alone():
         folder.tidy()
-        run = open_folder(folder, given, name, config_files)
+        run = open_folder(folder, given, name)
         method_of(run.config)  # refuses bad settings before the request is looked at
         calibration_for(run)
         asked = _asked(run)

@@ -125,6 +125,7 @@ def test_parts_of_a_killed_conversion_are_removed(tmp_path: Path) -> None:
         (["netflix", "."], "netflix"),
         (["ml-1m", "nowhere"], "nowhere is not a folder"),
         (["ml-1m", "."], "has no movies.dat; put it there as published"),
+        (["ml-1m", ".", "--strict=maybe"], "strict: 'maybe' does not do; True or False is needed"),
         (["amazon", "."], "has no meta_<Category>.jsonl"),
     ],
 )

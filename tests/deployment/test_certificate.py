@@ -31,6 +31,7 @@ from recbole_e2urec.deployment.naming import hashes_of, salted
 from recbole_e2urec.deployment.plainwords import words_of
 from recbole_e2urec.deployment.reference import Reference
 from recbole_e2urec.errors import InputError
+from recbole_e2urec.tables import NOISE
 
 PURGED = {
     "removed": {"stages": {"files": 3, "bytes": 4000}, "logs": {"files": 1, "bytes": 50}},
@@ -182,11 +183,23 @@ def test_what_went_wrong_is_said_first(certified: Path):
     assert "too much may have been forgotten" in first(over)
     astray = json.loads(json.dumps(fine))
     measures = {"forget": {"loss": 0.6}, "mia": None}
-    for residual, said in ((0.9, ""), (None, ""), (1.25, "(residual 1.250, 1 = did nothing)")):
+    for residual, floor, said in (
+        (0.9, 0.3, ""),
+        (None, 0.3, ""),
+        (1.25, 0.3, "(residual 1.250, 1 = did nothing)"),
+        (1.25, 0.71, ""),
+        (1.25, None, ""),
+    ):
         distances = {"after": {"jsd": 0.1, "residual": residual}}
+        if floor is not None:
+            distances[NOISE] = {"jsd": 0.1, "residual": floor}
         astray["retrain"] = {"measures": measures, "distances": distances}
         assert said in first(astray)
         assert bool(said) == bool(first(astray))
+        found = " ".join(words_of(astray)["found"])
+        assert ("two Retrains of different seeds are 0.71 apart" in found) == (floor == 0.71)
+        assert ("needs a second Retrain (--noise_floor)" in found) == (floor is None)
+        assert ("residual 0.300" in found) == (floor == 0.3)
     part = json.loads(json.dumps(fine))
     part["method"]["found"] = {"rows_not_reached": 1200}
     assert first(part).startswith("1,200 training rows were not reached")

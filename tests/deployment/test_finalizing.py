@@ -163,7 +163,7 @@ def test_nothing_of_the_forgotten_is_left(request_file, capsys, training, monkey
     assert {one["name"] for one in report["kept"]} >= {"checkpoint_dir/results.jsonl"}
     assert {"Original", "augmented model", "logs", "pickles of data", "tensorboard events",
             "pages of prompts and users", "RecBole's checkpoints", "wandb's local runs",
-            "other stages"} == set(report["removed"])  # fmt: skip
+            "other stages", "answers"} == set(report["removed"])  # fmt: skip
 
     with pytest.raises(InputError, match="nothing is known about this user"):
         load_recommender("shop").recommend(CANARY)

@@ -128,10 +128,16 @@ def test_links_are_not_followed(tmp_path: Path):
     assert all(name.endswith("(a link or no plain file)") for name in purged.unknown)
 
 
-def test_a_dry_run_says_the_same_and_removes_nothing(capsys):
+@pytest.mark.parametrize(
+    "argv", [["--dry_run"], ["--dry_run=TRUE"], ["--dry_run", "true"], ["--config_files=../d.yaml"]]
+)
+def test_a_dry_run_says_the_same_and_removes_nothing(argv, tmp_path: Path, monkeypatch, capsys):
+    write(tmp_path / "d.yaml", "dry_run: true\n")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir("here")
     put(*OURS, "saved/results.jsonl")
     before = {name: os.stat(name).st_mtime_ns for name in names()}
-    assert command("--checkpoint_dir=saved", "--dry_run") == 0
+    assert command("--checkpoint_dir=saved", *argv) == 0
     would = capsys.readouterr().out
     assert {name: os.stat(name).st_mtime_ns for name in names()} == before
     assert command("--checkpoint_dir=saved") == 0
@@ -259,10 +265,13 @@ def test_a_kind_at_any_depth_leads_to_all_folders_below():
         (["--checkpoint=nowhere"], "nowhere is no model folder"),
         (["--checkpoint_dir=saved", "--model=E2URec"], "--model=E2URec"),
         (["--checkpoint_dir=saved", "--epochs=3"], "purge: --epochs means nothing here"),
+        (["--checkpoint_dir=saved", "--config_files=e.yaml"], "purge: --epochs means nothing"),
+        (["--checkpoint_dir=saved", "--dry_run=maybe"], "dry_run: 'maybe' does not do"),
     ],
 )
 def test_what_cannot_be_purged_is_one_line(argv, message, capsys):
     put(*OURS)
+    write(Path("e.yaml"), "epochs: 3\n")
     before = names()
     assert command(*argv) == 2
     (line,) = capsys.readouterr().err.splitlines()

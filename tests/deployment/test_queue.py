@@ -101,6 +101,38 @@ def test_a_dry_run_writes_nothing_and_counts_what_is_left(in_use: Path):
     assert {**tree(in_use), "lock": os.stat(in_use / ".lock").st_mtime_ns} == before
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--dry_run"],
+        ["--dry_run=True"],
+        ["--dry_run=true"],
+        ["--dry_run=TRUE"],
+        ["--config_files=dry.yaml"],
+        ["--config_files=wet.yaml", "--dry_run=TRUE"],
+    ],
+)
+def test_a_dry_run_is_dry_however_it_is_asked_for(argv, in_use: Path, capsys):
+    write(Path("dry.yaml"), "dry_run: True\n")
+    write(Path("wet.yaml"), "dry_run: False\n")
+    write(Path("r.csv"), "user_id\nu1\n")
+    before = tree(in_use)
+    assert cli.main(["forget", "--checkpoint=model", "--request=r.csv", *argv]) == 0
+    assert "would forget 10 of 240 training rows" in capsys.readouterr().out
+    assert tree(in_use) == before
+
+
+def test_switches_and_the_request_may_stand_in_a_file(in_use: Path, capsys):
+    write(Path("f.yaml"), "forget_where: user_id == 'u1'\npurge: True\ndry_run: True\n")
+    assert cli.main(["forget", "--checkpoint=model", "--config_files=f.yaml"]) == 0
+    shown = capsys.readouterr().out
+    assert "would forget 10 of 240 training rows" in shown
+    assert "would purge" in shown
+    argv = ["forget", "--checkpoint=model", "--config_files=f.yaml", "--purge=False"]
+    assert cli.main(argv) == 0
+    assert "would purge" not in capsys.readouterr().out
+
+
 def test_rows_that_nobody_learned_from_are_forgotten_without_training(in_use: Path):
     run = opened()
     row = run.parts.splits.test[0]
@@ -166,10 +198,18 @@ def test_a_tuned_adapter_is_replaced_by_its_successor(tmp_path: Path, monkeypatc
         (["--checkpoint=model", "--request=r.csv"], "line 2"),
         (["--checkpoint=elsewhere", "--request=r.csv"], "elsewhere is no model folder"),
         (["--checkpoint=model", "--request=all.csv"], "leaves no training row"),
+        *(
+            (["--checkpoint=model", "--request=u1.csv", f"--{key}={value}"], f"{key}: {value!r}")
+            for key in ("dry_run", "purge", "with_retrain", "noise_floor")
+            for value in ("maybe", "yes", "1x")
+        ),
+        (["--checkpoint=model", "--request=u1.csv", "--config_files=odd.yaml"], "dry_run: 'maybe'"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(argv, message, in_use: Path, capsys):
     write(Path("r.csv"), "user_id\nsecret\n")
+    write(Path("u1.csv"), "user_id\nu1\n")
+    write(Path("odd.yaml"), "dry_run: maybe\n")
     write(Path("all.csv"), "\n".join(["user_id", *(f"u{user}" for user in range(24))]))
     before = tree(in_use)
     assert cli.main(["forget", *argv]) == 2

@@ -10,6 +10,7 @@ from recbole_e2urec.data.convert import amazon, book_crossing, goodreads, moviel
 from recbole_e2urec.data.convert.counts import Findings
 from recbole_e2urec.data.convert.writing import AtomicFiles, atomic_files
 from recbole_e2urec.errors import InputError, one_line
+from recbole_e2urec.yamlfiles import read_switch
 
 PROGRAM = "python -m recbole_e2urec.data.convert"
 CONVERTERS: dict[str, Callable[[Path, AtomicFiles], Findings]] = {
@@ -28,8 +29,11 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Convert a data set, and say what was read; exit code 2 for bad input."""
     try:
-        given = _parser().parse_args(argv)
-        run(given.name, given.folder, given.output, given.strict)
+        typed = sys.argv[1:] if argv is None else argv
+        # with a value always, or the data set's name after it would be taken for one
+        given = _parser().parse_args(["--strict=True" if a == "--strict" else a for a in typed])
+        strict = read_switch(given.strict, "strict")
+        run(given.name, given.folder, given.output, strict)
     except InputError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
@@ -77,8 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--strict",
-        action="store_true",
-        help="refuse files whose rows are not as many as published",
+        default=False,
+        help="refuse files whose rows are not as many as published; alone it means True",
     )
     return parser
 
