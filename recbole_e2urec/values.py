@@ -24,7 +24,7 @@ _LARGEST = 2**31 - 1  # of other whole numbers
 _SIZE = re.compile(r".*_size|(n|num)_(layers|heads)")  # whole as well, where the default is
 _MAPPINGS = ("threshold", "val_interval")  # also where the default is nothing
 _LISTS = ("normalize_field", "numerical_features", "user_fields", "item_fields")
-_OR_NOTHING = ("alpha", "clip_norm", "unlearn_clip_norm")  # numbers that ~ can stand in for
+_OR_NOTHING = ("alpha", "clip_norm", "unlearn_clip_norm", "unlearn_adam_epsilon")  # a number or ~
 _TEXTS = ("data_path", "checkpoint_dir")
 _LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")
 
