@@ -1,10 +1,10 @@
 """E2URec with parts left out, and swept settings: ``python -m benchmarks.ablations``.
 
-It needs the package installed. ``--only NAME`` (may be repeated) makes one table, ``--seeds 1 2``
-sets the seeds, ``--write FILE`` puts the tables between two marks of a markdown file, any
-``--key=value`` is common to all, ``--small`` is a quick look without meaning. Killed, the same
-command goes on. What each table leaves out or sweeps is one setting, so a single line is also a
-plain run: ``recbole-e2urec --forgetting_teacher=False``.
+It needs the package installed. E2URec is that of ``tuned.yaml``. ``--only NAME`` (may be repeated)
+makes one table, ``--seeds 1 2`` sets the seeds, ``--write FILE`` puts the tables between two marks
+of a markdown file, any ``--key=value`` is common to all, ``--small`` is a quick look without
+meaning. Killed, the same command goes on. What each table leaves out or sweeps is one setting, so a
+single line is also a plain run: ``recbole-e2urec --forgetting_teacher=False``.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from typing import Any
 
 from recbole.utils import init_seed
 
-from benchmarks.given import arguments_of, common_settings, config_of, filled
+from benchmarks.given import TUNED, arguments_of, common_settings, config_of, filled
 from recbole_e2urec.cli import Arguments
 from recbole_e2urec.config import Config
 from recbole_e2urec.data.loading import load_dataset
@@ -114,6 +114,8 @@ def main() -> None:
     own, arguments = arguments_of(parser, MARK)
     tables = []
     with common_settings(own, arguments) as given:
+        if (arguments.model or "E2URec") == "E2URec":
+            given = {**TUNED, **given}
         for name in own.only or PARTS:
             tables.append(tables_of(name, given, arguments, own.seeds, own.small))
             print(f"{tables[-1]}\n", flush=True)

@@ -1,14 +1,14 @@
 """Choose E2URec's strength on a development request: ``python benchmarks/choose_strength.py``.
 
-It needs the package installed. The request names as many users as the reported one, none of whom
-is in it, and has an Original and a Retrain of its own for every seed. Usefulness is read on
-validation rows; test rows are never scored. Wanted is: validation AUC within 0.01 of Original's,
-between half and five quarters of Original's distance to Retrain in forget AUC closed, residual
-below 1. The rule: the setting whose mean over the seeds keeps furthest from these limits, counted
-in standard errors, at the limit to which it comes nearest; so it is the most likely to hold them on
-another request. Each line is one setting under one seed; the chosen one comes last.
-``--beta 0.2 0.4`` and the like set the grid, ``--seeds 1 2`` the seeds, any ``--key=value`` what is
-common to all. Killed, the same command goes on.
+It needs the package installed. E2URec is that of ``tuned.yaml``. The request names as many users as
+the reported one, none of whom is in it, and has an Original and a Retrain of its own for every
+seed. Usefulness is read on validation rows; test rows are never scored. Wanted is: validation AUC
+within 0.01 of Original's, between half and five quarters of Original's distance to Retrain in
+forget AUC closed, residual below 1. The rule: the setting whose mean over the seeds keeps furthest
+from these limits, counted in standard errors, at the limit to which it comes nearest; so it is the
+most likely to hold them on another request. Each line is one setting under one seed; the chosen one
+comes last. ``--beta 0.2 0.4`` and the like set the grid, ``--seeds 1 2`` the seeds, any
+``--key=value`` what is common to all. Killed, the same command goes on.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import itertools
 import math
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +28,7 @@ from recbole_e2urec.errors import InputError
 from recbole_e2urec.matching import share_closed
 from recbole_e2urec.tuning import AFFORDABLE, Development
 
+TUNED = str(Path(__file__).with_name("tuned.yaml"))
 GRID = {
     "teacher_divergence": (0.2, 0.24, 0.28),
     "beta": (0.4,),
@@ -126,7 +128,8 @@ def main() -> None:
         print(f"seed {seed}")
         overrides = {**arguments.settings, "seed": str(seed)}
         fixed = {"show_progress": False}
-        config = Config("E2URec", arguments.dataset, arguments.config_files, fixed, overrides)
+        files = [TUNED, *arguments.config_files]
+        config = Config("E2URec", arguments.dataset, files, fixed, overrides)
         by_seed.append(list(tried(config, grid)))
     settings = [summary_of(trials) for trials in zip(*by_seed, strict=True)]
     margins = [margin(setting) for setting in settings]

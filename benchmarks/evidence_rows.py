@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.given import config_of, taking
+from benchmarks.given import TUNED, UNREHEARSED, config_of, taking
 from benchmarks.targets import ECONOMY
 from recbole_e2urec.cli import Arguments
 from recbole_e2urec.config import Config
@@ -37,7 +37,10 @@ class Setup(NamedTuple):
 
 
 class Way(NamedTuple):
-    """How a row is made: a method, its settings, and whether a rehearsal sets the rest."""
+    """How a row is made: a method, its settings, and whether a rehearsal sets the rest.
+
+    E2URec is that of ``tuned.yaml``.
+    """
 
     method: str
     settings: Mapping[str, Any] = {}
@@ -99,7 +102,9 @@ class Task:
     def config(self, setup: str, seed: int, way: Way) -> Config:
         """Settings of a run; what the command line sets wins, except over what makes the way."""
         small = SMALL if self.own.small else {}
-        common = {**SETUPS[setup].settings, **small, **self.given, **way.settings}
+        tuned = UNREHEARSED if way.rehearsed else TUNED
+        base = tuned if way.method == "E2URec" else {}
+        common = {**base, **SETUPS[setup].settings, **small, **self.given, **way.settings}
         return config_of(common, self.arguments._replace(model=way.method), seed=seed)
 
     @cached_property

@@ -16,9 +16,12 @@ from recbole_e2urec.cli import Arguments, parse
 from recbole_e2urec.config import Config
 from recbole_e2urec.data.forget import Asked
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.yamlfiles import read_switch
+from recbole_e2urec.yamlfiles import read_switch, read_yaml
 
 SWITCH: dict[str, Any] = {"nargs": "?", "const": True, "default": False}  # for read_switch
+TUNED = read_yaml(Path(__file__).with_name("tuned.yaml"))
+FOUND = {key: TUNED[key] for key in ("teacher_divergence", "unlearn_learning_rate", "beta")}
+UNREHEARSED = {key: value for key, value in TUNED.items() if key not in FOUND}
 QUICK_ROWS = 1200
 QUICK = {"epochs": 1, "joint_epochs": 1, "augmented_epochs": 1, "control_users": 0}
 

@@ -110,12 +110,13 @@ def _exported(plan: Plan, name: str) -> ModelFolder:
 
 def _forget(method: str, folder: ModelFolder, request: Path) -> None:
     of = method.removesuffix(ALL)
-    economy = [str(Path(__file__).with_name("economy.yaml"))] if of == ECONOMY else []
+    files = {ECONOMY: ["economy.yaml"], "E2URec": ["tuned.yaml"]}.get(of, [])
+    settings = [str(Path(__file__).with_name(file)) for file in files]
     name = "E2URec" if of == ECONOMY else of
     given = {**QUIET, "own_tokens_until": 0} if method.endswith(ALL) else QUIET
     if method == RESET:  # a user without a token of their own is left as before
         given = {**QUIET, "partial": True}
-    forget(QueueOptions(str(folder.path), str(request)), name, given, economy)
+    forget(QueueOptions(str(folder.path), str(request)), name, given, settings)
 
 
 def _request(plan: Plan, yardstick: Yardstick, first: int, last: int) -> Path:

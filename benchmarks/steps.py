@@ -15,7 +15,7 @@ from recbole_e2urec.methods import method_of
 from recbole_e2urec.model.scorers import Adapted, Stored
 from recbole_e2urec.trainer.augmented import AUGMENTED
 from recbole_e2urec.trainer.loop import Clock as Epoch
-from recbole_e2urec.trainer.loop import adamw, train_epoch
+from recbole_e2urec.trainer.loop import StepRule, adamw, train_epoch
 from recbole_e2urec.trainer.sides import ORIGINAL
 from recbole_e2urec.trainer.student import Student
 
@@ -56,7 +56,7 @@ class Ours:
         self.student.teach(ORIGINAL, Adapted(None), forget=True, retain=True)
         self.student.teach(AUGMENTED, Stored(None, self.augmented), forget=True)
         self.model.fresh_adapter(NAME, 1)
-        self.optimizer = adamw(self.model.bank.parameters(NAME), RATE)
+        self.optimizer = adamw(self.model.bank.parameters(NAME), StepRule(RATE))
 
     def augmented(self) -> dict[str, torch.Tensor]:
         """Weights of an augmented model: Original's, a little moved."""
@@ -72,7 +72,7 @@ class Ours:
         clock = Epoch(NAME, 0, 1, show=False)
         dropout = self.method.options.unlearn_dropout
         with self.model.bank.training(NAME, dropout=dropout):
-            train_epoch(self.optimizer, steps, self.loss, clock, RATE)
+            train_epoch(self.optimizer, steps, self.loss, clock, StepRule(RATE))
         self._epoch += 1
 
     def loss(self, step: Any) -> Any:

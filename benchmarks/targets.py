@@ -1,7 +1,7 @@
 """Targets of forgetting, compared on the development request: ``python -m benchmarks.targets``.
 
-E2URec, as it is and with ``economy.yaml``, beside methods whose target is the answer of a model
-that never saw the user. Request, models and the part held out are those of
+E2URec, with ``tuned.yaml`` and with ``economy.yaml``, beside methods whose target is the answer of
+a model that never saw the user. Request, models and the part held out are those of
 ``benchmarks/choose_strength.py``: other users than the reported ones, validation rows, and no test
 row. Defaults are chosen by the rule of ``--tune``: of a method's settings that cost at most 0.01 of
 validation AUC in the mean over seeds, the one with the least sum of the residual and of what is
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.choose_strength import closed
+from benchmarks.choose_strength import TUNED, closed
 from recbole_e2urec import compat
 from recbole_e2urec.cli import Arguments, parse
 from recbole_e2urec.config import Config
@@ -109,7 +109,8 @@ def measured(
     def config(method: str) -> Config:
         overrides = {**arguments.settings, "seed": str(seed)}
         fixed = {"show_progress": False}
-        return Config(method, arguments.dataset, arguments.config_files, fixed, overrides)
+        files = [*([TUNED] if method == "E2URec" else []), *arguments.config_files]
+        return Config(method, arguments.dataset, files, fixed, overrides)
 
     development = Development(config("E2URec"))
     print(line("Retrain", seed, figures(development.retrain, development)), flush=True)

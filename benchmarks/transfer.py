@@ -2,12 +2,13 @@
 
 It needs the package installed. For each size a request A is rehearsed. Fresh requests of the same
 size, none of which shares a user with A or with the request that the settings name, are then
-unlearned by the method as the paper sets it (alpha 2), by its default, by A's calibration, and by
-the calibration of the largest size. All share one Original; each has a Retrain. Test rows are read
-of fresh requests alone, whose seeds nothing was chosen on.
-``--sizes 0.01 0.2``: shares of the training users; ``--requests 1``, ``--trials 8``: how many of
-each; ``--write FILE`` puts the table between two marks of a markdown file; any ``--key=value`` is
-common to all; ``--small`` is a quick look without meaning. Killed, the same command goes on.
+unlearned by E2URec of ``tuned.yaml``, with alpha 2 and as it is (or by the default of the method
+that ``--model`` names), by A's calibration, and by the calibration of the largest size. All share
+one Original; each has a Retrain. Test rows are read of fresh requests alone, whose seeds nothing
+was chosen on. ``--sizes 0.01 0.2``: shares of the training users; ``--requests 1``, ``--trials 8``:
+how many of each; ``--write FILE`` puts the table between two marks of a markdown file; any
+``--key=value`` is common to all; ``--small`` is a quick look without meaning. Killed, the same
+command goes on.
 """
 
 import argparse
@@ -18,7 +19,15 @@ from typing import Any
 
 from recbole.utils import init_seed
 
-from benchmarks.given import arguments_of, common_settings, config_of, filled, taking
+from benchmarks.given import (
+    FOUND,
+    UNREHEARSED,
+    arguments_of,
+    common_settings,
+    config_of,
+    filled,
+    taking,
+)
 from recbole_e2urec.calibration import Calibration, drawn
 from recbole_e2urec.config import Config
 from recbole_e2urec.data.forget import Asked
@@ -90,8 +99,9 @@ class Transfer:
 
     def ways(self, size: float) -> Iterator[tuple[str, dict[str, Any]]]:
         """Names and settings of what is compared."""
-        yield "alpha 2", {"alpha": 2.0}
-        yield "default", {}
+        if self.config.model == "E2URec":
+            yield "alpha 2", {**FOUND, "alpha": 2.0}
+        yield "default", FOUND if self.config.model == "E2URec" else {}
         for of in sorted({size, max(self.own.sizes)} & self.files.keys()):
             yield f"rehearsed on {of:.0%}", {"calibration": str(self.files[of])}
 
@@ -120,7 +130,9 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=12)
     own, arguments = arguments_of(parser, MARK)
     with common_settings(own, arguments) as given:
-        transfer = Transfer(config_of(given, arguments), own)
+        of_paper = (arguments.model or "E2URec") == "E2URec"
+        common = {**UNREHEARSED, **given} if of_paper else given
+        transfer = Transfer(config_of(common, arguments), own)
         for size in own.sizes:
             transfer.rehearse(size)
         lines = []

@@ -127,13 +127,16 @@ class Calibration:
             raise InputError(
                 f"calibration: it was made for {self.method}, not for {config.model}; rehearse that"
             )
-        given = set(config.external_config_dict)
+        given, values = set(config.external_config_dict), config.final_config_dict
         twice = sorted(given.intersection(self.settings))
-        if not twice and self.strength not in METHODS[self.method].searched(given):
-            twice = [self.strength]
         if twice:
             raise InputError(
                 f"calibration: {twice[0]} is both calibrated and set; drop one of them"
+            )
+        if self.strength not in METHODS[self.method].searched(given, values):
+            raise InputError(
+                f"calibration: it sets {self.strength}, which these settings leave without effect; "
+                "give those that were rehearsed"
             )
 
     def check_model(self, fingerprint: str) -> None:

@@ -81,7 +81,7 @@ def run_comparison(
         return writer.from_writer(lambda: previewed(first))
     forget_runs()  # of another comparison in this process
     methods = [model for model in grid.models if model in METHODS or model == RECOMMENDER]
-    tries = _tries(grid, methods, {key for layer in layers for key in layer})
+    tries = _tries(grid, methods, {key for layer in layers for key in layer}, given)
     bases = [Job(RECOMMENDER, seed) for seed in grid.seeds] if methods else []
     noise = [NOISE] if len(bases) > 1 else []
     models = [*noise, *(model for model in grid.models if model != RECOMMENDER)]
@@ -117,13 +117,15 @@ def _results_file(grid: Grid, given: Given) -> Path:
 
 
 def _tries(
-    grid: Grid, methods: Sequence[str], fixed: set[str]
+    grid: Grid, methods: Sequence[str], fixed: set[str], given: Given
 ) -> dict[Job, list[dict[str, float]]]:
     """Settings to try, of every method that has any, under the first seed."""
     if grid.tries == 0:
         return {}
     found = {
-        Job(method, grid.seeds[0]): settings_to_try(method, fixed, grid.tries)
+        Job(method, grid.seeds[0]): settings_to_try(
+            method, fixed, given.config(method, grid.seeds[0]).final_config_dict, grid.tries
+        )
         for method in methods
         if method in METHODS
     }

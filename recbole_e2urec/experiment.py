@@ -28,9 +28,9 @@ from recbole_e2urec.trainer.stage import Stage
 Rows = NDArray[np.int64]
 TRAINING = (
     "backbone", "backbone_source", "backbone_dtype", "backbone_attention", "backbone_quantization",
-    "enable_amp", "tuning", "epochs", "learning_rate", "train_batch_size", "weight_decay",
-    "adam_epsilon", "average_decay", "eval_step", "stopping_step", "valid_metric", "seed",
-    "eval_args", "device",
+    "enable_amp", "tuning", "epochs", "learning_rate", "rate_schedule", "clip_norm",
+    "train_batch_size", "weight_decay", "adam_epsilon", "average_decay", "eval_step",
+    "stopping_step", "valid_metric", "seed", "eval_args", "device",
 )  # fmt: skip
 COST = (
     "seconds", "relative_to_retrain", "prior_seconds", "amortised_seconds", "trained_parameters",

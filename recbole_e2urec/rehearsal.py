@@ -49,7 +49,7 @@ class Rehearsal:
         self, config: Config, dataset: Any, options: RehearseOptions, real: Asked | None = None
     ) -> None:
         self.config, self.options = config, options
-        self.strength, self.space = _searched(config)
+        self.strength, self.power, self.space = _searched(config)
         parts = parts_of(config, dataset)
         real = real or request_of(config, dataset, parts)
         asked = rehearsed_request(options, dataset, parts.splits.train, real)
@@ -105,12 +105,12 @@ class Rehearsal:
             raise InputError("rehearse: no trial came to an end; set a smaller learning rate")
         best = search.best
         stopping = {"unlearn_stop": best.stop} if best.stop < 1 else {}
-        split, kind = self.run.split, METHODS[self.config.model]
+        split = self.run.split
         return Calibration(
             method=str(self.config.model),
             settings={**best.settings, **stopping},
             strength=self.strength,
-            power=kind.power,
+            power=self.power,
             remembered=self.run.remembered()._asdict(),
             fingerprint=self.run.fingerprint,
             matched=_shown(best),
@@ -173,23 +173,23 @@ def rehearse(options: RehearseOptions, config: Config, dataset: Any) -> tuple[Ca
     return found, path
 
 
-def _searched(config: Config) -> tuple[str, Mapping[str, tuple[float, float]]]:
-    """The strength of the run's method, and the bounds of all that is searched.
+def _searched(config: Config) -> tuple[str, float, Mapping[str, tuple[float, float]]]:
+    """The strength of the run's method, its power, and the bounds of all that is searched.
 
     Raises:
         InputError: it has no strength, or that is set.
     """
     kind = METHODS.get(str(config.model))
-    if kind is None or kind.strength is None:
+    values = config.final_config_dict
+    strength, power = kind.strength_in(values) if kind is not None else (None, 0.0)
+    if kind is None or strength is None:
         able = ", ".join(name for name, one in METHODS.items() if one.strength)
         raise InputError(f"rehearse: {config.model} has no strength to find; these have: {able}")
     method_of(config)  # refuses bad settings before anything is trained
-    space = kind.searched(set(config.external_config_dict))
-    if kind.strength not in space:
-        raise InputError(
-            f"rehearse: it finds {kind.strength}, which is set (or alpha is); leave that out"
-        )
-    return kind.strength, space
+    space = kind.searched(set(config.external_config_dict), values)
+    if strength not in space:
+        raise InputError(f"rehearse: it finds {strength}, which is set; leave that out")
+    return strength, power, space
 
 
 def _shown(point: Point) -> dict[str, Any]:

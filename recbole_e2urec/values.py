@@ -24,6 +24,7 @@ _LARGEST = 2**31 - 1  # of other whole numbers
 _SIZE = re.compile(r".*_size|(n|num)_(layers|heads)")  # whole as well, where the default is
 _MAPPINGS = ("threshold", "val_interval")  # also where the default is nothing
 _LISTS = ("normalize_field", "numerical_features", "user_fields", "item_fields")
+_OR_NOTHING = ("alpha", "clip_norm", "unlearn_clip_norm", "unlearn_adam_epsilon")  # a number or ~
 _TEXTS = ("data_path", "checkpoint_dir")
 _LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")
 
@@ -47,7 +48,7 @@ def _unmet(key: str, value: Any, default: Any) -> str | None:
     if key in _WHOLE or (_SIZE.fullmatch(key) and isinstance(default, int)):
         return _unmet_whole(value, _WHOLE.get(key, 1), _MOST.get(key, _LARGEST))
     if isinstance(default, int | float) and not isinstance(value, int | float):
-        return "a number"
+        return None if value is None and key in _OR_NOTHING else "a number"
     if isinstance(default, Mapping) or key in _MAPPINGS:
         return _unmet_mapping(key, value)
     if key in _LISTS and not isinstance(value, list | None):

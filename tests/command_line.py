@@ -7,7 +7,8 @@ from typing import Any
 
 def as_arguments(settings: Mapping[str, Any]) -> list[str]:
     """Settings as they are typed."""
-    return [f"--{key}={value}" for key, value in settings.items()]
+    typed = {key: "~" if value is None else value for key, value in settings.items()}
+    return [f"--{key}={value}" for key, value in typed.items()]
 
 
 def write(path: Path, text: str) -> str:

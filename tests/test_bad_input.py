@@ -130,7 +130,7 @@ def test_data_that_the_job_cannot_use(
         ({"adam_epsilon": 0}, "adam_epsilon is 0.0; it must be above 0"),
         ({"learning_rate": "~"}, "learning_rate: None does not do; a number"),
         ({"alpha": -1}, "alpha is -1.0; it must be at least 0"),
-        ({"teacher_divergence": 0}, "teacher_divergence is 0.0; it must be above 0"),
+        ({"alpha": "~", "teacher_divergence": 0}, "teacher_divergence is 0.0; it must be above 0"),
         ({"encoding": "klingon"}, "an encoding such as utf-8"),
         ({"normalize_field": "age"}, "a list such as [age]"),
         ({"model": ""}, "--model is empty"),

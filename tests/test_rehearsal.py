@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command_line import as_arguments
 
 from recbole_e2urec import cli
 from recbole_e2urec.calibration import Calibration, Remembered
@@ -26,6 +27,7 @@ from recbole_e2urec.rehearsal import MARKS, Rehearsal, rehearse
 GIVEN: dict[str, Any] = {
     "epochs": 2, "learning_rate": 0.02, "train_batch_size": 32, "unlearn_batch_size": 16,
     "joint_epochs": 1, "control_users": 0,
+    "alpha": None,  # E2URec's strength is teacher_divergence then
 }  # fmt: skip
 
 
@@ -253,7 +255,8 @@ def test_a_calibration_of_another_model_method_or_setting_is_refused(
     assert "another model" in refused(toy(learning_rate=0.01, **file))
     assert "made for E2URec, not for NPO" in refused(toy("NPO", **file))
     assert "beta is both calibrated and set" in refused(toy(beta=0.3, **file))
-    assert "teacher_divergence is both" in refused(toy(alpha=2.0, **file))
+    assert "it sets teacher_divergence, which" in refused(toy(alpha=2.0, **file))
+    assert "teacher_divergence is both" in refused(toy(teacher_divergence=0.3, **file))
 
 
 @pytest.mark.parametrize(
@@ -290,7 +293,8 @@ def test_settings_that_are_no_numbers_are_refused(calibrated: Path) -> None:
 def test_what_has_no_strength_to_find_is_refused(toy: Callable[..., Any]) -> None:
     for config, words in (
         (toy("SISA"), "SISA has no strength"),
-        (toy(alpha=2.0), "it finds teacher_divergence, which is set"),
+        (toy(alpha=2.0), "it finds alpha, which is set"),
+        (toy(teacher_divergence=0.3), "it finds teacher_divergence, which is set"),
         (toy("NegGrad", forget_weight=0.1), "it finds forget_weight"),
     ):
         with pytest.raises(InputError, match=words):
@@ -334,7 +338,7 @@ def test_the_command_rehearses_and_the_file_it_names_works(
     toy_data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("recbole_e2urec.rehearsal.Rehearsal", Known)
-    given = [f"--{key}={value}" for key, value in GIVEN.items()]
+    given = as_arguments(GIVEN)
     given += ["--model=E2URec", "--dataset=toy", f"--data_path={toy_data}", "--show_progress=False"]
     assert cli.main(["rehearse", "--trials=1", "--kind=heavy", *given]) == 0
     shown = capsys.readouterr().out

@@ -17,7 +17,14 @@ from recbole_e2urec.errors import InputError
 from recbole_e2urec.evaluator.labelled import labelled_metrics
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Scorer
-from recbole_e2urec.trainer.loop import Clock, adamw, epoch_seed, seed_dropout, train_epoch
+from recbole_e2urec.trainer.loop import (
+    Clock,
+    StepRule,
+    adamw,
+    epoch_seed,
+    seed_dropout,
+    train_epoch,
+)
 
 Rows = NDArray[np.int64]
 
@@ -91,8 +98,8 @@ class Relearning:
     ) -> list[dict[str, Tensor]]:
         """Train what answers under the adapter; its weights after every epoch."""
         options, bank, found = self.options, model.bank, []
-        weights, epsilon = bank.parameters(place), model.options.adam_epsilon
-        optimizer = adamw(weights, options.learning_rate, epsilon=epsilon)
+        rule = StepRule(options.learning_rate, adam_epsilon=model.options.adam_epsilon)
+        optimizer = adamw(bank.parameters(place), rule)
         lengths = model.table.lengths(self.shown)
         for epoch in range(options.epochs):
             generator = np.random.default_rng(epoch_seed(self.seed, epoch))
@@ -108,7 +115,7 @@ class Relearning:
                     batches,
                     lambda part: model.answer_losses(self.shown[part]),
                     clock,
-                    options.learning_rate,
+                    rule,
                 )
             found.append(bank.state(place))
         return found

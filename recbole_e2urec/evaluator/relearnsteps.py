@@ -12,7 +12,7 @@ import torch
 from recbole_e2urec.evaluator.membership import answer_losses
 from recbole_e2urec.evaluator.relearning import Rows, halves
 from recbole_e2urec.model.llmrec import LLMRec
-from recbole_e2urec.trainer.loop import Clock, adamw, seed_dropout, train_epoch
+from recbole_e2urec.trainer.loop import Clock, StepRule, adamw, seed_dropout, train_epoch
 
 POINTS = (0, 1, 2, 4, 8, 16)  # steps after which the other half is asked about
 MOST = 128  # rows, of which one half is shown
@@ -45,7 +45,8 @@ def step_curve(model: LLMRec, rows: Rows, history: Rows, seed: int) -> StepCurve
     if len(shown) == 0:
         return None
     weights = model.bank.parameters(model.adapter)
-    optimizer = adamw(weights, RATE, epsilon=model.options.adam_epsilon)
+    rule = StepRule(RATE, adam_epsilon=model.options.adam_epsilon)
+    optimizer = adamw(weights, rule)
     batches, losses = _batches(shown, seed), []
     with model.shown(history), model.bank.kept(model.adapter):
         for step in range(POINTS[-1] + 1):
@@ -55,7 +56,7 @@ def step_curve(model: LLMRec, rows: Rows, history: Rows, seed: int) -> StepCurve
                 with torch.random.fork_rng(devices=[]), model.bank.training(model.adapter):
                     seed_dropout(seed, step)
                     clock = Clock("relearning", step, POINTS[-1], show=False)
-                    train_epoch(optimizer, [batches[step]], model.answer_losses, clock, RATE)
+                    train_epoch(optimizer, [batches[step]], model.answer_losses, clock, rule)
     return StepCurve(list(POINTS), losses, len(shown), len(rest))
 
 

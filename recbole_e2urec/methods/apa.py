@@ -16,7 +16,7 @@ from recbole_e2urec.methods.base import Unlearned, Unlearner, total
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Mixture
 from recbole_e2urec.trainer.cost import memory_used
-from recbole_e2urec.trainer.sharding import ShardOptions, balanced_clusters, fit_shards
+from recbole_e2urec.trainer.sharding import ShardOptions, cosine_clusters, fit_shards
 from recbole_e2urec.trainer.unlearning import Fit, Request
 
 CHUNK = 1024  # rows whose neighbours are looked for at once
@@ -46,15 +46,18 @@ class APAOptions(ShardOptions):
 class APA(Unlearner):
     """Hu et al., "Exact and Efficient Unlearning for LLM-based Recommendation", arXiv 2404.10327.
 
-    Users fall into shards of equal size whose prompts look alike to the backbone before tuning.
-    Each shard trains a LoRA adapter on that frozen backbone. For a sample the adapters are merged
-    by weights: ``softmax(-error / temperature)``, the mean error of each adapter on the validation
-    rows that look most like the sample. A request trains the touched adapters again.
+    Users fall into shards of equal size whose prompts look alike to the backbone before tuning:
+    K-means finds the centres, and users go, once, to the centres that their hidden states are most
+    similar to by cosine. Each shard trains a LoRA adapter on that frozen backbone. For a sample the
+    adapters are merged by weights: ``softmax(-error / temperature)``, the mean error of each
+    adapter on the validation rows that look most like the sample. A request trains the touched
+    adapters again.
 
-    Departures: shards hold users, not samples, so that a user's request touches one of them; the
-    merged update is the weighted sum of the adapters' updates ``B_k A_k``; error is the distance of
-    P(yes) from the label. With ``tuning: full`` the adapters still learn on the untrained backbone:
-    all else would not be exact. An embedded backbone is random then, and the recommender poor.
+    Departures: shards hold users, not samples, so that a user's request touches one of them, and
+    are made of users' mean hidden states; the merged update is the weighted sum of the adapters'
+    updates ``B_k A_k``; error is the distance of P(yes) from the label. With ``tuning: full`` the
+    adapters still learn on the untrained backbone: all else would not be exact. An embedded
+    backbone is random then, and the recommender poor.
     """
 
     options_class = APAOptions
@@ -86,7 +89,7 @@ class APA(Unlearner):
         sums.index_add_(0, torch.from_numpy(place), states)
         points = (sums / torch.from_numpy(np.bincount(place))[:, None]).numpy()
         count = min(self.options.shards, len(users))
-        cluster = balanced_clusters(points, count, request.seed)
+        cluster = cosine_clusters(points, count, request.seed)
         return [users[cluster == number] for number in range(count)]
 
     def _merged(

@@ -65,9 +65,21 @@ class Unlearner(ABC):
         self.options = options
 
     @classmethod
-    def searched(cls, fixed: Collection[str]) -> dict[str, tuple[float, float]]:
-        """The space that is left when the user has set some keys."""
+    def searched(
+        cls, fixed: Collection[str], settings: Mapping[str, Any]
+    ) -> dict[str, tuple[float, float]]:
+        """The space that is left when the user has set some keys.
+
+        Args:
+            fixed: these keys.
+            settings: all values of the run, which may leave an option without effect.
+        """
         return {key: bounds for key, bounds in cls.space.items() if key not in fixed}
+
+    @classmethod
+    def strength_in(cls, settings: Mapping[str, Any]) -> tuple[str | None, float]:
+        """The option that decides how strongly a run forgets, and its power."""
+        return cls.strength, cls.power
 
     @abstractmethod
     def unlearn(self, original: LLMRec, request: Request) -> Unlearned:
@@ -75,7 +87,7 @@ class Unlearner(ABC):
 
 
 NOT_REACHED = "rows_not_reached"  # in ``found``: forget rows that a method left as they are
-RATES = (0.0005, 0.01)  # of students, between which ``--tune`` looks
+RATES = (0.00001, 0.01)  # of students, between which ``--tune`` looks; papers have 1e-5 to 1e-3
 
 
 class GradientUnlearner(Unlearner):

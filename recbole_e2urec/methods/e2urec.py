@@ -65,10 +65,14 @@ class E2URec(GradientUnlearner):
     ``z_o - alpha * relu(z_a - z_o)``, on retain rows the remembering teacher, Original, and the
     true answers: ``beta * KL(p_f || student) + (1 - beta) * (KL(p_o || student) + CE)``.
 
-    The paper fixes alpha. How far the teacher then is from Original depends on how far the
-    augmented model moved, which differs between seeds and data, and with it how much is forgotten
-    and what it costs. Without an alpha it is therefore set, for each request, so that the teacher
-    is ``teacher_divergence`` from Original. Neither Retrain nor a held-out row is asked.
+    Defaults are the settings and the schedule of the paper's public scripts: alpha 2; 1.5 passes of
+    the augmented model, one of the student on the forgetting loss alone, then a part of a joint
+    one; constant rates, torch's AdamW, no clipping.
+
+    How far the teacher of a fixed alpha is from Original depends on how far the augmented model
+    moved, which differs between seeds and data, and with it how much is forgotten and what it
+    costs. With ``alpha: ~``, which is not the paper's, alpha is set for each request, so that the
+    teacher is ``teacher_divergence`` from Original. Neither Retrain nor a held-out row is asked.
 
     Departures from the public code: the attention mask is always passed; losses look at the
     answer position alone; log_softmax instead of ``log(p + 1e-12)``; a teacher answers each row
@@ -76,26 +80,39 @@ class E2URec(GradientUnlearner):
     and step, forget and retain rows in one pass; the augmented model's training is part of the
     cost. It trains what Original trained: all weights with ``tuning: full``, which are put back
     when it has answered; with ``tuning: lora`` it and the student begin as copies of Original's
-    adapter. The cost counts both. Where the adapter reaches the word embeddings, it learns there
-    only the tokens that no retain row's prompt shows (``own_tokens_only``), such as words that
-    name the forgotten users: other users' answers do not depend on those. Where fewer than 80 % of the forget
-    rows show such a token, as where prompts name no users, it learns all tokens.
+    adapter. The cost counts both. The backbone drops no activations while the student learns
+    (``unlearn_dropout``). Its ``lora_target_modules`` say what is adapted: attention queries and
+    values, as in the paper, but on an embedded backbone its word embeddings as well. There
+    ``own_tokens_only``, which is not the paper's either, has the adapter learn only the tokens that
+    no retain row's prompt shows, such as words that name the forgotten users, if at least 80 % of
+    the forget rows show one: other users' answers do not depend on those.
     """
 
     options_class = E2URecOptions
     space: ClassVar = {
         "unlearn_learning_rate": RATES,
+        "alpha": (0.5, 20.0),
         "teacher_divergence": (0.1, 0.6),
         "beta": (0.2, 0.8),
     }
-    strength, power = "teacher_divergence", 2.0  # near 0 a divergence is the square of a shift
+    strength = "alpha"
     asks_on_forget = asks_on_retain = True
     _alpha = 0.0  # of the request at hand; from teach() on
 
     @classmethod
-    def searched(cls, fixed: Collection[str]) -> dict[str, tuple[float, float]]:
-        """Without ``teacher_divergence`` where an alpha is set."""
-        return super().searched({*fixed, "teacher_divergence"} if "alpha" in fixed else fixed)
+    def searched(
+        cls, fixed: Collection[str], settings: Mapping[str, Any]
+    ) -> dict[str, tuple[float, float]]:
+        """With alpha, or where a run has none, with ``teacher_divergence`` in its place."""
+        unused = "alpha" if settings["alpha"] is None else "teacher_divergence"
+        return super().searched({*fixed, unused}, settings)
+
+    @classmethod
+    def strength_in(cls, settings: Mapping[str, Any]) -> tuple[str | None, float]:
+        """Alpha, or in its place ``teacher_divergence``."""
+        if settings["alpha"] is None:
+            return "teacher_divergence", 2.0  # near 0 a divergence is the square of a shift
+        return super().strength_in(settings)
 
     @property
     def warmup(self) -> int:

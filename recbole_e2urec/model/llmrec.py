@@ -27,6 +27,7 @@ from recbole_e2urec.model.losses import answer_cross_entropy, yes_probability
 from recbole_e2urec.model.prompting import PromptOptions, make_texts, wording_of
 
 ORIGINAL = "original"  # the adapter that tuning: lora trains
+Schedule = Literal["linear", "constant"]  # of a learning rate
 TOKENS_AT_ONCE = {"cuda": 16384}  # by the type of device
 
 
@@ -40,16 +41,23 @@ class LLMRecOptions:
         tokens_at_once: most tokens, padding included, that one pass of the model sees in training
             and scoring. A larger batch passes in pieces, whose gradients add up to the batch's. A
             prompt that is longer passes alone. None: 2048 on a CPU, 16384 on a GPU.
-        adam_epsilon: AdamW's epsilon in all training. A head that shares its matrix with the
-            embeddings pushes every word that a batch does not show by a gradient of about 1e-7, as
-            long as it learns from scratch. With an epsilon far below, AdamW makes full steps of
-            it, and tokens of users whom nobody trained on end up far away, all at one place.
+        rate_schedule: whether the rate of Original and Retrain falls to nothing over their training
+            (linear) or stays as it is (constant).
+        clip_norm: largest norm of their gradients; above it a gradient is scaled down. None: none
+            is.
+        adam_epsilon: AdamW's epsilon in all training, unless a method sets its own. A head that
+            shares its matrix with the embeddings pushes every word that a batch does not show by a
+            gradient of about 1e-7, as long as it learns from scratch. With an epsilon far below,
+            AdamW makes full steps of it, and tokens of users whom nobody trained on end up far
+            away, all at one place.
         seed: of the weights of an embedded backbone and of adapters.
     """
 
     tuning: Literal["full", "lora"] = "full"
     score_batch_size: int = 256
     tokens_at_once: int | None = None
+    rate_schedule: Schedule = "linear"
+    clip_norm: float | None = 1.0
     adam_epsilon: float = 1e-6
     seed: int = 2020
 
@@ -59,8 +67,10 @@ class LLMRecOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}; give 1 or more")
-        if not self.adam_epsilon > 0:
-            raise InputError(f"adam_epsilon is {self.adam_epsilon}; it must be above 0")
+        for name in ("clip_norm", "adam_epsilon"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"{name} is {value}; it must be above 0")
 
 
 class LLMRec(GeneralRecommender):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from recbole_e2urec.model.asked import Asked, Voice
 from recbole_e2urec.model.losses import answer_cross_entropy
-from recbole_e2urec.trainer.loop import adamw
+from recbole_e2urec.trainer.loop import StepRule, adamw
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def train_attention(
         torch.manual_seed(plan.seed)
         attention = ShardAttention(voices[0].states.shape[1], len(voices), plan.size)
         attention.to(voices[0].states.device)
-        optimizer = adamw(list(attention.parameters()), plan.learning_rate)
+        optimizer = adamw(list(attention.parameters()), StepRule(plan.learning_rate))
         for _ in range(plan.epochs):
             for part in torch.randperm(len(labels)).split(plan.batch_size):
                 weights = attention([voice.states[part] for voice in voices])

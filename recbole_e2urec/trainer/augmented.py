@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from math import inf
 from typing import Any
 
 from recbole_e2urec.errors import InputError
@@ -21,16 +22,17 @@ class AugmentedOptions(StudentOptions):
 
     Attributes:
         augmented_learning_rate: AdamW's rate at the first step.
-        augmented_epochs: passes over the forget rows that the student's steps show.
+        augmented_epochs: passes over the forget rows that the student's steps show; a fraction cuts
+            the last pass.
     """
 
     augmented_learning_rate: float
-    augmented_epochs: int
+    augmented_epochs: float
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, by the name of its key."""
         super().__post_init__()
-        if self.augmented_epochs < 0:
+        if not 0 <= self.augmented_epochs < inf:
             raise InputError(f"augmented_epochs is {self.augmented_epochs}; it must be at least 0")
 
 
@@ -43,15 +45,16 @@ def teach_augmented(student: Student) -> dict[str, Any]:
     """
     options: Any = student.options
     model, request = student.model, student.request
+    rule = student.rule(options.augmented_learning_rate)
     settings = {
-        "learning_rate": options.augmented_learning_rate,
+        **asdict(rule),
         "epochs": options.augmented_epochs,
         "batch_size": options.unlearn_batch_size,
         "share": options.unlearn_share,
     }
     plan = Plan(
         options.augmented_epochs,
-        options.augmented_learning_rate,
+        rule,
         request.seed,
         lambda epoch: [step.forget for step in student.pairing.steps(epoch, joint=False)],
         model.answer_losses,

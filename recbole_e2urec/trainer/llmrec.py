@@ -16,6 +16,7 @@ from recbole_e2urec.trainer.cost import memory_used
 from recbole_e2urec.trainer.loop import (
     Average,
     Clock,
+    StepRule,
     adamw,
     epoch_seed,
     load_optimizer,
@@ -106,9 +107,18 @@ class LLMRecTrainer(Trainer):
         return writer.agreed(found)
 
     def _build_optimizer(self, **_: Any) -> torch.optim.Optimizer:
-        weights = self.model.bank.parameters(self.model.adapter)
-        epsilon = self.model.options.adam_epsilon
-        return adamw(weights, self.learning_rate, self.weight_decay, epsilon)
+        return adamw(self.model.bank.parameters(self.model.adapter), self._rule)
+
+    @property
+    def _rule(self) -> StepRule:
+        options = self.model.options
+        return StepRule(
+            self.learning_rate,
+            options.rate_schedule,
+            options.clip_norm,
+            options.adam_epsilon,
+            self.weight_decay,
+        )
 
     def _train_epoch(
         self, train_data: Any, epoch_idx: int, loss_func: Any = None, show_progress: bool = False
@@ -129,7 +139,7 @@ class LLMRecTrainer(Trainer):
                 batches,
                 lambda batch: model.answer_losses(rows[batch]),
                 clock,
-                self.learning_rate,
+                self._rule,
                 self.average.follow,
             )
         self.average.swap()

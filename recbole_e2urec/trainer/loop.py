@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,35 @@ from tqdm import tqdm
 
 from recbole_e2urec import processes
 from recbole_e2urec.errors import Diverged, InputError
+from recbole_e2urec.model.llmrec import Schedule
 from recbole_e2urec.trainer.gradients import sum_gradients
 
 Losses = Callable[[Any], Iterable[Mapping[str, Tensor]]]  # loss terms of a batch, by pieces
-CLIP = 1.0  # largest norm of a gradient; above it the gradient is scaled down
+
+
+@dataclass(frozen=True)
+class StepRule:
+    """How a gradient becomes a step of AdamW.
+
+    Attributes:
+        learning_rate: at the first step of the stage.
+        rate_schedule: ``linear`` = the rate falls to nothing over the stage, ``constant`` = it
+            stays as it is.
+        clip_norm: largest norm of a gradient; above it the gradient is scaled down. None: none is.
+        adam_epsilon: AdamW's epsilon.
+        weight_decay: AdamW's weight decay.
+    """
+
+    learning_rate: float
+    rate_schedule: Schedule = "linear"
+    clip_norm: float | None = 1.0
+    adam_epsilon: float = 1e-8
+    weight_decay: float = 0.0
+
+    def rate(self, step: int, total: int) -> float:
+        """The rate of a step, counted from 0, of so many in the stage."""
+        falls = self.rate_schedule == "linear"
+        return self.learning_rate * (1 - step / total) if falls else self.learning_rate
 
 
 class Average:
@@ -64,9 +90,14 @@ class Clock:
 
     stage: str  # what is trained, for the progress bar
     epoch: int  # from 0
-    epochs: int  # in the whole stage
+    epochs: float  # in the whole stage; a fraction cuts the last one
     show: bool = True  # whether to draw a progress bar
     most: int | None = None  # steps after which the epoch ends early; the rate falls as if not
+
+
+def steps_until(share: float, steps: int) -> int:
+    """How many steps a share of them is, rounded up; the share may be above 1, as in 1.5 epochs."""
+    return ceil(share * steps - 1e-9)
 
 
 def train_epoch(
@@ -74,10 +105,10 @@ def train_epoch(
     batches: Sequence[Any],
     losses: Losses,
     clock: Clock,
-    learning_rate: float,
+    rule: StepRule,
     follow: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """Take one step a batch; the rate falls linearly to nothing over the stage.
+    """Take one step a batch.
 
     Args:
         optimizer: of the parameters that learn.
@@ -86,7 +117,7 @@ def train_epoch(
             A piece is asked for when the one before has passed backward, so that memory holds one.
             Of several processes each has the pieces of its share of the step.
         clock: place in the stage.
-        learning_rate: at the first step of the stage.
+        rule: how a gradient becomes a step, the same in all epochs of the stage.
         follow: called after each step.
 
     Returns:
@@ -97,19 +128,20 @@ def train_epoch(
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     totals: dict[str, float] = {}
-    total, done = clock.epochs * len(batches), clock.epoch * len(batches)
-    title = f"{clock.stage} {clock.epoch + 1}/{clock.epochs}"
+    total, done = steps_until(clock.epochs, len(batches)), clock.epoch * len(batches)
+    title = f"{clock.stage} {clock.epoch + 1}/{ceil(clock.epochs)}"
     with tqdm(total=total, initial=done, desc=title, disable=not clock.show, leave=False) as bar:
         for step, batch in enumerate(batches[: clock.most], start=done):
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate * (1 - step / total)
+                group["lr"] = rule.rate(step, total)
             optimizer.zero_grad(set_to_none=True)
             pieces = []
             for terms in losses(batch):
                 terms["loss"].backward()
                 pieces.append({name: term.detach() for name, term in terms.items()})
             sum_gradients(parameters)
-            torch.nn.utils.clip_grad_norm_(parameters, CLIP)
+            if rule.clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(parameters, rule.clip_norm)
             optimizer.step()
             follow()
             for terms in pieces:  # only now, so that a GPU is waited for once a step
@@ -124,10 +156,9 @@ def train_epoch(
     return {name: value / taken for name, value in processes.added(totals).items()}
 
 
-def adamw(
-    weights: list[nn.Parameter], rate: float, decay: float = 0.0, epsilon: float = 1e-8
-) -> torch.optim.AdamW:
+def adamw(weights: list[nn.Parameter], rule: StepRule) -> torch.optim.AdamW:
     """Make the optimizer of all training here; fused, which many small weights need on a CPU."""
+    rate, decay, epsilon = rule.learning_rate, rule.weight_decay, rule.adam_epsilon
     return torch.optim.AdamW(weights, lr=rate, weight_decay=decay, eps=epsilon, fused=True)
 
 

@@ -1,5 +1,6 @@
 """What gradient unlearning walks through: forget rows, with retain rows beside them."""
 
+from math import ceil
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from recbole_e2urec.data.batches import length_grouped_batches
 from recbole_e2urec.data.tokens import PromptTable
-from recbole_e2urec.trainer.loop import epoch_seed
+from recbole_e2urec.trainer.loop import epoch_seed, steps_until
 from recbole_e2urec.trainer.owntokens import RequestRows
 from recbole_e2urec.trainer.unlearning import Request
 
@@ -97,10 +98,19 @@ class Pairing:
         count = min(len(self.forget), len(self.beside))
         return np.random.default_rng(seed).choice(self.beside, count, replace=False)
 
-    def retain_rows_of(self, epochs: range) -> Rows:
-        """Retain rows of several joint epochs, each once, sorted."""
-        drawn = [self.retain_rows(epoch) for epoch in epochs]
-        return np.unique(np.concatenate([self.request.retain[:0], *drawn]))
+    def retain_rows_of(self, first: int, end: float) -> Rows:
+        """Retain rows of the steps of joint epochs, each once, sorted.
+
+        Args:
+            first: number of the first of these epochs.
+            end: where they end; a fraction cuts the last of them, as in :class:`Plan`.
+        """
+        shown = [self.request.retain[:0]]
+        for epoch in range(first, ceil(end)):
+            steps = self.steps(epoch, joint=True)
+            left = steps_until(end, len(steps)) - epoch * len(steps)
+            shown += [step.retain for step in steps[: max(0, left)]]
+        return np.unique(np.concatenate(shown))
 
 
 def share_of_each(

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+from sklearn.preprocessing import normalize
 
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.trainer.unlearning import Fit, Request
@@ -145,20 +147,47 @@ def balanced_clusters(
         rounds: most moves of the centres.
     """
     size = len(points)
-    room = np.full(count, size // count)
-    room[: size % count] += 1
     centres = points[np.random.default_rng(seed).choice(size, count, replace=False)]
     cluster = np.full(size, -1, dtype=np.int64)
     for _ in range(rounds):
-        distance = ((points[:, None] - centres[None]) ** 2).sum(axis=2)
-        now, left = np.full(size, -1, dtype=np.int64), room.copy()
-        for pair in np.argsort(distance, axis=None, kind="stable"):
-            point, centre = divmod(int(pair), count)
-            if now[point] < 0 and left[centre] > 0:
-                now[point] = centre
-                left[centre] -= 1
+        now = _in_equal_parts(((points[:, None] - centres[None]) ** 2).sum(axis=2))
         if (now == cluster).all():
             break
         cluster = now
         centres = np.stack([points[cluster == centre].mean(axis=0) for centre in range(count)])
+    return cluster
+
+
+def cosine_clusters(
+    points: NDArray[np.floating[Any]], count: int, seed: int
+) -> NDArray[np.int64]:  # [n, d] -> [n]
+    """Cluster points into parts of equal size, one point more or less, by their directions.
+
+    K-means of the directions finds the centres, whatever their clusters' sizes. Then, once, point
+    and centre are paired in order of their cosine similarity while the centre has room. Source: Hu
+    et al., arXiv 2404.10327, balanced partition of APA.
+
+    Args:
+        points: one line a point.
+        count: number of clusters, at most n.
+        seed: of the first centres.
+    """
+    directions = normalize(points)
+    found = KMeans(count, n_init=1, random_state=seed).fit(directions)
+    return _in_equal_parts(-directions @ normalize(found.cluster_centers_).T)
+
+
+def _in_equal_parts(
+    distance: NDArray[np.floating[Any]],
+) -> NDArray[np.int64]:  # [n, centres] -> [n]
+    """Give each point to a centre, the nearest pairs first, while the centre has room."""
+    size, count = distance.shape
+    room = np.full(count, size // count)
+    room[: size % count] += 1
+    cluster = np.full(size, -1, dtype=np.int64)
+    for pair in np.argsort(distance, axis=None, kind="stable"):
+        point, centre = divmod(int(pair), count)
+        if cluster[point] < 0 and room[centre] > 0:
+            cluster[point] = centre
+            room[centre] -= 1
     return cluster

@@ -14,6 +14,7 @@ from recbole_e2urec import processes
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Adapted, Scorer, Stored
+from recbole_e2urec.trainer.loop import StepRule
 from recbole_e2urec.trainer.owntokens import own_tokens_of
 from recbole_e2urec.trainer.pairing import Pairing, Step
 from recbole_e2urec.trainer.sides import ORIGINAL, Batch, Loss, Side, Taught
@@ -66,7 +67,8 @@ class Student:
         size, share = options.unlearn_batch_size, options.unlearn_share
         self.pairing = Pairing(request, model.table, size, share)
         marks = {"marks": list(request.marks)} if request.marks else {}
-        self.stage = request.stage(name, {**asdict(options), **marks})
+        epsilon = {"adam_epsilon": self.rule(0.0).adam_epsilon}  # whoever sets it
+        self.stage = request.stage(name, {**asdict(options), **epsilon, **marks})
         self.stage.curves.chief = True
         self.asking = 0.0  # seconds in which teachers answered
         self._on_forget: dict[str, Taught] = {}
@@ -102,8 +104,7 @@ class Student:
                 self._on_forget[name] = Taught(rows, teacher.ask(self.model, rows))
         if retain:
             with self.model.shown(request.retain_history):
-                epochs = range(self.warmup, self.warmup + self.options.joint_epochs)
-                rows = self.pairing.retain_rows_of(epochs)
+                rows = self.pairing.retain_rows_of(self.warmup, self._epochs)
                 self._on_retain[name] = Taught(rows, teacher.ask(self.model, rows))
 
     def timed(self, prepare: Callable[[], T]) -> T:
@@ -129,8 +130,8 @@ class Student:
         """Train the student; see :func:`train_adapter` for what comes back."""
         tokens, alone = self.learns
         plan = Plan(
-            self.warmup + self.options.joint_epochs,
-            self.options.unlearn_learning_rate,
+            self._epochs,
+            self.rule(self.options.unlearn_learning_rate),
             self.request.seed,
             lambda epoch: self.pairing.steps(epoch, joint=epoch >= self.warmup),
             lambda step: map(loss, self.batches(step)),
@@ -144,6 +145,10 @@ class Student:
         )
         with self._place():
             return train_adapter(self.model, self._adapter, self.stage, plan)
+
+    def rule(self, learning_rate: float) -> StepRule:
+        """How a gradient becomes a step of what is trained for this request."""
+        return self.options.rule(learning_rate, self.model.options.adam_epsilon)
 
     def batches(self, step: Step) -> Iterator[Batch]:
         """What the loss sees of a step, piece by piece; the student passes once over all rows.
@@ -174,6 +179,11 @@ class Student:
                     )
                 )
             )
+
+    @property
+    def _epochs(self) -> float:
+        """Epochs of all of its training, the warm-up among them."""
+        return self.warmup + self.options.joint_epochs
 
     @property
     def _adapter(self) -> str | None:

@@ -1,9 +1,13 @@
 """How a student of gradient unlearning learns."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 from recbole_e2urec.errors import InputError
+from recbole_e2urec.model.llmrec import Schedule
+from recbole_e2urec.trainer.loop import StepRule
 
 
 @dataclass(frozen=True)
@@ -12,10 +16,16 @@ class StudentOptions:
 
     Attributes:
         unlearn_learning_rate: AdamW's rate at the first step.
+        unlearn_rate_schedule: whether rates fall to nothing over their training (linear) or stay as
+            they are (constant); of an augmented model's rate as well, as are the next three.
+        unlearn_clip_norm: largest norm of a gradient, above which it is scaled down; None: none is.
+        unlearn_adam_epsilon: AdamW's epsilon; None: that of Original, ``adam_epsilon``.
+        unlearn_weight_decay: AdamW's weight decay.
         unlearn_batch_size: forget rows a step, and as many retain rows beside them.
         unlearn_share: share of the forget rows of each user who leaves wholly that are learned
             from, in (0, 1]; of users who stay, and of those whom prompts do not name, all are.
-        joint_epochs: passes over these rows, each step beside a batch of retain rows.
+        joint_epochs: passes over these rows, each step beside a batch of retain rows; a fraction
+            cuts the last pass.
         student: what learns: a LoRA adapter on Original (lora), or all of its weights (full).
         own_tokens_only: an adapted embedding learns only the tokens that no retain row's prompt
             shows; where fewer than 80 % of the forget rows show one, or if False, all tokens.
@@ -24,14 +34,18 @@ class StudentOptions:
         unlearn_dropout: whether the backbone drops activations while the student learns. Teachers
             answer without, so a student does best without too, and saves the time; an adapter's
             own dropout stays.
-        unlearn_stop: share of the steps after which learning ends, in (0, 1]; the rate falls as if
-            it went on.
+        unlearn_stop: share of the steps after which learning ends, in (0, 1]; a rate that falls
+            does so as if it went on.
     """
 
     unlearn_learning_rate: float
+    unlearn_rate_schedule: Schedule
+    unlearn_clip_norm: float | None
+    unlearn_adam_epsilon: float | None
+    unlearn_weight_decay: float
     unlearn_batch_size: int
     unlearn_share: float
-    joint_epochs: int
+    joint_epochs: float
     student: Literal["lora", "full"]
     own_tokens_only: bool
     own_tokens_until: float
@@ -40,12 +54,30 @@ class StudentOptions:
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, by the name of its key."""
-        if self.unlearn_batch_size < 1:
-            raise InputError(f"unlearn_batch_size is {self.unlearn_batch_size}; give 1 or more")
-        for name in ("unlearn_share", "unlearn_stop"):
-            if not 0 < getattr(self, name) <= 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be in (0, 1]")
-        if not 0 <= self.own_tokens_until <= 1:
-            raise InputError(f"own_tokens_until is {self.own_tokens_until}; it must be in [0, 1]")
-        if self.joint_epochs < 0:
-            raise InputError(f"joint_epochs is {self.joint_epochs}; it must be at least 0")
+        self._check(["unlearn_clip_norm", "unlearn_adam_epsilon"], lambda v: v > 0, "above 0")
+        self._check(["unlearn_weight_decay", "joint_epochs"], lambda v: 0 <= v < inf, "at least 0")
+        self._check(["unlearn_batch_size"], lambda size: size >= 1, "at least 1")
+        self._check(["unlearn_share", "unlearn_stop"], lambda share: 0 < share <= 1, "in (0, 1]")
+        self._check(["own_tokens_until"], lambda share: 0 <= share <= 1, "in [0, 1]")
+
+    def _check(self, names: list[str], fits: Callable[[float], bool], wanted: str) -> None:
+        """Refuse a value that does not fit; None does."""
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and not fits(value):
+                raise InputError(f"{name} is {value}; it must be {wanted}")
+
+    def rule(self, learning_rate: float, adam_epsilon: float) -> StepRule:
+        """How a gradient becomes a step, at some rate.
+
+        Args:
+            learning_rate: at the first step.
+            adam_epsilon: of Original, for options without one.
+        """
+        return StepRule(
+            learning_rate,
+            self.unlearn_rate_schedule,
+            self.unlearn_clip_norm,
+            adam_epsilon if self.unlearn_adam_epsilon is None else self.unlearn_adam_epsilon,
+            self.unlearn_weight_decay,
+        )

@@ -18,10 +18,12 @@ from recbole_e2urec.trainer.cost import memory_used
 from recbole_e2urec.trainer.loop import (
     Clock,
     Losses,
+    StepRule,
     adamw,
     load_optimizer,
     optimizer_tensors,
     seed_dropout,
+    steps_until,
     train_epoch,
     with_prefix,
     without_prefix,
@@ -34,8 +36,8 @@ class Plan:
     """How an adapter is trained.
 
     Attributes:
-        epochs: number of epochs.
-        learning_rate: of AdamW at the first step.
+        epochs: number of epochs; a fraction cuts the last one.
+        rule: how a gradient becomes a step.
         seed: of dropout.
         batches: the batches of an epoch, by its number; must depend on the number alone.
         losses: loss terms of a batch, see :func:`train_epoch`.
@@ -48,8 +50,8 @@ class Plan:
         marks: such shares after which the weights are kept as well, see :meth:`Stage.mark`.
     """
 
-    epochs: int
-    learning_rate: float
+    epochs: float
+    rule: StepRule
     seed: int
     batches: Callable[[int], list[Any]]
     losses: Losses
@@ -63,12 +65,13 @@ class Plan:
 
     def clock(self, name: str, epoch: int, steps: int) -> Clock:
         """Where an epoch of so many steps lies in its stage, and how many of them are taken."""
-        most = max(0, steps_until(self.stop, self.epochs * steps) - epoch * steps)
-        return Clock(name, epoch, self.epochs, self.show, most)
+        end = steps_until(self.stop, steps_until(self.epochs, steps))
+        return Clock(name, epoch, self.epochs, self.show, max(0, end - epoch * steps))
 
     def marking(self, epoch: int, steps: int, save: Callable[[float], None]) -> Callable[[], None]:
         """What is to be called after each step of an epoch; it saves after the marked ones."""
-        ends = [(mark, steps_until(mark, self.epochs * steps)) for mark in self.marks]
+        total = steps_until(self.epochs, steps)
+        ends = [(mark, steps_until(mark, total)) for mark in self.marks]
         taken = count(epoch * steps + 1)
 
         def follow() -> None:
@@ -97,8 +100,7 @@ def train_adapter(model: LLMRec, name: str | None, stage: Stage, plan: Plan) -> 
 
 
 def _finish(model: LLMRec, name: str | None, stage: Stage, plan: Plan) -> dict[str, Any]:
-    weights, epsilon = model.bank.parameters(name), model.options.adam_epsilon
-    optimizer = adamw(weights, plan.learning_rate, epsilon=epsilon)
+    optimizer = adamw(model.bank.parameters(name), plan.rule)
     state: dict[str, Any] = {"epoch": 0, "seconds": plan.spent, "steps": 0, "losses": []}
     progress = stage.progress()
     if progress is not None:
@@ -109,7 +111,7 @@ def _finish(model: LLMRec, name: str | None, stage: Stage, plan: Plan) -> dict[s
     def save(mark: float) -> None:
         stage.save_mark(mark, model.bank.state(name))
 
-    for epoch in range(state["epoch"], plan.epochs):
+    for epoch in range(state["epoch"], ceil(plan.epochs)):
         started = time.perf_counter()
         batches = plan.batches(epoch)
         clock = plan.clock(stage.name, epoch, len(batches))
@@ -119,7 +121,7 @@ def _finish(model: LLMRec, name: str | None, stage: Stage, plan: Plan) -> dict[s
         learning = model.bank.training(name, plan.tokens, dropout=plan.dropout, alone=plan.alone)
         with torch.random.fork_rng(devices=[]), learning:
             seed_dropout(plan.seed, epoch)
-            terms = train_epoch(optimizer, batches, plan.losses, clock, plan.learning_rate, follow)
+            terms = train_epoch(optimizer, batches, plan.losses, clock, plan.rule, follow)
         stage.curves.trained(epoch, terms)
         state = {
             "epoch": epoch + 1,
@@ -141,11 +143,6 @@ def _finish(model: LLMRec, name: str | None, stage: Stage, plan: Plan) -> dict[s
     stage.finish(model.bank.state(name), summary)
     stage.curves.close()
     return summary
-
-
-def steps_until(share: float, total: int) -> int:
-    """How many of the steps a share of them is, rounded up."""
-    return ceil(share * total - 1e-9)
 
 
 class Fit(NamedTuple):

@@ -1,6 +1,7 @@
 """The counting rules of protocols: worked by hand, and against a plain loop."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,10 @@ from recbole_e2urec.data.rows import IdMap, RowTable
 from recbole_e2urec.data.targets import TargetOptions, target_rows
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment import parts_of
+from recbole_e2urec.methods.e2urec import E2URecOptions
+from recbole_e2urec.model.llmrec import LLMRecOptions
 from recbole_e2urec.model.prompting import shown_histories
+from recbole_e2urec.trainer.loop import StepRule, steps_until
 
 
 def table_of(rows: list[tuple[int, int, float]]) -> tuple[RowTable, IdMap]:
@@ -173,6 +177,26 @@ def test_protocol_has_the_counts_of_the_paper() -> None:
     assert chosen == TargetOptions(min_history=5, last_rows=100_000)
     assert target_rows(rows, ids, chosen).tolist() == list(range(count - 100_000, count))
     assert round(config["forget_ratio"] * 1_025) == 205
+
+
+def test_protocol_takes_the_steps_and_the_trainer_of_the_public_scripts() -> None:
+    given = {"protocol": "e2urec-ml-1m", "data_path": write_as_ml_1m(1, 1)}
+    config = Config("E2URec", config_dict=given)
+    options = config.options(E2URecOptions)
+    a_pass = -(-12_982 // options.unlearn_batch_size)
+    assert a_pass == 812
+    assert steps_until(options.augmented_epochs, a_pass) == 1_200
+    assert steps_until(options.warmup_epochs, a_pass) == 812
+    whole = options.warmup_epochs + options.joint_epochs
+    assert steps_until(options.unlearn_stop, steps_until(whole, a_pass)) == 812 + 188
+    torch = {"rate_schedule": "constant", "clip_norm": None, "adam_epsilon": 1e-8}
+    assert options.rule(0.001, 1.0) == StepRule(0.001, **torch, weight_decay=0.01)
+    for_original = config.options(LLMRecOptions)
+    assert {key: getattr(for_original, key) for key in torch} == torch
+    assert (config["weight_decay"], config["learning_rate"]) == (0.01, 0.0005)
+    same = [key for key, value in Config("E2URec").settings().items() if config[key] == value]
+    differ = {field.name for field in fields(E2URecOptions)} - set(same)
+    assert differ == {"augmented_epochs"}  # 1.5 passes unless told otherwise
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """E2URec's steps against its formula, computed plainly."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,24 @@ from recbole_e2urec.trainer.unlearning import Plan
 def kl(teacher: Tensor, student: Tensor) -> Tensor:
     teacher, student = teacher.log_softmax(dim=-1), student.log_softmax(dim=-1)
     return (teacher.exp() * (teacher - student)).sum(dim=-1).mean()
+
+
+@pytest.mark.parametrize("backbone", ["tiny-t5", "tiny-llama", "t5-base", "flan-t5-base"])
+def test_defaults_are_the_papers_whatever_the_backbone(
+    small_config: Callable[..., Any], backbone: str
+) -> None:
+    found = asdict(small_config("E2URec", backbone=backbone).options(E2URecOptions))
+    paper = {
+        "alpha": 2.0, "beta": 0.4, "student": "lora", "unlearn_batch_size": 16,
+        "unlearn_learning_rate": 0.001, "augmented_learning_rate": 5e-5,
+        "augmented_epochs": 1.5, "warmup_epochs": 1, "joint_epochs": 0.2315,
+        "unlearn_rate_schedule": "constant", "unlearn_clip_norm": None,
+        "unlearn_adam_epsilon": 1e-8, "unlearn_weight_decay": 0.01,
+        "own_tokens_only": False, "own_tokens_until": 0.0, "unlearn_share": 1.0,
+        "unlearn_stop": 1.0, "forgetting_teacher": True, "remembering_teacher": True,
+    }  # fmt: skip
+    assert {key: found[key] for key in paper} == paper
+    assert found.keys() - paper.keys() == {"teacher_divergence", "unlearn_dropout"}
 
 
 @pytest.mark.parametrize("backbone", ["tiny-t5", "tiny-llama"])

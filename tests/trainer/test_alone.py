@@ -16,6 +16,7 @@ NAMED = {
     "lora_target_modules": ["q", "v", "embed_tokens"],
     "unlearn_learning_rate": 0.02,
     "joint_epochs": 2,
+    "own_tokens_only": True,
 }
 
 

@@ -3,21 +3,71 @@ import torch
 from torch import nn
 
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.trainer.loop import Average, Clock, adamw, train_epoch
+from recbole_e2urec.trainer.loop import (
+    Average,
+    Clock,
+    StepRule,
+    adamw,
+    steps_until,
+    train_epoch,
+)
 
 
-def test_rate_falls_linearly_to_nothing_over_all_epochs():
+def rates_of(rule, epochs, steps, mosts):
+    """The rate of every step of a stage, and the weight after it; the gradient is 1."""
     weight = nn.Parameter(torch.zeros(()))
-    optimizer = adamw([weight], 0.8)
+    optimizer = adamw([weight], rule)
     rates = []
 
     def losses(_):
         rates.append(optimizer.param_groups[0]["lr"])
         return [{"loss": weight * 1.0}]
 
-    for epoch in (0, 1):
-        train_epoch(optimizer, [0, 1], losses, Clock("s", epoch, 2, show=False), 0.8)
+    for epoch, most in enumerate(mosts):
+        clock = Clock("s", epoch, epochs, show=False, most=most)
+        train_epoch(optimizer, [0] * steps, losses, clock, rule)
+    return rates
+
+
+def test_rate_falls_linearly_to_nothing_over_all_epochs():
+    rates = rates_of(StepRule(0.8), 2, 2, [None, None])
     assert rates == pytest.approx([0.8, 0.6, 0.4, 0.2])
+
+
+def test_rate_falls_to_nothing_over_a_last_epoch_that_is_cut():
+    rates = rates_of(StepRule(0.8), 1.5, 2, [None, 1])  # 3 steps
+    assert rates == pytest.approx([0.8, 0.8 * 2 / 3, 0.8 / 3])
+
+
+def test_a_constant_rate_stays():
+    rates = rates_of(StepRule(0.8, rate_schedule="constant"), 2, 2, [None, None])
+    assert rates == [0.8] * 4
+
+
+@pytest.mark.parametrize(("clip", "moved"), [(None, [-3.0, -4.0]), (1.0, [-0.6, -0.8])])
+def test_a_gradient_is_scaled_down_to_the_norm_or_left_alone(clip, moved):
+    weights = nn.Parameter(torch.zeros(2))
+    optimizer = torch.optim.SGD([weights], lr=1.0)
+    loss = lambda _: [{"loss": (weights * torch.tensor([3.0, 4.0])).sum()}]  # noqa: E731
+    rule = StepRule(1.0, clip_norm=clip)
+    train_epoch(optimizer, [0], loss, Clock("s", 0, 1, show=False), rule)
+    assert weights.tolist() == pytest.approx(moved)
+
+
+def test_weight_decay_shrinks_weights_at_the_rate():
+    weight = nn.Parameter(torch.tensor(2.0))  # AdamW: w - rate * decay * w, then the step itself
+    optimizer = adamw([weight], StepRule(0.5, weight_decay=0.1))
+    (weight * 0.0).backward()
+    optimizer.step()
+    assert weight.item() == pytest.approx(2.0 - 0.5 * 0.1 * 2.0)
+
+
+@pytest.mark.parametrize(
+    ("share", "steps", "until"),
+    [(1.5, 812, 1218), (0.5, 3, 2), (1.0, 7, 7), (1.2, 5, 6), (0, 9, 0)],
+)
+def test_steps_of_a_share_are_rounded_up(share, steps, until):
+    assert steps_until(share, steps) == until
 
 
 def test_pieces_of_a_batch_take_one_step_together_and_their_terms_add_up():
@@ -30,7 +80,9 @@ def test_pieces_of_a_batch_take_one_step_together_and_their_terms_add_up():
             seen.append(weight.item())
             yield {"loss": part * weight, "part": torch.tensor(part)}
 
-    found = train_epoch(optimizer, [[0.25, 0.5]], losses, Clock("s", 0, 1, show=False), 1.0)
+    found = train_epoch(
+        optimizer, [[0.25, 0.5]], losses, Clock("s", 0, 1, show=False), StepRule(1.0)
+    )
     assert seen == [0.0, 0.0]
     assert weight.item() == pytest.approx(-0.75)
     assert found == {"loss": 0.0, "part": 0.75}
@@ -38,7 +90,7 @@ def test_pieces_of_a_batch_take_one_step_together_and_their_terms_add_up():
 
 def test_a_gradient_as_small_as_epsilon_makes_half_a_step():
     weights = nn.Parameter(torch.zeros(2))  # Adam's first step: rate * g / (|g| + epsilon)
-    optimizer = adamw([weights], 0.5, epsilon=1e-3)
+    optimizer = adamw([weights], StepRule(0.5, adam_epsilon=1e-3))
     (weights * torch.tensor([1e-3, 3e-3])).sum().backward()
     optimizer.step()
     assert weights.tolist() == pytest.approx([-0.25, -0.375])

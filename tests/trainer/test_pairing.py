@@ -42,6 +42,18 @@ def test_joint_epoch_has_all_forget_rows_beside_as_many_of_the_others(pairing):
     assert all(len(step.retain) == 0 for step in alone)
 
 
+def test_a_cut_joint_epoch_asks_about_the_retain_rows_of_its_steps_alone(pairing):
+    pairs, _ = pairing
+    whole, cut = (pairs.steps(epoch, joint=True) for epoch in (1, 2))
+    assert len(cut) > 2
+    end = 2 + 2 / len(cut)  # one whole epoch and two steps, after one of warm-up
+    shown = np.concatenate([step.retain for step in [*whole, *cut[:2]]])
+    assert pairs.retain_rows_of(1, end).tolist() == np.unique(shown).tolist()
+    drawn = np.union1d(pairs.retain_rows(1), pairs.retain_rows(2))
+    assert pairs.retain_rows_of(1, 3).tolist() == drawn.tolist()
+    assert len(pairs.retain_rows_of(1, 1)) == 0
+
+
 def test_a_share_of_the_rows_leaves_no_user_out() -> None:
     user = np.array([7, 7, 7, 7, 7, 8, 9, 9, 9, 9])
     rows = np.array([0, 1, 2, 3, 4, 5, 7, 8, 9])

@@ -87,16 +87,25 @@ def test_a_recommender_that_stopped_early_stops_there_again(
     assert interrupted(monkeypatch, lambda: recommend(config)) == (whole, epochs)
 
 
-@pytest.mark.thorough
+@pytest.mark.parametrize(
+    ("epochs", "times"),
+    [
+        pytest.param({"augmented_epochs": 2, "joint_epochs": 3}, 1 + 3, marks=pytest.mark.thorough),
+        ({"augmented_epochs": 1.5, "joint_epochs": 0.5}, 1 + 1),
+    ],
+)
 def test_forgetting_with_adapters_goes_on_after_each_epoch(
-    small_config: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    small_config: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    epochs: dict[str, float],
+    times: int,
 ) -> None:
-    given = {"tuning": "lora", "epochs": 2, "augmented_epochs": 2, "learning_rate": 0.01}
-    given |= {"warmup_epochs": 1, "joint_epochs": 3}
+    given = {"tuning": "lora", "epochs": 2, "learning_rate": 0.01, "unlearn_batch_size": 8}
+    given |= {"warmup_epochs": 1, **epochs}
     whole = forget(small_config("E2URec", checkpoint_dir="whole", **given))
     config = small_config("E2URec", checkpoint_dir="parts", **given)
     # after a student's last epoch its outcome is written at once
-    assert interrupted(monkeypatch, lambda: forget(config)) == (whole, 2 + 2 + 1 + 3)
+    assert interrupted(monkeypatch, lambda: forget(config)) == (whole, 2 + 2 + times)
 
 
 def test_validation_rows_of_one_label_are_passed_over(toy_config: Callable[..., Any]) -> None:

@@ -16,6 +16,7 @@ from recbole_e2urec.trainer.attention import AttentionPlan, ShardAttention, trai
 from recbole_e2urec.trainer.sharding import (
     ShardOptions,
     balanced_clusters,
+    cosine_clusters,
     fit_shards,
     random_shards,
 )
@@ -86,6 +87,33 @@ def test_balanced_clusters_find_two_groups() -> None:
     cluster = balanced_clusters(points, 2, seed=0)
     assert set(cluster[::2].tolist()) != set(cluster[1::2].tolist())
     assert len(set(cluster[::2].tolist())) == 1
+
+
+def at(*degrees: float) -> Any:
+    """Points in these directions, each further out than the one before."""
+    angles, length = np.deg2rad(degrees), np.arange(1, len(degrees) + 1) ** 3
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1) * length[:, None]
+
+
+def test_cosine_clusters_look_at_directions_alone() -> None:
+    cluster = cosine_clusters(at(0, 80, 10, 90), 2, seed=0)
+    assert cluster[0] == cluster[2] != cluster[1] == cluster[3]
+    apart = balanced_clusters(at(0, 80, 10, 90), 2, seed=0)
+    assert apart[0] != apart[2]  # which are 26 apart, and the first is 7 from the second
+
+
+def test_cosine_clusters_pair_the_most_similar_first_and_once() -> None:
+    # K-means finds 0, 10 and 30 degrees with a centre at 13, and 90 degrees. Each has room for
+    # two: 90 goes to its own, 10 and 0 to the other, which then is full, so 30 goes to 90's.
+    cluster = cosine_clusters(at(90, 0, 10, 30), 2, seed=0)
+    assert cluster[1] == cluster[2] != cluster[0] == cluster[3]
+
+
+@given(st.integers(1, 4), st.integers(4, 12), st.integers(0, 9))
+def test_cosine_clusters_differ_by_one_point_at_most(count: int, size: int, seed: int) -> None:
+    points = np.random.default_rng(seed).normal(size=(size, 2))
+    sizes = np.bincount(cosine_clusters(points, count, seed), minlength=count)
+    assert sizes.max() - sizes.min() <= 1
 
 
 def voice(answers: list[list[float]]) -> Voice:
