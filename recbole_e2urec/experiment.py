@@ -73,6 +73,22 @@ def parts_of(config: Config, dataset: Any) -> Parts:
     )
 
 
+def unseen_of(parts: Parts, user: Rows, retain: Rows) -> Rows:
+    """Rows that no model was trained on, sorted, from which a request learns what strangers cost.
+
+    They are those of the control users; where none are kept out, validation rows of users who stay.
+
+    Args:
+        parts: of the run.
+        user: inner user ids by row id.
+        retain: training rows that stay.
+    """
+    if len(parts.control):
+        return np.sort(parts.control)
+    valid = np.sort(parts.splits.valid)
+    return valid[np.isin(user[valid], user[retain])]
+
+
 def request_of(config: Config, dataset: Any, parts: Parts) -> Asked:
     """Read the request of a run; its warnings are logged, and name nobody.
 

@@ -12,7 +12,7 @@ from recbole_e2urec.config import Config
 from recbole_e2urec.data.forget import Asked
 from recbole_e2urec.embeddings import user_embeddings
 from recbole_e2urec.evaluator.measure import group_sizes
-from recbole_e2urec.experiment import LORA, Rows, hash_of, training_of
+from recbole_e2urec.experiment import LORA, Rows, hash_of, training_of, unseen_of
 from recbole_e2urec.measuring import Answered, Measuring
 from recbole_e2urec.methods import method_of
 from recbole_e2urec.methods.base import Unlearner
@@ -111,9 +111,10 @@ class Forgetting(Measuring):
         untrained = Stored(self.model.adapter, lambda: self.start)
         start = (lambda: self.start) if self.model.adapter is None else None
         tools = Tools(self._part, self._fit_apart, self._fit_adapter, start, untrained, self._embed)
+        rows, retain = self.dataset.rows, self.split.retain
         return Request(
-            self.split.forget, self.split.retain, self.parts.splits.valid,
-            self.dataset.rows.user, self.before, self.after,
+            self.split.forget, retain, self.parts.splits.valid,
+            unseen_of(self.parts, rows.user, retain), rows.user, rows.item, self.before, self.after,
             tools, self.config["seed"], self.shows,
         )  # fmt: skip
 

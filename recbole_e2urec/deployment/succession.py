@@ -10,7 +10,7 @@ from recbole_e2urec.deployment.deployed import Deployed
 from recbole_e2urec.deployment.folder import WEIGHTS, ModelFolder
 from recbole_e2urec.deployment.merged import CHECKED, merge
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.experiment import LORA, Rows, hash_of
+from recbole_e2urec.experiment import LORA, Rows, hash_of, unseen_of
 from recbole_e2urec.methods import METHODS, method_of
 from recbole_e2urec.model.scorers import Stored
 from recbole_e2urec.trainer.cost import restart_peak
@@ -51,9 +51,11 @@ def succeed(run: Deployed, folder: ModelFolder, change: Change) -> dict[str, Any
 def _unlearn(run: Deployed, folder: ModelFolder, change: Change) -> dict[str, Any]:
     """Unlearn the rows; the successor's weights are the model's afterwards."""
     model, shown = run.model, (change.before, change.after)
+    rows = run.dataset.rows
     request = Request(
         change.forget, change.retain, np.setdiff1d(run.parts.splits.valid, run.forgotten),
-        run.dataset.rows.user, *shown, _tools(run, folder, change.forget, shown),
+        unseen_of(run.parts, rows.user, change.retain), rows.user, rows.item,
+        *shown, _tools(run, folder, change.forget, shown),
         run.config["seed"], run.shows,
     )  # fmt: skip
     restart_peak()

@@ -96,6 +96,25 @@ def adapter_weights(model: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
     return found
 
 
+def on_line(
+    start: Mapping[str, Tensor], end: Mapping[str, Tensor], share: float
+) -> dict[str, Tensor]:
+    """Weights on the line through two sets of them: 0 = start, 1 = end, -1 = as far before it.
+
+    Of an adapter that started fresh the update itself lies on the line: one of its two matrices
+    began as zeros and is multiplied, and the other stays that of ``end``.
+
+    Args:
+        start: weights of one adapter, as :func:`adapter_weights` names them, or of a backbone.
+        end: others of the same.
+        share: how far along.
+    """
+    zeros = [name for name, weight in start.items() if not weight.any()]
+    if all("lora_" in name for name in start) and 2 * len(zeros) == len(start):
+        return {name: weight * (share if name in zeros else 1.0) for name, weight in end.items()}
+    return {name: start[name] + share * (weight - start[name]) for name, weight in end.items()}
+
+
 def learning_mode(model: nn.Module, dropout: bool) -> None:
     """Training mode; without ``dropout``, of the adapters alone.
 

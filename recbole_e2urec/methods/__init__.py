@@ -10,6 +10,7 @@ from recbole_e2urec.methods.e2urec import E2URec
 from recbole_e2urec.methods.e2urecref import E2URecRef
 from recbole_e2urec.methods.fliplabel import FlipLabel
 from recbole_e2urec.methods.graddiff import GradDiff
+from recbole_e2urec.methods.negatede2urec import NegatedE2URec
 from recbole_e2urec.methods.neggrad import NegGrad
 from recbole_e2urec.methods.negkl import NegKL
 from recbole_e2urec.methods.npo import NPO
@@ -17,10 +18,12 @@ from recbole_e2urec.methods.receraser import RecEraser
 from recbole_e2urec.methods.retrain import Retrain
 from recbole_e2urec.methods.simnpo import SimNPO
 from recbole_e2urec.methods.sisa import SISA
+from recbole_e2urec.methods.taskvector import TaskVector
 from recbole_e2urec.methods.tokenreset import TokenReset
 
 METHODS: dict[str, type[Unlearner]] = {
     "E2URec": E2URec,
+    "NegatedE2URec": NegatedE2URec,
     "E2URecRef": E2URecRef,
     "CrossFit": CrossFit,
     "NegGrad": NegGrad,
@@ -30,6 +33,7 @@ METHODS: dict[str, type[Unlearner]] = {
     "GradDiff": GradDiff,
     "NPO": NPO,
     "SimNPO": SimNPO,
+    "TaskVector": TaskVector,
     "TokenReset": TokenReset,
     "Retrain": Retrain,
     "SISA": SISA,

@@ -130,7 +130,7 @@ class GradientUnlearner(Unlearner):
         if self.options.student == "lora":
             cost["adapter_parameters"] = learned["trained_parameters"]
         losses = learned["losses"]
-        found = self.found(losses)
+        found = {**learned["found"], **self.found(losses)}
         return Unlearned(
             student.scorer, cost, losses, student.stage.digest,
             found=found, earlier=student.earlier,

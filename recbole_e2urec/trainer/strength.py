@@ -1,10 +1,14 @@
-"""How strongly to forget: the loss that forget rows are to have, known without any Retrain.
+"""How strongly to forget: the loss that forget rows are to have, foretold without any Retrain.
 
 Nobody trained on the control users, so what Original loses on their rows, beyond how hard those
 rows are, tells what a stranger's rows cost it. How hard rows are says a model that remembers
 nobody, :class:`ImpersonalModel`. On forget rows a model that never saw them therefore loses
 
-    mean of impersonal(forget) + mean over control rows of (Original - impersonal).
+    mean impersonal(forget) + mean over control rows of (Original - impersonal).
+
+For a request of few rows that is a guess: its rows differ from others by chance. How much Original
+remembers of training rows in general, foretold alike for rows that stay, is known better. The two
+are weighed by what is known of each.
 """
 
 from collections.abc import Callable
@@ -12,7 +16,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 
+from recbole_e2urec import writer
 from recbole_e2urec.model.impersonal import ImpersonalModel, RowFacts, log_losses
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Scorer
@@ -20,20 +26,22 @@ from recbole_e2urec.trainer.unlearning import Request
 
 Rows = NDArray[np.int64]
 Numbers = NDArray[np.float64]
-ASKED = 4096  # rows at most on which a loss is measured while a strength is searched for
-MOST_STRENGTH = 16.0
+ASKED = 2048  # rows at most on which a loss is measured while a strength is searched for
+UNLIKE = 0.5  # standard deviation between requests of what is remembered, as a share of its mean
 CLOSE = 0.02  # relative; a strength is not searched for more exactly
 
 
 class TargetLoss(NamedTuple):
-    """The mean log loss that forget rows are to have, in nats.
+    """What a request is to lose.
 
     Attributes:
-        loss: the target.
-        error: its standard error, from control users drawn anew.
-        original: what Original loses on the same forget rows.
+        rows: forget rows on which it is measured, sorted.
+        loss: the mean log loss that they are to have, in nats.
+        error: its standard error, as users are drawn anew.
+        original: what Original loses on them.
     """
 
+    rows: Rows
     loss: float
     error: float
     original: float
@@ -42,26 +50,44 @@ class TargetLoss(NamedTuple):
 def target_loss(model: LLMRec, original: Scorer, request: Request) -> TargetLoss:
     """Foretell the loss on forget rows of a model that never saw them.
 
-    Where no users are kept out, held-out rows of the users who stay take the control rows' place.
+    Where no users are kept out, validation rows of users who stay take the control rows' place.
     Original knows these users, so where prompts name users the target is then too low.
 
     Args:
         model: the recommender.
         original: who answers as Original does.
-        request: what to forget.
+        request: what to forget, at least one row.
     """
     labels = model.labels
     assert labels is not None  # Original was trained on them
-    forget = some_of(request.forget, request.seed)
-    control = some_of(request.unseen, request.seed)
     facts = RowFacts(request.item, labels, request.forget_history)
     easy = ImpersonalModel(facts, request.retain)
+    forget, stay, unseen = (
+        some_of(rows, request.seed) for rows in (request.forget, request.retain, request.unseen)
+    )
     with model.shown(request.forget_history):
-        lost = loss_of(model, original, control)
-        before = loss_of(model, original, forget)
-    beyond = lost - easy.losses(control)
-    mean, error = mean_over_users(beyond, request.user[control])
-    return TargetLoss(float(easy.losses(forget).mean()) + mean, error, float(before.mean()))
+        losses = [loss_of(model, original, rows) for rows in (forget, stay, unseen)]
+    told = easy.losses(forget), easy.losses(stay, fitted=True), easy.losses(unseen)
+    beyond = [own - plain for own, plain in zip(losses, told, strict=True)]
+    users = [request.user[rows] for rows in (forget, stay, unseen)]
+    (own, own_error), (general, _), (strange, error) = map(mean_over_users, beyond, users)
+    gap, spread = weighed(strange - own, own_error, strange - general)
+    before = float(losses[0].mean())
+    return TargetLoss(forget, before + gap, float(np.hypot(error, spread)), before)
+
+
+def weighed(own: float, error: float, general: float) -> tuple[float, float]:
+    """What a request remembers, from its own rows and from all others; mean and standard error.
+
+    Requests differ by ``UNLIKE`` of what is remembered in general; a request's own mean differs by
+    chance, by its standard error. Each counts by the other's variance. Never below 0.
+    """
+    between, chance = (UNLIKE * general) ** 2, error**2
+    whole = between + chance
+    if whole == 0:
+        return max(0.0, own), 0.0
+    mean = (between * own + chance * general) / whole
+    return max(0.0, mean), float(np.sqrt(between * chance / whole))
 
 
 def loss_of(model: LLMRec, scorer: Scorer, rows: Rows) -> Numbers:  # [m] -> [m]
@@ -76,12 +102,14 @@ def mean_over_users(values: Numbers, user: Rows) -> tuple[float, float]:  # [n],
     """Mean over rows, and its standard error where users, not rows, are drawn at random.
 
     The error is the root of the sum over users of (sum over their rows of value minus mean)
-    squared, divided by the number of rows; 0 for one user alone.
+    squared, divided by the number of rows. Rows of one user alone count as if drawn one by one.
     """
     if len(values) == 0:
         return 0.0, 0.0
     mean = float(values.mean())
     _, place = np.unique(user, return_inverse=True)
+    if place.max() == 0:
+        place = np.arange(len(values))
     sums = np.bincount(place, weights=values - mean)
     return mean, float(np.sqrt((sums**2).sum()) / len(values))
 
@@ -95,24 +123,25 @@ def some_of(rows: Rows, seed: int) -> Rows:
 
 
 def strength_for(loss: Callable[[float], float], target: float, most: float) -> float:
-    """The strength at which a loss reaches a target, by bisection.
+    """The strength at which a loss reaches a target.
 
     Args:
-        loss: mean loss under a strength; it need not rise everywhere.
+        loss: mean loss under a strength of at least 0; it need not rise everywhere.
         target: in nats.
         most: the greatest strength; given back where the target is not reached.
 
     Returns:
         0 where the target is reached without any.
     """
-    low, high = 0.0, min(1.0, most)
-    if loss(0.0) >= target:
+
+    def missing(strength: float) -> float:
+        return target - loss(strength)
+
+    if missing(0.0) <= 0:
         return 0.0
-    while loss(high) < target:
+    high = min(1.0, most)
+    while missing(high) > 0:
         if high >= most:
-            return most
-        low, high = high, min(2 * high, most)
-    while high - low > CLOSE * high:
-        middle = (low + high) / 2
-        low, high = (middle, high) if loss(middle) < target else (low, middle)
-    return (low + high) / 2
+            return writer.agreed(most)
+        high = min(2 * high, most)
+    return writer.agreed(float(brentq(missing, 0.0, high, xtol=CLOSE * high)))

@@ -71,6 +71,10 @@ class Student:
         self.stage = request.stage(name, {**asdict(options), **epsilon, **marks})
         self.stage.curves.chief = True
         self.asking = 0.0  # seconds in which teachers answered
+        self.found: dict[str, float] = {}  # settings found for this request
+        self.begin: Callable[[], None] = lambda: (
+            None
+        )  # may change its weights before the first step
         self._on_forget: dict[str, Taught] = {}
         self._on_retain: dict[str, Taught] = {}
         labels = model.labels
@@ -142,6 +146,8 @@ class Student:
             dropout=self.options.unlearn_dropout,
             stop=self.options.unlearn_stop,
             marks=self.request.marks,
+            begin=self.begin,
+            found=self.found,
         )
         with self._place():
             return train_adapter(self.model, self._adapter, self.stage, plan)

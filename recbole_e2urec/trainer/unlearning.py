@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from math import ceil
 from typing import Any, NamedTuple
@@ -48,6 +48,8 @@ class Plan:
         dropout: whether the backbone drops activations.
         stop: share of the steps of all epochs after which learning ends.
         marks: such shares after which the weights are kept as well, see :meth:`Stage.mark`.
+        begin: called before the first step; may change the weights.
+        found: settings that were found for it; they are part of the summary.
     """
 
     epochs: float
@@ -62,6 +64,8 @@ class Plan:
     dropout: bool = True
     stop: float = 1.0
     marks: Sequence[float] = ()
+    begin: Callable[[], None] = lambda: None
+    found: Mapping[str, float] = field(default_factory=dict)
 
     def clock(self, name: str, epoch: int, steps: int) -> Clock:
         """Where an epoch of so many steps lies in its stage, and how many of them are taken."""
@@ -90,7 +94,8 @@ def train_adapter(model: LLMRec, name: str | None, stage: Stage, plan: Plan) -> 
 
     Returns:
         Its summary: ``seconds``, ``steps``, ``epochs``, ``trained_parameters``,
-        ``peak_memory_mb`` and ``losses``, the mean of each term by epoch.
+        ``peak_memory_mb``, ``losses``, the mean of each term by epoch, and ``found``, see
+        :class:`Plan`.
     """
     with stage.open():
         if stage.finished:
@@ -107,6 +112,8 @@ def _finish(model: LLMRec, name: str | None, stage: Stage, plan: Plan) -> dict[s
         tensors, state = progress
         model.bank.load(name, without_prefix("model", tensors))
         load_optimizer(optimizer, tensors)
+    else:
+        plan.begin()
 
     def save(mark: float) -> None:
         stage.save_mark(mark, model.bank.state(name))
@@ -139,6 +146,7 @@ def _finish(model: LLMRec, name: str | None, stage: Stage, plan: Plan) -> dict[s
         "trained_parameters": model.bank.learning(name, plan.tokens, plan.alone),
         **memory_used(),
         "losses": state["losses"],
+        "found": dict(plan.found),
     }
     stage.finish(model.bank.state(name), summary)
     stage.curves.close()
@@ -184,7 +192,9 @@ class Request:
         forget: row ids to forget, sorted.
         retain: row ids that stay, sorted.
         valid: validation row ids, of all users but the control users.
-        user: inner user id by row id, of all rows.
+        unseen: row ids that no model was trained on: of control users, or where none are kept out,
+            validation rows of users who stay.
+        user, item: inner user and item ids by row id, of all rows.
         forget_history: histories that the prompts of forget rows show, [n, k] by row id; they are
             those that all prompts showed before the request.
         retain_history: the same for all other rows, after it.
@@ -197,7 +207,9 @@ class Request:
     forget: NDArray[np.int64]
     retain: NDArray[np.int64]
     valid: NDArray[np.int64]
+    unseen: NDArray[np.int64]
     user: NDArray[np.int64]
+    item: NDArray[np.int64]
     forget_history: NDArray[np.int64]
     retain_history: NDArray[np.int64]
     tools: Tools

@@ -41,7 +41,7 @@ def request(forget: list[int], calls: list[tuple[str, list[int]]]) -> Request:
     nothing = np.empty((8, 0), np.int64)
     gone = np.array(forget, dtype=np.int64)
     stays = np.setdiff1d(np.arange(8), gone)
-    return Request(gone, stays, gone[:0], USER, nothing, nothing, tools, seed=3)
+    return Request(gone, stays, gone[:0], gone[:0], USER, USER, nothing, nothing, tools, seed=3)
 
 
 def test_a_request_trains_only_the_touched_shard_again() -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from recbole_e2urec.trainer.strength import mean_over_users, some_of, strength_for
+from recbole_e2urec.trainer.strength import mean_over_users, some_of, strength_for, weighed
 
 
 def test_mean_over_users_counts_users_not_rows():
@@ -13,7 +13,8 @@ def test_mean_over_users_counts_users_not_rows():
 
 
 def test_mean_over_users_of_one_user_or_none():
-    assert mean_over_users(np.array([1.0, 3.0]), np.array([5, 5])) == (2.0, 0.0)
+    mean, error = mean_over_users(np.array([1.0, 3.0]), np.array([5, 5]))
+    assert (mean, error) == (2.0, pytest.approx(np.sqrt(2) / 2))
     assert mean_over_users(np.zeros(0), np.zeros(0, dtype=np.int64)) == (0.0, 0.0)
 
 
@@ -34,7 +35,19 @@ def test_strength_for_ends_at_the_greatest_strength():
 def test_some_of_draws_each_row_once_and_always_the_same():
     rows = np.arange(10_000) * 3
     drawn = some_of(rows, 1)
-    assert len(drawn) == len(np.unique(drawn)) == 4096
+    assert len(drawn) == len(np.unique(drawn)) == 2048
     assert np.array_equal(drawn, some_of(rows, 1))
     assert np.isin(drawn, rows).all()
-    assert some_of(rows[:50], 1) is not None and len(some_of(rows[:50], 1)) == 50
+    assert np.array_equal(some_of(rows[:50], 1), rows[:50])
+
+
+def test_weighed_counts_each_guess_by_the_variance_of_the_other():
+    # Between requests .5 * .04 = .02, by chance .02: both count alike, and the error is a root 2nd.
+    mean, error = weighed(0.10, 0.02, 0.04)
+    assert (mean, error) == (pytest.approx(0.07), pytest.approx(0.02 / np.sqrt(2)))
+
+
+def test_weighed_of_an_exact_request_is_its_own_and_never_below_nothing():
+    assert weighed(0.10, 0.0, 0.04) == (pytest.approx(0.10), 0.0)
+    assert weighed(-0.10, 0.0, 0.04) == (0.0, 0.0)
+    assert weighed(0.0, 0.0, 0.0) == (0.0, 0.0)

@@ -1,0 +1,140 @@
+"""Negation: an adapter learns the forget rows better still, and then its sign is turned."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from math import ceil, inf
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from recbole_e2urec.llm.lora import on_line
+from recbole_e2urec.model.llmrec import LLMRec
+from recbole_e2urec.model.scorers import Adapted, Stored
+from recbole_e2urec.trainer.pairing import Pairing
+from recbole_e2urec.trainer.strength import TargetLoss, loss_of, strength_for, target_loss
+from recbole_e2urec.trainer.studentoptions import StepOptions
+from recbole_e2urec.trainer.unlearning import Plan, Request, train_adapter
+
+DIRECTION = "direction"  # adapter and stage
+MOST_STRENGTH = 16.0
+
+
+@dataclass(frozen=True)
+class NegationOptions(StepOptions):
+    """How the adapter learns the forget rows, and how far its sign is turned.
+
+    Attributes:
+        augmented_learning_rate: AdamW's rate at the first step.
+        augmented_epochs: passes over the forget rows; a fraction cuts the last one.
+        least_steps: steps that a pass over the forget rows has at least: a small request has
+            smaller batches.
+        strength: how far the sign is turned, in (0, 16]: 1 = as far back as the adapter learned
+            forward. None = as far as forget rows are to lose, see :func:`target_loss`.
+    """
+
+    augmented_learning_rate: float
+    augmented_epochs: float
+    least_steps: int
+    strength: float | None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, by the name of its key."""
+        super().__post_init__()
+        self._check(["augmented_epochs"], lambda epochs: 0 <= epochs < inf, "at least 0")
+        self._check(["least_steps"], lambda steps: steps >= 1, "at least 1")
+        self._check(["strength"], lambda s: 0 < s <= MOST_STRENGTH, f"in (0, {MOST_STRENGTH:g}]")
+
+    def batch_size(self, rows: int) -> int:
+        """Forget rows a step, of a request of so many."""
+        return max(1, min(self.unlearn_batch_size, ceil(rows / self.least_steps)))
+
+
+class Direction(NamedTuple):
+    """An adapter that learned the forget rows, and where it began.
+
+    Attributes:
+        name: of the adapter.
+        start: its weights before, which answer as Original does.
+        end: its weights afterwards.
+        cost: of its training.
+    """
+
+    name: str
+    start: Mapping[str, Tensor]
+    end: Mapping[str, Tensor]
+    cost: dict[str, Any]
+
+    def at(self, share: float) -> dict[str, Tensor]:
+        """Weights of the adapter: 0 = Original, 1 = as it learned, -1 = as far before Original."""
+        return on_line(self.start, self.end, share)
+
+    def scorer(self, share: float) -> Stored:
+        """Who answers with these weights."""
+        return Stored(self.name, lambda: self.at(share))
+
+
+def learn_direction(model: LLMRec, request: Request, options: NegationOptions) -> Direction:
+    """Train an adapter on the forget rows, from Original on, or take it from its stage.
+
+    With ``tuning: full`` it is a fresh one, with ``tuning: lora`` a copy of Original's.
+
+    Args:
+        model: Original.
+        request: what to forget.
+        options: how to learn.
+    """
+    size = options.batch_size(len(request.forget))
+    pairing = Pairing(request, model.table, size)
+    rule = options.rule(options.augmented_learning_rate, model.options.adam_epsilon)
+    settings = {**asdict(rule), "epochs": options.augmented_epochs, "batch_size": size}
+    plan = Plan(
+        options.augmented_epochs,
+        rule,
+        request.seed,
+        lambda epoch: [step.forget for step in pairing.steps(epoch, joint=False)],
+        model.answer_losses,
+        request.show,
+        dropout=False,
+    )
+    model.fresh_adapter(DIRECTION, request.seed)
+    start = model.bank.state(DIRECTION)
+    with model.shown(request.forget_history):
+        cost = train_adapter(model, DIRECTION, request.stage(DIRECTION, settings), plan)
+    return Direction(DIRECTION, start, model.bank.state(DIRECTION), cost)
+
+
+def turned(
+    model: LLMRec, request: Request, direction: Direction, strength: float | None
+) -> tuple[float, dict[str, float]]:
+    """How far to turn the sign of a direction, and what was found on the way.
+
+    Args:
+        model: Original.
+        request: what to forget, at least one row.
+        direction: what was learned of it.
+        strength: None = as far as forget rows are to lose.
+
+    Returns:
+        The strength; and it again beside the target, its standard error and Original's loss,
+        nothing where the strength was given.
+    """
+    if strength is not None:
+        return strength, {}
+    target = target_loss(model, Adapted(model.adapter), request)
+    found = reaching(model, request, direction, target)
+    return found, {
+        "strength": found,
+        "target_logloss": target.loss,
+        "target_error": target.error,
+        "original_logloss": target.original,
+    }
+
+
+def reaching(model: LLMRec, request: Request, direction: Direction, target: TargetLoss) -> float:
+    """How far to turn the sign of a direction so that forget rows lose what they are to lose."""
+
+    def loss(strength: float) -> float:
+        return float(loss_of(model, direction.scorer(-strength), target.rows).mean())
+
+    with model.shown(request.forget_history):
+        return strength_for(loss, target.loss, MOST_STRENGTH)
