@@ -16,6 +16,7 @@ from recbole_e2urec.trainer.studentoptions import StepOptions
 from recbole_e2urec.trainer.unlearning import Plan, Request, train_adapter
 
 DIRECTION = "direction"  # adapter and stage
+LEAST_STRENGTH = 0.1  # a request never does nothing, whatever its rows seem to be remembered
 MOST_STRENGTH = 16.0
 
 
@@ -137,4 +138,5 @@ def reaching(model: LLMRec, request: Request, direction: Direction, target: Targ
         return float(loss_of(model, direction.scorer(-strength), target.rows).mean())
 
     with model.shown(request.forget_history):
-        return strength_for(loss, target.loss, MOST_STRENGTH)
+        found = strength_for(loss, target.loss, MOST_STRENGTH)
+    return max(LEAST_STRENGTH, found)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from tuned import TUNED
 
 from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.data.tokens import PromptTable
@@ -113,11 +114,11 @@ def test_another_share_of_the_rows_is_another_augmented_model(
 def test_without_an_alpha_the_teacher_goes_as_far_as_it_is_told(
     small_config: Callable[..., Any],
 ) -> None:
-    given = {"learning_rate": 0.03, "augmented_learning_rate": 0.01, "train_batch_size": 16}
-    given["epochs"] = 8
+    given = {**TUNED, "learning_rate": 0.03, "augmented_learning_rate": 0.01}
+    given |= {"epochs": 8, "train_batch_size": 16}
     found = []
     for divergence in (0.01, 0.03):
-        config = small_config("E2URec", teacher_divergence=divergence, **given)
+        config = small_config("E2URec", **{**given, "teacher_divergence": divergence})
         run = Forgetting(config, load_dataset(config))
         run.train()
         model, method = run.model, E2URec(config.options(E2URecOptions))
@@ -136,7 +137,7 @@ def test_without_an_alpha_the_teacher_goes_as_far_as_it_is_told(
     again = Forgetting(config, load_dataset(config))
     again.train()
     assert again.unlearned_row(config)["found"] == row["found"]  # from the finished stage
-    assert "found" not in again.unlearned_row(small_config("E2URec", alpha=2.0, **given))
+    assert "found" not in again.unlearned_row(small_config("E2URec", **{**given, "alpha": 2.0}))
 
 
 def taught(config: Any, marks: tuple[float, ...] = ()) -> tuple[Forgetting, E2URec, Any]:

@@ -68,7 +68,7 @@ def test_reset_tokens_are_nearer_to_retrains_than_their_start_is(
     retrained = Stage.of(run.stages, "Retrain", run.retrain.stage).weights()[name][own]
     reset = method_of(run.config).unlearn(run.model, run.request).scorer.read()[name][own]
     to_reset, to_start = ((one - retrained).norm(dim=1) for one in (reset, run.start[name][own]))
-    assert (to_reset < 0.6 * to_start).all()
+    assert (to_reset < 0.8 * to_start).all()
 
 
 def test_overshoot_goes_further_from_original_by_this_share(
