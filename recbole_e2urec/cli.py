@@ -23,6 +23,7 @@ from recbole_e2urec.yamlfiles import properties_folder, read_switch, read_yaml
 
 PROGRAM = "recbole-e2urec"
 FOLLOWING = ("finalize", "purge")  # what follows a run
+UNNAMED = "E2URec,NegatedE2URec"  # models where none is named: the paper's, and the best of ours
 _USAGE = "[--model=NAME] [--dataset=NAME] [--config_files='A B'] [--key=value ...]"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 _SETTING = re.compile(r"--([A-Za-z_]\w*)=(.*)", re.DOTALL)
@@ -96,12 +97,16 @@ def _run(arguments: Arguments) -> int:
     """Run one model, or compare several, or do what a command says; print, and give the code."""
     if arguments.command:
         return _command(arguments, COMMANDS[arguments.command])
+    follows = _says(arguments, FOLLOWING)
+    if not follows and arguments.model is None and not _says(arguments, ("model", "model_list")):
+        settings = {**arguments.settings, "model_list": UNNAMED}
+        arguments = arguments._replace(settings=settings)
     given: dict[str, Any] = {
         "dataset": arguments.dataset,
         "config_file_list": arguments.config_files,
         "overrides": arguments.settings,
     }
-    if _says(arguments, FOLLOWING):
+    if follows:
         from recbole_e2urec.deployment.finalizing import run_and_finalize
         from recbole_e2urec.report import print_report
 

@@ -28,6 +28,7 @@ from recbole_e2urec.tables import (
     value_of,
 )
 
+WIDE = 4  # models that fit beside each other in a terminal
 FORMATS = ("text", "markdown", "csv", "latex", "html")
 COMMENT = {"csv": "#", "latex": "%"}  # what a line begins with that is none of the table
 NOISE = (
@@ -54,8 +55,13 @@ def print_report(results: Mapping[str, Any]) -> None:
 
 
 def print_comparison(results: Mapping[str, Any]) -> None:
-    """Print a line a model: means over seeds, with their standard deviations."""
-    if "preview" in results:
+    """Print a line a model: means over seeds, with their standard deviations.
+
+    A few models of one request and one seed are printed as a run is, with a column each.
+    """
+    rows = results.get("rows", [])
+    alike = {(row["seed"], row.get("request_digest")) for row in rows}
+    if "preview" in results or (len(alike) == 1 and len(rows) <= WIDE and _measured(rows)):
         print_report(results)
         return
     for one in comparisons(results["rows"], Path(results["results_file"]).parent):

@@ -138,7 +138,7 @@ def test_main_gives_bad_input_one_line_and_code_2(
     runs: list[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     failing(monkeypatch, InputError("forget_ratio: 2\nis too much"))
-    assert cli.main([]) == 2
+    assert cli.main(["--model=E2URec"]) == 2
     assert capsys.readouterr().err == "recbole-e2urec: error: forget_ratio: 2 is too much\n"
 
 
@@ -146,7 +146,7 @@ def test_main_gives_a_full_disk_one_line_and_code_2(
     runs: list[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     failing(monkeypatch, OSError(28, "No space left on device", "log/FM.log"))
-    assert cli.main([]) == 2
+    assert cli.main(["--model=E2URec"]) == 2
     assert capsys.readouterr().err == (
         "recbole-e2urec: error: cannot write log/FM.log: No space left on device\n"
     )
@@ -157,14 +157,14 @@ def test_main_lets_a_bug_show_its_traceback(
 ) -> None:
     failing(monkeypatch, KeyError("bug"))
     with pytest.raises(KeyError):
-        cli.main([])
+        cli.main(["--model=E2URec"])
 
 
 def test_main_gives_an_interruption_code_130(
     runs: list[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     failing(monkeypatch, KeyboardInterrupt())
-    assert cli.main([]) == 130
+    assert cli.main(["--model=E2URec"]) == 130
     assert "the same command goes on" in capsys.readouterr().err
 
 

@@ -91,6 +91,7 @@ def test_the_command_line_prints_the_table_of_the_results(
     given = {"data_path": small_data, "dataset": "small", "title_field": "movie_title", **ALWAYS}
     assert cli.main(as_arguments(given)) == 0
     (row, *_) = job(small_data)
+    assert "NegatedE2URec" in Path("saved/results.jsonl").read_text(encoding="utf-8")
     shown = capfd.readouterr().out
     (line,) = [line for line in shown.splitlines() if line.startswith("test AUC")]
     assert float(line.split()[2]) == pytest.approx(row["test"]["auc"], abs=5e-5)

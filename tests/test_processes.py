@@ -180,12 +180,12 @@ def test_two_processes_have_the_loss_curve_of_one_with_twice_the_batch(
     assert two["row"]["settings"]["processes"] == 2
 
 
-def test_e2urec_in_two_processes_is_e2urec_in_one(
+def test_methods_in_two_processes_are_those_of_one(
     data: Path, one: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert main(tmp_path / "two", data, "--nproc=2") == 0
     assert_close(rows(one), rows(tmp_path / "two"))
-    assert len(curves(one)) == 4
+    assert len(curves(one)) == 6
     assert_close(curves(one), curves(tmp_path / "two"))
     assert files(one) == files(tmp_path / "two")
     told, timed = capfd.readouterr(), r"(?m)^(seconds.*|peak memory.*)$"

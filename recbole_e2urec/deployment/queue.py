@@ -29,7 +29,7 @@ from recbole_e2urec.methods import METHODS, method_of
 from recbole_e2urec.preview import preview_of
 from recbole_e2urec.yamlfiles import read_switch
 
-DEFAULT = "E2URec"
+DEFAULT = "NegatedE2URec"
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ class NegatedE2URecOptions(NegationOptions, JointOptions):
         true_answers: whether retain rows also have the cross-entropy of the true answers.
     """
 
+    share_of_all: ClassVar[bool] = True  # the direction has learned from all of them
     overshoot: float
     true_answers: bool
 

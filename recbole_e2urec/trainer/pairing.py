@@ -36,6 +36,7 @@ class Pairing:
             prompts name is remembered as a whole. Rows of users who stay are remembered one by
             one, and so are those of users without a name: none of them is left out. Nor is any of
             the first ``LEAST_ROWS``: a small request can spare no step.
+        of_all: whether the share is of every user's forget rows alike.
 
     Attributes:
         forget: row ids of the forget rows that the steps show, sorted.
@@ -44,11 +45,17 @@ class Pairing:
     """
 
     def __init__(
-        self, request: Request, table: PromptTable, batch_size: int, share: float = 1.0
+        self,
+        request: Request,
+        table: PromptTable,
+        batch_size: int,
+        share: float = 1.0,
+        of_all: bool = False,
     ) -> None:
         self.request, self.batch_size = request, batch_size
         user, forget = request.user, request.forget
         alone = np.isin(user[forget], user[request.retain]) | ~table.named(user[forget])
+        alone &= not of_all
         whole = forget[~alone]
         share = max(share, min(1.0, LEAST_ROWS / max(1, len(whole))))
         drawn = share_of_each(user, whole, share, request.seed)

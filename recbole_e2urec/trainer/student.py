@@ -65,7 +65,7 @@ class Student:
         self.model, self.request, self.options = model, request, options
         self.name, self.warmup = name, warmup
         size, share = options.unlearn_batch_size, options.unlearn_share
-        self.pairing = Pairing(request, model.table, size, share)
+        self.pairing = Pairing(request, model.table, size, share, options.share_of_all)
         marks = {"marks": list(request.marks)} if request.marks else {}
         epsilon = {"adam_epsilon": self.rule(0.0).adam_epsilon}  # whoever sets it
         self.stage = request.stage(name, {**asdict(options), **epsilon, **marks})

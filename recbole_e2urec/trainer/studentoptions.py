@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
-from typing import Literal
+from typing import ClassVar, Literal
 
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.model.llmrec import Schedule
@@ -78,7 +78,10 @@ class StudentOptions(StepOptions):
             own dropout stays.
         unlearn_stop: share of the steps after which learning ends, in (0, 1]; a rate that falls
             does so as if it went on.
+        share_of_all: whether ``unlearn_share`` is of every user's forget rows alike.
     """
+
+    share_of_all: ClassVar[bool] = False
 
     unlearn_learning_rate: float
     unlearn_share: float
