@@ -6,14 +6,27 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from recbole_e2urec.llm.lora import on_line
 from recbole_e2urec.methods.base import GradientUnlearner
+from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.losses import e2urec_loss
+from recbole_e2urec.model.scorers import Adapted, Stored
 from recbole_e2urec.trainer.joint import JointOptions
-from recbole_e2urec.trainer.negation import Direction, NegationOptions, learn_direction, turned
+from recbole_e2urec.trainer.negation import (
+    Direction,
+    NegationOptions,
+    learn_direction,
+    naming_tokens,
+    reaching,
+    turned,
+)
 from recbole_e2urec.trainer.sides import ORIGINAL, Batch
+from recbole_e2urec.trainer.strength import TargetLoss, target_loss
 from recbole_e2urec.trainer.student import Student
+from recbole_e2urec.trainer.unlearning import Request
 
 NEGATED = "negated"  # teacher
+LEAST, MOST = 0.5, 2.0  # times what the student became
 
 
 @dataclass(frozen=True)
@@ -50,6 +63,10 @@ class NegatedE2URec(GradientUnlearner):
 
         beta * KL(negated || student) + (1 - beta) * KL(Original || student).
 
+    In the end the student's adapter is multiplied so that forget rows lose that again. Where each
+    forget row shows a token that no other prompt does, as under ``prompt: numbered``, only these
+    tokens' embeddings are learned and turned, nobody else's answers change, and nothing is mended.
+
     Departures from E2URec: the augmented model is an adapter and becomes the student; the
     forgetting teacher is the negated adapter instead of ``z_o - alpha relu(z_a - z_o)``; retain
     rows have no cross-entropy unless ``true_answers`` is set, since Original has learned their
@@ -66,22 +83,54 @@ class NegatedE2URec(GradientUnlearner):
     strength: ClassVar = None  # the request's own
     asks_on_retain = True
 
+    def student(self, original: LLMRec, request: Request) -> Student:
+        """Make the student; where tokens name the request, nothing is to be mended."""
+        student = super().student(original, request)
+        tokens = student.timed(lambda: naming_tokens(original, student.pairing))
+        if tokens is not None:
+            student.learn_alone(tokens)
+            student.epochs = 0
+        return student
+
     def teach(self, student: Student) -> list[dict[str, Any]]:
         """Learn the direction, turn it, and let it answer the forget rows."""
-        if len(student.request.forget) == 0:
+        model, request = student.model, student.request
+        if len(request.forget) == 0:
             return []
-        direction = learn_direction(student.model, student.request, self.options)
+        direction = learn_direction(model, request, self.options, student.learns.tokens)
         if not student.stage.finished:
-            self._turn(student, direction)
+            student.timed(lambda: self._turn(student, direction))
         return [direction.cost]
 
     def _turn(self, student: Student, direction: Direction) -> None:
-        model, request, options = student.model, student.request, self.options
-        strength, found = student.timed(lambda: turned(model, request, direction, options.strength))
-        student.found.update(found)
-        student.teach(NEGATED, direction.scorer(-strength), forget=True)
-        start = direction.at(-strength * (1 + options.overshoot))
+        model, request = student.model, student.request
+        strength = self.options.strength
+        if strength is None:
+            target = target_loss(model, Adapted(model.adapter), request)
+            strength = turned(model, request, direction, target)
+            student.found = {"strength": strength, **target.found}
+        start = direction.at(-strength)
+        if student.epochs > 0:
+            start = direction.at(-strength * (1 + self.options.overshoot))
+            student.teach(NEGATED, direction.scorer(-strength), forget=True)
+            if self.options.strength is None:
+                student.end = lambda: self._settle(student, direction, target)
         student.begin = lambda: model.bank.load(student.name, start)
+
+    def _settle(self, student: Student, direction: Direction, target: TargetLoss) -> None:
+        """Multiply what the student became so that forget rows lose what they are to lose."""
+        model, name = student.model, student.name
+        trained = model.bank.state(name)
+
+        def multiplied(share: float) -> dict[str, Tensor]:
+            return on_line(direction.start, trained, share)
+
+        share = reaching(
+            model, student.request, target, lambda at: Stored(name, lambda: multiplied(at)), MOST
+        )
+        share = max(LEAST, share)
+        model.bank.load(name, multiplied(share))
+        student.found["scale"] = share
 
     def loss(self, batch: Batch) -> Mapping[str, Tensor]:
         """The forgetting loss beside the remembering loss."""

@@ -1,6 +1,6 @@
 """Negation: an adapter learns the forget rows better still, and then its sign is turned."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from math import ceil, inf
 from typing import Any, NamedTuple
@@ -9,15 +9,15 @@ from torch import Tensor
 
 from recbole_e2urec.llm.lora import on_line
 from recbole_e2urec.model.llmrec import LLMRec
-from recbole_e2urec.model.scorers import Adapted, Stored
+from recbole_e2urec.model.scorers import Scorer, Stored
 from recbole_e2urec.trainer.pairing import Pairing
-from recbole_e2urec.trainer.strength import TargetLoss, loss_of, strength_for, target_loss
+from recbole_e2urec.trainer.strength import TargetLoss, loss_of, strength_for
 from recbole_e2urec.trainer.studentoptions import StepOptions
 from recbole_e2urec.trainer.unlearning import Plan, Request, train_adapter
 
 DIRECTION = "direction"  # adapter and stage
 LEAST_STRENGTH = 0.1  # a request never does nothing, whatever its rows seem to be remembered
-MOST_STRENGTH = 16.0
+MOST_STRENGTH = 64.0
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,18 @@ class NegationOptions(StepOptions):
 
     Attributes:
         augmented_learning_rate: AdamW's rate at the first step.
+        token_learning_rate: the same where only the request's own tokens learn, which each row
+            moves alone.
         augmented_epochs: passes over the forget rows; a fraction cuts the last one.
         least_steps: steps that a pass over the forget rows has at least: a small request has
             smaller batches.
-        strength: how far the sign is turned, in (0, 16]: 1 = as far back as the adapter learned
-            forward. None = as far as forget rows are to lose, see :func:`target_loss`.
+        strength: how far the sign is turned, in (0, 64]: 1 = as far back as the adapter learned
+            forward. None = as far as forget rows are to lose, see :func:`target_loss`; then the
+            outcome is set to it as well.
     """
 
     augmented_learning_rate: float
+    token_learning_rate: float
     augmented_epochs: float
     least_steps: int
     strength: float | None
@@ -74,7 +78,21 @@ class Direction(NamedTuple):
         return Stored(self.name, lambda: self.at(share))
 
 
-def learn_direction(model: LLMRec, request: Request, options: NegationOptions) -> Direction:
+def naming_tokens(model: LLMRec, pairing: Pairing) -> Tensor | None:
+    """Tokens that are the request's own, int64 [m], if each of its rows shows one.
+
+    They name it, as user numbers do in prompts that show them. Then they alone need to change, and
+    nobody else's answers do. None where a row shows none, or adapters do not reach embeddings.
+    """
+    if not model.bank.reaches_words(model.lora):
+        return None
+    own = pairing.own_tokens()
+    return own if len(own) and pairing.reached(own).all() else None
+
+
+def learn_direction(
+    model: LLMRec, request: Request, options: NegationOptions, tokens: Tensor | None
+) -> Direction:
     """Train an adapter on the forget rows, from Original on, or take it from its stage.
 
     With ``tuning: full`` it is a fresh one, with ``tuning: lora`` a copy of Original's.
@@ -83,10 +101,12 @@ def learn_direction(model: LLMRec, request: Request, options: NegationOptions) -
         model: Original.
         request: what to forget.
         options: how to learn.
+        tokens: the only ones that learn, see :func:`naming_tokens`; None: the whole adapter does.
     """
     size = options.batch_size(len(request.forget))
     pairing = Pairing(request, model.table, size)
-    rule = options.rule(options.augmented_learning_rate, model.options.adam_epsilon)
+    rate = options.augmented_learning_rate if tokens is None else options.token_learning_rate
+    rule = options.rule(rate, model.options.adam_epsilon)
     settings = {**asdict(rule), "epochs": options.augmented_epochs, "batch_size": size}
     plan = Plan(
         options.augmented_epochs,
@@ -95,6 +115,8 @@ def learn_direction(model: LLMRec, request: Request, options: NegationOptions) -
         lambda epoch: [step.forget for step in pairing.steps(epoch, joint=False)],
         model.answer_losses,
         request.show,
+        tokens=tokens,
+        alone=tokens is not None,
         dropout=False,
     )
     model.fresh_adapter(DIRECTION, request.seed)
@@ -104,39 +126,30 @@ def learn_direction(model: LLMRec, request: Request, options: NegationOptions) -
     return Direction(DIRECTION, start, model.bank.state(DIRECTION), cost)
 
 
-def turned(
-    model: LLMRec, request: Request, direction: Direction, strength: float | None
-) -> tuple[float, dict[str, float]]:
-    """How far to turn the sign of a direction, and what was found on the way.
+def turned(model: LLMRec, request: Request, direction: Direction, target: TargetLoss) -> float:
+    """How far to turn the sign of a direction so that forget rows lose what they are to lose.
 
     Args:
         model: Original.
         request: what to forget, at least one row.
         direction: what was learned of it.
-        strength: None = as far as forget rows are to lose.
-
-    Returns:
-        The strength; and it again beside the target, its standard error and Original's loss,
-        nothing where the strength was given.
+        target: of these rows.
     """
-    if strength is not None:
-        return strength, {}
-    target = target_loss(model, Adapted(model.adapter), request)
-    found = reaching(model, request, direction, target)
-    return found, {
-        "strength": found,
-        "target_logloss": target.loss,
-        "target_error": target.error,
-        "original_logloss": target.original,
-    }
+    found = reaching(model, request, target, lambda share: direction.scorer(-share), MOST_STRENGTH)
+    return max(LEAST_STRENGTH, found)
 
 
-def reaching(model: LLMRec, request: Request, direction: Direction, target: TargetLoss) -> float:
-    """How far to turn the sign of a direction so that forget rows lose what they are to lose."""
+def reaching(
+    model: LLMRec,
+    request: Request,
+    target: TargetLoss,
+    scorer: Callable[[float], Scorer],
+    most: float,
+) -> float:
+    """The share, of at most ``most``, at which a scorer loses on forget rows what it is to lose."""
 
-    def loss(strength: float) -> float:
-        return float(loss_of(model, direction.scorer(-strength), target.rows).mean())
+    def loss(share: float) -> float:
+        return float(loss_of(model, scorer(share), target.rows).mean())
 
     with model.shown(request.forget_history):
-        found = strength_for(loss, target.loss, MOST_STRENGTH)
-    return max(LEAST_STRENGTH, found)
+        return strength_for(loss, target.loss, most)

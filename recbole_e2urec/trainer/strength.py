@@ -46,6 +46,15 @@ class TargetLoss(NamedTuple):
     error: float
     original: float
 
+    @property
+    def found(self) -> dict[str, float]:
+        """What results tell of it."""
+        return {
+            "target_logloss": self.loss,
+            "target_error": self.error,
+            "original_logloss": self.original,
+        }
+
 
 def target_loss(model: LLMRec, original: Scorer, request: Request) -> TargetLoss:
     """Foretell the loss on forget rows of a model that never saw them.

@@ -64,6 +64,7 @@ class Student:
             raise InputError("student: full needs tuning: full; choose student: lora")
         self.model, self.request, self.options = model, request, options
         self.name, self.warmup = name, warmup
+        self.epochs = warmup + options.joint_epochs  # all of its training
         size, share = options.unlearn_batch_size, options.unlearn_share
         self.pairing = Pairing(request, model.table, size, share, options.share_of_all)
         marks = {"marks": list(request.marks)} if request.marks else {}
@@ -72,9 +73,9 @@ class Student:
         self.stage.curves.chief = True
         self.asking = 0.0  # seconds in which teachers answered
         self.found: dict[str, float] = {}  # settings found for this request
-        self.begin: Callable[[], None] = lambda: (
-            None
-        )  # may change its weights before the first step
+        # Either may change its weights: before the first step, and after the last one.
+        self.begin: Callable[[], None] = lambda: None
+        self.end: Callable[[], None] = lambda: None
         self._on_forget: dict[str, Taught] = {}
         self._on_retain: dict[str, Taught] = {}
         labels = model.labels
@@ -108,7 +109,7 @@ class Student:
                 self._on_forget[name] = Taught(rows, teacher.ask(self.model, rows))
         if retain:
             with self.model.shown(request.retain_history):
-                rows = self.pairing.retain_rows_of(self.warmup, self._epochs)
+                rows = self.pairing.retain_rows_of(self.warmup, self.epochs)
                 self._on_retain[name] = Taught(rows, teacher.ask(self.model, rows))
 
     def timed(self, prepare: Callable[[], T]) -> T:
@@ -134,7 +135,7 @@ class Student:
         """Train the student; see :func:`train_adapter` for what comes back."""
         tokens, alone = self.learns
         plan = Plan(
-            self._epochs,
+            self.epochs,
             self.rule(self.options.unlearn_learning_rate),
             self.request.seed,
             lambda epoch: self.pairing.steps(epoch, joint=epoch >= self.warmup),
@@ -147,6 +148,7 @@ class Student:
             stop=self.options.unlearn_stop,
             marks=self.request.marks,
             begin=self.begin,
+            end=self.end,
             found=self.found,
         )
         with self._place():
@@ -187,11 +189,6 @@ class Student:
             )
 
     @property
-    def _epochs(self) -> float:
-        """Epochs of all of its training, the warm-up among them."""
-        return self.warmup + self.options.joint_epochs
-
-    @property
     def _adapter(self) -> str | None:
         return self.name if self.options.student == "lora" else None
 
@@ -204,6 +201,12 @@ class Student:
             return
         self.model.fresh_adapter(self.name, self.request.seed)
         yield
+
+    def learn_alone(self, tokens: Tensor) -> None:
+        """Have these tokens learn and nothing else, int64 [m], and show rows that show them."""
+        self.learns = Learns(tokens, True)
+        rows = self.pairing.beside
+        self.pairing.beside = rows[self.pairing.retain_table.shows(rows, tokens.numpy())]
 
     @cached_property
     def learns(self) -> Learns:

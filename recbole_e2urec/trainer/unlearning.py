@@ -49,6 +49,7 @@ class Plan:
         stop: share of the steps of all epochs after which learning ends.
         marks: such shares after which the weights are kept as well, see :meth:`Stage.mark`.
         begin: called before the first step; may change the weights.
+        end: called after the last one; may change them as well.
         found: settings that were found for it; they are part of the summary.
     """
 
@@ -65,6 +66,7 @@ class Plan:
     stop: float = 1.0
     marks: Sequence[float] = ()
     begin: Callable[[], None] = lambda: None
+    end: Callable[[], None] = lambda: None
     found: Mapping[str, float] = field(default_factory=dict)
 
     def clock(self, name: str, epoch: int, steps: int) -> Clock:
@@ -113,7 +115,7 @@ def _finish(model: LLMRec, name: str | None, stage: Stage, plan: Plan) -> dict[s
         model.bank.load(name, without_prefix("model", tensors))
         load_optimizer(optimizer, tensors)
     else:
-        plan.begin()
+        state["seconds"] += _seconds(plan.begin)
 
     def save(mark: float) -> None:
         stage.save_mark(mark, model.bank.state(name))
@@ -139,8 +141,9 @@ def _finish(model: LLMRec, name: str | None, stage: Stage, plan: Plan) -> dict[s
         if epoch + 1 < plan.epochs:  # or the outcome follows at once
             tensors = with_prefix("model", model.bank.state(name))
             stage.save_progress({**tensors, **optimizer_tensors(optimizer)}, state)
+    seconds = _seconds(plan.end)
     summary = {
-        "seconds": state["seconds"],
+        "seconds": state["seconds"] + seconds,
         "steps": state["steps"],
         "epochs": len(state["losses"]),
         "trained_parameters": model.bank.learning(name, plan.tokens, plan.alone),
@@ -151,6 +154,13 @@ def _finish(model: LLMRec, name: str | None, stage: Stage, plan: Plan) -> dict[s
     stage.finish(model.bank.state(name), summary)
     stage.curves.close()
     return summary
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    """Do some work; gives the seconds that it took."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
 
 
 class Fit(NamedTuple):
