@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from recbole_e2urec.config import Config
+from recbole_e2urec.errors import InputError
 from recbole_e2urec.methods import method_of
 
 CHECKOUT = Path(__file__).parents[1]
@@ -130,3 +131,24 @@ def test_the_best_target_is_near_retrain_among_those_that_cost_little(
 def test_bad_input_is_one_line(run: Run, script: str) -> None:
     with pytest.raises(SystemExit, match=r"^error: .*unknown dataset"):
         run(script, "--dataset=ml-10m0")
+
+
+def test_regimes_prints_a_table_for_each(small: Run) -> None:
+    Path("r.md").write_text("<!-- regimes -->\n<!-- /regimes -->\n", encoding="utf-8")
+    shown = small(
+        "regimes", "--only", "a", "c", "--seeds=1,2", "--model_list=TaskVector", "--write=r.md",
+        "--control_users=0.2",
+    )  # fmt: skip
+    assert "**ml-100k, the paper's prompt**" in shown
+    lines = [line for line in shown.splitlines() if line.startswith("| TaskVector")]
+    assert len(lines) == 2
+    assert len(lines[0].split("|")) == 2 + 8
+    assert "**ml-1m, the paper's prompt and rows**" in Path("r.md").read_text(encoding="utf-8")
+
+
+def test_regimes_says_where_ml_1m_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import regimes
+
+    monkeypatch.setattr(sys, "argv", ["regimes", "--ml_1m=nowhere"])
+    with pytest.raises(InputError, match="--ml_1m: no folder ml-1m in nowhere; make it as docs"):
+        regimes.main()
