@@ -142,7 +142,7 @@ def test_regimes_prints_a_table_for_each(small: Run) -> None:
     assert "**ml-100k, the paper's prompt**" in shown
     lines = [line for line in shown.splitlines() if line.startswith("| TaskVector")]
     assert len(lines) == 2
-    assert len(lines[0].split("|")) == 2 + 8
+    assert len(lines[0].split("|")) == 2 + 9
     assert "**ml-1m, the paper's prompt and rows**" in Path("r.md").read_text(encoding="utf-8")
 
 
