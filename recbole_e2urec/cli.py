@@ -23,6 +23,7 @@ from recbole_e2urec.yamlfiles import properties_folder, read_switch, read_yaml
 
 PROGRAM = "recbole-e2urec"
 FOLLOWING = ("finalize", "purge")  # what follows a run
+NAMING = ("model", "model_list", "protocol")  # settings that say which models run
 UNNAMED = "E2URec,NegatedE2URec"  # models where none is named: the paper's, and the best of ours
 _USAGE = "[--model=NAME] [--dataset=NAME] [--config_files='A B'] [--key=value ...]"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
@@ -98,7 +99,7 @@ def _run(arguments: Arguments) -> int:
     if arguments.command:
         return _command(arguments, COMMANDS[arguments.command])
     follows = _says(arguments, FOLLOWING)
-    if not follows and arguments.model is None and not _says(arguments, ("model", "model_list")):
+    if not follows and arguments.model is None and not _says(arguments, NAMING):
         settings = {**arguments.settings, "model_list": UNNAMED}
         arguments = arguments._replace(settings=settings)
     given: dict[str, Any] = {
