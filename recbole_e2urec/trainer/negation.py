@@ -152,4 +152,4 @@ def reaching(
         return float(loss_of(model, scorer(share), target.rows).mean())
 
     with model.shown(request.forget_history):
-        return strength_for(loss, target.loss, most)
+        return strength_for(loss, target, most)

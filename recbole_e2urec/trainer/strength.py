@@ -12,6 +12,7 @@ are weighed by what is known of each.
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -26,9 +27,10 @@ from recbole_e2urec.trainer.unlearning import Request
 
 Rows = NDArray[np.int64]
 Numbers = NDArray[np.float64]
-ASKED = 2048  # rows at most on which a loss is measured while a strength is searched for
+ASKED = 2048  # rows of a kind, at most, from which the target is foretold
+SEARCHED = 1024  # forget rows, at most, on which a strength is searched for
 UNLIKE = 0.5  # standard deviation between requests of what is remembered, as a share of its mean
-CLOSE = 0.02  # relative; a strength is not searched for more exactly
+CLOSE = 0.03  # relative; a strength is not searched for more exactly
 
 
 class TargetLoss(NamedTuple):
@@ -81,8 +83,9 @@ def target_loss(model: LLMRec, original: Scorer, request: Request) -> TargetLoss
     users = [request.user[rows] for rows in (forget, stay, unseen)]
     (own, own_error), (general, _), (strange, error) = map(mean_over_users, beyond, users)
     gap, spread = weighed(strange - own, own_error, strange - general)
-    before = float(losses[0].mean())
-    return TargetLoss(forget, before + gap, float(np.hypot(error, spread)), before)
+    part = slice(None, None, -(-len(forget) // SEARCHED))
+    before = float(losses[0][part].mean())
+    return TargetLoss(forget[part], before + gap, float(np.hypot(error, spread)), before)
 
 
 def weighed(own: float, error: float, general: float) -> tuple[float, float]:
@@ -131,20 +134,21 @@ def some_of(rows: Rows, seed: int) -> Rows:
     return np.sort(generator.choice(rows, ASKED, replace=False))
 
 
-def strength_for(loss: Callable[[float], float], target: float, most: float) -> float:
+def strength_for(loss: Callable[[float], float], target: TargetLoss, most: float) -> float:
     """The strength at which a loss reaches a target.
 
     Args:
-        loss: mean loss under a strength of at least 0; it need not rise everywhere.
-        target: in nats.
+        loss: mean loss on the target's rows under a strength above 0; it need not rise everywhere.
+        target: the loss that is wanted; Original's is that of strength 0.
         most: the greatest strength; given back where the target is not reached.
 
     Returns:
         0 where the target is reached without any.
     """
 
+    @cache
     def missing(strength: float) -> float:
-        return target - loss(strength)
+        return target.loss - (loss(strength) if strength > 0 else target.original)
 
     if missing(0.0) <= 0:
         return 0.0

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from recbole_e2urec.trainer.strength import mean_over_users, some_of, strength_for, weighed
+from recbole_e2urec.trainer.strength import (
+    TargetLoss,
+    mean_over_users,
+    some_of,
+    strength_for,
+    weighed,
+)
 
 
 def test_mean_over_users_counts_users_not_rows():
@@ -18,18 +24,31 @@ def test_mean_over_users_of_one_user_or_none():
     assert mean_over_users(np.zeros(0), np.zeros(0, dtype=np.int64)) == (0.0, 0.0)
 
 
-@pytest.mark.parametrize("wanted", [0.01, 0.7, 1.0, 3.3, 15.0])
+def target(loss: float, original: float = 0.0) -> TargetLoss:
+    return TargetLoss(np.arange(3), loss, 0.0, original)
+
+
+@pytest.mark.parametrize("wanted", [0.3, 0.7, 1.0, 3.3, 15.0])
 def test_strength_for_finds_where_a_loss_reaches_the_target(wanted):
-    assert strength_for(lambda c: c**2, wanted**2, 16.0) == pytest.approx(wanted, rel=0.02)
+    asked = []
+
+    def loss(strength):
+        asked.append(strength)
+        return strength**2
+
+    found = strength_for(loss, target(wanted**2), 16.0)
+    assert found == pytest.approx(wanted, abs=0.03 * max(1.0, 2 * wanted))
+    assert len(asked) == len(set(asked)) <= 12
+    assert 0.0 not in asked  # known from the start
 
 
 def test_strength_for_is_nothing_where_nothing_is_remembered():
-    assert strength_for(lambda c: 0.6 + c, 0.5, 16.0) == 0.0
+    assert strength_for(lambda c: 0.6 + c, target(0.5, 0.6), 16.0) == 0.0
 
 
 def test_strength_for_ends_at_the_greatest_strength():
-    assert strength_for(lambda c: 0.1, 0.5, 16.0) == 16.0
-    assert strength_for(lambda c: 0.1, 0.5, 0.5) == 0.5
+    assert strength_for(lambda c: 0.1, target(0.5, 0.1), 16.0) == 16.0
+    assert strength_for(lambda c: 0.1, target(0.5, 0.1), 0.5) == 0.5
 
 
 def test_some_of_draws_each_row_once_and_always_the_same():
