@@ -89,6 +89,7 @@ METHOD_TERMS = {
     "E2URec": {"loss", "forget", "remember", "alpha"},
     "E2URecRef": {"loss", "forget", "remember", "alpha"},
     "CrossFit": {"loss", "forget", "remember"},
+    "NegatedE2URec": {"loss", "forget", "remember"},
     "FlipLabel": {"loss", "flipped", "retain"},
 }
 
@@ -103,7 +104,7 @@ def test_wandb_has_the_terms_of_every_student_in_a_run_of_its_own(
     rows = load_rows(Path("saved/results.jsonl"))
     assert len(wandb.logged) == 1 + len(METHOD_TERMS)  # Original and Retrain share the first
     for method, logged in zip(METHOD_TERMS, wandb.logged[1:], strict=True):
-        others = ("augmented", "Without")  # models that are trained beside the student
+        others = ("augmented", "direction", "Without")  # models that are trained beside the student
         own = [one for one in logged if not any(kind in name for name in one for kind in others)]
         assert {name for one in own for name in one} == {
             "train_step", *(f"train/{term}" for term in METHOD_TERMS[method])
