@@ -88,7 +88,7 @@ def forget(
 
     Args:
         options: the folder and the request.
-        model: the method; None: the one that made the model, or E2URec.
+        model: the method; None: the one that made the model, or NegatedE2URec.
         settings: options of the method and of the request, ``dry_run``; text is read as on the
             command line.
         config_files: yaml files with such settings.

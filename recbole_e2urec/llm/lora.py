@@ -131,21 +131,20 @@ def learning_mode(model: nn.Module, dropout: bool) -> None:
 
 def word_layers(model: nn.Module, words: int) -> set[str]:
     """Last names of the embeddings of all so many words, in a model without adapters."""
-    return {
-        path.rpartition(".")[2]
-        for path, module in model.named_modules()
-        if isinstance(module, nn.Embedding) and module.num_embeddings == words
-    }
+    return {path.rpartition(".")[2] for path, _ in _of_all_words(model, words)}
 
 
 def word_embeddings(model: Any) -> set[Tensor]:
     """Matrices of the embeddings of all words: one, or several that a merged adapter parted."""
     words = len(model.get_input_embeddings().weight)
-    return {
-        module.weight
-        for module in model.modules()
-        if isinstance(module, nn.Embedding) and module.num_embeddings == words
-    }
+    return {module.weight for _, module in _of_all_words(model, words)}
+
+
+def _of_all_words(model: nn.Module, words: int) -> Iterator[tuple[str, nn.Embedding]]:
+    """Embeddings of so many words, with their paths."""
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Embedding) and module.num_embeddings == words:
+            yield path, module
 
 
 @contextmanager

@@ -6,11 +6,12 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from recbole_e2urec.errors import InputError
 from recbole_e2urec.llm.lora import on_line
 from recbole_e2urec.methods.base import GradientUnlearner
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.losses import e2urec_loss
-from recbole_e2urec.model.scorers import Adapted, Stored
+from recbole_e2urec.model.scorers import Stored
 from recbole_e2urec.trainer.joint import JointOptions
 from recbole_e2urec.trainer.negation import (
     Direction,
@@ -21,7 +22,7 @@ from recbole_e2urec.trainer.negation import (
     turned,
 )
 from recbole_e2urec.trainer.sides import ORIGINAL, Batch
-from recbole_e2urec.trainer.strength import TargetLoss, target_loss
+from recbole_e2urec.trainer.strength import TargetLoss
 from recbole_e2urec.trainer.student import Student
 from recbole_e2urec.trainer.unlearning import Request
 
@@ -47,6 +48,8 @@ class NegatedE2URecOptions(NegationOptions, JointOptions):
         """Refuse what cannot work, by the name of its key."""
         super().__post_init__()
         self._check(["overshoot"], lambda share: share >= 0, "at least 0")
+        if self.student == "full":
+            raise InputError("student: full has no adapter to turn; choose student: lora")
 
 
 class NegatedE2URec(GradientUnlearner):
@@ -99,21 +102,21 @@ class NegatedE2URec(GradientUnlearner):
             return []
         direction = learn_direction(model, request, self.options, student.learns.tokens)
         if not student.stage.finished:
-            student.timed(lambda: self._turn(student, direction))
+            self._turn(student, direction)
         return [direction.cost]
 
     def _turn(self, student: Student, direction: Direction) -> None:
         model, request = student.model, student.request
-        strength = self.options.strength
-        if strength is None:
-            target = target_loss(model, Adapted(model.adapter), request)
-            strength = turned(model, request, direction, target)
+        strength, target = student.timed(
+            lambda: turned(model, request, direction, self.options.strength)
+        )
+        if target is not None:
             student.found = {"strength": strength, **target.found}
         start = direction.at(-strength)
         if student.epochs > 0:
             start = direction.at(-strength * (1 + self.options.overshoot))
             student.teach(NEGATED, direction.scorer(-strength), forget=True)
-            if self.options.strength is None:
+            if target is not None:
                 student.end = lambda: self._settle(student, direction, target)
         student.begin = lambda: model.bank.load(student.name, start)
 

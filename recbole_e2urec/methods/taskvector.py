@@ -9,7 +9,6 @@ from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Adapted
 from recbole_e2urec.trainer.cost import memory_used
 from recbole_e2urec.trainer.negation import (
-    Direction,
     NegationOptions,
     learn_direction,
     naming_tokens,
@@ -17,7 +16,6 @@ from recbole_e2urec.trainer.negation import (
 )
 from recbole_e2urec.trainer.pairing import Pairing
 from recbole_e2urec.trainer.stage import Stage
-from recbole_e2urec.trainer.strength import target_loss
 from recbole_e2urec.trainer.unlearning import Request
 
 
@@ -55,22 +53,14 @@ class TaskVector(Unlearner):
     def _negate(self, original: LLMRec, request: Request, stage: Stage) -> None:
         started = time.perf_counter()
         tokens = naming_tokens(original, Pairing(request, original.table, 1))
-        before = time.perf_counter() - started
+        looking = time.perf_counter() - started
         direction = learn_direction(original, request, self.options, tokens)
-        started = time.perf_counter() - before
-        strength, found = self._strength(original, request, direction)
-        spent = {"seconds": time.perf_counter() - started, "steps": 0, "trained_parameters": 0}
-        cost: dict[str, Any] = total([direction.cost, {**spent, **memory_used()}])
+        started = time.perf_counter()
+        strength, target = turned(original, request, direction, self.options.strength)
+        seconds = looking + time.perf_counter() - started
+        spent = {"seconds": seconds, "steps": 0, "trained_parameters": 0, **memory_used()}
+        cost: dict[str, Any] = total([direction.cost, spent])
         cost["adapter_parameters"] = cost["trained_parameters"]
+        found = {} if target is None else {"strength": strength, **target.found}
         more = {"found": found, "losses": direction.cost["losses"]}
         stage.finish(direction.at(-strength), {**cost, **more})
-
-    def _strength(
-        self, original: LLMRec, request: Request, direction: Direction
-    ) -> tuple[float, dict[str, float]]:
-        """The strength, and what was found on the way to it."""
-        if self.options.strength is not None:
-            return self.options.strength, {}
-        target = target_loss(original, Adapted(original.adapter), request)
-        strength = turned(original, request, direction, target)
-        return strength, {"strength": strength, **target.found}

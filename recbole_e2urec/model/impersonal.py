@@ -10,8 +10,8 @@ from sklearn.preprocessing import StandardScaler
 Rows = NDArray[np.int64]
 Numbers = NDArray[np.float64]
 ITEM_PRIOR = 5.0  # rows that an item's share of likes is mixed with, at the mean of all items
-FOLDS = 5
 HISTORY_PRIOR = 1.0  # the same for a history
+FOLDS = 5
 
 
 class RowFacts(NamedTuple):

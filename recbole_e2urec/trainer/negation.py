@@ -11,7 +11,7 @@ from recbole_e2urec.llm.lora import on_line
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Scorer, Stored
 from recbole_e2urec.trainer.pairing import Pairing
-from recbole_e2urec.trainer.strength import TargetLoss, loss_of, strength_for
+from recbole_e2urec.trainer.strength import TargetLoss, loss_of, strength_for, target_loss
 from recbole_e2urec.trainer.studentoptions import StepOptions
 from recbole_e2urec.trainer.unlearning import Plan, Request, train_adapter
 
@@ -126,17 +126,22 @@ def learn_direction(
     return Direction(DIRECTION, start, model.bank.state(DIRECTION), cost)
 
 
-def turned(model: LLMRec, request: Request, direction: Direction, target: TargetLoss) -> float:
-    """How far to turn the sign of a direction so that forget rows lose what they are to lose.
+def turned(
+    model: LLMRec, request: Request, direction: Direction, strength: float | None
+) -> tuple[float, TargetLoss | None]:
+    """How far to turn the sign of a direction, and what forget rows are then to lose.
 
     Args:
         model: Original.
         request: what to forget, at least one row.
         direction: what was learned of it.
-        target: of these rows.
+        strength: None = as far as forget rows are to lose; else it is given back, and no target.
     """
+    if strength is not None:
+        return strength, None
+    target = target_loss(model, request)
     found = reaching(model, request, target, lambda share: direction.scorer(-share), MOST_STRENGTH)
-    return max(LEAST_STRENGTH, found)
+    return max(LEAST_STRENGTH, found), target
 
 
 def reaching(

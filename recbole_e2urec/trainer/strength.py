@@ -22,7 +22,7 @@ from scipy.optimize import brentq
 from recbole_e2urec import writer
 from recbole_e2urec.model.impersonal import ImpersonalModel, RowFacts, log_losses
 from recbole_e2urec.model.llmrec import LLMRec
-from recbole_e2urec.model.scorers import Scorer
+from recbole_e2urec.model.scorers import Adapted, Scorer
 from recbole_e2urec.trainer.unlearning import Request
 
 Rows = NDArray[np.int64]
@@ -57,15 +57,14 @@ class TargetLoss(NamedTuple):
         }
 
 
-def target_loss(model: LLMRec, original: Scorer, request: Request) -> TargetLoss:
+def target_loss(model: LLMRec, request: Request) -> TargetLoss:
     """Foretell the loss on forget rows of a model that never saw them.
 
     Where no users are kept out, validation rows of users who stay take the control rows' place.
     Original knows these users, so where prompts name users the target is then too low.
 
     Args:
-        model: the recommender.
-        original: who answers as Original does.
+        model: Original.
         request: what to forget, at least one row.
     """
     labels = model.labels
@@ -76,6 +75,7 @@ def target_loss(model: LLMRec, original: Scorer, request: Request) -> TargetLoss
         some_of(rows, request.seed) for rows in (request.forget, request.retain, request.unseen)
     )
     with model.shown(request.forget_history):
+        original = Adapted(model.adapter)
         losses = [loss_of(model, original, rows) for rows in (forget, stay, unseen)]
     told = easy.losses(forget), easy.losses(stay, fitted=True), easy.losses(unseen)
     beyond = [own - plain for own, plain in zip(losses, told, strict=True)]

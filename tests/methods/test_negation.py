@@ -82,7 +82,7 @@ def test_the_forget_rows_lose_what_they_are_to_lose(
 ) -> None:
     run = begin(method)
     model, request = run.model, run.request
-    monkeypatch.setattr(f"recbole_e2urec.methods.{method.lower()}.target_loss", to_lose(0.004))
+    monkeypatch.setattr("recbole_e2urec.trainer.negation.target_loss", to_lose(0.004))
     made = method_of(run.config).unlearn(model, request)
     with model.shown(request.forget_history):
         before, now = (
@@ -116,3 +116,8 @@ def test_a_data_set_without_control_users_takes_rows_held_out(begin: Begin) -> N
     assert len(unseen) > 0
     assert np.isin(unseen, run.parts.splits.valid).all()
     assert not np.isin(user[unseen], user[run.split.forget]).any()
+
+
+def test_a_student_without_an_adapter_is_refused(small_config: Callable[..., Any]) -> None:
+    with pytest.raises(InputError, match="student: full has no adapter to turn"):
+        method_of(small_config("NegatedE2URec", student="full"))
