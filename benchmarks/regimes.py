@@ -1,37 +1,50 @@
-"""Methods in three regimes: ``python -m benchmarks.regimes --ml_1m=DIR``.
+"""Methods in several regimes: ``python -m benchmarks.regimes --ml_1m=DIR``.
 
-The regimes are MovieLens-100k with the paper's prompt (a), the same with user and item numbers in
-the prompt (b), and MovieLens 1M with the paper's prompt and rows (c). The request is a fifth of the
-users, drawn by a seed under which nothing was chosen, as are the models' seeds. ``--ml_1m`` is the
-``data_path`` with the folder ``ml-1m``, see docs/datasets.md; ``--only a b`` leaves it out. Means
-over seeds are printed, a Markdown table a regime; "foretold" is the share of the gap in forget
-LogLoss that a method set out to close. ``--model_list`` sets the methods, ``--seeds``
-the seeds, any ``--key=value`` what is common to all. Killed, the same command goes on.
+The regimes are MovieLens-100k with the paper's prompt on tiny-t5 (a) and on tiny-llama (a-llama),
+with user and item numbers in the prompt (b), and MovieLens 1M with the paper's prompt and rows (c).
+``--ml_1m`` is the ``data_path`` with the folder ``ml-1m``, see docs/datasets.md; ``--only a b``
+leaves it out. Requests name a fifth and a hundredth of the users (``--sizes``).
+
+By default they are fresh requests: nothing was chosen on their users, nor under these seeds, and
+usefulness is measured on test rows. ``--development`` measures the settings of
+``benchmarks/candidates.yaml`` on requests of other users, under other seeds, on validation rows,
+and names the best of each method; no test row is scored.
+
+Rows are kept in ``regimes.jsonl`` in ``checkpoint_dir``, so the same command goes on where it was
+killed, and several commands may measure different seeds at the same time. ``--report`` prints the
+tables of what is there. Any ``--key=value`` is common to all runs.
 """
 
 import argparse
+import hashlib
+import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
-from tabulate import tabulate
+from recbole.utils import init_seed
 
-from benchmarks.given import arguments_of, common_settings, filled
-from recbole_e2urec.compare import run_comparison
-from recbole_e2urec.comparisons import comparisons
+from benchmarks.given import SWITCH, arguments_of, common_settings, config_of, filled
+from benchmarks.regime_tables import best_of, table_of
+from recbole_e2urec import __version__
+from recbole_e2urec.cli import Arguments
+from recbole_e2urec.data.forget import ForgetOptions, read_request
+from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.matching import share_closed
-from recbole_e2urec.tables import NOISE
+from recbole_e2urec.experiment import parts_of
+from recbole_e2urec.forgetting import Forgetting
+from recbole_e2urec.results import load_rows, save_rows, save_said
+from recbole_e2urec.storage import write_text
+from recbole_e2urec.tuning import development_request
+from recbole_e2urec.yamlfiles import read_switch, read_yaml
 
 MARK = "regimes"
-FRESH = {
-    "model_list": "E2URec,TaskVector,NegatedE2URec",
-    "seeds": "3001,3002,3003",
-    "forget_seed": 8200,
-}
+ROWS = "regimes.jsonl"
+KEY = ("regime", "part", "size", "seed", "row")
+FORGET_SEED = 8200  # of the fresh requests
+SIZES = (0.2, 0.01)
+SEEDS = {"fresh": (3001, 3002, 3003), "development": (2020, 2021, 2022)}
 LAST = {
     "last_rows": 100000,
     "min_history": 5,
@@ -39,96 +52,202 @@ LAST = {
 }
 REGIMES: dict[str, tuple[str, Mapping[str, Any]]] = {
     "a": ("ml-100k, the paper's prompt", {"dataset": "ml-100k"}),
+    "a-llama": (
+        "ml-100k, the paper's prompt, tiny-llama",
+        {"dataset": "ml-100k", "backbone": "tiny-llama"},
+    ),
     "b": (
         "ml-100k, user and item numbers in the prompt",
         {"dataset": "ml-100k", "prompt": "numbered"},
     ),
     "c": ("ml-1m, the paper's prompt and rows", {"dataset": "ml-1m", **LAST}),
 }
-HEAD = (
-    "", "forget AUC", "closed, AUC", "closed, LogLoss", "foretold", "users who stay lose",
-    "test AUC lost", "bias, floors", "seconds / Retrain's",
-)  # fmt: skip
-DIGITS = (4, 2, 2, 2, 4, 4, 3)
-Rows = Sequence[Mapping[str, Any]]
+REFERENCES = ("Original", "Retrain")
+Row = dict[str, Any]
+
+
+class Candidate(NamedTuple):
+    """A line of the tables: a method and its settings."""
+
+    model: str
+    settings: Mapping[str, Any]
+
+
+class Task(NamedTuple):
+    """What the command line asks for."""
+
+    own: argparse.Namespace
+    arguments: Arguments
+    given: Mapping[str, Any]
+    candidates: Mapping[str, Candidate]
+
+    @property
+    def part(self) -> str:
+        """Which requests and seeds."""
+        return "development" if self.own.development else "fresh"
+
+    def settings(self, regime: str, seed: int) -> dict[str, Any]:
+        """Settings of all runs of a regime under a seed."""
+        own = dict(REGIMES[regime][1])
+        if regime == "c" and self.own.ml_1m:
+            own["data_path"] = str(self.own.ml_1m)
+        if self.own.small:  # one made-up data set stands for all
+            own = {key: own[key] for key in ("prompt", "backbone") if key in own}
+        largest = max(self.own.sizes)
+        return {"forget_seed": FORGET_SEED, "forget_ratio": largest, **own, **self.given, "seed": seed}
+
+    def digest(self, regime: str, row: str) -> str:
+        """Names all that decides a row but its request and seed."""
+        settings = self.settings(regime, 0)
+        decided = {k: v for k, v in settings.items() if k not in ("data_path", "checkpoint_dir")}
+        own = self.candidates.get(row, Candidate(row, {}))
+        text = json.dumps([decided, own, __version__], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def main() -> None:
-    """Run the regimes, and print a table of each."""
+    """Measure what is missing, and print a table of each regime and size."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--only", nargs="+", choices=REGIMES, default=list(REGIMES))
+    parser.add_argument("--sizes", nargs="+", type=float, default=SIZES, help="shares of the users")
+    parser.add_argument("--seeds", nargs="+", type=int, help="of the models")
+    parser.add_argument("--development", help="choose settings; no test row", **SWITCH)
+    parser.add_argument("--report", help="measure nothing", **SWITCH)
+    parser.add_argument("--rows", nargs="+", help="candidates by name; without it, all")
+    parser.add_argument("--candidates", type=Path, help="a yaml file of them")
     parser.add_argument("--ml_1m", type=Path, help="data_path with the folder ml-1m")
     own, arguments = arguments_of(parser, MARK)
+    own.development = read_switch(own.development, "development")
+    own.report = read_switch(own.report, "report")
     if "c" in own.only and not own.small and not (own.ml_1m and (own.ml_1m / "ml-1m").is_dir()):
         raise InputError(
             f"--ml_1m: no folder ml-1m in {own.ml_1m}; make it as docs/datasets.md says and give "
             "its parent, or give --only a b"
         )
-    tables = []
     with common_settings(own, arguments) as given:
-        for name in own.only:
-            title, settings = REGIMES[name]
-            if name == "c" and own.ml_1m:
-                settings = {**settings, "data_path": str(own.ml_1m)}
-            if own.small:  # one made-up data set stands for all
-                settings = {key: settings[key] for key in ("prompt",) if key in settings}
-            tables.append(f"**{title}**\n\n{_measured({**FRESH, **settings, **given})}")
-            print(f"\n{tables[-1]}", flush=True)
+        task = Task(own, arguments, given, _candidates(own))
+        own.seeds = own.seeds or SEEDS[task.part]
+        for regime in own.only if not own.report else ():
+            for seed in own.seeds:
+                _measure(task, regime, seed)
+        tables = "\n\n".join(_tables(task))
+    print(tables)
     if own.write:
-        text = filled(own.write, MARK, "\n\n".join(tables))
-        own.write.write_text(text, encoding="utf-8")
+        own.write.write_text(filled(own.write, MARK, tables), encoding="utf-8")
 
 
-def _measured(settings: Mapping[str, Any]) -> str:
-    """Run a regime; gives its table."""
-    given = dict(settings)
-    results = run_comparison(given.pop("dataset"), overrides=given)
-    (one,) = comparisons(results["rows"], Path(results["results_file"]).parent)
-    models = dict.fromkeys(row["model"] for row in one.rows if row["model"] != NOISE)
-    lines = [_line([row for row in one.rows if row["model"] == name], one.rows) for name in models]
-    return tabulate(lines, HEAD, tablefmt="pipe", disable_numparse=True)
+def _candidates(own: argparse.Namespace) -> dict[str, Candidate]:
+    """The lines of the tables, from the file.
 
-
-def _line(rows: Rows, whole: Rows) -> list[str]:
-    """A model's line: means over its seeds."""
-    bases = {
-        (row["model"], row["seed"]): row for row in whole if row["model"] in ("Original", "Retrain")
+    Raises:
+        InputError: ``--rows`` names one that is not there.
+    """
+    name = "candidates.yaml" if own.development else "methods.yaml"
+    told = read_yaml(own.candidates or Path(__file__).with_name(name))
+    found = {
+        row: Candidate(settings["model"], {k: v for k, v in settings.items() if k != "model"})
+        for row, settings in told.items()
     }
-    found = [
-        _figures(row, *(bases[base, row["seed"]] for base in ("Original", "Retrain")))
-        for row in rows
-    ]
-    means = [
-        "-" if np.isnan(values).any() else f"{fmean(values):.{digits}f}"
-        for values, digits in zip(zip(*found, strict=True), DIGITS, strict=True)
-    ]
-    bias = [row["bias"] for row in rows if "bias" in row]
-    return [rows[0]["model"], *means[:-1], f"{bias[0]:.2f}" if bias else "-", means[-1]]
+    unknown = [row for row in own.rows or () if row not in found]
+    if unknown:
+        raise InputError(f"--rows: {unknown[0]} is not there; choose from {', '.join(found)}")
+    return {row: found[row] for row in own.rows or found}
 
 
-def _figures(
-    row: Mapping[str, Any], original: Mapping[str, Any], retrain: Mapping[str, Any]
-) -> list[float]:
-    """Figures of one seed, in the order of the table, without the bias."""
+def _measure(task: Task, regime: str, seed: int) -> None:
+    """Measure what is missing of a regime under a seed; every size shares one Original."""
+    settings = task.settings(regime, seed)
+    path = Path(settings.get("checkpoint_dir", "saved")) / ROWS
+    known = {tuple(row[name] for name in KEY): row["decided_by"] for row in load_rows(path)}
+    missing = {
+        size: [
+            row
+            for row in (*REFERENCES, *task.candidates)
+            if known.get((regime, task.part, size, seed, row)) != task.digest(regime, row)
+        ]
+        for size in task.own.sizes
+    }
+    if not any(missing.values()):
+        return
+    for size, run in _runs(task, settings, [size for size in missing if missing[size]]):
+        for name in missing[size]:
+            row = _row(run, task, name, settings)
+            place = {"regime": regime, "part": task.part, "size": size, "row": name}
+            digest = task.digest(regime, name)
+            row |= {**place, "decided_by": digest, "dataset": run.config["dataset"], "seed": seed}
+            save_said(path.parent, row, run.said[name, row["stage"]])
+            save_rows(path, [row], KEY)
+            print(
+                f"{regime}, {size:.0%}, seed {seed}, {name}: forget AUC {row['forget']['auc']:.4f}, "
+                f"LogLoss {row['forget']['logloss']:.4f}, users who stay "
+                f"{row['heldout_other_users']['auc']:.4f}; {row['cost']['seconds']:.1f} s",
+                flush=True,
+            )
 
-    def closed(metric: str) -> float:
-        share = share_closed(*(one["forget"][metric] for one in (row, original, retrain)))
-        return float("nan") if share is None else share
 
-    def lost(group: str) -> float:
-        return float(original[group]["auc"] - row[group]["auc"])
+def _runs(
+    task: Task, settings: Mapping[str, Any], sizes: Sequence[float]
+) -> Iterator[tuple[float, Forgetting]]:
+    """A run of each size, its Original and Retrain trained; the smaller requests lie in the larger."""
+    config = config_of(settings, task.arguments)
+    init_seed(config["seed"], config["reproducibility"])
+    dataset = load_dataset(config)
+    train = parts_of(config, dataset).splits.train
+    largest = max(task.own.sizes)
+    lines: list[tuple[str, ...]] = []
+    if task.own.development:
+        _, lines = development_request(config, dataset)
 
-    found, loss = row.get("found", {}), [one["forget"]["logloss"] for one in (original, retrain)]
-    wanted = found.get("target_logloss", float("nan")) - found.get("original_logloss", 0.0)
-    return [
-        row["forget"]["auc"], closed("auc"), closed("logloss"), wanted / (loss[1] - loss[0]),
-        lost("heldout_other_users"), lost("test"), seconds_of(row) / seconds_of(retrain),
-    ]  # fmt: skip
+    def asked(size: float) -> Any:
+        own = config.moved({"forget_ratio": size})
+        if lines:
+            folder = Path(config["checkpoint_dir"])
+            path = folder / f"development-{config['dataset']}-{size:g}.csv"
+            count = max(1, round(len(lines) * size / largest))
+            write_text(path, "user_id\n" + "".join(f"{user}\n" for (user,) in lines[:count]))
+            own = config.moved({"forget_file": str(path)})
+        return read_request(own.options(ForgetOptions, "forget_"), train, dataset)
+
+    validating = asked(largest).split.retain
+    held_out = "valid" if task.own.development else "test"
+    for size in sizes:
+        init_seed(config["seed"], config["reproducibility"])
+        run = Forgetting(config, dataset, held_out, asked(size), validating)
+        run.train()
+        yield size, run
 
 
-def seconds_of(row: Mapping[str, Any]) -> float:
-    """Seconds of all that made a row."""
-    return float(row["cost"]["seconds"])
+def _row(run: Forgetting, task: Task, name: str, settings: Mapping[str, Any]) -> Row:
+    if name in REFERENCES:
+        return run.measured(name, run.original if name == "Original" else run.retrain)
+    own = task.candidates[name]
+    config = config_of({**settings, **own.settings}, task.arguments._replace(model=own.model))
+    row = run.unlearned_row(config)
+    run.said[name, row["stage"]] = run.said[own.model, row["stage"]]
+    return row
+
+
+def _tables(task: Task) -> Iterator[str]:
+    """A table of each regime and size, and what is best where settings are chosen."""
+    wanted = (*REFERENCES, *task.candidates)
+    by_place: dict[tuple[str, float], list[Row]] = {}
+    folder = Path(task.given.get("checkpoint_dir", "saved"))
+    for row in load_rows(folder / ROWS):
+        regime, part, size, seed, name = (row[key] for key in KEY)
+        if (
+            part == task.part and regime in task.own.only and size in task.own.sizes
+            and seed in task.own.seeds and name in wanted
+            and row["decided_by"] == task.digest(regime, name)
+        ):  # fmt: skip
+            by_place.setdefault((regime, size), []).append(row)
+    for regime in task.own.only:
+        for size in task.own.sizes:
+            if rows := by_place.get((regime, size)):
+                title = f"({regime}) {REGIMES[regime][0]}; {size:.0%} of the users"
+                yield f"**{title}**\n\n{table_of(rows, wanted, folder)}"
+    if task.own.development:
+        models = {name: own.model for name, own in task.candidates.items()}
+        yield best_of(by_place, models, folder)
 
 
 if __name__ == "__main__":
