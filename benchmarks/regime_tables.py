@@ -106,9 +106,7 @@ def badness(figures: Figures) -> float:
     return float(off + bias + max(0.0, figures.stay_lost) / HARM)
 
 
-def best_of(
-    rows: Mapping[Place, Sequence[Row]], models: Mapping[str, str], folder: Path
-) -> str:
+def best_of(rows: Mapping[Place, Sequence[Row]], models: Mapping[str, str], folder: Path) -> str:
     """Name the best candidate of each method: the least mean badness over regimes and sizes.
 
     Args:

@@ -94,7 +94,13 @@ class Task(NamedTuple):
         if self.own.small:  # one made-up data set stands for all
             own = {key: own[key] for key in ("prompt", "backbone") if key in own}
         largest = max(self.own.sizes)
-        return {"forget_seed": FORGET_SEED, "forget_ratio": largest, **own, **self.given, "seed": seed}
+        return {
+            "forget_seed": FORGET_SEED,
+            "forget_ratio": largest,
+            **own,
+            **self.given,
+            "seed": seed,
+        }
 
     def digest(self, regime: str, row: str) -> str:
         """Names all that decides a row but its request and seed."""
@@ -178,9 +184,9 @@ def _measure(task: Task, regime: str, seed: int) -> None:
             save_said(path.parent, row, run.said[name, row["stage"]])
             save_rows(path, [row], KEY)
             print(
-                f"{regime}, {size:.0%}, seed {seed}, {name}: forget AUC {row['forget']['auc']:.4f}, "
-                f"LogLoss {row['forget']['logloss']:.4f}, users who stay "
-                f"{row['heldout_other_users']['auc']:.4f}; {row['cost']['seconds']:.1f} s",
+                f"{regime}, {size:.0%}, seed {seed}, {name}: forget AUC "
+                f"{row['forget']['auc']:.4f}, LogLoss {row['forget']['logloss']:.4f}, users who "
+                f"stay {row['heldout_other_users']['auc']:.4f}; {row['cost']['seconds']:.1f} s",
                 flush=True,
             )
 
@@ -188,7 +194,7 @@ def _measure(task: Task, regime: str, seed: int) -> None:
 def _runs(
     task: Task, settings: Mapping[str, Any], sizes: Sequence[float]
 ) -> Iterator[tuple[float, Forgetting]]:
-    """A run of each size, its Original and Retrain trained; the smaller requests lie in the larger."""
+    """A run of each size, Original and Retrain trained; smaller requests lie in the larger."""
     config = config_of(settings, task.arguments)
     init_seed(config["seed"], config["reproducibility"])
     dataset = load_dataset(config)

@@ -116,11 +116,17 @@ class GradientUnlearner(Unlearner):
         """Ask further teachers, after Original; gives the costs of what was trained for it."""
         return []
 
+    def aim(self, student: Student) -> None:
+        """Foretell what forget rows are to lose, if the student is to be scaled to it."""
+        if self.options.scale_to_target and len(student.request.forget):
+            student.aim()
+
     def unlearn(self, original: LLMRec, request: Request) -> Unlearned:
         """See :meth:`Unlearner.unlearn`; the student bears the method's name."""
         student = self.student(original, request)
         teacher = Adapted(original.adapter)
         student.teach(ORIGINAL, teacher, self.asks_on_forget, self.asks_on_retain)
+        self.aim(student)
         before = self.teach(student)
         learned = student.train(self.loss)
         cost = total([*before, learned])

@@ -1,147 +1,124 @@
 """CrossFit: forget rows are to be answered as a model does that never saw their users."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from recbole_e2urec.errors import InputError
-from recbole_e2urec.methods.base import RATES, GradientUnlearner
-from recbole_e2urec.model.losses import e2urec_loss, kl_divergence
-from recbole_e2urec.model.references import SAME, Line, margin_of, mixed_target, with_margin
-from recbole_e2urec.trainer.crossfit import (
-    STRANGER,
-    CrossFitOptions,
-    calibrated_to,
-    teach_stranger,
+from recbole_e2urec.methods.base import RATES, Unlearned, total
+from recbole_e2urec.methods.negatede2urec import (
+    FORGETTING,
+    NegatedE2URec,
+    NegatedE2URecOptions,
 )
-from recbole_e2urec.trainer.renewing import RENEWED, teach_renewed
-from recbole_e2urec.trainer.sides import ORIGINAL, Batch, Side
+from recbole_e2urec.model.llmrec import LLMRec
+from recbole_e2urec.model.scorers import Scorer
+from recbole_e2urec.trainer.crossfit import CrossFitOptions, CrossFitted, cross_fit
+from recbole_e2urec.trainer.negation import Direction
 from recbole_e2urec.trainer.student import Student
+from recbole_e2urec.trainer.unlearning import Request
 
 
 @dataclass(frozen=True)
-class CrossFitMethodOptions(CrossFitOptions):
-    """Settings of CrossFit.
-
-    Attributes:
-        crossfit_weight: w, how much the strangers' answer counts in the target, in [0, 1]; 0 = no
-            model is trained without a part.
-        calibrated: whether the strangers' margins are corrected, see :func:`calibrated_to`.
-        renewed: whether the rest of the target is Original with the forget rows' own tokens as if
-            never shown, see :func:`renewed_scorer`, instead of Original.
-        overshoot: how far the margin of the target is moved on, away from Original's, as a share of
-            the way between them; at least 0.
-        true_answers: whether retain rows also have the cross-entropy of the true answers.
-    """
-
-    crossfit_weight: float
-    calibrated: bool
-    renewed: bool
-    overshoot: float
-    true_answers: bool
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work, by the name of its key."""
-        super().__post_init__()
-        if not 0 <= self.crossfit_weight <= 1:
-            raise InputError(f"crossfit_weight is {self.crossfit_weight}; it must be in [0, 1]")
-        if not self.overshoot >= 0:
-            raise InputError(f"overshoot is {self.overshoot}; it must be at least 0")
+class CrossFitMethodOptions(NegatedE2URecOptions, CrossFitOptions):
+    """Settings of CrossFit: those of NegatedE2URec, and ``parts``."""
 
 
-class CrossFit(GradientUnlearner):
-    """Forget rows are answered as by a model that never saw their users; this project's own.
+class CrossFit(NegatedE2URec):
+    """NegatedE2URec whose forgetting teacher never saw the users; this project's own.
 
     Beside Original, models are trained without one part of the users each, two halves unless told
     otherwise: as many as there are parts, once for an Original, and every request uses them. Each
-    row has a model that never saw its user, the stranger k, and Retrain is one as well. The student
-    imitates ``p_f = w p_k + (1 - w) p_o`` on forget rows, and Original on retain rows:
-    ``beta KL(p_f || student) + (1 - beta) (KL(p_o || student) + CE)``, as in E2URec.
+    row has a model that never saw its user, and Retrain is one as well. The student begins with the
+    negated adapter, as NegatedE2URec's does, and imitates that model on forget rows and Original on
+    retain rows.
 
-    A student that must not move on retain rows gets only a part of the way to that target. With
-    ``overshoot`` c the target is set further: its margin of yes over no is ``m_f + c (m_f - m_o)``.
+    After a request a part model that saw the users must forget them too, or the next request would
+    learn from one that remembers. It does so in the same way, taught by those that never saw them,
+    and these seconds are part of the request's cost.
 
     The idea to let models answer for data that they were not trained on is that of cross-fitting
     (Chernozhukov et al., Econometrics Journal 21(1), 2018).
 
-    What it cannot do: a stranger has seen the other forgotten users, unless they are in the same
-    part, and once their request was carried out its models should be trained again. Of a user who
-    stays and loses single rows a stranger knows less than Retrain does; it is meant for users who
-    leave. A model folder keeps no such models, so a model in use does not forget by it.
+    What it cannot do: of a user who stays and loses single rows such a model knows less than
+    Retrain does; it is meant for users who leave. A model folder keeps no part models, so a model
+    in use does not forget by it.
     """
 
     options_class = CrossFitMethodOptions
     space: ClassVar = {
         "unlearn_learning_rate": RATES,
-        "overshoot": (0.05, 0.8),
+        "overshoot": (0.1, 2.0),
         "beta": (0.2, 0.8),
     }
-    strength, power = "overshoot", 0.0  # the target itself knows how much there is to forget
-    asks_on_forget = asks_on_retain = True
     has_only_original = False
-    _line = SAME
-    _costs: Sequence[dict[str, Any]] = ()
+    _fitted: CrossFitted | None = None
+
+    def unlearn(self, original: LLMRec, request: Request) -> Unlearned:
+        """See :meth:`Unlearner.unlearn`."""
+        made = super().unlearn(original, request)
+        if self._fitted is None:  # nothing to forget, or tokens alone
+            return made
+        parts = [
+            _part_forgets(self.options, original, request, self._fitted, number)
+            for number in range(len(self._fitted.fits))
+        ]
+        cost = {**made.cost, **total([made.cost, *parts])}
+        found = {**made.found, "parts_seconds": sum(part["seconds"] for part in parts)}
+        return made._replace(cost=cost, found=found)
+
+    def teach_forgetting(self, student: Student, direction: Direction, strength: float) -> None:
+        """Let models that never saw a row's user answer it."""
+        assert self._fitted is not None
+        student.teach(FORGETTING, self._fitted.stranger, forget=True)
 
     def teach(self, student: Student) -> list[dict[str, Any]]:
-        """Have models trained that lack a part of the users each, and keep what they answer."""
-        options = self.options
-        fitted = teach_stranger(student) if options.crossfit_weight > 0 else None
-        if fitted is not None:
-            self._costs = fitted.costs
-        if fitted is not None and options.calibrated and not student.stage.finished:
-            model, request, stranger = student.model, student.request, fitted.stranger
-            self._line = student.timed(lambda: calibrated_to(model, request, stranger))
-        if options.renewed:
-            teach_renewed(student)
-        return []
-
-    @property
-    def _base(self) -> str:
-        return RENEWED if self.options.renewed else ORIGINAL
+        """See :meth:`NegatedE2URec.teach`; the part models are trained before."""
+        if len(student.request.forget):
+            self._fitted = cross_fit(student.request, self.options.parts)
+        return super().teach(student)
 
     def prior(self) -> list[dict[str, Any]]:
-        """Costs of these models."""
-        return list(self._costs)
+        """Costs of the part models."""
+        return [] if self._fitted is None else [dict(fit.cost) for fit in self._fitted.fits]
 
-    def found(self, losses: Sequence[Mapping[str, float]]) -> dict[str, float]:
-        """Slope and bias of the correction, if it was asked for."""
-        used = [terms for terms in losses if "slope" in terms]  # none without any step
-        return {name: used[0][name] for name in Line._fields} if used else {}
 
-    def loss(self, batch: Batch) -> Mapping[str, Tensor]:
-        """The forgetting loss; in joint steps beside the remembering loss."""
-        rows, retain = batch
-        terms = {"forget": rows.mean(kl_divergence(self._target(rows), rows.logits))}
-        if self.options.calibrated:
-            ones = torch.ones(len(rows.logits))
-            terms |= {name: rows.mean(value * ones) for name, value in self._line._asdict().items()}
-        if retain.in_step == 0:
-            return {"loss": terms["forget"], **terms}
-        remember = retain.distance_to(ORIGINAL)
-        if self.options.true_answers:
-            remember = remember + retain.answer_loss()
-        loss = e2urec_loss(terms["forget"], remember, self.options.beta)
-        return {"loss": loss, "remember": remember, **terms}
+class _Part(NegatedE2URec):
+    """How a part model forgets."""
 
-    def _target(self, rows: Side) -> Tensor:  # -> [n, vocab]
-        """What forget rows are to be answered."""
-        words, weight, further = (
-            rows.answer_ids,
-            self.options.crossfit_weight,
-            self.options.overshoot,
-        )
-        target = rows.teachers[self._base]
-        if weight > 0:
-            stranger = rows.teachers[STRANGER]
-            if self.options.calibrated:
-                margin = self._line.slope * margin_of(stranger, words) + self._line.bias
-                stranger = with_margin(stranger, margin, words)
-            target = mixed_target(stranger, target, weight)
-        if further == 0:
-            return target
-        margin = margin_of(target, words)
-        ahead = margin + further * (margin - margin_of(rows.teachers[ORIGINAL], words))
-        return with_margin(target, ahead, words)
+    def __init__(self, options: Any, name: str, stranger: Scorer) -> None:
+        super().__init__(options)
+        self._name, self._stranger = name, stranger
+
+    def student(self, original: LLMRec, request: Request) -> Student:
+        """See :meth:`GradientUnlearner.student`; it bears the part's name."""
+        return Student(original, request, self._name, self.options, self.warmup)
+
+    def teach_forgetting(self, student: Student, direction: Direction, strength: float) -> None:
+        """Let models that never saw a row's user answer it."""
+        student.teach(FORGETTING, self._stranger, forget=True)
+
+
+def _part_forgets(
+    options: CrossFitMethodOptions,
+    original: LLMRec,
+    request: Request,
+    fitted: CrossFitted,
+    number: int,
+) -> dict[str, Any]:
+    """Have a part model forget the users whom it saw; gives what that cost."""
+    user, fit = request.user, fitted.fits[number]
+    forget, retain = (
+        rows[~np.isin(user[rows], fitted.lacking[number])]
+        for rows in (request.forget, request.retain)
+    )
+    if len(forget) == 0:
+        return total([])
+    name = f"Without{number}Forgets"
+    tools = replace(
+        request.tools,
+        stage=lambda part, settings: request.stage(part, {**settings, "part": fit.digest}),
+    )
+    own = replace(request, forget=forget, retain=retain, tools=tools)
+    with original.bank.lent(original.adapter, fit.weights()):
+        return _Part(options, name, fitted.stranger).unlearn(original, own).cost

@@ -1,5 +1,6 @@
-"""NegatedE2URec: two teachers mend an adapter whose sign was turned."""
+"""NegatedE2URec: two teachers correct an adapter whose sign was turned."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -7,27 +8,19 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.llm.lora import on_line
-from recbole_e2urec.methods.base import GradientUnlearner
+from recbole_e2urec.methods.base import RATES, GradientUnlearner, Unlearned
+from recbole_e2urec.methods.tokenreset import TokenReset, TokenResetOptions
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.losses import e2urec_loss
-from recbole_e2urec.model.scorers import Stored
 from recbole_e2urec.trainer.joint import JointOptions
-from recbole_e2urec.trainer.negation import (
-    Direction,
-    NegationOptions,
-    learn_direction,
-    naming_tokens,
-    reaching,
-    turned,
-)
+from recbole_e2urec.trainer.negation import Direction, NegationOptions, learn_direction, turned
+from recbole_e2urec.trainer.pairing import Pairing
 from recbole_e2urec.trainer.sides import ORIGINAL, Batch
-from recbole_e2urec.trainer.strength import TargetLoss
 from recbole_e2urec.trainer.student import Student
 from recbole_e2urec.trainer.unlearning import Request
 
-NEGATED = "negated"  # teacher
-LEAST, MOST = 0.5, 2.0  # times what the student became
+FORGETTING = "forgetting"  # teacher
+DIRECTION = "direction"  # adapter
 
 
 @dataclass(frozen=True)
@@ -41,6 +34,7 @@ class NegatedE2URecOptions(NegationOptions, JointOptions):
     """
 
     share_of_all: ClassVar[bool] = True  # the direction has learned from all of them
+    factors: ClassVar[tuple[float, float]] = (0.5, 2.0)
     overshoot: float
     true_answers: bool
 
@@ -61,14 +55,15 @@ class NegatedE2URec(GradientUnlearner):
     :func:`target_loss`. No Retrain, no held-out row of the forgotten users and no trial is needed.
 
     Alone it also harms users who stay. So the adapter is the start of a student, ``1 + overshoot``
-    times as far turned, which two teachers mend in one short pass: on forget rows the negated
+    times as far turned, which two teachers correct in one short pass: on forget rows the negated
     adapter at c, on retain rows Original,
 
         beta * KL(negated || student) + (1 - beta) * KL(Original || student).
 
     In the end the student's adapter is multiplied so that forget rows lose that again. Where each
-    forget row shows a token that no other prompt does, as under ``prompt: numbered``, only these
-    tokens' embeddings are learned and turned, nobody else's answers change, and nothing is mended.
+    forget row shows a token that no other prompt does, as under ``prompt: numbered``, these tokens'
+    embeddings hold what is remembered: :class:`TokenReset` puts them back as far as the target loss
+    asks, nobody else's answers change, and nothing is learned.
 
     Departures from E2URec: the augmented model is an adapter and becomes the student; the
     forgetting teacher is the negated adapter instead of ``z_o - alpha relu(z_a - z_o)``; retain
@@ -76,9 +71,9 @@ class NegatedE2URec(GradientUnlearner):
     answers already.
     """
 
-    options_class = NegatedE2URecOptions
+    options_class: type = NegatedE2URecOptions
     space: ClassVar = {
-        "unlearn_learning_rate": (0.0001, 0.01),
+        "unlearn_learning_rate": RATES,
         "augmented_learning_rate": (0.0001, 0.01),
         "overshoot": (0.1, 2.0),
         "beta": (0.2, 0.8),
@@ -86,61 +81,68 @@ class NegatedE2URec(GradientUnlearner):
     strength: ClassVar = None  # the request's own
     asks_on_retain = True
 
-    def student(self, original: LLMRec, request: Request) -> Student:
-        """Make the student; where tokens name the request, nothing is to be mended."""
-        student = super().student(original, request)
-        tokens = student.timed(lambda: naming_tokens(original, student.pairing))
-        if tokens is not None:
-            student.learn_alone(tokens)
-            student.epochs = 0
-        return student
+    def unlearn(self, original: LLMRec, request: Request) -> Unlearned:
+        """See :meth:`Unlearner.unlearn`."""
+        started = time.perf_counter()
+        named = named_by_tokens(original, request)
+        seconds = time.perf_counter() - started
+        if named:
+            given = self.options.strength
+            overshoot = None if given is None else max(0.0, given - 1)
+            made = TokenReset(TokenResetOptions(False, overshoot)).unlearn(original, request)
+        else:
+            made = super().unlearn(original, request)
+        return made._replace(cost={**made.cost, "seconds": made.cost["seconds"] + seconds})
+
+    def aim(self, student: Student) -> None:
+        """Leave it to :meth:`teach`, which needs the target to turn the direction."""
 
     def teach(self, student: Student) -> list[dict[str, Any]]:
-        """Learn the direction, turn it, and let it answer the forget rows."""
+        """Learn the direction, turn it, and let the forgetting teacher answer the forget rows."""
         model, request = student.model, student.request
         if len(request.forget) == 0:
             return []
-        direction = learn_direction(model, request, self.options, student.learns.tokens)
+        direction = learn_direction(model, request, self.options, DIRECTION)
         if not student.stage.finished:
             self._turn(student, direction)
         return [direction.cost]
 
     def _turn(self, student: Student, direction: Direction) -> None:
-        model, request = student.model, student.request
+        model, request, options = student.model, student.request, self.options
         strength, target = student.timed(
-            lambda: turned(model, request, direction, self.options.strength)
+            lambda: turned(model, request, direction, options.strength)
         )
+        student.target = target if options.scale_to_target else None
         if target is not None:
             student.found = {"strength": strength, **target.found}
-        start = direction.at(-strength)
-        if student.epochs > 0:
-            start = direction.at(-strength * (1 + self.options.overshoot))
-            student.teach(NEGATED, direction.scorer(-strength), forget=True)
-            if target is not None:
-                student.end = lambda: self._settle(student, direction, target)
+        further = 1 + options.overshoot if student.epochs > 0 else 1.0
+        start = direction.at(-strength * further)
         student.begin = lambda: model.bank.load(student.name, start)
+        self.teach_forgetting(student, direction, strength)
 
-    def _settle(self, student: Student, direction: Direction, target: TargetLoss) -> None:
-        """Multiply what the student became so that forget rows lose what they are to lose."""
-        model, name = student.model, student.name
-        trained = model.bank.state(name)
-
-        def multiplied(share: float) -> dict[str, Tensor]:
-            return on_line(direction.start, trained, share)
-
-        share = reaching(
-            model, student.request, target, lambda at: Stored(name, lambda: multiplied(at)), MOST
-        )
-        share = max(LEAST, share)
-        model.bank.load(name, multiplied(share))
-        student.found["scale"] = share
+    def teach_forgetting(self, student: Student, direction: Direction, strength: float) -> None:
+        """Let the negated adapter answer the forget rows, as the teacher ``FORGETTING``."""
+        student.teach(FORGETTING, direction.scorer(-strength), forget=True)
 
     def loss(self, batch: Batch) -> Mapping[str, Tensor]:
         """The forgetting loss beside the remembering loss."""
         rows, retain = batch
-        forget = rows.distance_to(NEGATED)
+        forget = rows.distance_to(FORGETTING)
         remember = retain.distance_to(ORIGINAL)
         if self.options.true_answers:
             remember = remember + retain.answer_loss()
         loss = e2urec_loss(forget, remember, self.options.beta)
         return {"loss": loss, "forget": forget, "remember": remember}
+
+
+def named_by_tokens(model: LLMRec, request: Request) -> bool:
+    """Whether each forget row shows a token that no retain row's prompt does.
+
+    User numbers are such tokens in prompts that show them. They alone need to change then, if
+    Original's training reached the embeddings.
+    """
+    if model.adapter is not None and not model.bank.reaches_words(model.lora):
+        return False
+    pairing = Pairing(request, model.table, 1)
+    tokens = pairing.own_tokens()
+    return bool(len(tokens) and pairing.reached(tokens).all())

@@ -1,8 +1,12 @@
 """TokenReset: tokens that only forget rows show are as if no training prompt had shown them."""
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import inf
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
 
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.methods.base import NOT_REACHED, Unlearned, Unlearner, total
@@ -12,7 +16,10 @@ from recbole_e2urec.trainer.cost import memory_used
 from recbole_e2urec.trainer.pairing import Pairing
 from recbole_e2urec.trainer.renewing import renewed_scorer
 from recbole_e2urec.trainer.stage import Stage
+from recbole_e2urec.trainer.strength import reaching, target_loss
 from recbole_e2urec.trainer.unlearning import Request
+
+MOST_WAY = 8.0  # times the way to where no training would leave a token
 
 
 @dataclass(frozen=True)
@@ -23,15 +30,16 @@ class TokenResetOptions:
         partial: carry out requests of which only some rows show a token of their own; the answers
             to the others are hardly changed. False: refuse them.
         overshoot: how much further each token is moved away from where Original has it, as a share
-            of the way; at least 0.
+            of the way; at least 0. None = as far as forget rows are to lose, see
+            :func:`target_loss`, but no less than 0.
     """
 
     partial: bool
-    overshoot: float
+    overshoot: float | None
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, by the name of its key."""
-        if not 0 <= self.overshoot < inf:
+        if self.overshoot is not None and not 0 <= self.overshoot < inf:
             raise InputError(f"overshoot is {self.overshoot}; it must be at least 0, and finite")
 
 
@@ -74,7 +82,7 @@ class TokenReset(Unlearner):
             if not stage.finished:
                 self._reset(original, request, stage)
         cost = stage.summary()
-        found = {NOT_REACHED: cost.pop(NOT_REACHED)}
+        found = {NOT_REACHED: cost.pop(NOT_REACHED), **cost.pop("found")}
         scorer = Stored(original.adapter, stage.weights)
         return Unlearned(scorer, cost, [], stage.digest, found=found)
 
@@ -99,7 +107,24 @@ class TokenReset(Unlearner):
                 "TokenReset: tuning: lora did not reach the embeddings; choose another model, or "
                 "adapt them (lora_target_modules)"
             )
-        scorer = renewed_scorer(original, request, tokens, self.options.overshoot)
-        weights = scorer.read()
+        overshoot = self.options.overshoot
+        found: dict[str, float] = {}
+        if overshoot is None:
+            reached = pairing.reached(tokens)
+            overshoot, found = _overshoot_for(original, request, tokens, request.forget[reached])
+        weights = renewed_scorer(original, request, tokens, overshoot).read()
         spent = {"seconds": time.perf_counter() - started, "steps": 0, "trained_parameters": 0}
-        stage.finish(weights, {**spent, **memory_used(), NOT_REACHED: missed})
+        stage.finish(weights, {**spent, **memory_used(), NOT_REACHED: missed, "found": found})
+
+
+def _overshoot_for(
+    model: LLMRec, request: Request, tokens: Tensor, rows: NDArray[np.int64]
+) -> tuple[float, dict[str, float]]:
+    """The overshoot at which rows that show the tokens lose what they are to lose."""
+    target = target_loss(model, replace(request, forget=rows))
+
+    def scorer(share: float) -> Stored:
+        return renewed_scorer(model, request, tokens, share - 1)
+
+    overshoot = max(0.0, reaching(model, request, target, scorer, MOST_WAY) - 1)
+    return overshoot, {"overshoot": overshoot, **target.found}

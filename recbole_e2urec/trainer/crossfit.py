@@ -9,20 +9,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recbole_e2urec import writer
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.model.asked import Asked, Voice
 from recbole_e2urec.model.llmrec import LLMRec
-from recbole_e2urec.model.references import Line, calibration, carried, margin_of
-from recbole_e2urec.model.scorers import Adapted, Learn, Scorer
+from recbole_e2urec.model.scorers import Learn, Scorer
 from recbole_e2urec.trainer.joint import JointOptions
 from recbole_e2urec.trainer.sharding import random_shards
 from recbole_e2urec.trainer.student import Student
-from recbole_e2urec.trainer.unlearning import Request
+from recbole_e2urec.trainer.unlearning import Fit, Request
 
 Rows = NDArray[np.int64]
 STRANGER = "stranger"  # teacher
-CALIBRATED_ON = 10_000  # rows at most
 Shares = NDArray[np.float32]
 
 
@@ -87,11 +84,13 @@ class CrossFitted(NamedTuple):
 
     Attributes:
         stranger: answers for a user as those models do that never saw a row of that user.
-        costs: of the trainings, which are done once for an Original, before any request.
+        fits: the models, which are trained once for an Original, before any request.
+        lacking: the users that each of them never saw, by inner id.
     """
 
     stranger: Chosen
-    costs: list[dict[str, Any]]
+    fits: list[Fit]
+    lacking: list[Rows]
 
 
 def cross_fit(request: Request, parts: int) -> CrossFitted:
@@ -116,9 +115,10 @@ def cross_fit(request: Request, parts: int) -> CrossFitted:
         others = train[~np.isin(user[train], users)]
         fits.append(request.tools.fit(f"Without{number}", others, request.forget_history))
     lacking[lacking.sum(axis=1) == 0] = 1
+    unseen = lacking > 0
     shares = lacking / lacking.sum(axis=1, keepdims=True)
     stranger = Chosen([fit.scorer for fit in fits], user, shares)
-    return CrossFitted(stranger, [dict(fit.cost) for fit in fits])
+    return CrossFitted(stranger, fits, [np.flatnonzero(column) for column in unseen.T])
 
 
 def teach_stranger(student: Student) -> CrossFitted | None:
@@ -132,31 +132,3 @@ def teach_stranger(student: Student) -> CrossFitted | None:
     fitted = cross_fit(student.request, options.parts)
     student.teach(STRANGER, fitted.stranger, forget=True)
     return fitted
-
-
-def calibrated_to(model: LLMRec, request: Request, stranger: Scorer) -> Line:
-    """The line that makes strangers as sure of themselves as Original is where it learned nothing.
-
-    A model of fewer users is less sure, or with early stopping surer, than it should be; Retrain
-    errs as Original does on rows that it was not trained on, as both are trained alike. So one
-    line, ``a m + b``, is fitted to the margins m of strangers on retain rows, none of which they
-    saw, and another, ``a_o m + b_o``, to Original's on validation rows of users who stay (see
-    :func:`calibration`). ``m' = (a m + b - b_o) / a_o`` has Original's line on the former.
-    """
-    words, labels = model.language_model.answer_ids, model.labels
-    assert labels is not None  # Original was trained on them
-    valid = request.valid[np.isin(request.user[request.valid], request.user[request.retain])]
-    lines = []
-    with model.shown(request.retain_history):
-        for scorer, rows in ((stranger, request.retain), (Adapted(model.adapter), valid)):
-            rows = _drawn(rows, request.seed)
-            asked = scorer.ask(model, rows)
-            margins = [margin_of(asked.logits(part), words) for part in asked.chunks()]
-            lines.append(calibration(torch.cat(margins).cpu().numpy(), labels[rows]))
-    return Line(*writer.agreed(tuple(carried(*lines))))
-
-
-def _drawn(rows: Rows, seed: int) -> Rows:
-    """Some of the rows at random, in their order, if there are many."""
-    count = min(len(rows), CALIBRATED_ON)
-    return np.sort(np.random.default_rng([seed, 3]).choice(rows, count, replace=False))

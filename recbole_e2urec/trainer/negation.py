@@ -1,6 +1,7 @@
-"""Negation: an adapter learns the forget rows better still, and then its sign is turned."""
+"""Negation: a model learns the forget rows better still, and the change is taken off Original."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from math import ceil, inf
 from typing import Any, NamedTuple
@@ -9,35 +10,31 @@ from torch import Tensor
 
 from recbole_e2urec.llm.lora import on_line
 from recbole_e2urec.model.llmrec import LLMRec
-from recbole_e2urec.model.scorers import Scorer, Stored
+from recbole_e2urec.model.scorers import Stored
 from recbole_e2urec.trainer.pairing import Pairing
-from recbole_e2urec.trainer.strength import TargetLoss, loss_of, strength_for, target_loss
+from recbole_e2urec.trainer.strength import TargetLoss, reaching, target_loss
 from recbole_e2urec.trainer.studentoptions import StepOptions
 from recbole_e2urec.trainer.unlearning import Plan, Request, train_adapter
 
-DIRECTION = "direction"  # adapter and stage
+DIRECTION = "direction"  # stage
 LEAST_STRENGTH = 0.1  # a request never does nothing, whatever its rows seem to be remembered
 MOST_STRENGTH = 64.0
 
 
 @dataclass(frozen=True)
 class NegationOptions(StepOptions):
-    """How the adapter learns the forget rows, and how far its sign is turned.
+    """How the forget rows are learned, and how far the change is taken off.
 
     Attributes:
         augmented_learning_rate: AdamW's rate at the first step.
-        token_learning_rate: the same where only the request's own tokens learn, which each row
-            moves alone.
         augmented_epochs: passes over the forget rows; a fraction cuts the last one.
         least_steps: steps that a pass over the forget rows has at least: a small request has
             smaller batches.
-        strength: how far the sign is turned, in (0, 64]: 1 = as far back as the adapter learned
-            forward. None = as far as forget rows are to lose, see :func:`target_loss`; then the
-            outcome is set to it as well.
+        strength: how many times the change is taken off, in (0, 64]. None = as often as forget rows
+            are to lose, see :func:`target_loss`.
     """
 
     augmented_learning_rate: float
-    token_learning_rate: float
     augmented_epochs: float
     least_steps: int
     strength: float | None
@@ -55,58 +52,44 @@ class NegationOptions(StepOptions):
 
 
 class Direction(NamedTuple):
-    """An adapter that learned the forget rows, and where it began.
+    """What learning the forget rows changed.
 
     Attributes:
-        name: of the adapter.
+        place: the adapter that learned; None: the backbone's own weights did.
         start: its weights before, which answer as Original does.
         end: its weights afterwards.
         cost: of its training.
     """
 
-    name: str
+    place: str | None
     start: Mapping[str, Tensor]
     end: Mapping[str, Tensor]
     cost: dict[str, Any]
 
     def at(self, share: float) -> dict[str, Tensor]:
-        """Weights of the adapter: 0 = Original, 1 = as it learned, -1 = as far before Original."""
+        """Weights: 0 = Original, 1 = as learned, -1 = as far before Original."""
         return on_line(self.start, self.end, share)
 
     def scorer(self, share: float) -> Stored:
         """Who answers with these weights."""
-        return Stored(self.name, lambda: self.at(share))
-
-
-def naming_tokens(model: LLMRec, pairing: Pairing) -> Tensor | None:
-    """Tokens that are the request's own, int64 [m], if each of its rows shows one.
-
-    They name it, as user numbers do in prompts that show them. Then they alone need to change, and
-    nobody else's answers do. None where a row shows none, or adapters do not reach embeddings.
-    """
-    if not model.bank.reaches_words(model.lora):
-        return None
-    own = pairing.own_tokens()
-    return own if len(own) and pairing.reached(own).all() else None
+        return Stored(self.place, lambda: self.at(share))
 
 
 def learn_direction(
-    model: LLMRec, request: Request, options: NegationOptions, tokens: Tensor | None
+    model: LLMRec, request: Request, options: NegationOptions, adapter: str | None = None
 ) -> Direction:
-    """Train an adapter on the forget rows, from Original on, or take it from its stage.
-
-    With ``tuning: full`` it is a fresh one, with ``tuning: lora`` a copy of Original's.
+    """Learn the forget rows, from Original on, or take what was learned from its stage.
 
     Args:
-        model: Original.
+        model: Original, which answers as before afterwards.
         request: what to forget.
         options: how to learn.
-        tokens: the only ones that learn, see :func:`naming_tokens`; None: the whole adapter does.
+        adapter: its name, if one is to learn: with ``tuning: full`` a fresh one, with ``tuning:
+            lora`` a copy of Original's. None: whatever Original trained learns.
     """
     size = options.batch_size(len(request.forget))
     pairing = Pairing(request, model.table, size)
-    rate = options.augmented_learning_rate if tokens is None else options.token_learning_rate
-    rule = options.rule(rate, model.options.adam_epsilon)
+    rule = options.rule(options.augmented_learning_rate, model.options.adam_epsilon)
     settings = {**asdict(rule), "epochs": options.augmented_epochs, "batch_size": size}
     plan = Plan(
         options.augmented_epochs,
@@ -115,21 +98,23 @@ def learn_direction(
         lambda epoch: [step.forget for step in pairing.steps(epoch, joint=False)],
         model.answer_losses,
         request.show,
-        tokens=tokens,
-        alone=tokens is not None,
         dropout=False,
     )
-    model.fresh_adapter(DIRECTION, request.seed)
-    start = model.bank.state(DIRECTION)
-    with model.shown(request.forget_history):
-        cost = train_adapter(model, DIRECTION, request.stage(DIRECTION, settings), plan)
-    return Direction(DIRECTION, start, model.bank.state(DIRECTION), cost)
+    if adapter is not None:
+        model.fresh_adapter(adapter, request.seed)
+    place = adapter or model.adapter
+    stage = request.stage(DIRECTION, {**settings, "adapter": adapter is not None})
+    start = model.bank.state(place)
+    kept = nullcontext() if adapter is not None else model.bank.kept(place)
+    with kept, model.shown(request.forget_history):
+        cost = train_adapter(model, place, stage, plan)
+        return Direction(place, start, model.bank.state(place), cost)
 
 
 def turned(
     model: LLMRec, request: Request, direction: Direction, strength: float | None
 ) -> tuple[float, TargetLoss | None]:
-    """How far to turn the sign of a direction, and what forget rows are then to lose.
+    """How often to take a change off Original, and what forget rows are then to lose.
 
     Args:
         model: Original.
@@ -142,19 +127,3 @@ def turned(
     target = target_loss(model, request)
     found = reaching(model, request, target, lambda share: direction.scorer(-share), MOST_STRENGTH)
     return max(LEAST_STRENGTH, found), target
-
-
-def reaching(
-    model: LLMRec,
-    request: Request,
-    target: TargetLoss,
-    scorer: Callable[[float], Scorer],
-    most: float,
-) -> float:
-    """The share, of at most ``most``, at which a scorer loses on forget rows what it is to lose."""
-
-    def loss(share: float) -> float:
-        return float(loss_of(model, scorer(share), target.rows).mean())
-
-    with model.shown(request.forget_history):
-        return strength_for(loss, target, most)

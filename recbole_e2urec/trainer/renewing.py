@@ -10,19 +10,7 @@ from torch import Tensor
 from recbole_e2urec.llm.renewing import renewed
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Stored
-from recbole_e2urec.trainer.student import Student
 from recbole_e2urec.trainer.unlearning import Request
-
-RENEWED = "renewed"  # teacher
-
-
-def teach_renewed(student: Student) -> None:
-    """Let :func:`renewed_scorer` answer the forget rows, as the teacher ``RENEWED``."""
-    if student.stage.finished:
-        return
-    tokens = student.timed(student.pairing.own_tokens)
-    scorer = renewed_scorer(student.model, student.request, tokens)
-    student.teach(RENEWED, scorer, forget=True)
 
 
 def renewed_scorer(

@@ -11,18 +11,20 @@ remembers of training rows in general, foretold alike for rows that stay, is kno
 are weighed by what is known of each.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
+from torch import Tensor
 
 from recbole_e2urec import writer
+from recbole_e2urec.llm.lora import on_line
 from recbole_e2urec.model.impersonal import ImpersonalModel, RowFacts, log_losses
 from recbole_e2urec.model.llmrec import LLMRec
-from recbole_e2urec.model.scorers import Adapted, Scorer
+from recbole_e2urec.model.scorers import Adapted, Scorer, Stored
 from recbole_e2urec.trainer.unlearning import Request
 
 Rows = NDArray[np.int64]
@@ -84,6 +86,54 @@ def target_loss(model: LLMRec, request: Request) -> TargetLoss:
     gap, spread = weighed(strange - own, own_error, strange - general)
     before = float(losses[0].mean())
     return TargetLoss(forget, before + gap, float(np.hypot(error, spread)), before)
+
+
+def reaching(
+    model: LLMRec,
+    request: Request,
+    target: TargetLoss,
+    scorer: Callable[[float], Scorer],
+    most: float,
+) -> float:
+    """The share, of at most ``most``, at which a scorer loses on forget rows what it is to lose."""
+
+    def loss(share: float) -> float:
+        return float(loss_of(model, scorer(share), target.rows).mean())
+
+    with model.shown(request.forget_history):
+        return strength_for(loss, target, most)
+
+
+def scale_to_target(
+    model: LLMRec,
+    request: Request,
+    name: str,
+    start: Mapping[str, Tensor],
+    target: TargetLoss,
+    bounds: tuple[float, float],
+) -> float:
+    """Multiply what an adapter became so that forget rows lose what they are to lose.
+
+    Args:
+        model: has the adapter, trained.
+        request: what to forget.
+        name: of the adapter.
+        start: its weights at which it answers as Original does.
+        target: the loss that is wanted.
+        bounds: least and greatest factor.
+
+    Returns:
+        The factor.
+    """
+    least, most = bounds
+    trained = model.bank.state(name)
+
+    def scorer(factor: float) -> Scorer:
+        return Stored(name, lambda: on_line(start, trained, factor))
+
+    factor = max(least, reaching(model, request, target, scorer, most))
+    model.bank.load(name, on_line(start, trained, factor))
+    return factor
 
 
 def weighed(own: float, error: float, general: float) -> tuple[float, float]:

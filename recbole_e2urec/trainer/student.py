@@ -18,6 +18,7 @@ from recbole_e2urec.trainer.loop import StepRule
 from recbole_e2urec.trainer.owntokens import own_tokens_of
 from recbole_e2urec.trainer.pairing import Pairing, Step
 from recbole_e2urec.trainer.sides import ORIGINAL, Batch, Loss, Side, Taught
+from recbole_e2urec.trainer.strength import TargetLoss, scale_to_target, target_loss
 from recbole_e2urec.trainer.studentoptions import StudentOptions
 from recbole_e2urec.trainer.unlearning import Plan, Request, train_adapter
 
@@ -73,9 +74,9 @@ class Student:
         self.stage.curves.chief = True
         self.asking = 0.0  # seconds in which teachers answered
         self.found: dict[str, float] = {}  # settings found for this request
-        # Either may change its weights: before the first step, and after the last one.
+        self.target: TargetLoss | None = None  # to which its adapter is multiplied in the end
+        # May change its weights before the first step.
         self.begin: Callable[[], None] = lambda: None
-        self.end: Callable[[], None] = lambda: None
         self._on_forget: dict[str, Taught] = {}
         self._on_retain: dict[str, Taught] = {}
         labels = model.labels
@@ -100,6 +101,12 @@ class Student:
         if not self.stage.finished:
             _ = self.learns  # before retain rows are asked about: it may leave few to be shown
             self.timed(lambda: self._ask(name, teacher, forget, retain))
+
+    def aim(self) -> None:
+        """Foretell what forget rows are to lose; the adapter is scaled to it after training."""
+        if not self.stage.finished:
+            self.target = self.timed(lambda: target_loss(self.model, self.request))
+            self.found |= self.target.found
 
     def _ask(self, name: str, teacher: Scorer, forget: bool, retain: bool) -> None:
         request = self.request
@@ -148,7 +155,7 @@ class Student:
             stop=self.options.unlearn_stop,
             marks=self.request.marks,
             begin=self.begin,
-            end=self.end,
+            end=self._end,
             found=self.found,
         )
         with self._place():
@@ -192,6 +199,15 @@ class Student:
     def _adapter(self) -> str | None:
         return self.name if self.options.student == "lora" else None
 
+    def _end(self) -> None:
+        """Multiply the adapter so that forget rows lose what they are to lose, if that is known."""
+        if self.target is None or self._adapter is None:
+            return
+        factor = scale_to_target(
+            self.model, self.request, self.name, self._start, self.target, self.options.factors
+        )
+        self.found["scale"] = factor
+
     @contextmanager
     def _place(self) -> Iterator[None]:
         """Make the student's adapter, or lend it the backbone, whose weights come back."""
@@ -200,13 +216,8 @@ class Student:
                 yield
             return
         self.model.fresh_adapter(self.name, self.request.seed)
+        self._start = self.model.bank.state(self.name)
         yield
-
-    def learn_alone(self, tokens: Tensor) -> None:
-        """Have these tokens learn and nothing else, int64 [m], and show rows that show them."""
-        self.learns = Learns(tokens, True)
-        rows = self.pairing.beside
-        self.pairing.beside = rows[self.pairing.retain_table.shows(rows, tokens.numpy())]
 
     @cached_property
     def learns(self) -> Learns:

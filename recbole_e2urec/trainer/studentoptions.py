@@ -78,10 +78,14 @@ class StudentOptions(StepOptions):
             own dropout stays.
         unlearn_stop: share of the steps after which learning ends, in (0, 1]; a rate that falls
             does so as if it went on.
+        scale_to_target: whether the adapter is multiplied after training so that forget rows lose
+            what a model that never saw them would lose, see :func:`target_loss`.
+        factors: least and greatest such factor.
         share_of_all: whether ``unlearn_share`` is of every user's forget rows alike.
     """
 
     share_of_all: ClassVar[bool] = False
+    factors: ClassVar[tuple[float, float]] = (0.1, 64.0)
 
     unlearn_learning_rate: float
     unlearn_share: float
@@ -91,6 +95,7 @@ class StudentOptions(StepOptions):
     own_tokens_until: float
     unlearn_dropout: bool
     unlearn_stop: float
+    scale_to_target: bool
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, by the name of its key."""
@@ -98,3 +103,5 @@ class StudentOptions(StepOptions):
         self._check(["joint_epochs"], lambda epochs: 0 <= epochs < inf, "at least 0")
         self._check(["unlearn_share", "unlearn_stop"], lambda share: 0 < share <= 1, "in (0, 1]")
         self._check(["own_tokens_until"], lambda share: 0 <= share <= 1, "in [0, 1]")
+        if self.scale_to_target and self.student == "full":
+            raise InputError("scale_to_target multiplies an adapter; choose student: lora")

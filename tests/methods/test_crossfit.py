@@ -13,7 +13,6 @@ from recbole_e2urec.deployment.succession import check_method
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.forgetting import Forgetting
 from recbole_e2urec.methods import method_of
-from recbole_e2urec.model.references import Line
 from recbole_e2urec.trainer.sides import Batch, Side
 
 
@@ -30,55 +29,22 @@ def side(student: Tensor, **teachers: Tensor) -> Side:
 
 
 FORGET = side(
-    of(0.5, 0.5), original=of(0.1, 0.9), stranger=of(0.4, 0.6), renewed=of(0.3, 0.7),
+    of(0.5, 0.5), original=of(0.1, 0.9), stranger=of(0.4, 0.6), forgetting=of(0.4, 0.6),
     augmented=of(0.05, 0.95),
 )  # fmt: skip
 RETAIN = side(of(0.25, 0.75), original=of(0.5, 0.5))
 NONE = side(of(0.5, 0.5)[:0])
-PLAIN = {"renewed": False, "calibrated": False, "overshoot": 0.0, "true_answers": True}
 REMEMBERED = kl((0.5, 0.5), (0.25, 0.75))
 
 
-def test_crossfits_target_is_the_mean_of_stranger_and_original(
-    small_config: Callable[..., Any],
-) -> None:
-    method: Any = method_of(small_config("CrossFit", **PLAIN, crossfit_weight=0.5, beta=0.4))
-    forget = kl((0.25, 0.75), (0.5, 0.5))  # (.4 + .1) / 2
-    assert float(method.loss(Batch(FORGET, NONE))["loss"]) == pytest.approx(forget)
+def test_crossfit_answers_forget_rows_as_the_stranger(small_config: Callable[..., Any]) -> None:
+    method: Any = method_of(small_config("CrossFit", beta=0.4, true_answers=True))
     terms = method.loss(Batch(FORGET, RETAIN))
+    forget = kl((0.4, 0.6), (0.5, 0.5))
     remember = REMEMBERED - math.log(0.75)  # and the true answer is yes
+    assert float(terms["forget"]) == pytest.approx(forget)
     assert float(terms["remember"]) == pytest.approx(remember)
     assert float(terms["loss"]) == pytest.approx(0.4 * forget + 0.6 * remember)
-
-
-def test_crossfit_can_take_renewed_words_for_original_and_leave_true_answers_out(
-    small_config: Callable[..., Any],
-) -> None:
-    given = {**PLAIN, "crossfit_weight": 0.5, "renewed": True, "true_answers": False}
-    config = small_config("CrossFit", **given)
-    terms = method_of(config).loss(Batch(FORGET, RETAIN))  # type: ignore[attr-defined]
-    assert float(terms["forget"]) == pytest.approx(kl((0.35, 0.65), (0.5, 0.5)))  # (.4 + .3) / 2
-    assert float(terms["remember"]) == pytest.approx(REMEMBERED)
-
-
-def test_a_calibrated_stranger_has_the_lines_margin(small_config: Callable[..., Any]) -> None:
-    method: Any = method_of(small_config("CrossFit", **{**PLAIN, "calibrated": True}))
-    method._line = Line(2.0, math.log(4 / 9))  # odds of yes: (6 / 4) ** 2 * 4 / 9 = 1
-    terms = method.loss(Batch(FORGET, NONE))
-    assert float(terms["forget"]) == pytest.approx(0.0, abs=1e-6)
-    assert method.found([{name: float(term) for name, term in terms.items()}]) == pytest.approx(
-        {"slope": 2.0, "bias": math.log(4 / 9)}
-    )
-
-
-def test_an_overshot_target_lies_as_much_further_from_original(
-    small_config: Callable[..., Any],
-) -> None:
-    method: Any = method_of(small_config("CrossFit", **{**PLAIN, "overshoot": 0.5}))
-    terms = method.loss(Batch(FORGET, NONE))
-    odds = 1.5 * (1.5 / 9) ** 0.5  # of yes: the stranger's, once more half of the way from 9 to it
-    teacher = (1 / (1 + odds), odds / (1 + odds))
-    assert float(terms["forget"]) == pytest.approx(kl(teacher, (0.5, 0.5)), rel=1e-4)
 
 
 def test_e2urecrefs_teacher_is_as_sure_as_the_stranger(small_config: Callable[..., Any]) -> None:
@@ -106,8 +72,18 @@ def test_models_of_parts_are_paid_once_and_stand_apart(small_config: Callable[..
     for count, seconds in first["amortised_seconds"].items():
         once = first["prior_seconds"] / int(count)
         assert seconds == pytest.approx(first["seconds"] + once)
-    free = run.unlearned_row(small_config("CrossFit", crossfit_weight=0.0, train_batch_size=16))
-    assert "prior_seconds" not in free["cost"]
+
+
+def test_part_models_forget_whom_they_saw_and_it_counts(small_config: Callable[..., Any]) -> None:
+    config = small_config("CrossFit", train_batch_size=16)
+    run = Forgetting(config, load_dataset(config))
+    run.train()
+    made = run.unlearn(method_of(config))
+    stages = {path.name.rpartition("-")[0] for path in run.stages.iterdir()}
+    assert {"Without0Forgets", "Without1Forgets"} <= stages
+    assert 0 < made.found["parts_seconds"] < made.cost["seconds"]
+    own = [one for one in run.stages.iterdir() if one.name.startswith("CrossFit-")]
+    assert len(own) == 1
 
 
 @pytest.mark.parametrize("name", ["CrossFit", "E2URecRef"])
@@ -120,7 +96,6 @@ def test_a_model_in_use_has_no_models_of_parts(name: str) -> None:
     ("model", "given"),
     [
         ("CrossFit", {"parts": 1}),
-        ("CrossFit", {"crossfit_weight": 1.5}),
         ("CrossFit", {"overshoot": -0.5}),
         ("CrossFit", {"beta": -0.1}),
         ("CrossFit", {"warmup_epochs": -1}),

@@ -1,4 +1,4 @@
-"""TaskVector and NegatedE2URec: an adapter's sign is turned, as strongly as control users say."""
+"""TaskVector and NegatedE2URec take off what learning changes, as far as control users say."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +11,8 @@ from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.forgetting import Forgetting
 from recbole_e2urec.methods import method_of
+from recbole_e2urec.methods.taskvector import _retained
+from recbole_e2urec.methods.tokenreset import TokenReset, TokenResetOptions
 from recbole_e2urec.model.scorers import Adapted
 from recbole_e2urec.trainer.negation import NegationOptions, learn_direction
 from recbole_e2urec.trainer.strength import TargetLoss, loss_of, target_loss
@@ -20,7 +22,7 @@ LEARNS = {"epochs": 4, "learning_rate": 0.03, "train_batch_size": 16}
 OPTIONS = {
     "unlearn_rate_schedule": "linear", "unlearn_clip_norm": 1.0, "unlearn_adam_epsilon": None,
     "unlearn_weight_decay": 0.0, "unlearn_batch_size": 128, "augmented_learning_rate": 0.001,
-    "token_learning_rate": 0.005, "augmented_epochs": 2.0, "least_steps": 30, "strength": None,
+    "augmented_epochs": 2.0, "least_steps": 30, "strength": None,
 }  # fmt: skip
 
 
@@ -54,16 +56,36 @@ def test_options_refuse_what_cannot_work(key: str, value: float) -> None:
 
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])
-def test_a_task_vector_of_minus_one_is_what_the_adapter_learned(begin: Begin, tuning: str) -> None:
+def test_a_task_vector_takes_off_what_further_training_changes(begin: Begin, tuning: str) -> None:
     run = begin("TaskVector", strength=1.5, tuning=tuning)
     method = method_of(run.config)
-    direction = learn_direction(run.model, run.request, method.options, None)
-    found = method.unlearn(run.model, run.request)
-    weights = run.model.bank.state("TaskVector")
+    model = run.model
+    before = model.bank.state(model.adapter)
+    direction = learn_direction(model, run.request, method.options)
+    found = method.unlearn(model, run.request)
     assert found.found == {}
-    for name, weight in direction.at(-1.5).items():
-        assert torch.equal(weights[name], weight)
-    assert any((direction.end[name] != weight).any() for name, weight in weights.items())
+    weights = found.scorer.read()
+    for name, weight in before.items():
+        expected = weight - 1.5 * (direction.end[name] - weight)
+        torch.testing.assert_close(weights[name], expected)
+        assert torch.equal(model.bank.state(model.adapter)[name], weight)
+    assert any((direction.end[name] != weight).any() for name, weight in before.items())
+
+
+def test_the_contrast_leaves_what_retain_rows_change_as_well(begin: Begin) -> None:
+    run = begin("TaskVector", strength=1.0, contrast=True)
+    method, model, request = method_of(run.config), run.model, run.request
+    before = model.bank.state(None)
+    forget = learn_direction(model, request, method.options)
+    drawn = _retained(request)
+    assert len(drawn.forget) == len(request.forget)
+    assert np.isin(drawn.forget, request.retain).all()
+    retain = learn_direction(model, drawn, method.options)
+    weights = method.unlearn(model, request).scorer.read()
+    assert any((forget.end[name] != retain.end[name]).any() for name in before)
+    for name, weight in before.items():
+        expected = weight - (forget.end[name] - retain.end[name])
+        torch.testing.assert_close(weights[name], expected)
 
 
 def to_lose(more: float) -> Callable[..., TargetLoss]:
@@ -94,20 +116,32 @@ def test_the_forget_rows_lose_what_they_are_to_lose(
     assert now == pytest.approx(before + 0.004, abs=0.001)
 
 
-@pytest.mark.parametrize("method", ["TaskVector", "NegatedE2URec"])
-def test_where_tokens_name_the_request_nobody_elses_answers_change(
-    begin: Begin, method: str
-) -> None:
-    run = begin(method, prompt="numbered", strength=8.0)
-    retain = run.split.retain
+def test_where_tokens_name_the_request_they_alone_are_put_back(begin: Begin) -> None:
+    run = begin("NegatedE2URec", prompt="numbered", strength=1.5)
     made = method_of(run.config).unlearn(run.model, run.request)
-    with run.model.shown(run.after):
-        now, before = (one.ask(run.model, retain).logits() for one in (made.scorer, Adapted(None)))
-        ours, originals = (
-            one.ask(run.model, run.split.forget).logits() for one in (made.scorer, Adapted(None))
-        )
-    torch.testing.assert_close(now, before, atol=1e-5, rtol=1e-5)
-    assert (ours - originals).abs().max() > 1e-3
+    options = TokenResetOptions(partial=False, overshoot=0.5)
+    alike = TokenReset(options).unlearn(run.model, run.request)
+    assert made.digest == alike.digest
+    assert made.cost["steps"] == 0
+
+
+@pytest.mark.parametrize("method", ["NPO", "NegGrad"])
+def test_any_student_can_be_scaled_to_what_forget_rows_are_to_lose(
+    begin: Begin, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begin(method, scale_to_target=True, unlearn_learning_rate=0.01)
+    model, request = run.model, run.request
+    monkeypatch.setattr("recbole_e2urec.trainer.student.target_loss", to_lose(0.004))
+    made = method_of(run.config).unlearn(model, request)
+    with model.shown(request.forget_history):
+        now = float(loss_of(model, made.scorer, request.forget).mean())
+    assert made.found["scale"] > 0
+    assert now == pytest.approx(made.found["original_logloss"] + 0.004, abs=0.001)
+
+
+def test_a_whole_model_cannot_be_scaled(small_config: Callable[..., Any]) -> None:
+    with pytest.raises(InputError, match="scale_to_target multiplies an adapter"):
+        method_of(small_config("NPO", student="full", scale_to_target=True))
 
 
 def test_a_data_set_without_control_users_takes_rows_held_out(begin: Begin) -> None:
@@ -120,4 +154,4 @@ def test_a_data_set_without_control_users_takes_rows_held_out(begin: Begin) -> N
 
 def test_a_student_without_an_adapter_is_refused(small_config: Callable[..., Any]) -> None:
     with pytest.raises(InputError, match="student: full has no adapter to turn"):
-        method_of(small_config("NegatedE2URec", student="full"))
+        method_of(small_config("NegatedE2URec", student="full", scale_to_target=False))

@@ -13,15 +13,17 @@ from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.forgetting import Forgetting
 from recbole_e2urec.methods import method_of
+from recbole_e2urec.methods.tokenreset import TokenReset, TokenResetOptions
 from recbole_e2urec.trainer.pairing import Pairing
 from recbole_e2urec.trainer.renewing import unshown_tokens
 from recbole_e2urec.trainer.stage import Stage
+from recbole_e2urec.trainer.strength import TargetLoss, loss_of, target_loss
 
 
 @pytest.fixture
 def begin(small_config: Callable[..., Any]) -> Callable[..., Forgetting]:
     def make(**settings: Any) -> Forgetting:
-        settings = {"control_users": 0, "prompt": "numbered", **settings}
+        settings = {"control_users": 0, "prompt": "numbered", "overshoot": 0.0, **settings}
         config = small_config("TokenReset", **settings)
         run = Forgetting(config, load_dataset(config))
         run.train()
@@ -140,3 +142,21 @@ def test_what_it_cannot_forget_is_refused_in_one_line(begin: Callable[..., Forge
     run = begin(tuning="lora", lora_target_modules=["q", "v"])
     with pytest.raises(InputError, match="did not reach the embeddings"):
         run.unlearn(method_of(run.config))
+
+
+def test_without_an_overshoot_tokens_go_as_far_as_the_target_asks(
+    begin: Callable[..., Forgetting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begin(overshoot=None, epochs=3, learning_rate=0.05, train_batch_size=16)
+    model, request = run.model, run.request
+    fixed = TokenResetOptions(partial=False, overshoot=0.7)
+    known = TokenReset(fixed).unlearn(model, request).scorer
+    with model.shown(request.forget_history):
+        wanted = float(loss_of(model, known, request.forget).mean())
+
+    def target(*given: Any) -> TargetLoss:
+        return target_loss(*given)._replace(loss=wanted)
+
+    monkeypatch.setattr("recbole_e2urec.methods.tokenreset.target_loss", target)
+    made = method_of(run.config).unlearn(model, request)
+    assert made.found["overshoot"] == pytest.approx(0.7, abs=0.1)
