@@ -219,6 +219,7 @@ def _runs(
     for size in sizes:
         init_seed(config["seed"], config["reproducibility"])
         run = Forgetting(config, dataset, held_out, asked(size), validating)
+        run.groups = run.groups._replace(retain=run.split.forget[:0])  # no figure is of these
         run.train()
         yield size, run
 
