@@ -79,7 +79,6 @@ class CrossFit(GradientUnlearner):
         "overshoot": (0.05, 0.8),
         "beta": (0.2, 0.8),
     }
-    strength, power = "overshoot", 0.0  # the target itself knows how much there is to forget
     asks_on_forget = asks_on_retain = True
     has_only_original = False
     _line = SAME
