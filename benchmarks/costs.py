@@ -7,18 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.given import TUNED
 from benchmarks.racing import ratio_of, seconds
 from benchmarks.settings import Size, forgetting
 from recbole_e2urec.forgetting import Forgetting
 from recbole_e2urec.methods import method_of
-from recbole_e2urec.yamlfiles import read_yaml
 
 
 def trained(folder: Path, size: Size, **given: Any) -> Forgetting:
     """A run with its Original and Retrain."""
     more: dict[str, Any] = {} if size.epochs is None else {"epochs": size.epochs}
-    run = forgetting(folder, size, **TUNED | more | given)
+    run = forgetting(folder, size, **more | given)
     run.train()
     return run
 
@@ -31,19 +29,12 @@ def unlearned(run: Forgetting) -> float:
 
 
 def cost_to_retrain(folder: Path, size: Size) -> dict[str, Any]:
-    """``cost_to_retrain``: E2URec's seconds / Retrain's, a fifth of the users, by tuned.yaml.
-
-    ``economy_to_retrain``: the same with the settings of economy.yaml.
-    """
-    economy = read_yaml(Path(__file__).with_name("economy.yaml"))
-    default, cheap = (trained(folder, size, **given) for given in ({}, economy))
-    retrain = default.retrain.cost["seconds"]
-    taken, cheaply = unlearned(default), unlearned(cheap)
+    """``cost_to_retrain``: E2URec's seconds / Retrain's, a fifth of the users."""
+    run = trained(folder, size)
+    taken, retrain = unlearned(run), run.retrain.cost["seconds"]
     return {
         "cost_to_retrain": taken / retrain,
-        "economy_to_retrain": cheaply / retrain,
         "e2urec_seconds": taken,
-        "economy_seconds": cheaply,
         "retrain_seconds": retrain,
     }
 
@@ -84,7 +75,7 @@ def with_others(folder: Path, size: Size, times: Sequence[int]) -> list[float]:
     request.write_text("\n".join(["user_id", *forgotten]) + "\n", encoding="utf-8")
     source = Path(run.config["data_path"])
     same = {key: run.config[key] for key in ("title_field", "user_fields", "history_length")}
-    same |= {"threshold": {"rating": 4}, "control_users": 0, "forget_file": str(request), **TUNED}
+    same |= {"threshold": {"rating": 4}, "control_users": 0, "forget_file": str(request)}
     found = []
     for count in times:
         name = f"times{count}"

@@ -7,21 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from benchmarks.settings import SYNTHETIC, synthetic
 from recbole_e2urec import compat
 from recbole_e2urec.cli import Arguments, parse
 from recbole_e2urec.config import Config
-from recbole_e2urec.data.forget import Asked
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.yamlfiles import read_switch, read_yaml
+from recbole_e2urec.yamlfiles import read_switch
 
 SWITCH: dict[str, Any] = {"nargs": "?", "const": True, "default": False}  # for read_switch
-TUNED = read_yaml(Path(__file__).with_name("tuned.yaml"))
-FOUND = {key: TUNED[key] for key in ("teacher_divergence", "unlearn_learning_rate", "beta")}
-UNREHEARSED = {key: value for key, value in TUNED.items() if key not in FOUND}
 QUICK_ROWS = 1200
 QUICK = {"epochs": 1, "joint_epochs": 1, "augmented_epochs": 1, "control_users": 0}
 
@@ -73,13 +66,6 @@ def common_settings(own: argparse.Namespace, arguments: Arguments) -> Iterator[M
         dataset = synthetic(folder, QUICK_ROWS)
         saved = {"data_path": str(folder), "checkpoint_dir": str(folder / "saved"), **SYNTHETIC}
         yield {"dataset": dataset, **saved, **QUICK, **given}
-
-
-def taking(request: Asked, rows: NDArray[np.int64]) -> Asked:
-    """The request as if it took these rows besides: nothing is drawn from them."""
-    stay = np.setdiff1d(request.split.retain, rows)
-    both = np.union1d(request.rows, rows)
-    return request._replace(rows=both, split=request.split._replace(retain=stay))
 
 
 def config_of(given: Mapping[str, Any], arguments: Arguments, **more: Any) -> Config:

@@ -14,15 +14,6 @@ LETTER = 7  # width of a digit, in pixels
 DASHES = ("", "6 3", "2 3", "8 3 2 3", "12 4")
 
 
-class Bars(NamedTuple):
-    """How far a point's values reach, along both axes."""
-
-    left: float
-    right: float
-    low: float
-    high: float
-
-
 class Line(NamedTuple):
     """Points in order of x; the same style draws the same name in every panel."""
 
@@ -30,7 +21,6 @@ class Line(NamedTuple):
     points: Sequence[tuple[float, float]]
     style: int
     marked: bool = False  # points alone, such as Retrains
-    bars: Sequence[Bars] = ()  # of the points, in their order
 
 
 class Panel(NamedTuple):
@@ -38,7 +28,6 @@ class Panel(NamedTuple):
 
     title: str
     lines: Sequence[Line]
-    log: str = ""  # axes in logarithms: x, y or xy
 
 
 class _Scale(NamedTuple):
@@ -48,19 +37,13 @@ class _Scale(NamedTuple):
     high: float
     start: float
     end: float
-    log: bool
 
     def __call__(self, value: float) -> float:
-        value = log10(value) if self.log else value
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
     def ticks(self, most: int) -> list[float]:
         """Round values on the scale."""
-        if not self.log:
-            return ticks(self.low, self.high, most)
-        powers = range(floor(self.low), ceil(self.high) + 1)
-        values = [one * 10.0**power for power in powers for one in (1, 2, 5)]
-        return [value for value in values if self.low <= log10(value) <= self.high]
+        return ticks(self.low, self.high, most)
 
 
 def svg(panels: Sequence[Panel], x_title: str) -> str:
@@ -99,11 +82,8 @@ def _panel(panel: Panel, x_title: str) -> str:
     points = [point for line in panel.lines for point in line.points]
     if not points:
         return ""
-    bars = [bar for line in panel.lines for bar in line.bars]
-    wide = [x for x, _ in points] + [x for bar in bars for x in bar[:2]]
-    high = [y for _, y in points] + [y for bar in bars for y in bar[2:]]
-    across = _scale(wide, LEFT, WIDTH - RIGHT, 0.02, "x" in panel.log)
-    up = _scale(high, HEIGHT - BOTTOM, TOP, 0.06, "y" in panel.log)
+    across = _scale([x for x, _ in points], LEFT, WIDTH - RIGHT, 0.02)
+    up = _scale([y for _, y in points], HEIGHT - BOTTOM, TOP, 0.06)
     parts = [f'<text x="{LEFT}" y="18" font-weight="bold">{escape(panel.title)}</text>']
     for value in up.ticks(6):
         y = f"{up(value):.1f}"
@@ -117,19 +97,15 @@ def _panel(panel: Panel, x_title: str) -> str:
     return "".join([*parts, *(_line(line, across, up) for line in panel.lines)])
 
 
-def _scale(values: Sequence[float], start: float, end: float, margin: float, log: bool) -> _Scale:
-    low, high = (log10(one) if log else one for one in (min(values), max(values)))
+def _scale(values: Sequence[float], start: float, end: float, margin: float) -> _Scale:
+    low, high = min(values), max(values)
     space = (high - low) * margin or abs(low) * margin or 1.0
-    return _Scale(low - space, high + space, start, end, log)
+    return _Scale(low - space, high + space, start, end)
 
 
 def _line(line: Line, across: _Scale, up: _Scale) -> str:
     placed = [(across(x), up(y)) for x, y in line.points]
     drawn = "".join(_dot(line, x, y) for x, y in placed)
-    for (x, y), bar in zip(line.points, line.bars, strict=False):
-        d = f"M{across(bar.left):.1f},{up(y):.1f}H{across(bar.right):.1f}"
-        d += f"M{across(x):.1f},{up(bar.low):.1f}V{up(bar.high):.1f}"
-        drawn += f'<path d="{d}" stroke="{_colour(line)}" stroke-opacity="0.6"/>'
     if line.marked:
         return drawn
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in placed)

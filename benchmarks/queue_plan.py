@@ -8,6 +8,8 @@ from typing import Any
 
 from benchmarks.settings import SYNTHETIC, synthetic
 
+NUMBERED = {"prompt": "numbered"}
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -20,7 +22,7 @@ class Plan:
         draw: the seed that draws them.
         retrain_after: after which requests a Retrain is made.
         seeds: further seeds; how far models of other seeds are apart is the scale of drift.
-        given: data set and settings that are not the default.
+        given: data set, prompt, and settings that are not the default.
     """
 
     folder: Path
@@ -29,7 +31,7 @@ class Plan:
     draw: int = 1
     retrain_after: tuple[int, ...] = (1, 5, 10, 15, 20)
     seeds: tuple[int, ...] = (2021, 2022)
-    given: Mapping[str, Any] = field(default_factory=dict)
+    given: Mapping[str, Any] = field(default_factory=lambda: dict(NUMBERED))
 
     @property
     def saved(self) -> Path:
@@ -44,7 +46,7 @@ class Plan:
 def small(folder: Path) -> Plan:
     """A quick look."""
     name = synthetic(folder, 3000)
-    given = {"dataset": name, "data_path": str(folder), "epochs": 1, **SYNTHETIC}
+    given = {"dataset": name, "data_path": str(folder), "epochs": 1, **NUMBERED, **SYNTHETIC}
     return Plan(folder, 2, 2, 1, (1, 2), (2021,), given)
 
 

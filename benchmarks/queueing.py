@@ -1,13 +1,13 @@
 """Requests in a row on a model in use: ``python -m benchmarks.queueing``.
 
-Run it from a checkout with the package installed. A recommender is trained on ml-100k by the
-default settings and exported. Then each request, 1 to 10 users whom a seed draws, is carried out by
-``forget`` in the folder, and the model is measured: on test rows of users whom no request names, on
-all rows forgotten so far, and on those of the first request, which must not come back. At some of
-the requests a Retrain on what is left says what is wanted. Last, one request names all of these
-users at once. ``--methods`` are E2URec's economy, E2URec, NPO, NegGrad or TokenReset, each in a
-folder of its own; with ``-all`` after its name one changes more than the tokens that only a small
-request shows.
+Run it from a checkout with the package installed. A recommender is trained on ml-100k with user and
+item numbers in the prompt, which TokenReset needs, and exported. Then each request, 1 to 10 users
+whom a seed draws, is carried out by ``forget`` in the folder, and the model is measured: on test
+rows of users whom no request names, on all rows forgotten so far, and on those of the first
+request, which must not come back. At some of the requests a Retrain on what is left says what is
+wanted. Last, one request names all of these users at once. ``--methods`` are NegatedE2URec, E2URec,
+NPO, NegGrad or TokenReset, each in a folder of its own; ``NPO-all`` and ``NegGrad-all`` change more
+than the tokens that only a small request shows.
 The tables are printed, the plot is ``queue.svg`` below ``--folder``. ``--size small`` is a quick
 look whose numbers mean nothing. Killed, the same command goes on.
 """
@@ -30,18 +30,16 @@ from recbole_e2urec.errors import InputError
 from recbole_e2urec.jobs import Given
 from recbole_e2urec.quick_start import run_recbole_e2urec
 
-ECONOMY = "economy"
 ALL = "-all"
-_NAMES = (ECONOMY, "E2URec", "NPO", "NegGrad")
 RESET = "TokenReset"
-METHODS = (*_NAMES, RESET, *(name + ALL for name in _NAMES))
+METHODS = ("NegatedE2URec", "E2URec", "NPO", "NegGrad", RESET, f"NPO{ALL}", f"NegGrad{ALL}")
 QUIET = {"show_progress": False}
 
 
 def trained(plan: Plan) -> dict[str, Any]:
     """Train the recommender; its row of the results."""
     given = {key: value for key, value in plan.given.items() if key != "dataset"}
-    config = {**QUIET, "control_users": 0, "checkpoint_dir": str(plan.saved), **given}
+    config = {**QUIET, "checkpoint_dir": str(plan.saved), **given}
     made = run_recbole_e2urec("LLMRec", plan.given.get("dataset"), config_dict=config)
     row: dict[str, Any] = made["rows"][0]
     return row
@@ -109,14 +107,10 @@ def _exported(plan: Plan, name: str) -> ModelFolder:
 
 
 def _forget(method: str, folder: ModelFolder, request: Path) -> None:
-    of = method.removesuffix(ALL)
-    files = {ECONOMY: ["economy.yaml"], "E2URec": ["tuned.yaml"]}.get(of, [])
-    settings = [str(Path(__file__).with_name(file)) for file in files]
-    name = "E2URec" if of == ECONOMY else of
     given = {**QUIET, "own_tokens_until": 0} if method.endswith(ALL) else QUIET
     if method == RESET:  # a user without a token of their own is left as before
         given = {**QUIET, "partial": True}
-    forget(QueueOptions(str(folder.path), str(request)), name, given, settings)
+    forget(QueueOptions(str(folder.path), str(request)), method.removesuffix(ALL), given)
 
 
 def _request(plan: Plan, yardstick: Yardstick, first: int, last: int) -> Path:
@@ -148,7 +142,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, allow_abbrev=False, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--methods", choices=METHODS, nargs="+", default=[ECONOMY])
+    parser.add_argument("--methods", choices=METHODS, nargs="+", default=METHODS[:1])
     parser.add_argument("--size", choices=("full", "small"), default="full")
     parser.add_argument("--requests", type=int, help="how many; 20")
     parser.add_argument("--draw", type=int, default=1, help="the seed that draws users")

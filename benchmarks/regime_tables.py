@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from tabulate import tabulate
 
+from recbole_e2urec.evaluator.divergence import share_closed
 from recbole_e2urec.evaluator.over_seeds import bias_in_floors
-from recbole_e2urec.matching import share_closed
 from recbole_e2urec.results import load_said
 
 HEAD = (

@@ -1,15 +1,13 @@
 """The main job under several seeds, and the noise floor: ``python benchmarks/seeds.py``.
 
-It needs the package installed. E2URec is that of ``tuned.yaml``. ``--seeds 1 2 3`` sets the seeds;
-any ``--key=value`` is common to all. The noise floor is the distance between two Retrains that
-differ in seed only: what is nearer to Retrain than that cannot be told from it. Killed, the same
-command goes on.
+It needs the package installed. ``--seeds 1 2 3`` sets the seeds; any ``--key=value`` is common to
+all. The noise floor is the distance between two Retrains that differ in seed only: what is nearer
+to Retrain than that cannot be told from it. Killed, the same command goes on.
 """
 
 import argparse
 import sys
 from itertools import permutations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +21,6 @@ from recbole_e2urec.errors import InputError
 from recbole_e2urec.evaluator.measure import distance_to
 from recbole_e2urec.forgetting import Forgetting
 
-TUNED = str(Path(__file__).with_name("tuned.yaml"))
 SEEDS = (2020, 2021, 2022)
 HEAD = (
     "seed | test AUC: Original, Retrain, E2URec, lost | forget AUC: Original, Retrain, E2URec, "
@@ -35,8 +32,7 @@ def measured(arguments: Arguments, seed: int) -> tuple[Forgetting, list[float]]:
     """Run the main job under one seed, and give the numbers of its line."""
     overrides = {**arguments.settings, "seed": str(seed)}
     fixed = {"show_progress": False}
-    files = [TUNED, *arguments.config_files]
-    config = Config("E2URec", arguments.dataset, files, fixed, overrides)
+    config = Config("E2URec", arguments.dataset, arguments.config_files, fixed, overrides)
     init_seed(config["seed"], config["reproducibility"])
     run = Forgetting(config, load_dataset(config))
     rows: list[dict[str, Any]] = run.run()[0]

@@ -44,7 +44,6 @@ class Ours:
         self.forget, self.retain = reduced(self.run, size.rows)
         self.request = request_of(self.run, self.forget, self.retain)
         self.method = cast(Any, method_of(self.run.config))
-        self.method._alpha = ALPHA  # which no teacher has to be asked for
         self.model = self.run.model
         self.prepared = seconds(self._prepare)
         self.steps = -(-size.rows // BATCH)  # of an epoch

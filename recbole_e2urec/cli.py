@@ -238,7 +238,11 @@ def _split_files(entry: str) -> list[str]:
 
 
 def _how_to_type(argument: str, following: Sequence[str]) -> str:
+    from recbole_e2urec.keys import GONE
+
     key = argument.lstrip("-")
+    if key in GONE:
+        return f"{key} is gone; {GONE[key]}"
     if key in COMMANDS:
         return f"unexpected argument {argument!r}; a command comes first: {PROGRAM} {key}"
     if argument.startswith("--") and key and "=" not in key:

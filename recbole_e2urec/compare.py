@@ -12,7 +12,6 @@ from typing import Any
 from tqdm import tqdm
 
 from recbole_e2urec import compat, processes, writer
-from recbole_e2urec.calibration import calibration_of
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.grid import Grid
 from recbole_e2urec.jobs import (
@@ -81,7 +80,7 @@ def run_comparison(
         return writer.from_writer(lambda: previewed(first))
     forget_runs()  # of another comparison in this process
     methods = [model for model in grid.models if model in METHODS or model == RECOMMENDER]
-    tries = _tries(grid, methods, {key for layer in layers for key in layer}, given)
+    tries = _tries(grid, methods, {key for layer in layers for key in layer})
     bases = [Job(RECOMMENDER, seed) for seed in grid.seeds] if methods else []
     noise = [NOISE] if len(bases) > 1 else []
     models = [*noise, *(model for model in grid.models if model != RECOMMENDER)]
@@ -112,20 +111,17 @@ def _results_file(grid: Grid, given: Given) -> Path:
         config.ranked()
         if model in METHODS:
             method_of(config)
-            calibration_of(config)
     return Path(config["checkpoint_dir"]) / RESULTS
 
 
 def _tries(
-    grid: Grid, methods: Sequence[str], fixed: set[str], given: Given
+    grid: Grid, methods: Sequence[str], fixed: set[str]
 ) -> dict[Job, list[dict[str, float]]]:
     """Settings to try, of every method that has any, under the first seed."""
     if grid.tries == 0:
         return {}
     found = {
-        Job(method, grid.seeds[0]): settings_to_try(
-            method, fixed, given.config(method, grid.seeds[0]).final_config_dict, grid.tries
-        )
+        Job(method, grid.seeds[0]): settings_to_try(method, fixed, grid.tries)
         for method in methods
         if method in METHODS
     }

@@ -152,19 +152,12 @@ def _labels(rows: Sequence[Row]) -> list[str]:
 
 
 def _own(row: Row) -> dict[str, Any]:
-    """The settings of a method; those that a calibration set differ by the seed, and are left out.
-
-    Empty for what is no method.
-    """
+    """The settings of a method; empty for what is no method."""
     keys = properties("model", row["model"]).keys() - properties("model", "LLMRec").keys()
     if not keys or row["model"] in REFERENCES:
         return {}
     adapter = () if value_of(row, "settings.tuning") == "lora" else LORA
-    found = _settings(row, (*sorted(keys), *adapter))
-    if "calibration" not in row:
-        return found
-    strength = {*row["calibration"].get("settings", {}), *row.get("found", {})}
-    return {**{k: v for k, v in found.items() if k not in strength}, "calibrated": True}
+    return _settings(row, (*sorted(keys), *adapter))
 
 
 def _titles(groups: Sequence[Sequence[Row]]) -> list[str]:

@@ -212,12 +212,6 @@ def hash_of(values: Any) -> str:
     return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
 
 
-def training_of(inputs: Mapping[str, Any]) -> str:
-    """Names a training by the inputs of its stage, whoever validated it: 16 hex digits."""
-    own = sorted((name, str(value)) for name, value in inputs.items() if name != "valid")
-    return hashlib.sha256(repr(own).encode()).hexdigest()[:16]
-
-
 def _weights_hash(weights: Mapping[str, torch.Tensor]) -> str:
     """Tell other start weights apart, without reading each number of a large model twice."""
     sums = {name: (tuple(w.shape), float(w.double().sum())) for name, w in weights.items()}

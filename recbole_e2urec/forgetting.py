@@ -7,12 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recbole_e2urec import writer
-from recbole_e2urec.calibration import Asking, Remembered, calibration_of, remembered_of, told
 from recbole_e2urec.config import Config
 from recbole_e2urec.data.forget import Asked
 from recbole_e2urec.embeddings import user_embeddings
 from recbole_e2urec.evaluator.measure import group_sizes
-from recbole_e2urec.experiment import LORA, Rows, hash_of, training_of, unseen_of
+from recbole_e2urec.experiment import LORA, Rows, hash_of, unseen_of
 from recbole_e2urec.measuring import Answered, Measuring
 from recbole_e2urec.methods import method_of
 from recbole_e2urec.methods.base import Unlearner
@@ -53,7 +52,6 @@ class Forgetting(Measuring):
     def run(self) -> tuple[list[dict[str, Any]], dict[str, int]]:
         """Unlearn with the method that the settings name, and measure all three models."""
         method_of(self.config)  # refuses bad settings before anything is trained
-        calibration_of(self.config)
         self.train()
         unlearned = self.unlearned_row(self.config)
         rows = self.measured("Original", self.original), self.measured("Retrain", self.retrain)
@@ -61,32 +59,8 @@ class Forgetting(Measuring):
 
     def unlearned_row(self, config: Config) -> dict[str, Any]:
         """Unlearn with the method that these settings name, and measure it."""
-        calibration = calibration_of(config)
-        if calibration is None:
-            made = self.unlearn(method_of(config))
-            return {**self.measured(config.model, made), "settings": config.settings()}
-        calibration.check_model(self.fingerprint)
-        seen = self.remembered()
-        config = config.moved(calibration.adapted(seen))
         made = self.unlearn(method_of(config))
-        found = {**made.found, calibration.strength: config[calibration.strength]}
-        prior = made.cost.get("prior_seconds", 0.0) + calibration.cost["seconds"]
-        cost = {**made.cost, "prior_seconds": prior}
-        row = self.measured(config.model, made._replace(found=found, cost=cost))
-        return {**row, "calibration": told(calibration, seen), "settings": config.settings()}
-
-    @property
-    def fingerprint(self) -> str:
-        """Names Original by its data and its training, see :func:`training_of`."""
-        return training_of(Stage.of(self.stages, "Original", self.original.stage).inputs)
-
-    def remembered(self) -> Remembered:
-        """How much Original remembers of the request; no test row is asked about."""
-        user, forget = self.dataset.rows.user, self.split.forget
-        valid = self.parts.splits.valid
-        rows = valid[np.isin(user[valid], user[forget])]
-        yes = self.original.answers.yes[forget]
-        return remembered_of(self.model, Asking(forget, yes, rows, self.before))
+        return {**self.measured(config.model, made), "settings": config.settings()}
 
     def noise_row(self, digest: str) -> dict[str, Any] | None:
         """Measure another seed's Retrain as if it were an unlearned model: what noise alone does.

@@ -15,6 +15,7 @@ from recbole_e2urec.experiment import Rows
 from recbole_e2urec.forgetting import Forgetting
 from recbole_e2urec.grid import ONE_ROW
 from recbole_e2urec.jobs import Given
+from recbole_e2urec.keys import GONE
 from recbole_e2urec.measuring import Answered
 from recbole_e2urec.methods import METHODS
 from recbole_e2urec.model.asked import Asked
@@ -122,7 +123,7 @@ def settings_of(row: Mapping[str, Any], folder: Path, given: Given) -> Config:
         "dataset",
         "show_prompts",
         "prompt_users",
-        "calibration",  # what it set is among the settings
+        *GONE,
         "processes",
         "train_neg_sample_args",
     }

@@ -24,6 +24,13 @@ _UNLISTED = (
 # fmt: on
 LAUNCHING = ("nproc", "world_size", "ip", "port", "group_offset", "process_timeout")
 AFTERWARDS = ("finalize", "purge")  # what follows a run
+# Keys and a command of older versions, which their results and model folders may still name.
+_BY_CONTROL_USERS = "NegatedE2URec and TaskVector set how strongly they forget by control users"
+GONE = {
+    "calibration": _BY_CONTROL_USERS,
+    "rehearse": _BY_CONTROL_USERS,
+    "teacher_divergence": "give E2URec an alpha",
+}
 CLASSIC_WAYS = ("Retrain", "SISA")  # how a classic model can forget: DeepFM-SISA
 _TOP_LEVEL_KEY = re.compile(r"^([A-Za-z][\w-]*) *:", re.MULTILINE)
 
@@ -131,6 +138,8 @@ def check_keys(given: Iterable[str], source: str) -> None:
         InputError: names the key, where it was given, and the nearest known one.
     """
     for key in given:
+        if key in GONE:
+            raise InputError(f"{key} in {source} is gone; {GONE[key]}")
         if key not in known_keys():
             hint = _hint(key, known_keys(), "see --help for the main keys")
             raise InputError(f"unknown key {key!r} in {source}; {hint}")

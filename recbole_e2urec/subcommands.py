@@ -65,17 +65,6 @@ def _hyper(model: str | None, given: "Given", own: Mapping[str, Any]) -> str:
     return told(search(_options(SearchOptions, own), model, given))
 
 
-def _rehearse(model: str | None, given: "Given", own: Mapping[str, Any]) -> str:
-    from recbole_e2urec.calibration import drawn
-    from recbole_e2urec.data.rehearsed import RehearseOptions
-    from recbole_e2urec.quick_start import opened
-    from recbole_e2urec.rehearsal import rehearse
-
-    options = _options(RehearseOptions, own)
-    config = given.config(model, None)
-    return drawn(*rehearse(options, config, opened(config)))
-
-
 def _case(model: str | None, given: "Given", own: Mapping[str, Any]) -> str:
     from recbole_e2urec.case import CaseOptions, study
 
@@ -157,18 +146,6 @@ COMMANDS = {
             "output_file": "where every trial goes; hyper.json in checkpoint_dir",
         },
         _hyper,
-    ),
-    "rehearse": Command(
-        "Find how strongly a method is to forget: rehearse it on users who stay.",
-        {
-            "kind": "who is drawn: users, heavy (users by their rows) or items; users",
-            "share": "of all training users (items); as many as the settings' request has",
-            "count": "or their number",
-            "draw_seed": "of the draw; 1",
-            "trials": "settings to try, each at several stopping steps; 12",
-            "output_file": "where the calibration goes; calibration.json in checkpoint_dir",
-        },
-        _rehearse,
     ),
     "case": Command(
         "Show what Original, Retrain and unlearned models answer one user; nothing is trained.",

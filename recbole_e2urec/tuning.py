@@ -91,7 +91,6 @@ class Development:
             "forget_by": self.by,
             "checkpoint_dir": str(self.folder),
             "ranking_pass": None,  # nothing is chosen by it
-            "calibration": None,
             "relearn_epochs": 0,
             "log_wandb": False,  # names of losses say nothing of trials
         }
@@ -128,18 +127,15 @@ def development_request(config: Config, dataset: Any) -> tuple[str, list[tuple[s
     return kind, [others[place] for place in drawn[:count]]
 
 
-def settings_to_try(
-    method: str, fixed: Collection[str], settings: Mapping[str, Any], count: int
-) -> list[dict[str, float]]:
+def settings_to_try(method: str, fixed: Collection[str], count: int) -> list[dict[str, float]]:
     """Settings of a method: its defaults, then draws from its space, each range in logarithms.
 
     Args:
         method: its name.
         fixed: keys that the user set; they are not searched.
-        settings: all values of the run.
         count: number of settings, 1 or more; methods without a space have one.
     """
-    space = METHODS[method].searched(fixed, settings)
+    space = METHODS[method].searched(fixed)
     if not space:
         return [{}]
     generator = np.random.default_rng([count, *method.encode()])

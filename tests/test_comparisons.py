@@ -162,21 +162,6 @@ def test_settings_of_a_method_are_lines_of_their_own() -> None:
     ]  # fmt: skip
 
 
-def test_a_strength_that_a_calibration_set_is_no_other_method() -> None:
-    rows = [
-        row(
-            "E2URec", seed, settings={"alpha": alpha}, found={"alpha": alpha},
-            calibration={"settings": {"alpha": 4.0, "unlearn_stop": 0.7}},
-        )
-        for seed, alpha in ((1, 3.0), (2, 5.0))
-    ]  # fmt: skip
-    (found,) = comparisons([*run(1, 2), *rows], HERE)
-    assert [own["model"] for own in found.rows[6:]] == ["E2URec"] * 2
-    plain = row("E2URec", 1, stage="plain")
-    (found,) = comparisons([*run(1, 2), *rows, plain], HERE)
-    assert len({own["model"] for own in found.rows[6:]}) == 2
-
-
 def test_what_cannot_be_told_apart_is_counted_and_kept() -> None:
     (found,) = comparisons([*run(1), row("NPO", stage="again"), row("NPO", stage="third")], HERE)
     assert [own["model"] for own in found.rows[2:]] == ["NPO", "NPO (2)", "NPO (3)"]

@@ -89,16 +89,18 @@ def test_the_small_benchmark_measures_every_request_and_goes_on(capsys, monkeypa
     shown = capsys.readouterr().out
     lines = Path("out/2-requests-1/measured.jsonl").read_text().splitlines()
     rows = {row["key"]: row for row in map(json.loads, lines)}
+    name = "NegatedE2URec"
     assert list(rows) == ["Original 0", "Retrain 1", "Retrain 2", "Original 0 2021",
-                          "Retrain 2 2021", "Original on 1", "Original on 2", "economy 1",
-                          "economy 2", "economy at once"]  # fmt: skip
+                          "Retrain 2 2021", "Original on 1", "Original on 2", f"{name} 1",
+                          f"{name} 2", f"{name} at once"]  # fmt: skip
     assert rows["Original 0"]["drift"] == 0
     assert rows["Retrain 2"]["residual"] == 0
     assert rows["Original on 2"]["residual"] == 1
-    assert rows["economy 2"]["drift"] == pytest.approx(rows["economy 2"]["told_drift"], abs=1e-6)
-    assert rows["economy at once"]["rows"] == sum(rows[f"economy {n}"]["rows"] for n in (1, 2))
-    assert rows["economy 2"]["forgotten"]["rows"] == rows["economy at once"]["rows"]
+    last, at_once = rows[f"{name} 2"], rows[f"{name} at once"]
+    assert last["drift"] == pytest.approx(last["told_drift"], abs=1e-6)
+    assert at_once["rows"] == rows[f"{name} 1"]["rows"] + last["rows"]
+    assert last["forgotten"]["rows"] == at_once["rows"]
     ElementTree.parse("out/2-requests-1/queue.svg")
-    assert shown.count("| economy") == 3
+    assert shown.count("| NegatedE2URec") == 3
     runpy.run_module("benchmarks.queueing", run_name="__main__")
     assert Path("out/2-requests-1/measured.jsonl").read_text().splitlines() == lines

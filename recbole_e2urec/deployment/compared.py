@@ -35,7 +35,6 @@ class Made(NamedTuple):
         forgotten: ids of rows that the model forgot, sorted.
         sample: rows of nobody who was forgotten, and what Original answered, [n] each.
         weights: of the model.
-        trained_as: names the training of Original, see :func:`training_of`.
         entry: of the ledger, for the request; None: nothing was forgotten.
     """
 
@@ -44,15 +43,14 @@ class Made(NamedTuple):
     forgotten: Rows
     sample: tuple[Rows, Tensor]
     weights: Mapping[str, Tensor]
-    trained_as: str
     entry: dict[str, Any] | None
 
 
-def as_original(run: Experiment, row: Mapping[str, Any], trained_as: str) -> Made:
+def as_original(run: Experiment, row: Mapping[str, Any]) -> Made:
     """The model before any request, which the run has."""
     nothing = np.empty(0, np.int64)
     sample, weights = _sample(run, nothing), run.model.bank.state(run.model.adapter)
-    return Made(run, row, nothing, sample, weights, trained_as, None)
+    return Made(run, row, nothing, sample, weights, None)
 
 
 def _sample(run: Experiment, forgotten: Rows) -> tuple[Rows, Tensor]:
@@ -78,7 +76,7 @@ def compared(row: Mapping[str, Any], folder: Path, given: Given) -> Made:
     run = Kept(config, load_dataset(config))
     run.train()
     if row["model"] == ORIGINAL:
-        return as_original(run, row, run.fingerprint)
+        return as_original(run, row)
     return _Request(run, row).carried_out()
 
 
@@ -122,13 +120,11 @@ class _Request:
             retrain=then.retrain,
             cost=then.cost,
             found=then.found,
-            calibration=self.row.get("calibration"),
             unlearning_seconds=then.cost["seconds"],
             measuring_seconds=self.watch.seconds,
         )
         entry = entry_of(run, run.asked.request_id, run.asked.digest, proof)
-        own = run.fingerprint
-        return Made(run, self.row, self.forgotten, self.sample, then.weights, own, entry)
+        return Made(run, self.row, self.forgotten, self.sample, then.weights, entry)
 
     def _measured(self, history: Rows) -> Evidence:
         with self.watch.running():

@@ -19,6 +19,7 @@ from recbole_e2urec.deployment.remains import gone_users
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.evaluator.membership import answer_losses
 from recbole_e2urec.experiment import Experiment, Rows
+from recbole_e2urec.keys import check_keys
 from recbole_e2urec.methods import METHODS
 from recbole_e2urec.model.losses import kl_divergence
 from recbole_e2urec.yamlfiles import properties, read_yaml
@@ -27,7 +28,7 @@ from recbole_e2urec.yamlfiles import properties, read_yaml
 FREE = {"data_path", "use_gpu", "gpu_id", "show_progress", "score_batch_size", "tokens_at_once"}
 _REQUEST = {  # and, where it is to forget, the request
     "forget_file", "forget_by", "forget_unknown", "forget_where", "request_id", "dry_run",
-    "retrain_share", "calibration",
+    "retrain_share",
 }  # fmt: skip
 
 
@@ -182,8 +183,9 @@ def open_folder(
     for file in config_files:
         given.update(read_yaml(Path(file)))
     given.update(overrides or {})
-    if model != record["model"] or given.get("calibration") is not None:  # begins at the defaults
+    if model != record["model"]:  # begins at the defaults
         settings = {key: value for key, value in settings.items() if key not in own}
+    check_keys(given, "the settings")
     for key in given:
         if key not in free:
             raise InputError(f"{key}: {folder.path} has its own; make another by export")

@@ -18,7 +18,7 @@ from recbole_e2urec.deployment.forgotten import FIRST, KEPT, Numbered, tensors_o
 from recbole_e2urec.deployment.record import first_record
 from recbole_e2urec.deployment.reference import RETRAIN
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.experiment import Experiment, training_of
+from recbole_e2urec.experiment import Experiment
 from recbole_e2urec.jobs import Given
 from recbole_e2urec.kept import KeptStage, comparison_of, rows_of, settings_of
 from recbole_e2urec.methods import METHODS
@@ -93,7 +93,7 @@ def _written(folder: ModelFolder, made: Made, key: str) -> str:
             "forgotten": tensors_of(numbers),
             "sample": {"rows": torch.from_numpy(rows), "yes": yes},
         }
-        record = first_record(made.row, made.run, made.trained_as)
+        record = first_record(made.row, made.run)
         told = [
             f"{made.row['model']} of {made.row['dataset']} is in {folder.path}; "
             f"{len(made.forgotten):,} rows of the data are forgotten in it"
@@ -140,4 +140,4 @@ def _recommender(row: Mapping[str, Any], folder: Path, given: Given) -> Made:
     with stage.open():
         weights = stage.weights()
     run.model.bank.load(run.model.adapter, weights)
-    return as_original(run, row, training_of(wanted.inputs))
+    return as_original(run, row)

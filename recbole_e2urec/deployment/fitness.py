@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-from recbole_e2urec.calibration import calibration_of
 from recbole_e2urec.config import Config
 from recbole_e2urec.data.forget import ForgetOptions
 from recbole_e2urec.deployment.folder import ModelFolder
@@ -51,11 +50,9 @@ def is_outcome(folder: ModelFolder, config: Config) -> bool:
     own = {"model": str(config.model), "dataset": str(config["dataset"]), "seed": config["seed"]}
     if any(record[key] != value for key, value in own.items()):
         return False
-    kept, calibration = dict(record["settings"]), calibration_of(config)
-    found = {} if calibration is None else calibration.settings  # what was kept is the request's
+    kept = dict(record["settings"])
     for one in (kept, settings):
-        for key in ("use_gpu", *found):
-            one.pop(key, None)
+        one.pop("use_gpu", None)
     if kept != json.loads(json.dumps(settings)):
         return False
     made_for = record.get("made_for") or {}

@@ -109,7 +109,7 @@ REMOVED: tuple[Kind, ...] = (
 KEPT: tuple[Kind, ...] = (
     Kind("results", _SAVED, r"results\.jsonl", "measures and settings of every model, no names"),
     Kind("results", _SAVED, r".+\.html", "a page of measures, no names", OF_RESULTS),
-    Kind("settings", _SAVED, r"hyper(-best)?\.(json|yaml)|calibration\.json",
+    Kind("settings", _SAVED, r"hyper(-best)?\.(json|yaml)",
          "settings that were chosen, and their measures"),
     Kind("model", MODEL, r"generations/\d{6}/(model\.json|\w+\.safetensors)", "the model in use"),
 )  # fmt: skip

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from recbole_e2urec.deployment.calibrating import calibrate
 from recbole_e2urec.deployment.change import Change, change_of, counts_of, watched_of
 from recbole_e2urec.deployment.deployed import Deployed
 from recbole_e2urec.deployment.evidence import Evidence, measured
@@ -76,7 +75,6 @@ class Proof(NamedTuple):
             none.
         cost: what the method tells of it.
         found: what the method found by itself.
-        calibration: that its settings are from, as results tell it; None: of none.
         unlearning_seconds, measuring_seconds: apart.
     """
 
@@ -89,7 +87,6 @@ class Proof(NamedTuple):
     retrain: Mapping[str, Any] | None
     cost: Mapping[str, Any]
     found: Mapping[str, float]
-    calibration: Mapping[str, Any] | None
     unlearning_seconds: float
     measuring_seconds: float
 
@@ -128,11 +125,7 @@ def entry_of(run: Experiment, request_id: str, digest: str, proof: Proof) -> dic
         "evidence": {
             "salt": secrets.token_hex(SALT),
             "asked": counts_of(run, change),
-            "method": {
-                **_method_of(run),
-                "found": dict(proof.found),
-                "calibration": proof.calibration,
-            },
+            "method": {**_method_of(run), "found": dict(proof.found)},
             "before": dict(proof.before),
             "measures": {"before": proof.first.measures, "after": proof.then.measures},
             "retrain": proof.retrain,
@@ -164,7 +157,6 @@ def carry_out(run: Deployed, folder: ModelFolder, asked: Rows, options: ProofOpt
     with measuring.running():
         first = measured(run, change, watched, change.before)
     with unlearning.running():
-        calibration = calibrate(run, change, first.answers)
         cost = succeed(run, folder, change)
     with measuring.running():
         then = measured(run, change, watched, change.after)
@@ -176,7 +168,7 @@ def carry_out(run: Deployed, folder: ModelFolder, asked: Rows, options: ProofOpt
     found = cost.pop("found", {})
     return Proof(
         change, first, then, before, drift, len(run.sample.rows), retrain, cost, found,
-        calibration, unlearning.seconds, measuring.seconds,
+        unlearning.seconds, measuring.seconds,
     )  # fmt: skip
 
 

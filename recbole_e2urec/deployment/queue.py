@@ -14,7 +14,6 @@ from recbole_e2urec.data.forget import ForgetOptions
 from recbole_e2urec.data.request.fields import Fields
 from recbole_e2urec.data.request.identity import request_digest
 from recbole_e2urec.data.request.selecting import Selection, select
-from recbole_e2urec.deployment.calibrating import calibration_for
 from recbole_e2urec.deployment.certificate import certify, certify_again
 from recbole_e2urec.deployment.clearing import purged_after
 from recbole_e2urec.deployment.deployed import Deployed, open_folder
@@ -120,7 +119,6 @@ def forget(
         folder.tidy()
         run = open_folder(folder, given, name)
         method_of(run.config)  # refuses bad settings before the request is looked at
-        calibration_for(run)
         asked = _asked(run)
         told = _carried_out(run, folder, options, asked)
         if options.purge:

@@ -9,6 +9,7 @@ import numpy as np
 
 from recbole_e2urec.deployment.places import DEFAULT, Places
 from recbole_e2urec.experiment import Experiment, hash_of
+from recbole_e2urec.keys import GONE
 from recbole_e2urec.results import versions
 
 # What a run says about itself and its request, not about the model.
@@ -16,14 +17,14 @@ OF_RUNS = {
     "model", "dataset", "checkpoint_dir", "show_prompts", "prompt_users", "train_neg_sample_args",
     "model_list", "seeds", "tune", "nproc_rows", "forget_by", "forget_ratio", "forget_file",
     "forget_where", "forget_unknown", "request_id", "dry_run", "retrain_share", "ranking_pass",
-    "log_wandb", "processes", "show_progress", "calibration",
+    "log_wandb", "processes", "show_progress", *GONE,
 }  # fmt: skip
 MADE_FOR = ("request_id", "request_digest")  # of the comparison that it comes from
 _PATHS = ("backbone", "backbone_source", "prompt")  # which may be paths
 
 
-def first_record(row: Mapping[str, Any], run: Experiment, trained_as: str) -> dict[str, Any]:
-    """What a new folder says about a model of the results; ``trained_as`` names its training."""
+def first_record(row: Mapping[str, Any], run: Experiment) -> dict[str, Any]:
+    """What a new folder says about a model of the results."""
     told = str(row["settings"].get("checkpoint_dir") or DEFAULT)
     places = Places.of_run(Path(run.config["checkpoint_dir"]), told)
     return {
@@ -32,7 +33,6 @@ def first_record(row: Mapping[str, Any], run: Experiment, trained_as: str) -> di
         "seed": row["seed"],
         "settings": settings_kept(row["settings"], run.config),
         "fingerprint": fingerprint(run),
-        "trained_as": trained_as,
         "requests": [],
         "versions": versions(),
         "made_for": {key: row.get(key) for key in MADE_FOR},

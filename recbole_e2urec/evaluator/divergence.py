@@ -46,3 +46,10 @@ def residual(
     """
     gap = (original - retrained).abs().mean()
     return float((unlearned - retrained).abs().mean() / gap) if gap > 0 else float("nan")
+
+
+def share_closed(ours: float | None, original: float | None, retrain: float | None) -> float | None:
+    """Share of the way from Original's value to Retrain's; None where there is no way."""
+    if ours is None or original is None or retrain is None or original == retrain:
+        return None
+    return (original - ours) / (original - retrain)

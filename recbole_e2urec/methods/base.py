@@ -28,7 +28,6 @@ class Unlearned(NamedTuple):
         digest: names the stage that made it.
         before: who answered before the request; None = Original.
         found: settings that the method found by itself.
-        earlier: who answers as a student did after the shares of its steps that the request marks.
     """
 
     scorer: Scorer
@@ -37,7 +36,6 @@ class Unlearned(NamedTuple):
     digest: str
     before: Scorer | None = None
     found: Mapping[str, float] = MappingProxyType({})
-    earlier: Mapping[float, Scorer] = MappingProxyType({})
 
 
 class Unlearner(ABC):
@@ -46,9 +44,6 @@ class Unlearner(ABC):
     Attributes:
         options_class: the dataclass, whose keys are its field names.
         space: options that ``--tune`` chooses, each with its least and greatest value.
-        strength: of these the one that decides how strongly the method forgets, the more the
-            greater it is; None: it has none.
-        power: of what is remembered in proportion to which it is to be set.
         answers_alone: whether one model answers, rather than several together.
         has_only_original: whether it trains no recommender beside Original, and so can follow a
             model in use, which has only itself.
@@ -56,8 +51,6 @@ class Unlearner(ABC):
 
     options_class: type
     space: ClassVar[Mapping[str, tuple[float, float]]] = {}
-    strength: ClassVar[str | None] = None
-    power: ClassVar[float] = 1.0
     answers_alone = True
     has_only_original = False
 
@@ -65,21 +58,9 @@ class Unlearner(ABC):
         self.options = options
 
     @classmethod
-    def searched(
-        cls, fixed: Collection[str], settings: Mapping[str, Any]
-    ) -> dict[str, tuple[float, float]]:
-        """The space that is left when the user has set some keys.
-
-        Args:
-            fixed: these keys.
-            settings: all values of the run, which may leave an option without effect.
-        """
+    def searched(cls, fixed: Collection[str]) -> dict[str, tuple[float, float]]:
+        """The space that is left when the user has set some keys."""
         return {key: bounds for key, bounds in cls.space.items() if key not in fixed}
-
-    @classmethod
-    def strength_in(cls, settings: Mapping[str, Any]) -> tuple[str | None, float]:
-        """The option that decides how strongly a run forgets, and its power."""
-        return cls.strength, cls.power
 
     @abstractmethod
     def unlearn(self, original: LLMRec, request: Request) -> Unlearned:
@@ -99,7 +80,6 @@ class GradientUnlearner(Unlearner):
     """
 
     space: ClassVar[Mapping[str, tuple[float, float]]] = {"unlearn_learning_rate": RATES}
-    strength: ClassVar[str | None] = "unlearn_learning_rate"
     asks_on_forget = False
     asks_on_retain = False
     has_only_original = True
@@ -137,10 +117,7 @@ class GradientUnlearner(Unlearner):
             cost["adapter_parameters"] = learned["trained_parameters"]
         losses = learned["losses"]
         found = {**learned["found"], **self.found(losses)}
-        return Unlearned(
-            student.scorer, cost, losses, student.stage.digest,
-            found=found, earlier=student.earlier,
-        )  # fmt: skip
+        return Unlearned(student.scorer, cost, losses, student.stage.digest, found=found)
 
     def prior(self) -> list[dict[str, Any]]:
         """Costs of what :meth:`teach` trained that later requests on the same Original reuse."""

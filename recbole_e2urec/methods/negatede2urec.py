@@ -78,7 +78,6 @@ class NegatedE2URec(GradientUnlearner):
         "overshoot": (0.1, 2.0),
         "beta": (0.2, 0.8),
     }
-    strength: ClassVar = None  # the request's own
     asks_on_retain = True
 
     def unlearn(self, original: LLMRec, request: Request) -> Unlearned:

@@ -32,7 +32,6 @@ class NegGrad(GradientUnlearner):
 
     options_class = NegGradOptions
     space: ClassVar = {"unlearn_learning_rate": RATES, "forget_weight": (0.005, 1.0)}
-    strength = "forget_weight"
 
     def loss(self, batch: Batch) -> Mapping[str, Tensor]:
         """Loss terms of a step."""

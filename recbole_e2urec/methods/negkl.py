@@ -33,7 +33,6 @@ class NegKL(GradientUnlearner):
 
     options_class = NegKLOptions
     space: ClassVar = {"unlearn_learning_rate": RATES, "forget_weight": (0.005, 1.0)}
-    strength = "forget_weight"
     asks_on_forget = asks_on_retain = True
 
     def loss(self, batch: Batch) -> Mapping[str, Tensor]:

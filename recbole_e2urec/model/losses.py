@@ -5,11 +5,8 @@ All distributions are over the vocabulary at the answer position and stay in log
 """
 
 import torch
-from scipy.optimize import brentq
 from torch import Tensor
 from torch.nn import functional as F
-
-MOST_ALPHA = 1000.0  # a teacher that has hardly moved is not multiplied further
 
 
 def answer_cross_entropy(
@@ -45,36 +42,6 @@ def forgetting_teacher(
     Russinovich (2023).
     """
     return original - alpha * torch.relu(augmented - original)
-
-
-def alpha_of(
-    original: Tensor, augmented: Tensor, divergence: float
-) -> float:  # [batch, vocab], [batch, vocab] -> alpha
-    """The alpha at which the forgetting teacher is this far from Original.
-
-    The distance is KL(forgetting teacher || Original), mean over rows. It grows with alpha: its
-    derivative is alpha times the variance of ``relu(z_a - z_o)`` under the teacher.
-
-    Args:
-        original: logits of Original.
-        augmented: those of the augmented model.
-        divergence: wanted, in nats, above 0.
-
-    Returns:
-        That alpha; where none up to 1,000 gets so far, 1,000.
-    """
-    moved, said = torch.relu(augmented - original), F.log_softmax(original, dim=-1)
-
-    def missing(alpha: float) -> float:
-        teacher = F.log_softmax(said - alpha * moved, dim=-1)  # as forgetting_teacher
-        return divergence - float((teacher.exp() * (teacher - said)).sum(dim=-1).mean())
-
-    high = 1.0
-    while missing(high) > 0:
-        if high >= MOST_ALPHA:
-            return MOST_ALPHA
-        high = min(2 * high, MOST_ALPHA)
-    return float(brentq(missing, 0.0, high, xtol=1e-3))
 
 
 def e2urec_loss(forget: Tensor, remember: Tensor, beta: float) -> Tensor:  # [], [] -> []

@@ -4,7 +4,6 @@ A stage is a folder named after a hash of everything that decides its outcome. I
 
 - ``progress.safetensors``: weights, optimizer state and counters after the last whole epoch;
 - ``best.safetensors``: the weights of the best epoch so far;
-- ``at-SHARE.safetensors``: weights after a share of the steps, where somebody asks for them;
 - ``weights.safetensors`` and ``stage.json``: the outcome; the latter is written last, so a stage
   is finished if and only if it is there.
 
@@ -85,14 +84,6 @@ class Stage:
         write_json(self.folder / "stage.json", json.loads(json.dumps(outcome, default=str)))
         self.tidy()
 
-    def save_mark(self, share: float, weights: Mapping[str, Tensor]) -> None:
-        """Keep the weights after a share of the steps, beside the outcome."""
-        write_tensors(self.folder / _marked(share), weights)
-
-    def mark(self, share: float) -> dict[str, Tensor]:
-        """Weights that :meth:`save_mark` kept."""
-        return self._read(_marked(share))[0]
-
     def tidy(self) -> None:
         """Remove leftovers: parts of files, and progress once the stage is finished."""
         names = ["progress.safetensors", "best.safetensors"] if self._is_finished() else []
@@ -159,7 +150,3 @@ def _undamaged(folder: Path, name: str) -> Iterator[None]:
             f"{folder / name} is damaged ({one_line(error)[:200]}); remove {folder}, and the same "
             "command makes it anew"
         ) from error
-
-
-def _marked(share: float) -> str:
-    return f"at-{share:g}.safetensors"

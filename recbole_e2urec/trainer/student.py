@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -17,7 +17,7 @@ from recbole_e2urec.model.scorers import Adapted, Scorer, Stored
 from recbole_e2urec.trainer.loop import StepRule
 from recbole_e2urec.trainer.owntokens import own_tokens_of
 from recbole_e2urec.trainer.pairing import Pairing, Step
-from recbole_e2urec.trainer.sides import ORIGINAL, Batch, Loss, Side, Taught
+from recbole_e2urec.trainer.sides import Batch, Loss, Side, Taught
 from recbole_e2urec.trainer.strength import TargetLoss, scale_to_target, target_loss
 from recbole_e2urec.trainer.studentoptions import StudentOptions
 from recbole_e2urec.trainer.unlearning import Plan, Request, train_adapter
@@ -68,9 +68,8 @@ class Student:
         self.epochs = warmup + options.joint_epochs  # all of its training
         size, share = options.unlearn_batch_size, options.unlearn_share
         self.pairing = Pairing(request, model.table, size, share, options.share_of_all)
-        marks = {"marks": list(request.marks)} if request.marks else {}
         epsilon = {"adam_epsilon": self.rule(0.0).adam_epsilon}  # whoever sets it
-        self.stage = request.stage(name, {**asdict(options), **epsilon, **marks})
+        self.stage = request.stage(name, {**asdict(options), **epsilon})
         self.stage.curves.chief = True
         self.asking = 0.0  # seconds in which teachers answered
         self.found: dict[str, float] = {}  # settings found for this request
@@ -87,14 +86,6 @@ class Student:
     def scorer(self) -> Scorer:
         """Who answers as the trained student does."""
         return Adapted(self.name) if self._adapter else Stored(None, self.stage.weights)
-
-    @property
-    def earlier(self) -> dict[float, Scorer]:
-        """Who answers as the student did after the shares of its steps that the request marks."""
-        return {
-            mark: Stored(self._adapter, partial(self.stage.mark, mark))
-            for mark in self.request.marks
-        }
 
     def teach(self, name: str, teacher: Scorer, forget: bool = False, retain: bool = False) -> None:
         """Let a teacher answer each row once; nobody is asked for a finished student."""
@@ -126,18 +117,6 @@ class Student:
         self.asking += time.perf_counter() - started
         return made
 
-    def said(self, most: int) -> dict[str, Tensor]:
-        """Logits of the teachers on forget rows, [n, vocab] each, evenly chosen among the steps'.
-
-        Args:
-            most: numbers a teacher; never fewer than 256 rows, where there are so many.
-        """
-        forget = self.pairing.forget
-        with torch.no_grad():
-            words = self._on_forget[ORIGINAL].of(forget[:1]).shape[1]
-            rows = forget[:: -(-len(forget) // max(256, most // words))]
-            return {name: taught.of(rows) for name, taught in self._on_forget.items()}
-
     def train(self, loss: Loss) -> dict[str, Any]:
         """Train the student; see :func:`train_adapter` for what comes back."""
         tokens, alone = self.learns
@@ -153,7 +132,6 @@ class Student:
             alone=alone,
             dropout=self.options.unlearn_dropout,
             stop=self.options.unlearn_stop,
-            marks=self.request.marks,
             begin=self.begin,
             end=self._end,
             found=self.found,

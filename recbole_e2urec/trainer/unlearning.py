@@ -1,9 +1,8 @@
 """Training of one adapter, epoch by epoch, in a stage: what gradient unlearning is made of."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from itertools import count
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -47,7 +46,6 @@ class Plan:
         alone: whether nothing but these tokens learns.
         dropout: whether the backbone drops activations.
         stop: share of the steps of all epochs after which learning ends.
-        marks: such shares after which the weights are kept as well, see :meth:`Stage.mark`.
         begin: called before the first step; may change the weights.
         end: called after the last one; may change them as well.
         found: settings that were found for it; they are part of the summary.
@@ -64,7 +62,6 @@ class Plan:
     alone: bool = False
     dropout: bool = True
     stop: float = 1.0
-    marks: Sequence[float] = ()
     begin: Callable[[], None] = lambda: None
     end: Callable[[], None] = lambda: None
     found: Mapping[str, float] = field(default_factory=dict)
@@ -73,20 +70,6 @@ class Plan:
         """Where an epoch of so many steps lies in its stage, and how many of them are taken."""
         end = steps_until(self.stop, steps_until(self.epochs, steps))
         return Clock(name, epoch, self.epochs, self.show, max(0, end - epoch * steps))
-
-    def marking(self, epoch: int, steps: int, save: Callable[[float], None]) -> Callable[[], None]:
-        """What is to be called after each step of an epoch; it saves after the marked ones."""
-        total = steps_until(self.epochs, steps)
-        ends = [(mark, steps_until(mark, total)) for mark in self.marks]
-        taken = count(epoch * steps + 1)
-
-        def follow() -> None:
-            step = next(taken)
-            for mark, end in ends:  # of few steps several marks fall on one
-                if end == step:
-                    save(mark)
-
-        return follow
 
 
 def train_adapter(model: LLMRec, name: str | None, stage: Stage, plan: Plan) -> dict[str, Any]:
@@ -117,20 +100,16 @@ def _finish(model: LLMRec, name: str | None, stage: Stage, plan: Plan) -> dict[s
     else:
         state["seconds"] += _seconds(plan.begin)
 
-    def save(mark: float) -> None:
-        stage.save_mark(mark, model.bank.state(name))
-
     for epoch in range(state["epoch"], ceil(plan.epochs)):
         started = time.perf_counter()
         batches = plan.batches(epoch)
         clock = plan.clock(stage.name, epoch, len(batches))
         if batches and clock.most == 0:
             break
-        follow = plan.marking(epoch, len(batches), save)
         learning = model.bank.training(name, plan.tokens, dropout=plan.dropout, alone=plan.alone)
         with torch.random.fork_rng(devices=[]), learning:
             seed_dropout(plan.seed, epoch)
-            terms = train_epoch(optimizer, batches, plan.losses, clock, plan.rule, follow)
+            terms = train_epoch(optimizer, batches, plan.losses, clock, plan.rule)
         stage.curves.trained(epoch, terms)
         state = {
             "epoch": epoch + 1,
@@ -211,7 +190,6 @@ class Request:
         tools: what the run can do for a method.
         seed: of everything random in the method.
         show: whether to draw progress bars.
-        marks: shares of a student's steps after which it is kept as well, as it then was.
     """
 
     forget: NDArray[np.int64]
@@ -225,7 +203,6 @@ class Request:
     tools: Tools
     seed: int
     show: bool = True
-    marks: tuple[float, ...] = ()
 
     @property
     def train(self) -> NDArray[np.int64]:

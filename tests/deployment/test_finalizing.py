@@ -16,16 +16,11 @@ from in_use import CANARY, CANARY_ITEM, CANARY_TITLE, NAMES, opened, write_data
 from recbole.data.utils import create_dataset, data_preparation, save_split_dataloaders
 
 from recbole_e2urec import cli
-from recbole_e2urec.calibration import Calibration
 from recbole_e2urec.config import Config
-from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.deployment import merged
 from recbole_e2urec.deployment.finalizing import run_and_finalize
 from recbole_e2urec.deployment.recommending import load_recommender
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.forgetting import Forgetting
-from recbole_e2urec.jobs import Given
-from recbole_e2urec.kept import settings_of
 from recbole_e2urec.quick_start import run_recbole_e2urec
 from recbole_e2urec.results import load_rows
 from recbole_e2urec.trainer import llmrec
@@ -219,27 +214,6 @@ def test_a_model_that_answers_as_the_student_is_made_and_no_other(request_file, 
     assert json.loads(told)["purged"] is None
     assert cli.main(["forget", "--checkpoint=shop", f"--forget_where={where}"]) == 0
     assert "was carried out before; nothing to do" in capsys.readouterr().out
-
-
-@pytest.mark.thorough
-def test_a_calibrated_run_is_found_to_be_done(request_file, capsys):
-    given = {"forget_file": request_file, "data_path": "data"}
-    assert run("--model=NegGrad", **given) == 0
-    (row,) = (row for row in load_rows(Path("saved/results.jsonl")) if row["model"] == "NegGrad")
-    config = settings_of(row, Path("saved"), Given())
-    one = Forgetting(config, load_dataset(config))
-    one.train()
-    Calibration(
-        method="NegGrad", settings={"forget_weight": 0.01}, strength="forget_weight", power=1.0,
-        remembered={"gap": 0.1, "rows": 20}, fingerprint=one.fingerprint,
-        matched={"badness": 0.0}, curve=[], request={}, cost={"seconds": 1.0},
-    ).write(Path("c.json"))  # fmt: skip
-    command = ["--model=NegGrad", "--calibration=c.json", "--finalize=shop"]
-    assert run(*command, **given) == 0
-    assert run(*command, **given) == 0
-    assert "shop has it already" in capsys.readouterr().out
-    assert run("--model=NegGrad", "--finalize=shop", **given) == 2  # not what would come out
-    assert "not empty" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

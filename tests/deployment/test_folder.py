@@ -168,6 +168,13 @@ def test_a_record_that_says_something_else_is_refused(change, message, capsys):
     assert message in refused(capsys)
 
 
+def test_a_record_of_an_older_version_is_read():
+    record = json.loads((GENERATION / "model.json").read_text())
+    older = {"calibration": "saved/calibration.json", "teacher_divergence": 0.24}
+    reseal_record({**record, "settings": {**record["settings"], **older}, "trained_as": "ab"})
+    assert opened().record["trained_as"] == "ab"
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000, "\x00", '{"generation": 1}'])
 def test_a_pointer_that_is_none_is_refused(text, capsys):
     Path("model/current.json").write_text(text)

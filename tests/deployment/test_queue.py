@@ -195,6 +195,7 @@ def test_a_tuned_adapter_is_replaced_by_its_successor(tmp_path: Path, monkeypatc
         (["--checkpoint=model", "--request=r.csv", "--history_length=9"], "history_length: model"),
         (["--checkpoint=model", "--request=r.csv", "--drift_budget=0"], "drift_budget is 0"),
         (["--checkpoint=model", "--request=r.csv", "--beta=2"], "beta is 2"),
+        (["--checkpoint=model", "--request=r.csv", "--calibration=c.json"], "calibration in the"),
         (["--checkpoint=model", "--request=r.csv"], "line 2"),
         (["--checkpoint=elsewhere", "--request=r.csv"], "elsewhere is no model folder"),
         (["--checkpoint=model", "--request=all.csv"], "leaves no training row"),

@@ -10,6 +10,7 @@ from recbole_e2urec.evaluator.divergence import (
     jensen_shannon,
     log_probabilities,
     residual,
+    share_closed,
 )
 from recbole_e2urec.evaluator.membership import (
     FALSE_POSITIVE_RATES,
@@ -82,3 +83,8 @@ def test_membership_roc_is_the_rate_at_each_false_positive_rate():
 def test_loss_histogram_counts_shares_and_keeps_what_is_beyond_the_last_edge():
     shares = dict(zip(LOSS_EDGES, histogram(np.array([0.05, 0.12, 0.12, 9.0])), strict=True))
     assert (shares[0.0], shares[0.1], shares[3.0], sum(shares.values())) == (0.25, 0.5, 0.25, 1)
+
+
+def test_the_share_closed_is_of_the_way_to_retrain():
+    assert share_closed(0.7, 0.8, 0.6) == pytest.approx(0.5)
+    assert share_closed(0.7, 0.8, 0.8) is share_closed(None, 0.8, 0.6) is None

@@ -1,7 +1,7 @@
 """E2URec's steps against its formula, computed plainly."""
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tuned import TUNED
 
 from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.data.tokens import PromptTable
@@ -20,7 +19,6 @@ from recbole_e2urec.methods.e2urec import E2URec, E2URecOptions
 from recbole_e2urec.model.scorers import Adapted
 from recbole_e2urec.trainer.augmented import AUGMENTED
 from recbole_e2urec.trainer.sides import ORIGINAL
-from recbole_e2urec.trainer.unlearning import Plan
 
 
 def kl(teacher: Tensor, student: Tensor) -> Tensor:
@@ -43,7 +41,7 @@ def test_defaults_are_the_papers_whatever_the_backbone(
         "unlearn_stop": 1.0, "forgetting_teacher": True, "remembering_teacher": True,
     }  # fmt: skip
     assert {key: found[key] for key in paper} == paper
-    assert found.keys() - paper.keys() == {"teacher_divergence", "unlearn_dropout"}
+    assert found.keys() - paper.keys() == {"unlearn_dropout"}
 
 
 @pytest.mark.parametrize("backbone", ["tiny-t5", "tiny-llama"])
@@ -110,43 +108,12 @@ def test_another_share_of_the_rows_is_another_augmented_model(
     assert steps[1] < steps[0]
 
 
-@pytest.mark.thorough
-def test_without_an_alpha_the_teacher_goes_as_far_as_it_is_told(
-    small_config: Callable[..., Any],
-) -> None:
-    given = {**TUNED, "learning_rate": 0.03, "augmented_learning_rate": 0.01}
-    given |= {"epochs": 8, "train_batch_size": 16}
-    found = []
-    for divergence in (0.01, 0.03):
-        config = small_config("E2URec", **{**given, "teacher_divergence": divergence})
-        run = Forgetting(config, load_dataset(config))
-        run.train()
-        model, method = run.model, E2URec(config.options(E2URecOptions))
-        student = method.student(model, run.request)
-        with model.shown(run.after):
-            student.teach(ORIGINAL, Adapted(model.adapter), forget=True, retain=True)
-            method.teach(student)
-        said = student.said(10**9)
-        moved = torch.relu(said[AUGMENTED] - said[ORIGINAL])
-        teacher = said[ORIGINAL] - method._alpha * moved
-        assert float(kl(teacher, said[ORIGINAL])) == pytest.approx(divergence, rel=0.01)
-        row = run.unlearned_row(config)
-        assert row["found"] == {"alpha": pytest.approx(method._alpha, rel=1e-5)}
-        found.append(method._alpha)
-    assert 0 < found[0] < found[1]
-    again = Forgetting(config, load_dataset(config))
-    again.train()
-    assert again.unlearned_row(config)["found"] == row["found"]  # from the finished stage
-    assert "found" not in again.unlearned_row(small_config("E2URec", **{**given, "alpha": 2.0}))
-
-
-def taught(config: Any, marks: tuple[float, ...] = ()) -> tuple[Forgetting, E2URec, Any]:
+def taught(config: Any) -> tuple[Forgetting, E2URec, Any]:
     """A run, its method, and a student that has learned."""
     run = Forgetting(config, load_dataset(config))
     run.train()
-    request = replace(run.request, marks=marks)
     method = E2URec(config.options(E2URecOptions))
-    student = method.student(run.model, request)
+    student = method.student(run.model, run.request)
     with run.model.shown(run.after):
         student.teach(ORIGINAL, Adapted(run.model.adapter), forget=True, retain=True)
         method.teach(student)
@@ -194,35 +161,17 @@ def test_without_the_remembering_teacher_the_true_answers_stay(
 
 
 @pytest.mark.parametrize("student", ["lora", pytest.param("full", marks=pytest.mark.thorough)])
-def test_a_student_that_stops_is_what_a_longer_one_was_at_that_mark(
+def test_a_student_that_stops_half_way_is_one_of_half_the_training_at_a_constant_rate(
     small_config: Callable[..., Any], student: str
 ) -> None:
-    given = {**ABLATED, "student": student, "alpha": 2.0}
-    run, _, longer = taught(small_config("E2URec", **given), marks=(0.5,))
-    steps = longer.stage.summary()["steps"]
-    (marked,) = (scorer.ask(run.model, run.split.forget) for scorer in longer.earlier.values())
-    run, _, stopped = taught(small_config("E2URec", unlearn_stop=0.5, **given))
-    assert stopped.stage.summary()["steps"] == -(-steps // 2)
-    same = stopped.stage.weights()
-    assert all(torch.equal(value, same[name]) for name, value in longer.stage.mark(0.5).items())
-    assert not all(torch.equal(v, same[name]) for name, v in longer.stage.weights().items())
-    again = stopped.scorer.ask(run.model, run.split.forget)
-    answer = run.model.language_model.answer_ids
-    assert torch.equal(marked.yes(answer), again.yes(answer))
-
-
-def test_of_few_steps_every_mark_is_kept_though_several_fall_on_one() -> None:
-    def unused(*given: Any) -> Any:
-        raise AssertionError(given)
-
-    plan = Plan(2, 0.1, 1, unused, unused, marks=(0.4, 0.55, 0.7, 0.85, 1.0))
-    told: list[float | str] = []
-    for epoch in range(2):
-        follow = plan.marking(epoch, 2, told.append)
-        for _ in range(2):
-            follow()
-            told.append("step")
-    assert told == ["step", 0.4, "step", 0.55, 0.7, "step", 0.85, 1.0, "step"]
+    given = {**ABLATED, "student": student, "joint_epochs": 1}
+    runs = {"unlearn_stop": 0.5}, {"joint_epochs": 0}, {}
+    stages = [taught(small_config("E2URec", **{**given, **more}))[2].stage for more in runs]
+    stopped, half, whole = (stage.weights() for stage in stages)
+    steps = [stage.summary()["steps"] for stage in stages]
+    assert steps == [steps[2] // 2, steps[2] // 2, steps[2]]
+    assert all(torch.equal(value, half[name]) for name, value in stopped.items())
+    assert not all(torch.equal(value, whole[name]) for name, value in stopped.items())
 
 
 @pytest.mark.parametrize("stop", [0, 1.5])

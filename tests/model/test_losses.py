@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from recbole_e2urec.model.losses import (
-    alpha_of,
     answer_cross_entropy,
     e2urec_loss,
     forgetting_teacher,
@@ -19,17 +18,6 @@ def test_forgetting_teacher_pushes_down_only_what_the_augmented_model_says_loude
     # 1 - 2 * max(0, 1.5 - 1) = 0; the second logit fell, so it stays
     teacher = forgetting_teacher(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.5, 1.0]]), alpha=2)
     assert teacher.tolist() == [[0.0, 2.0]]
-
-
-def test_alpha_takes_the_teacher_as_far_as_it_is_told():
-    # The teacher of alpha = log 3 is (1/4, 3/4), log 2 minus its entropy 0.5623 from (1/2, 1/2).
-    original, augmented = torch.tensor([[0.0, 0.0]]), torch.tensor([[1.0, 0.0]])
-    assert alpha_of(original, augmented, 0.130812) == pytest.approx(math.log(3), abs=2e-3)
-
-
-def test_no_alpha_moves_a_teacher_that_has_nothing_to_push():
-    logits = torch.tensor([[0.5, 0.0]])
-    assert alpha_of(logits, logits, 0.1) == 1000
 
 
 def test_kl_divergence_of_a_worked_pair():

@@ -54,7 +54,7 @@ def scalars(stage: str) -> dict[str, dict[int, float]]:
 def test_tensorboard_has_each_term_of_each_stage_by_name(small_data: Path) -> None:
     run(small_data, "E2URec")
     student = scalars("E2URec")
-    assert student.keys() == {f"train/{term}" for term in ("loss", "forget", "remember", "alpha")}
+    assert student.keys() == {f"train/{term}" for term in ("loss", "forget", "remember")}
     assert student["train/loss"].keys() == {0, 1}
     assert student["train/remember"].keys() == {1}  # the warm-up sees forget rows alone
     assert student["train/loss"][0] == pytest.approx(student["train/forget"][0])
@@ -86,7 +86,7 @@ def test_a_finished_stage_is_not_logged_again(small_data: Path) -> None:
 STUDENTS = [name for name, kind in METHODS.items() if issubclass(kind, GradientUnlearner)]
 METHOD_TERMS = {
     **{name: {"loss", "forget", "retain"} for name in STUDENTS},
-    "E2URec": {"loss", "forget", "remember", "alpha"},
+    "E2URec": {"loss", "forget", "remember"},
     "E2URecRef": {"loss", "forget", "remember", "alpha"},
     "CrossFit": {"loss", "forget", "remember"},
     "NegatedE2URec": {"loss", "forget", "remember"},

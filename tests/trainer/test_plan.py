@@ -37,17 +37,6 @@ def test_a_fraction_cuts_the_last_epoch(epochs: float, stop: float, taken: list[
     assert [min(812, clock.most or 0) for clock in clocks] == taken
 
 
-def test_shares_of_a_cut_training_are_of_the_steps_that_it_takes() -> None:
-    plan = Plan(1.5, StepRule(0.1), 1, unused, unused, marks=(0.5, 1.0))
-    told: list[float | str] = []
-    for epoch, steps in ((0, 4), (1, 2)):
-        follow = plan.marking(epoch, 4, told.append)
-        for _ in range(steps):
-            follow()
-            told.append("step")
-    assert told == ["step", "step", 0.5, "step", "step", "step", 1.0, "step"]
-
-
 CHANGES = [
     {"unlearn_rate_schedule": "constant"},
     {"unlearn_clip_norm": None},

@@ -10,7 +10,7 @@ from recbole_e2urec.data.rows import IdMap, RowTable
 from recbole_e2urec.errors import InputError
 
 # Streams of one seed, so that those who are drawn for different ends are drawn independently.
-FORGET_STREAM, CONTROL_STREAM, REHEARSAL_STREAM = 1, 2, 3
+FORGET_STREAM, CONTROL_STREAM = 1, 2
 
 
 def draw_rows(
@@ -39,26 +39,6 @@ def draw_rows(
     count = min(max(1, round(share * len(distinct))), len(distinct) - 1)
     order = np.random.default_rng([seed, FORGET_STREAM]).permutation(len(distinct))
     return np.isin(units, distinct[order[:count]])
-
-
-def draw_others(
-    unit: NDArray[np.int64], tokens: dict[str, int], count: int, seed: int, by_rows: bool
-) -> NDArray[np.int64]:  # [rows] -> [count]
-    """Draw users, or items, from rows that stay; by their published tokens, as :func:`draw_rows`.
-
-    Args:
-        unit: inner id of each row's user (item).
-        tokens: inner id by published token.
-        count: how many, fewer than there are.
-        seed: of the draw.
-        by_rows: one with more rows is drawn more readily, in proportion to them.
-    """
-    found, rows = np.unique(unit, return_counts=True)
-    order = np.argsort(ranks(tokens, found))
-    found, rows = found[order], rows[order]
-    weights = rows / rows.sum() if by_rows else None
-    generator = np.random.default_rng([seed, REHEARSAL_STREAM])
-    return np.sort(generator.choice(found, count, replace=False, p=weights))
 
 
 def choose_control_users(users: NDArray[np.int64], share: float, seed: int) -> NDArray[np.int64]:
