@@ -52,17 +52,54 @@ def test_bad_input_is_one_line(run: Run) -> None:
         run("seeds.py", "--dataset=ml-10m0")
 
 
-def test_regimes_prints_a_table_for_each(small: Run) -> None:
+ONE = """TaskVector:
+  model: TaskVector
+TaskVector, twice:
+  model: TaskVector
+  strength: 2.0
+"""
+QUICK = ("--seeds", "1", "2", "--control_users=0.2", "--candidates=own.yaml")
+
+
+def test_regimes_prints_a_table_for_each_and_goes_on_where_it_was(small: Run) -> None:
+    from benchmarks.regime_tables import HEAD
+
+    Path("own.yaml").write_text(ONE, encoding="utf-8")
     Path("r.md").write_text("<!-- regimes -->\n<!-- /regimes -->\n", encoding="utf-8")
-    shown = small(
-        "regimes", "--only", "a", "c", "--seeds=1,2", "--model_list=TaskVector", "--write=r.md",
-        "--control_users=0.2",
-    )  # fmt: skip
-    assert "**ml-100k, the paper's prompt**" in shown
+    own = (*QUICK, "--sizes", "0.4", "0.2", "--checkpoint_dir=kept", "--only", "a")
+    shown = small("regimes", *own, "--write=r.md")
+    assert "**(a) ml-100k, the paper's prompt; 40% of the users**" in shown
     lines = [line for line in shown.splitlines() if line.startswith("| TaskVector")]
-    assert len(lines) == 2
-    assert len(lines[0].split("|")) == 2 + 9
-    assert "**ml-1m, the paper's prompt and rows**" in Path("r.md").read_text(encoding="utf-8")
+    assert len(lines) == 4  # two rows of each of two sizes
+    assert len(lines[0].split("|")) == 2 + len(HEAD)
+    assert "20% of the users" in Path("r.md").read_text(encoding="utf-8")
+    measured = Path("kept/regimes.jsonl").read_text(encoding="utf-8")
+    assert len(measured.splitlines()) == 2 * 2 * 4  # sizes, seeds, Original and Retrain too
+    again = small("regimes", *own)
+    assert "seed 1, TaskVector: forget AUC" not in again  # nothing was missing
+    assert again.splitlines()[-1] == shown.splitlines()[-1]
+
+
+def test_regimes_chooses_on_other_users_and_validation_rows(small: Run) -> None:
+    Path("own.yaml").write_text(ONE, encoding="utf-8")
+    shown = small(
+        "regimes", *QUICK, "--sizes", "0.2", "--checkpoint_dir=kept", "--only", "a", "--development"
+    )
+    (best,) = [line for line in shown.splitlines() if "**TaskVector" in line]
+    assert best.startswith("| TaskVector")
+    named = Path("kept").glob("development-*.csv")
+    assert all(path.read_text(encoding="utf-8").startswith("user_id\n") for path in named)
+
+
+def test_the_best_candidate_has_the_least_to_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(CHECKOUT))
+    from benchmarks.regime_tables import Figures, badness
+
+    perfect = Figures(0.7, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.1, 0.0)
+    assert badness(perfect) == 0
+    half = perfect._replace(closed_auc=0.5, closed_logloss=1.25, stay_lost=0.002, bias=0.3)
+    assert badness(half) == pytest.approx(0.5 + 0.25 + 0.2 + 0.3)
+    assert badness(perfect._replace(stay_lost=-0.1)) == 0  # users who stay gain: no merit
 
 
 def test_regimes_says_where_ml_1m_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

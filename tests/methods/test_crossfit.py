@@ -42,9 +42,9 @@ def test_crossfit_answers_forget_rows_as_the_stranger(small_config: Callable[...
     terms = method.loss(Batch(FORGET, RETAIN))
     forget = kl((0.4, 0.6), (0.5, 0.5))
     remember = REMEMBERED - math.log(0.75)  # and the true answer is yes
-    assert float(terms["forget"]) == pytest.approx(forget)
+    assert float(terms["forget"]) == pytest.approx(forget, rel=1e-4)
     assert float(terms["remember"]) == pytest.approx(remember)
-    assert float(terms["loss"]) == pytest.approx(0.4 * forget + 0.6 * remember)
+    assert float(terms["loss"]) == pytest.approx(0.4 * forget + 0.6 * remember, rel=1e-4)
 
 
 def test_e2urecrefs_teacher_is_as_sure_as_the_stranger(small_config: Callable[..., Any]) -> None:
