@@ -46,18 +46,18 @@ class _Scale(NamedTuple):
         return ticks(self.low, self.high, most)
 
 
-def svg(panels: Sequence[Panel], x_title: str) -> str:
-    """Draw the panels in rows, with one legend above."""
-    rows = ceil(len(panels) / ACROSS)
-    legend, below = _legend(panels)
-    size = f'width="{WIDTH * ACROSS}" height="{HEIGHT * rows + below}"'
+def svg(panels: Sequence[Panel], x_title: str, across: int = ACROSS) -> str:
+    """Draw the panels in rows of so many, with one legend above."""
+    rows = ceil(len(panels) / across)
+    legend, below = _legend(panels, WIDTH * across)
+    size = f'width="{WIDTH * across}" height="{HEIGHT * rows + below}"'
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="12">',
         '<rect width="100%" height="100%" fill="white"/>',
         legend,
     ]
     for place, panel in enumerate(panels):
-        x, y = WIDTH * (place % ACROSS), below + HEIGHT * (place // ACROSS)
+        x, y = WIDTH * (place % across), below + HEIGHT * (place // across)
         parts.append(f'<g transform="translate({x},{y})">{_panel(panel, x_title)}</g>')
     return "\n".join([*parts, "</svg>\n"])
 
@@ -112,13 +112,13 @@ def _line(line: Line, across: _Scale, up: _Scale) -> str:
     return f'<polyline points="{path}" {_stroke(line)}/>{drawn}'
 
 
-def _legend(panels: Sequence[Panel]) -> tuple[str, int]:
+def _legend(panels: Sequence[Panel], room: int) -> tuple[str, int]:
     """One entry a name, in as many lines as it takes; and the height."""
     named = {line.name: line for panel in panels for line in panel.lines}
     parts, x, y = [], LEFT, 16
     for name, line in named.items():
         width = 50 + 8 * len(name)
-        if x > LEFT and x + width > WIDTH * ACROSS:
+        if x > LEFT and x + width > room:
             x, y = LEFT, y + ENTRIES
         sample = f'<path d="M{x},{y}h26" {_stroke(line)}/>'
         dot, text = _dot(line, x + 13, y), f'<text x="{x + 32}" y="{y + 4}">{escape(name)}</text>'

@@ -26,7 +26,8 @@ from typing import Any, NamedTuple
 from recbole.utils import init_seed
 
 from benchmarks.given import SWITCH, arguments_of, common_settings, config_of, filled
-from benchmarks.regime_tables import best_of, table_of
+from benchmarks.regime_plot import frontier
+from benchmarks.regime_tables import Place, best_of, table_of
 from recbole_e2urec import __version__
 from recbole_e2urec.cli import Arguments
 from recbole_e2urec.data.forget import ForgetOptions, read_request
@@ -114,32 +115,51 @@ class Task(NamedTuple):
 def main() -> None:
     """Measure what is missing, and print a table of each regime and size."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--only", nargs="+", choices=REGIMES, default=list(REGIMES))
-    parser.add_argument("--sizes", nargs="+", type=float, default=SIZES, help="shares of the users")
-    parser.add_argument("--seeds", nargs="+", type=int, help="of the models")
+    add_common(parser)
     parser.add_argument("--development", help="choose settings; no test row", **SWITCH)
     parser.add_argument("--report", help="measure nothing", **SWITCH)
     parser.add_argument("--rows", nargs="+", help="candidates by name; without it, all")
     parser.add_argument("--candidates", type=Path, help="a yaml file of them")
-    parser.add_argument("--ml_1m", type=Path, help="data_path with the folder ml-1m")
+    parser.add_argument("--plot", type=Path, help="draw closed against its costs, as this SVG")
     own, arguments = arguments_of(parser, MARK)
     own.development = read_switch(own.development, "development")
     own.report = read_switch(own.report, "report")
-    if "c" in own.only and not own.small and not (own.ml_1m and (own.ml_1m / "ml-1m").is_dir()):
-        raise InputError(
-            f"--ml_1m: no folder ml-1m in {own.ml_1m}; make it as docs/datasets.md says and give "
-            "its parent, or give --only a b"
-        )
+    checked_ml_1m(own)
     with common_settings(own, arguments) as given:
         task = Task(own, arguments, given, _candidates(own))
         own.seeds = own.seeds or SEEDS[task.part]
         for regime in own.only if not own.report else ():
             for seed in own.seeds:
                 _measure(task, regime, seed)
-        tables = "\n\n".join(_tables(task))
+        rows, folder = _known(task), Path(given.get("checkpoint_dir", "saved"))
+        tables = "\n\n".join(_tables(task, rows, folder))
+        plot = frontier(rows, ("Original", "Retrain", *task.candidates), folder)
     print(tables)
+    if own.plot:
+        write_text(own.plot, plot)
     if own.write:
         own.write.write_text(filled(own.write, MARK, tables), encoding="utf-8")
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Arguments that say which runs."""
+    parser.add_argument("--only", nargs="+", choices=REGIMES, default=list(REGIMES))
+    parser.add_argument("--sizes", nargs="+", type=float, default=SIZES, help="shares of the users")
+    parser.add_argument("--seeds", nargs="+", type=int, help="of the models")
+    parser.add_argument("--ml_1m", type=Path, help="data_path with the folder ml-1m")
+
+
+def checked_ml_1m(own: argparse.Namespace) -> None:
+    """Refuse to go on where regime (c) is wanted and its data are not there.
+
+    Raises:
+        InputError: says how to get them, or how to go on without.
+    """
+    if "c" in own.only and not own.small and not (own.ml_1m and (own.ml_1m / "ml-1m").is_dir()):
+        raise InputError(
+            f"--ml_1m: no folder ml-1m in {own.ml_1m}; make it as docs/datasets.md says and give "
+            "its parent, or give --only a b"
+        )
 
 
 def _candidates(own: argparse.Namespace) -> dict[str, Candidate]:
@@ -175,7 +195,7 @@ def _measure(task: Task, regime: str, seed: int) -> None:
     }
     if not any(missing.values()):
         return
-    for size, run in _runs(task, settings, [size for size in missing if missing[size]]):
+    for size, run in runs_of(task, settings, [size for size in missing if missing[size]]):
         for name in missing[size]:
             row = _row(run, task, name, settings)
             place = {"regime": regime, "part": task.part, "size": size, "row": name}
@@ -191,7 +211,7 @@ def _measure(task: Task, regime: str, seed: int) -> None:
             )
 
 
-def _runs(
+def runs_of(
     task: Task, settings: Mapping[str, Any], sizes: Sequence[float]
 ) -> Iterator[tuple[float, Forgetting]]:
     """A run of each size, Original and Retrain trained; smaller requests lie in the larger."""
@@ -234,27 +254,29 @@ def _row(run: Forgetting, task: Task, name: str, settings: Mapping[str, Any]) ->
     return row
 
 
-def _tables(task: Task) -> Iterator[str]:
-    """A table of each regime and size, and what is best where settings are chosen."""
-    wanted = (*REFERENCES, *task.candidates)
-    by_place: dict[tuple[str, float], list[Row]] = {}
-    folder = Path(task.given.get("checkpoint_dir", "saved"))
-    for row in load_rows(folder / ROWS):
+def _known(task: Task) -> dict[Place, list[Row]]:
+    """The rows that are there and were made by these settings, by regime and size."""
+    names = (*REFERENCES, *task.candidates)
+    order = [(regime, size) for regime in task.own.only for size in task.own.sizes]
+    found: dict[Place, list[Row]] = {place: [] for place in order}
+    for row in load_rows(Path(task.given.get("checkpoint_dir", "saved")) / ROWS):
         regime, part, size, seed, name = (row[key] for key in KEY)
         if (
-            part == task.part and regime in task.own.only and size in task.own.sizes
-            and seed in task.own.seeds and name in wanted
-            and row["decided_by"] == task.digest(regime, name)
+            part == task.part and (regime, size) in found and seed in task.own.seeds
+            and name in names and row["decided_by"] == task.digest(regime, name)
         ):  # fmt: skip
-            by_place.setdefault((regime, size), []).append(row)
-    for regime in task.own.only:
-        for size in task.own.sizes:
-            if rows := by_place.get((regime, size)):
-                title = f"({regime}) {REGIMES[regime][0]}; {size:.0%} of the users"
-                yield f"**{title}**\n\n{table_of(rows, wanted, folder)}"
+            found[regime, size].append(row)
+    return {place: rows for place, rows in found.items() if rows}
+
+
+def _tables(task: Task, rows: Mapping[Place, list[Row]], folder: Path) -> Iterator[str]:
+    """A table of each regime and size, and what is best where settings are chosen."""
+    for (regime, size), own in rows.items():
+        title = f"({regime}) {REGIMES[regime][0]}; {size:.0%} of the users"
+        yield f"**{title}**\n\n{table_of(own, (*REFERENCES, *task.candidates), folder)}"
     if task.own.development:
         models = {name: own.model for name, own in task.candidates.items()}
-        yield best_of(by_place, models, folder)
+        yield best_of(rows, models, folder)
 
 
 if __name__ == "__main__":

@@ -108,3 +108,11 @@ def test_regimes_says_where_ml_1m_is_missing(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(sys, "argv", ["regimes", "--ml_1m=nowhere"])
     with pytest.raises(InputError, match="--ml_1m: no folder ml-1m in nowhere; make it as docs"):
         regimes.main()
+
+
+def test_foretelling_has_a_line_for_each_number_of_control_users(small: Run) -> None:
+    shown = small(
+        "foretelling", "--seeds", "1", "--sizes", "0.2", "--only", "a", "--control_users=0.2"
+    )
+    lines = [line for line in shown.splitlines() if line.startswith("| a")]
+    assert [line.split("|")[3].split()[0] for line in lines] == ["all", "10", "5", "none"]
