@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from recbole_e2urec.evaluator.over_seeds import bias_in_floors
 from recbole_e2urec.experiment import LORA, TRAINING
-from recbole_e2urec.results import KEY, Said, load_said
+from recbole_e2urec.results import Said, load_said, place_of
 from recbole_e2urec.tables import NOISE, Row, value_of
 from recbole_e2urec.yamlfiles import properties
 
@@ -52,7 +52,7 @@ def comparisons(rows: Iterable[Row], folder: Path) -> list[Comparison]:
         rows: as they are in ``results.jsonl``; of rows that are replaced there the last counts.
         folder: where that file is, and the answers of the rows.
     """
-    unique = list({_place(row): row for row in rows}.values())
+    unique = list({place_of(row): row for row in rows}.values())
     found = _measured(unique)
     others = [row for row in unique if "to_retrain" not in row]
     for row in sorted(others, key=lambda row: ("backbone" not in row, "request_digest" not in row)):
@@ -65,12 +65,6 @@ def comparisons(rows: Iterable[Row], folder: Path) -> list[Comparison]:
         Comparison(title, _with_bias(_in_order(own), folder))
         for title, own in zip(_titles(found), found, strict=True)
     ]
-
-
-def _place(row: Row) -> tuple[Any, ...]:
-    """What a later row replaces; a classic model has no stage, and is known by its settings."""
-    own = None if "stage" in row else json.dumps(row.get("settings"), sort_keys=True)
-    return *(row.get(name) for name in KEY), own
 
 
 def _measured(rows: Sequence[Row]) -> list[list[Row]]:

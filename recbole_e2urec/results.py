@@ -28,7 +28,7 @@ PACKAGES = ("recbole", "torch", "transformers", "peft", "numpy", "pandas")
 
 
 def save_rows(path: Path, rows: Iterable[Mapping[str, Any]], key: Sequence[str] = KEY) -> None:
-    """Add rows to the file; a row of the same stage, request, model and seed is replaced.
+    """Add rows to the file; a row of the same place, see :func:`place_of`, is replaced.
 
     Runs that end at the same time wait for each other. Other values that tell rows apart are named
     by ``key``.
@@ -37,9 +37,18 @@ def save_rows(path: Path, rows: Iterable[Mapping[str, Any]], key: Sequence[str] 
         InputError: the disk is full, or the file holds something else.
     """
     with alone(path.with_name(f".{path.name}.lock")):
-        kept = {tuple(row.get(name) for name in key): row for row in [*load_rows(path), *rows]}
+        kept = {place_of(row, key): row for row in [*load_rows(path), *rows]}
         write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in kept.values()))
         remove_parts(path.parent, path.name)
+
+
+def place_of(row: Mapping[str, Any], key: Sequence[str] = KEY) -> tuple[Any, ...]:
+    """What a later row replaces: one of the same stage, request, model and seed.
+
+    A classic model has no stage, and is known by its settings.
+    """
+    own = None if "stage" in row else json.dumps(row.get("settings"), sort_keys=True)
+    return *(row.get(name) for name in key), own
 
 
 def load_rows(path: Path) -> list[dict[str, Any]]:

@@ -24,6 +24,15 @@ def test_rows_are_json_lines_and_a_row_of_the_same_key_is_replaced() -> None:
     assert load_rows(PATH) == lines
 
 
+def test_a_classic_model_of_other_settings_replaces_nothing() -> None:
+    classic = {"model": "DeepFM", "dataset": "small", "seed": 1, "settings": {"epochs": 1}}
+    other = {**classic, "settings": {"epochs": 2}}
+    save_rows(PATH, [classic])
+    save_rows(PATH, [other])
+    save_rows(PATH, [{**classic, "test": {"auc": 0.5}}])
+    assert load_rows(PATH) == [{**classic, "test": {"auc": 0.5}}, other]
+
+
 def test_an_absent_file_has_no_rows() -> None:
     assert load_rows(PATH) == []
 
