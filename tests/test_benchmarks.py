@@ -116,3 +116,9 @@ def test_foretelling_has_a_line_for_each_number_of_control_users(small: Run) -> 
     )
     lines = [line for line in shown.splitlines() if line.startswith("| a")]
     assert [line.split("|")[3].split()[0] for line in lines] == ["all", "10", "5", "none"]
+
+
+def test_profiling_tells_where_both_kinds_of_steps_spend_their_time(small: Run) -> None:
+    shown = small("profiling")
+    assert shown.index("all weights") < shown.index("a LoRA adapter")
+    assert shown.count("aten::mm") == 2
