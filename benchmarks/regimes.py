@@ -38,7 +38,7 @@ from recbole_e2urec.forgetting import Forgetting
 from recbole_e2urec.results import load_rows, save_rows, save_said
 from recbole_e2urec.storage import write_text
 from recbole_e2urec.tuning import development_request
-from recbole_e2urec.yamlfiles import read_switch, read_yaml
+from recbole_e2urec.yamlfiles import properties, read_switch, read_yaml
 
 MARK = "regimes"
 ROWS = "regimes.jsonl"
@@ -108,7 +108,8 @@ class Task(NamedTuple):
         settings = self.settings(regime, 0)
         decided = {k: v for k, v in settings.items() if k not in ("data_path", "checkpoint_dir")}
         own = self.candidates.get(row, Candidate(row, {}))
-        text = json.dumps([decided, own, __version__], sort_keys=True, default=str)
+        defaults = [properties("model", name) for name in ("LLMRec", own.model)]
+        text = json.dumps([decided, own, defaults, __version__], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -95,9 +95,9 @@ def test_the_best_candidate_has_the_least_to_mend(monkeypatch: pytest.MonkeyPatc
     monkeypatch.syspath_prepend(str(CHECKOUT))
     from benchmarks.regime_tables import Figures, badness
 
-    perfect = Figures(0.7, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.1, 0.0)
+    perfect = Figures(0.7, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.1, 0.0, 0.0)
     assert badness(perfect) == 0
-    half = perfect._replace(closed_auc=0.5, closed_logloss=1.25, stay_lost=0.002, bias=0.3)
+    half = perfect._replace(closed_auc=0.5, closed_logloss=1.25, stay_lost=0.002, residual=0.3)
     assert badness(half) == pytest.approx(0.5 + 0.25 + 0.2 + 0.3)
     assert badness(perfect._replace(stay_lost=-0.1)) == 0  # users who stay gain: no merit
 
