@@ -40,7 +40,7 @@ class Plan:
 
     def named(self, name: str) -> Path:
         """A file or folder of these requests alone."""
-        return self.folder / f"{self.requests}-requests-{self.draw}" / name
+        return self.folder / f"{self.requests}-requests-{self.draw}-{self.given['prompt']}" / name
 
 
 def small(folder: Path) -> Plan:

@@ -1,7 +1,7 @@
 """Requests in a row on a model in use: ``python -m benchmarks.queueing``.
 
 Run it from a checkout with the package installed. A recommender is trained on ml-100k with user and
-item numbers in the prompt, which TokenReset needs, and exported. Then each request, 1 to 10 users
+item numbers in the prompt, or with ``--prompt``, and exported. Then each request, 1 to 10 users
 whom a seed draws, is carried out by ``forget`` in the folder, and the model is measured: on test
 rows of users whom no request names, on all rows forgotten so far, and on those of the first
 request, which must not come back. At some of the requests a Retrain on what is left says what is
@@ -146,14 +146,22 @@ def main() -> None:
     parser.add_argument("--size", choices=("full", "small"), default="full")
     parser.add_argument("--requests", type=int, help="how many; 20")
     parser.add_argument("--draw", type=int, default=1, help="the seed that draws users")
+    parser.add_argument("--prompt", default="numbered", help="TokenReset needs numbered")
+    parser.add_argument("--retrain_after", type=int, nargs="*", help="1 5 10 15 20")
+    parser.add_argument(
+        "--seeds", type=int, nargs="*", help="further ones of the models; 2021 2022"
+    )
     parser.add_argument("--folder", type=Path, default=Path("saved/queue"))
     given = parser.parse_args()
     compat.apply()
     given.folder.mkdir(parents=True, exist_ok=True)
     base = Plan(given.folder) if given.size == "full" else small(given.folder)
     count = given.requests or base.requests
-    after = tuple(sorted({*(one for one in base.retrain_after if one < count), count}))
-    plan = Plan(base.folder, count, base.most, given.draw, after, base.seeds, base.given)
+    retrains = base.retrain_after if given.retrain_after is None else given.retrain_after
+    after = tuple(sorted({*(one for one in retrains if one < count), count}))
+    seeds = base.seeds if given.seeds is None else tuple(given.seeds)
+    settings = {**base.given, "prompt": given.prompt}
+    plan = Plan(base.folder, count, base.most, given.draw, after, seeds, settings)
     row = trained(plan)
     of: Draw = drawn(experiment(row, plan.saved), plan.requests, plan.most, plan.draw)
     plan.named("").mkdir(exist_ok=True)
