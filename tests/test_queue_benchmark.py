@@ -87,7 +87,7 @@ def test_the_small_benchmark_measures_every_request_and_goes_on(capsys, monkeypa
     monkeypatch.setattr(sys, "argv", ["queueing", "--size=small", "--folder=out"])
     runpy.run_module("benchmarks.queueing", run_name="__main__")
     shown = capsys.readouterr().out
-    lines = Path("out/2-requests-1/measured.jsonl").read_text().splitlines()
+    lines = Path("out/2-requests-1-numbered/measured.jsonl").read_text().splitlines()
     rows = {row["key"]: row for row in map(json.loads, lines)}
     name = "NegatedE2URec"
     assert list(rows) == ["Original 0", "Retrain 1", "Retrain 2", "Original 0 2021",
@@ -100,7 +100,7 @@ def test_the_small_benchmark_measures_every_request_and_goes_on(capsys, monkeypa
     assert last["drift"] == pytest.approx(last["told_drift"], abs=1e-6)
     assert at_once["rows"] == rows[f"{name} 1"]["rows"] + last["rows"]
     assert last["forgotten"]["rows"] == at_once["rows"]
-    ElementTree.parse("out/2-requests-1/queue.svg")
+    ElementTree.parse("out/2-requests-1-numbered/queue.svg")
     assert shown.count("| NegatedE2URec") == 3
     runpy.run_module("benchmarks.queueing", run_name="__main__")
-    assert Path("out/2-requests-1/measured.jsonl").read_text().splitlines() == lines
+    assert Path("out/2-requests-1-numbered/measured.jsonl").read_text().splitlines() == lines
