@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 
 from recbole_e2urec import __version__
 from recbole_e2urec.errors import InputError
@@ -95,7 +94,7 @@ def load_said(folder: Path, row: Mapping[str, Any]) -> Said | None:
     try:
         tensors, told = read_tensors(_said_of(folder, row))
         return Said(tensors["yes"].numpy(), told["alike"])
-    except (OSError, KeyError, SafetensorError):
+    except (OSError, KeyError, ValueError):
         return None
 
 

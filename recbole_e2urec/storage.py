@@ -21,7 +21,7 @@ from safetensors.torch import save, save_file
 from torch import Tensor
 
 from recbole_e2urec import processes
-from recbole_e2urec.errors import InputError
+from recbole_e2urec.errors import InputError, one_line
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -61,10 +61,20 @@ def hash_of_tensors(tensors: Mapping[str, Tensor]) -> str:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read what :func:`write_tensors` wrote: the tensors on the CPU, and the metadata."""
-    with safe_open(path, framework="pt", device="cpu") as file:
-        names = list(file.keys())
-        return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
+    """Read what :func:`write_tensors` wrote: the tensors on the CPU, and the metadata.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no such file.
+    """
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            names = list(file.keys())
+            return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
+    except OSError:
+        raise
+    except Exception as error:  # whatever foreign bytes make safetensors or torch raise
+        raise ValueError(one_line(error)) from error
 
 
 @contextmanager

@@ -16,7 +16,20 @@ import numpy as np
 import pytest
 import torch
 from atomic_files import TITLES, small_interactions, write_table
+from hypothesis import settings
 from stand_ins import Recorder
+
+settings.register_profile("fixed", derandomize=True, database=None)
+settings.register_profile("random", print_blob=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Property tests try the same cases every time, and in the thorough run others each time."""
+    settings.load_profile("random" if "thorough" in _selected(config) else "fixed")
+
+
+def _selected(config: pytest.Config) -> str:
+    return config.option.markexpr.replace("not thorough", "")
 
 
 @pytest.fixture(autouse=True)
