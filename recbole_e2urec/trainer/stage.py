@@ -144,7 +144,7 @@ def _undamaged(folder: Path, name: str) -> Iterator[None]:
     """Give what goes wrong while a file is read as one line; nothing of it is unpickled."""
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"{folder / name} is damaged ({one_line(error)[:200]}); remove {folder}, and the same "
             "command makes it anew"
