@@ -92,7 +92,9 @@ class _Part(NegatedE2URec):
 
     def student(self, original: LLMRec, request: Request) -> Student:
         """See :meth:`GradientUnlearner.student`; it bears the part's name."""
-        return Student(original, request, self._name, self.options, self.warmup)
+        student = Student(original, request, self._name, self.options, self.warmup)
+        student.stage.curves.chief = False  # CrossFit's own student is the run's
+        return student
 
     def teach_forgetting(self, student: Student, direction: Direction, strength: float) -> None:
         """Let models that never saw a row's user answer it."""
