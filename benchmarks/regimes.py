@@ -87,6 +87,11 @@ class Task(NamedTuple):
         """Which requests and seeds."""
         return "development" if self.own.development else "fresh"
 
+    @property
+    def folder(self) -> Path:
+        """Where stages, rows and answers are kept."""
+        return Path(self.given.get("checkpoint_dir", "saved"))
+
     def settings(self, regime: str, seed: int) -> dict[str, Any]:
         """Settings of all runs of a regime under a seed."""
         own = dict(REGIMES[regime][1])
@@ -132,12 +137,12 @@ def main() -> None:
         for regime in own.only if not own.report else ():
             for seed in own.seeds:
                 _measure(task, regime, seed)
-        rows, folder = _known(task), Path(given.get("checkpoint_dir", "saved"))
-        tables = "\n\n".join(_tables(task, rows, folder))
-        plot = frontier(rows, ("Original", "Retrain", *task.candidates), folder)
+        rows = _known(task)
+        tables = "\n\n".join(_tables(task, rows))
+        if own.plot:
+            names = (*REFERENCES, *task.candidates)
+            write_text(own.plot, frontier(rows, names, task.folder))
     print(tables)
-    if own.plot:
-        write_text(own.plot, plot)
     if own.write:
         own.write.write_text(filled(own.write, MARK, tables), encoding="utf-8")
 
@@ -184,7 +189,7 @@ def _candidates(own: argparse.Namespace) -> dict[str, Candidate]:
 def _measure(task: Task, regime: str, seed: int) -> None:
     """Measure what is missing of a regime under a seed; every size shares one Original."""
     settings = task.settings(regime, seed)
-    path = Path(settings.get("checkpoint_dir", "saved")) / ROWS
+    path = task.folder / ROWS
     known = {tuple(row[name] for name in KEY): row["decided_by"] for row in load_rows(path)}
     missing = {
         size: [
@@ -260,7 +265,7 @@ def _known(task: Task) -> dict[Place, list[Row]]:
     names = (*REFERENCES, *task.candidates)
     order = [(regime, size) for regime in task.own.only for size in task.own.sizes]
     found: dict[Place, list[Row]] = {place: [] for place in order}
-    for row in load_rows(Path(task.given.get("checkpoint_dir", "saved")) / ROWS):
+    for row in load_rows(task.folder / ROWS):
         regime, part, size, seed, name = (row[key] for key in KEY)
         if (
             part == task.part and (regime, size) in found and seed in task.own.seeds
@@ -270,14 +275,14 @@ def _known(task: Task) -> dict[Place, list[Row]]:
     return {place: rows for place, rows in found.items() if rows}
 
 
-def _tables(task: Task, rows: Mapping[Place, list[Row]], folder: Path) -> Iterator[str]:
+def _tables(task: Task, rows: Mapping[Place, list[Row]]) -> Iterator[str]:
     """A table of each regime and size, and what is best where settings are chosen."""
     for (regime, size), own in rows.items():
         title = f"({regime}) {REGIMES[regime][0]}; {size:.0%} of the users"
-        yield f"**{title}**\n\n{table_of(own, (*REFERENCES, *task.candidates), folder)}"
+        yield f"**{title}**\n\n{table_of(own, (*REFERENCES, *task.candidates), task.folder)}"
     if task.own.development:
         models = {name: own.model for name, own in task.candidates.items()}
-        yield best_of(rows, models, folder)
+        yield best_of(rows, models, task.folder)
 
 
 if __name__ == "__main__":

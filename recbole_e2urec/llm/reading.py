@@ -12,7 +12,6 @@ from recbole_e2urec.errors import InputError, one_line
 from recbole_e2urec.llm.sources import Source, named_backbones
 
 HUB_SECONDS = 5.0
-LOAD_ERRORS = (Exception,)  # whatever foreign bytes make the libraries raise
 
 
 class Reader:
@@ -37,14 +36,14 @@ class Reader:
             settings["gguf_file"] = gguf
         try:
             return load(folder, local_files_only=True, **settings)
-        except LOAD_ERRORS as error:
+        except Exception as error:  # whatever foreign bytes make the libraries raise
             if self.source.is_local:
                 raise self._unusable(error) from error
             if not _hub_answers():
                 raise self._unreachable(error) from error
         try:
             return load(folder, **settings)
-        except LOAD_ERRORS as error:
+        except Exception as error:
             raise self._unusable(error) from error
 
     def _unusable(self, error: Exception) -> InputError:

@@ -3,8 +3,6 @@
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import numpy as np
-
 from recbole_e2urec.methods.base import RATES, Unlearned, total
 from recbole_e2urec.methods.negatede2urec import (
     FORGETTING,
@@ -80,7 +78,7 @@ class CrossFit(NegatedE2URec):
 
     def prior(self) -> list[dict[str, Any]]:
         """Costs of the part models."""
-        return [] if self._fitted is None else [dict(fit.cost) for fit in self._fitted.fits]
+        return [] if self._fitted is None else self._fitted.costs
 
 
 class _Part(NegatedE2URec):
@@ -110,17 +108,11 @@ def _part_forgets(
 ) -> dict[str, Any]:
     """Have a part model forget the users whom it saw; gives what that cost."""
     user, fit = request.user, fitted.fits[number]
-    forget, retain = (
-        rows[~np.isin(user[rows], fitted.lacking[number])]
-        for rows in (request.forget, request.retain)
-    )
+    saw = fitted.stranger.shares[:, number] == 0  # by inner user id
+    forget, retain = (rows[saw[user[rows]]] for rows in (request.forget, request.retain))
     if len(forget) == 0:
         return total([])
     name = f"Without{number}Forgets"
-    tools = replace(
-        request.tools,
-        stage=lambda part, settings: request.stage(part, {**settings, "part": fit.digest}),
-    )
-    own = replace(request, forget=forget, retain=retain, tools=tools)
+    own = replace(request, forget=forget, retain=retain).apart(part=fit.digest)
     with original.bank.lent(original.adapter, fit.weights()):
         return _Part(options, name, fitted.stranger).unlearn(original, own).cost

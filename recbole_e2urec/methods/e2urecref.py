@@ -57,7 +57,7 @@ class E2URecRef(GradientUnlearner):
     def teach(self, student: Student) -> list[dict[str, Any]]:
         """Ask models that lack a part of the users each, and the augmented model."""
         fitted = teach_stranger(student)
-        self._costs = [dict(fit.cost) for fit in fitted.fits] if fitted is not None else ()
+        self._costs = fitted.costs if fitted is not None else ()
         return [teach_augmented(student)]
 
     def prior(self) -> list[dict[str, Any]]:

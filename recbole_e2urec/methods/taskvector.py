@@ -78,14 +78,8 @@ def _retained(request: Request) -> Request:
     rows = request.retain
     count = min(len(request.forget), len(rows))
     drawn = np.random.default_rng([request.seed, 4]).choice(rows, count, replace=False)
-    name = "retained"  # of its stages
-    tools = replace(
-        request.tools,
-        stage=lambda part, settings: request.stage(part, {**settings, "rows": name}),
-    )
-    return replace(
-        request, forget=np.sort(drawn), forget_history=request.retain_history, tools=tools
-    )
+    own = replace(request, forget=np.sort(drawn), forget_history=request.retain_history)
+    return own.apart(rows="retained")
 
 
 def _apart(forget: Direction, retain: Direction) -> Mapping[str, Tensor]:

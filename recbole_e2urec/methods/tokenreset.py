@@ -1,12 +1,9 @@
 """TokenReset: tokens that only forget rows show are as if no training prompt had shown them."""
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from math import inf
-
-import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor
 
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.methods.base import NOT_REACHED, Unlearned, Unlearner, total
@@ -14,7 +11,7 @@ from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Adapted, Stored
 from recbole_e2urec.trainer.cost import memory_used
 from recbole_e2urec.trainer.pairing import Pairing
-from recbole_e2urec.trainer.renewing import renewed_scorer
+from recbole_e2urec.trainer.renewing import renewing
 from recbole_e2urec.trainer.stage import Stage
 from recbole_e2urec.trainer.strength import reaching, target_loss
 from recbole_e2urec.trainer.unlearning import Request
@@ -90,7 +87,8 @@ class TokenReset(Unlearner):
         started = time.perf_counter()
         pairing = Pairing(request, original.table, 1)
         tokens = pairing.own_tokens()
-        missed = int((~pairing.reached(tokens)).sum())
+        reached = pairing.reached(tokens)
+        missed = int((~reached).sum())
         if len(tokens) == 0:
             raise InputError(
                 "TokenReset: other prompts show every token of the request's; it forgets users who "
@@ -107,24 +105,22 @@ class TokenReset(Unlearner):
                 "TokenReset: tuning: lora did not reach the embeddings; choose another model, or "
                 "adapt them (lora_target_modules)"
             )
+        scorer = renewing(original, request, tokens)
         overshoot = self.options.overshoot
         found: dict[str, float] = {}
         if overshoot is None:
-            reached = pairing.reached(tokens)
-            overshoot, found = _overshoot_for(original, request, tokens, request.forget[reached])
-        weights = renewed_scorer(original, request, tokens, overshoot).read()
+            own = replace(request, forget=request.forget[reached])
+            overshoot, found = _overshoot_for(original, own, scorer)
+        weights = scorer(overshoot).read()
         spent = {"seconds": time.perf_counter() - started, "steps": 0, "trained_parameters": 0}
         stage.finish(weights, {**spent, **memory_used(), NOT_REACHED: missed, "found": found})
 
 
 def _overshoot_for(
-    model: LLMRec, request: Request, tokens: Tensor, rows: NDArray[np.int64]
+    model: LLMRec, request: Request, scorer: Callable[[float], Stored]
 ) -> tuple[float, dict[str, float]]:
-    """The overshoot at which rows that show the tokens lose what they are to lose."""
-    target = target_loss(model, replace(request, forget=rows))
-
-    def scorer(share: float) -> Stored:
-        return renewed_scorer(model, request, tokens, share - 1)
-
-    overshoot = max(0.0, reaching(model, request, target, scorer, MOST_WAY) - 1)
+    """The overshoot at which a request whose rows all show the tokens loses what it is to lose."""
+    target = target_loss(model, request)
+    share = reaching(model, request, target, lambda share: scorer(share - 1), MOST_WAY)
+    overshoot = max(0.0, share - 1)
     return overshoot, {"overshoot": overshoot, **target.found}

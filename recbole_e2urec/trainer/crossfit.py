@@ -85,12 +85,15 @@ class CrossFitted(NamedTuple):
     Attributes:
         stranger: answers for a user as those models do that never saw a row of that user.
         fits: the models, which are trained once for an Original, before any request.
-        lacking: the users that each of them never saw, by inner id.
     """
 
     stranger: Chosen
     fits: list[Fit]
-    lacking: list[Rows]
+
+    @property
+    def costs(self) -> list[dict[str, Any]]:
+        """Of their trainings."""
+        return [dict(fit.cost) for fit in self.fits]
 
 
 def cross_fit(request: Request, parts: int) -> CrossFitted:
@@ -115,10 +118,9 @@ def cross_fit(request: Request, parts: int) -> CrossFitted:
         others = train[~np.isin(user[train], users)]
         fits.append(request.tools.fit(f"Without{number}", others, request.forget_history))
     lacking[lacking.sum(axis=1) == 0] = 1
-    unseen = lacking > 0
     shares = lacking / lacking.sum(axis=1, keepdims=True)
     stranger = Chosen([fit.scorer for fit in fits], user, shares)
-    return CrossFitted(stranger, fits, [np.flatnonzero(column) for column in unseen.T])
+    return CrossFitted(stranger, fits)
 
 
 def teach_stranger(student: Student) -> CrossFitted | None:

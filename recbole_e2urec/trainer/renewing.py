@@ -1,6 +1,6 @@
 """Original with some tokens as if its training prompts had never shown them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,27 +13,28 @@ from recbole_e2urec.model.scorers import Stored
 from recbole_e2urec.trainer.unlearning import Request
 
 
-def renewed_scorer(
-    model: LLMRec, request: Request, tokens: Tensor, overshoot: float = 0.0
-) -> Stored:
-    """Original without what it learned of some tokens, see :func:`renewed`.
+def renewing(model: LLMRec, request: Request, tokens: Tensor) -> Callable[[float], Stored]:
+    """Original without what it learned of some tokens, see :func:`renewed`, by the overshoot.
 
     For tokens that only forget rows show, such as forgotten users' names, that is about what
-    Retrain has: it is read off Original and its start alone.
+    Retrain has: it is read off Original and its start alone. The overshoot is how much further they
+    are moved, as a share of the way; -1 leaves them where Original has them.
 
     Args:
         model: Original.
         request: knows the weights before training, and Original's training rows.
         tokens: int64 [m], token ids; without any, Original answers.
-        overshoot: how much further they are moved, as a share of the way; at least 0.
     """
-    unshown = unshown_tokens(model, request)
+    unshown = unshown_tokens(model, request)  # once: it looks through all training prompts
 
-    def read() -> Mapping[str, Tensor]:
-        start, state = request.tools.untrained.read(), model.bank.state(model.adapter)
-        return renewed(model.language_model, state, start, tokens, unshown, overshoot)
+    def scorer(overshoot: float) -> Stored:
+        def read() -> Mapping[str, Tensor]:
+            start, state = request.tools.untrained.read(), model.bank.state(model.adapter)
+            return renewed(model.language_model, state, start, tokens, unshown, overshoot)
 
-    return Stored(model.adapter, read)
+        return Stored(model.adapter, read)
+
+    return scorer
 
 
 def unshown_tokens(model: LLMRec, request: Request) -> Tensor:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -212,3 +212,8 @@ class Request:
     def stage(self, name: str, settings: Mapping[str, Any]) -> Stage:
         """The stage of a part of the method."""
         return self.tools.stage(name, settings)
+
+    def apart(self, **settings: Any) -> "Request":
+        """The same request; these settings tell its stages from those of this one."""
+        tools = replace(self.tools, stage=lambda name, own: self.stage(name, {**own, **settings}))
+        return replace(self, tools=tools)

@@ -16,7 +16,7 @@ from recbole_e2urec.errors import InputError
 from recbole_e2urec.forgetting import Forgetting
 from recbole_e2urec.model.scorers import Adapted
 from recbole_e2urec.trainer.crossfit import cross_fit
-from recbole_e2urec.trainer.renewing import renewed_scorer, unshown_tokens
+from recbole_e2urec.trainer.renewing import renewing, unshown_tokens
 from recbole_e2urec.trainer.unlearning import Fit, Request
 
 Rows = NDArray[np.int64]
@@ -86,7 +86,7 @@ def test_another_request_on_the_same_original_trains_none_of_them_anew(run: Forg
     forget = train[run.dataset.rows.user[train] == run.dataset.rows.user[run.split.retain[0]]]
     run.split = ForgetSplit(np.setdiff1d(train, forget), forget)
     again = cross_fit(run.request, 2)
-    assert [one.cost for one in again.fits] == [one.cost for one in first.fits]  # their stages' own
+    assert again.costs == first.costs  # their stages' own
     assert len(list(Path("saved/stages").glob("Without*"))) == 2
 
 
@@ -112,7 +112,7 @@ def test_renewed_tokens_are_as_if_never_shown_and_all_others_stay(
     rows = request.train
     shown = [set(model.table.tokens(rows[at : at + 1])) for at in range(len(rows))]
     tokens = np.array(sorted(shown[0] - shown[-1]))  # what the first row shows, not the last
-    scorer = renewed_scorer(model, request, torch.from_numpy(tokens))
+    scorer = renewing(model, request, torch.from_numpy(tokens))(0.0)
     before = model.bank.state(model.adapter)
     after = scorer.read()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
