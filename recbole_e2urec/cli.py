@@ -108,7 +108,7 @@ def _run(arguments: Arguments) -> int:
         "overrides": arguments.settings,
     }
     if follows:
-        from recbole_e2urec.deployment.finalizing import run_and_finalize
+        from recbole_e2urec.quick_start import run_and_finalize
         from recbole_e2urec.report import print_report
 
         told = run_and_finalize(arguments.model, **given, show=print_report)["told"]

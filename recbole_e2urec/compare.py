@@ -12,7 +12,9 @@ from typing import Any
 from tqdm import tqdm
 
 from recbole_e2urec import compat, processes, writer
+from recbole_e2urec.config import Config
 from recbole_e2urec.errors import InputError
+from recbole_e2urec.experiment import refuse_afterwards
 from recbole_e2urec.grid import Grid
 from recbole_e2urec.jobs import (
     RECOMMENDER,
@@ -26,7 +28,8 @@ from recbole_e2urec.jobs import (
 from recbole_e2urec.launch import Launch, layers_of
 from recbole_e2urec.methods import METHODS, method_of
 from recbole_e2urec.preview import previewed
-from recbole_e2urec.quick_start import RESULTS, refuse_afterwards, run_recbole_e2urec
+from recbole_e2urec.results import RESULTS
+from recbole_e2urec.showing import shown_prompts
 from recbole_e2urec.tables import NOISE
 from recbole_e2urec.tuning import Trial, settings_to_try
 from recbole_e2urec.workers import workers_of
@@ -71,7 +74,9 @@ def run_comparison(
     compat.apply()
     if grid.prompts:  # which are the same for all language models
         model = next((one for one in grid.models if one in METHODS), grid.models[0])
-        return run_recbole_e2urec(model, dataset, config_file_list, config_dict, overrides)
+        config = Config(model, dataset, config_file_list, config_dict, overrides)
+        refuse_afterwards(config)
+        return shown_prompts(config)
     given = Given(dataset, tuple(config_file_list or ()), config_dict, overrides)
     results = _results_file(grid, given)
     first = given.config(grid.models[0], grid.seeds[0])

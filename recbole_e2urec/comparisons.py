@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from recbole_e2urec.evaluator.over_seeds import bias_in_floors
-from recbole_e2urec.experiment import LORA, TRAINING
+from recbole_e2urec.keys import LORA, TRAINING
 from recbole_e2urec.results import Said, load_said, place_of
 from recbole_e2urec.tables import NOISE, Row, value_of
 from recbole_e2urec.yamlfiles import properties

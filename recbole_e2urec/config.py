@@ -122,7 +122,7 @@ class Config(RecBoleConfig):
     @property
     def is_language_model(self) -> bool:
         """Whether the model is this package's language model rather than a classic one."""
-        return str(self.model_class.__module__).startswith(f"{__package__}.")
+        return str(self.model_class.__module__).startswith("recbole_e2urec.")
 
     @property
     def borrowed_rates(self) -> str:
@@ -181,7 +181,7 @@ class Config(RecBoleConfig):
             return model.__name__, model, name  # type: ignore[union-attr, return-value]
         model, self.way = way_of(str(model or chosen["model"]))
         found = find_model(model)
-        if self.way and found.__module__.startswith(f"{__package__}."):
+        if self.way and found.__module__.startswith("recbole_e2urec."):
             raise InputError(f"{model}-{self.way}: for classic models; write --model={self.way}")
         return model, found, name
 

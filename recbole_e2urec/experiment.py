@@ -9,14 +9,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from recbole.utils import init_logger, init_seed
 
 from recbole_e2urec import processes, writer
 from recbole_e2urec.config import Config
 from recbole_e2urec.data.forget import Asked, ForgetOptions, read_request
 from recbole_e2urec.data.loaders import build_splits, evaluation_loader, make_loaders
+from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.data.request.drawing import choose_control_users
 from recbole_e2urec.data.rows import Splits
 from recbole_e2urec.errors import InputError
+from recbole_e2urec.keys import AFTERWARDS, LORA, TRAINING
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.prompting import shown_histories
 from recbole_e2urec.results import versions
@@ -26,17 +29,10 @@ from recbole_e2urec.trainer.llmrec import LLMRecTrainer
 from recbole_e2urec.trainer.stage import Stage
 
 Rows = NDArray[np.int64]
-TRAINING = (
-    "backbone", "backbone_source", "backbone_dtype", "backbone_attention", "backbone_quantization",
-    "enable_amp", "tuning", "epochs", "learning_rate", "rate_schedule", "clip_norm",
-    "train_batch_size", "weight_decay", "adam_epsilon", "average_decay", "eval_step",
-    "stopping_step", "valid_metric", "seed", "eval_args", "device",
-)  # fmt: skip
 COST = (
     "seconds", "relative_to_retrain", "prior_seconds", "amortised_seconds", "trained_parameters",
     "adapter_parameters", "steps", "peak_memory_mb", "peak_gpu_memory_mb",
 )  # fmt: skip
-LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
 
 
 class Parts(NamedTuple):
@@ -51,6 +47,27 @@ class Parts(NamedTuple):
     splits: Splits
     whole: Splits
     control: Rows
+
+
+def opened(config: Config) -> Any:
+    """Seed everything, start the log, and load the data set of a run."""
+    init_seed(config["seed"], config["reproducibility"])
+    if processes.is_writer():
+        init_logger(config)
+    return load_dataset(config)
+
+
+def refuse_afterwards(config: Config) -> None:
+    """Refuse what a run by itself would pass over.
+
+    Raises:
+        InputError: it is to be finalized or purged.
+    """
+    for key in AFTERWARDS:
+        if config[key]:
+            raise InputError(
+                f"{key}: from Python, call recbole_e2urec.quick_start.run_and_finalize"
+            )
 
 
 def parts_of(config: Config, dataset: Any) -> Parts:

@@ -11,7 +11,8 @@ from recbole_e2urec.config import Config
 from recbole_e2urec.data.forget import Asked
 from recbole_e2urec.embeddings import user_embeddings
 from recbole_e2urec.evaluator.measure import group_sizes
-from recbole_e2urec.experiment import LORA, Rows, hash_of, unseen_of
+from recbole_e2urec.experiment import Rows, hash_of, unseen_of
+from recbole_e2urec.keys import LORA
 from recbole_e2urec.measuring import Answered, Measuring
 from recbole_e2urec.methods import method_of
 from recbole_e2urec.methods.base import Unlearner

@@ -20,8 +20,8 @@ from recbole.utils import init_logger
 
 from recbole_e2urec.config import Config
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.experiment import LORA
 from recbole_e2urec.jobs import Given
+from recbole_e2urec.keys import LORA
 from recbole_e2urec.methods import METHODS, method_of
 from recbole_e2urec.objective import Objective, Result
 from recbole_e2urec.space import Space

@@ -11,11 +11,11 @@ from recbole_e2urec.classic import ClassicForgetting
 from recbole_e2urec.config import Config
 from recbole_e2urec.data.forget import WORDING, Asked
 from recbole_e2urec.evaluator.measure import group_sizes
+from recbole_e2urec.experiment import opened
 from recbole_e2urec.forgetting import Forgetting
 from recbole_e2urec.grid import ONE_ROW
 from recbole_e2urec.keys import name_of
-from recbole_e2urec.quick_start import RESULTS, completed, opened, save_measured
-from recbole_e2urec.results import load_rows, save_rows
+from recbole_e2urec.results import RESULTS, completed, load_rows, save_measured, save_rows
 from recbole_e2urec.tables import NOISE
 from recbole_e2urec.trainer.curves import own_wandb_run
 from recbole_e2urec.tuning import Development, Trial, choose

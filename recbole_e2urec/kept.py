@@ -20,8 +20,7 @@ from recbole_e2urec.measuring import Answered
 from recbole_e2urec.methods import METHODS
 from recbole_e2urec.model.asked import Asked
 from recbole_e2urec.model.scorers import Scorer
-from recbole_e2urec.quick_start import RESULTS
-from recbole_e2urec.results import load_rows
+from recbole_e2urec.results import RESULTS, load_rows
 from recbole_e2urec.trainer.stage import Stage
 from recbole_e2urec.yamlfiles import typed
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from recbole_e2urec.data.nearest import nearest
 from recbole_e2urec.errors import InputError
+from recbole_e2urec.registry import LANGUAGE_MODEL, METHODS, load_class
 from recbole_e2urec.yamlfiles import properties, properties_folder
 
 # Keys that RecBole's code reads though none of its yaml files lists them.
@@ -23,6 +24,14 @@ _UNLISTED = (
 )
 # fmt: on
 LAUNCHING = ("nproc", "world_size", "ip", "port", "group_offset", "process_timeout")
+# Keys that decide what a trained model is.
+TRAINING = (
+    "backbone", "backbone_source", "backbone_dtype", "backbone_attention", "backbone_quantization",
+    "enable_amp", "tuning", "epochs", "learning_rate", "rate_schedule", "clip_norm",
+    "train_batch_size", "weight_decay", "adam_epsilon", "average_decay", "eval_step",
+    "stopping_step", "valid_metric", "seed", "eval_args", "device",
+)  # fmt: skip
+LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
 AFTERWARDS = ("finalize", "purge")  # what follows a run
 # Keys and a command of older versions, which their results and model folders may still name.
 _BY_CONTROL_USERS = "NegatedE2URec and TaskVector set how strongly they forget by control users"
@@ -84,14 +93,12 @@ def find_model(name: str) -> type:
             return recbole_model(name)
         except ImportError as error:
             raise InputError(f"model {name} needs the package {error.name}; install it") from error
-    from recbole_e2urec.methods import METHODS
-
-    if name != "LLMRec" and name not in METHODS:
-        known = {"LLMRec", *METHODS, *recbole_models()}
+    ours = {LANGUAGE_MODEL, *METHODS}
+    if name not in ours:
+        known = {*ours, *recbole_models()}
         raise InputError(f"unknown model {name!r}; {_hint(name, known, 'see the README')}")
-    from recbole_e2urec.model.llmrec import LLMRec
-
-    return LLMRec
+    model: type = load_class(LANGUAGE_MODEL)
+    return model
 
 
 def way_of(name: str) -> tuple[str, str | None]:

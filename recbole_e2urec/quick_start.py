@@ -1,27 +1,23 @@
 """The whole story of one run: data, split, training, forgetting, measuring, results."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from recbole.utils import init_logger, init_seed
 
 from recbole_e2urec import compat, processes, writer
 from recbole_e2urec.classic import ClassicForgetting
 from recbole_e2urec.config import Config
 from recbole_e2urec.data.loaders import make_loaders
-from recbole_e2urec.data.loading import load_dataset
+from recbole_e2urec.deployment.finalizing import Ending
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.experiment import Experiment, parts_of
+from recbole_e2urec.experiment import Experiment, opened, parts_of, refuse_afterwards
 from recbole_e2urec.forgetting import Forgetting
-from recbole_e2urec.keys import AFTERWARDS
-from recbole_e2urec.launch import Launch, layers_of
+from recbole_e2urec.jobs import Given
+from recbole_e2urec.launch import NOTHING, Launch, layers_of
 from recbole_e2urec.preview import previewed
-from recbole_e2urec.results import Said, save_rows, save_said, versions
-from recbole_e2urec.showing import ShowOptions, show_prompts
+from recbole_e2urec.results import RESULTS, Said, completed, save_measured
+from recbole_e2urec.showing import ShowOptions, shown_prompts
 from recbole_e2urec.trainer.classic import fit_classic, plain
-
-RESULTS = "results.jsonl"
 
 
 def run_recbole_e2urec(
@@ -66,7 +62,7 @@ def run_recbole_e2urec(
     config = Config(**given)
     refuse_afterwards(config)
     if config.options(ShowOptions).show_prompts:
-        return _shown(config)
+        return shown_prompts(config)
     if config["dry_run"]:
         return writer.from_writer(lambda: previewed(config))
     if processes.count() > 1 and not config.is_language_model:
@@ -91,55 +87,43 @@ def run_recbole_e2urec(
     return {"rows": rows, "groups": groups, "results_file": str(path)}
 
 
-def refuse_afterwards(config: Config) -> None:
-    """Refuse what a run by itself would pass over.
+def run_and_finalize(
+    model: str | None = None,
+    dataset: str | None = None,
+    config_file_list: Sequence[str] | None = None,
+    config_dict: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    show: Callable[[Mapping[str, Any]], None] = lambda results: None,
+) -> dict[str, Any]:
+    """As :func:`run_recbole_e2urec`, and then what ``finalize`` and ``purge`` say.
+
+    Args:
+        model: this and the next four as there.
+        dataset: a data set's name.
+        config_file_list: yaml files.
+        config_dict: settings from Python.
+        overrides: settings as text.
+        show: is given the run's results before anything follows.
+
+    Returns:
+        What the run gives, and ``told``: what followed, for a person.
 
     Raises:
-        InputError: it is to be finalized or purged.
+        InputError: as there, and as :class:`Ending`.
     """
-    for key in AFTERWARDS:
-        if config[key]:
-            raise InputError(
-                f"{key}: from Python, call recbole_e2urec.deployment.finalizing.run_and_finalize"
-            )
-
-
-def _shown(config: Config) -> dict[str, Any]:
-    """Show filled prompts, and do nothing else."""
-    if not config.is_language_model:
-        raise InputError(f"show_prompts: {config.model} reads no prompts; name E2URec or LLMRec")
-    if processes.count() > 1:
-        raise InputError("show_prompts: nothing is trained, by one process; leave nproc out")
-    init_seed(config["seed"], config["reproducibility"])
-    return show_prompts(config, load_dataset(config))
-
-
-def opened(config: Config) -> Any:
-    """Seed everything, start the log, and load the data set of a run."""
-    init_seed(config["seed"], config["reproducibility"])
-    if processes.is_writer():
-        init_logger(config)
-    return load_dataset(config)
-
-
-def completed(rows: list[dict[str, Any]], config: Config) -> list[dict[str, Any]]:
-    """Say in each row what is common to a run: data set, seed and versions."""
-    common = {"dataset": config["dataset"], "seed": config["seed"], "versions": versions()}
-    return [{"model": row["model"], **common, **row} for row in rows]
-
-
-def save_measured(
-    path: Path, rows: Sequence[dict[str, Any]], said: Mapping[tuple[str, str], Said]
-) -> None:
-    """Add rows to the results' file, after their answers: by the name and the stage of the row.
-
-    Raises:
-        InputError: the disk is full, or the file holds something else.
-    """
-    for row in rows:
-        if (row["model"], row.get("stage")) in said:
-            save_said(path.parent, row, said[row["model"], row["stage"]])
-    save_rows(path, rows)
+    given = Given(dataset, tuple(config_file_list or ()), config_dict, overrides)
+    ending = Ending(model, given)
+    results: dict[str, Any] = dict(NOTHING)
+    if not ending.done:
+        own = ending.given
+        results = run_recbole_e2urec(
+            model, dataset, config_file_list, own.config_dict, own.overrides
+        )
+        if not processes.is_writer() or results == NOTHING:  # another process has them
+            return {**results, "told": ""}
+        show(results)
+    follows = ending.wanted and processes.is_writer()
+    return {**results, "told": ending.follow(results["rows"]) if follows else ""}
 
 
 def _run_classic(config: Config, dataset: Any) -> dict[str, Any]:

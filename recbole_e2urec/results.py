@@ -18,9 +18,11 @@ import torch
 from numpy.typing import NDArray
 
 from recbole_e2urec import __version__
+from recbole_e2urec.config import Config
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.storage import alone, read_tensors, remove_parts, write_tensors, write_text
 
+RESULTS = "results.jsonl"
 KEY = ("model", "dataset", "backbone", "seed", "stage", "request", "request_digest")
 ANSWERS = "answers"  # the folder
 PACKAGES = ("recbole", "torch", "transformers", "peft", "numpy", "pandas")
@@ -108,3 +110,23 @@ def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide a number."""
     own = {"python": platform.python_version(), "recbole_e2urec": __version__}
     return {**own, **{name: version(name) for name in PACKAGES}}
+
+
+def completed(rows: list[dict[str, Any]], config: Config) -> list[dict[str, Any]]:
+    """Say in each row what is common to a run: data set, seed and versions."""
+    common = {"dataset": config["dataset"], "seed": config["seed"], "versions": versions()}
+    return [{"model": row["model"], **common, **row} for row in rows]
+
+
+def save_measured(
+    path: Path, rows: Sequence[dict[str, Any]], said: Mapping[tuple[str, str], Said]
+) -> None:
+    """Add rows to the results' file, after their answers: by the name and the stage of the row.
+
+    Raises:
+        InputError: the disk is full, or the file holds something else.
+    """
+    for row in rows:
+        if (row["model"], row.get("stage")) in said:
+            save_said(path.parent, row, said[row["model"], row["stage"]])
+    save_rows(path, rows)

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from recbole.utils import init_seed
 
+from recbole_e2urec import processes
 from recbole_e2urec.config import Config
+from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment import Experiment, Rows
 from recbole_e2urec.measuring import Measuring
@@ -47,6 +50,20 @@ class ShowOptions:
         """The tokens; text is taken apart at its commas."""
         given = self.prompt_users
         return [str(one) for one in (given if isinstance(given, list) else str(given).split(","))]
+
+
+def shown_prompts(config: Config) -> dict[str, Any]:
+    """Load the data set of a run and fill its prompts; nothing else is done.
+
+    Raises:
+        InputError: the model reads no prompts, or there are several processes.
+    """
+    if not config.is_language_model:
+        raise InputError(f"show_prompts: {config.model} reads no prompts; name E2URec or LLMRec")
+    if processes.count() > 1:
+        raise InputError("show_prompts: nothing is trained, by one process; leave nproc out")
+    init_seed(config["seed"], config["reproducibility"])
+    return show_prompts(config, load_dataset(config))
 
 
 def show_prompts(config: Config, dataset: Any) -> dict[str, Any]:

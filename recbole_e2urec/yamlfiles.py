@@ -117,7 +117,7 @@ def properties_folder() -> Path:
     Raises:
         FileNotFoundError: neither is there, which only a broken installation can cause.
     """
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[0]
     for folder in (package / "properties", package.parent / "properties"):
         if (folder / "overall.yaml").is_file():
             return folder

@@ -9,7 +9,7 @@ import torch
 from command_line import write
 from recbole.utils import InputType, ModelType
 
-from recbole_e2urec import methods
+from recbole_e2urec import keys
 from recbole_e2urec.config import Config
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.yamlfiles import properties
@@ -23,7 +23,7 @@ def language_model(monkeypatch: pytest.MonkeyPatch) -> type:
     kind.__module__ = module.__name__
     module.LLMRec = kind  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr(methods, "METHODS", {"Forgetful": object})
+    monkeypatch.setattr(keys, "METHODS", {"Forgetful": object})
     return kind
 
 

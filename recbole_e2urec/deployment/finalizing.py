@@ -5,7 +5,7 @@ Whoever is killed gives the same command again: where the folder has the outcome
 trained, and only what is left is removed.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,7 @@ from recbole_e2urec.errors import InputError
 from recbole_e2urec.jobs import Given
 from recbole_e2urec.kept import FILTER
 from recbole_e2urec.keys import AFTERWARDS
-from recbole_e2urec.launch import NOTHING, layers_of
-from recbole_e2urec.quick_start import run_recbole_e2urec
+from recbole_e2urec.launch import layers_of
 
 _WITHOUT: dict[str, Any] = {"finalize": None, "purge": False}
 
@@ -145,42 +144,3 @@ class Ending:
         for entry in run.record["requests"][:1]:
             file_purge(run, self.folder, entry["digest"], purged)
         return purged.lines()
-
-
-def run_and_finalize(
-    model: str | None = None,
-    dataset: str | None = None,
-    config_file_list: Sequence[str] | None = None,
-    config_dict: Mapping[str, Any] | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    show: Callable[[Mapping[str, Any]], None] = lambda results: None,
-) -> dict[str, Any]:
-    """As :func:`run_recbole_e2urec`, and then what ``finalize`` and ``purge`` say.
-
-    Args:
-        model: this and the next four as there.
-        dataset: a data set's name.
-        config_file_list: yaml files.
-        config_dict: settings from Python.
-        overrides: settings as text.
-        show: is given the run's results before anything follows.
-
-    Returns:
-        What the run gives, and ``told``: what followed, for a person.
-
-    Raises:
-        InputError: as there, and as :class:`Ending`.
-    """
-    given = Given(dataset, tuple(config_file_list or ()), config_dict, overrides)
-    ending = Ending(model, given)
-    results: dict[str, Any] = dict(NOTHING)
-    if not ending.done:
-        own = ending.given
-        results = run_recbole_e2urec(
-            model, dataset, config_file_list, own.config_dict, own.overrides
-        )
-        if not processes.is_writer() or results == NOTHING:  # another process has them
-            return {**results, "told": ""}
-        show(results)
-    follows = ending.wanted and processes.is_writer()
-    return {**results, "told": ending.follow(results["rows"]) if follows else ""}

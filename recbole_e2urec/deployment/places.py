@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.quick_start import RESULTS
-from recbole_e2urec.results import load_rows
+from recbole_e2urec.results import RESULTS, load_rows
 from recbole_e2urec.trainer.curves import FOLDER as CURVES
 
 DEFAULT = "saved"  # RecBole's checkpoint_dir

@@ -22,7 +22,8 @@ from recbole_e2urec.deployment.reference import check_reference, referred
 from recbole_e2urec.deployment.remains import with_gone
 from recbole_e2urec.deployment.succession import succeed
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.experiment import LORA, Experiment, Rows
+from recbole_e2urec.experiment import Experiment, Rows
+from recbole_e2urec.keys import LORA
 from recbole_e2urec.methods import method_of
 from recbole_e2urec.results import versions
 

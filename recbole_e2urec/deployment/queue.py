@@ -108,7 +108,7 @@ def forget(
         given["forget_file"] = options.request
     elif "forget_where" not in given:
         raise InputError("forget: what? write --request=FILE, or --forget_where=FILTER")
-    name = model or _method_of(folder)
+    name = model or _default_method(folder)
     check_method(name)
     if read_switch(given.get("dry_run", False), "dry_run"):
         run, where = open_folder(folder, given, name), options.checkpoint_dir
@@ -126,7 +126,7 @@ def forget(
         return "\n".join(told)
 
 
-def _method_of(folder: ModelFolder) -> str:
+def _default_method(folder: ModelFolder) -> str:
     made_by = str(folder.read(whole=False).record["model"])
     return made_by if made_by in METHODS and made_by != "Retrain" else DEFAULT
 

@@ -10,7 +10,8 @@ from recbole_e2urec.deployment.deployed import Deployed
 from recbole_e2urec.deployment.folder import WEIGHTS, ModelFolder
 from recbole_e2urec.deployment.merged import CHECKED, merge
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.experiment import LORA, Rows, hash_of, unseen_of
+from recbole_e2urec.experiment import Rows, hash_of, unseen_of
+from recbole_e2urec.keys import LORA
 from recbole_e2urec.methods import METHODS, method_of
 from recbole_e2urec.model.scorers import Stored
 from recbole_e2urec.trainer.cost import restart_peak

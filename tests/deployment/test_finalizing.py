@@ -18,10 +18,9 @@ from recbole.data.utils import create_dataset, data_preparation, save_split_data
 from recbole_e2urec import cli
 from recbole_e2urec.config import Config
 from recbole_e2urec.deployment import merged
-from recbole_e2urec.deployment.finalizing import run_and_finalize
 from recbole_e2urec.deployment.recommending import load_recommender
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.quick_start import run_recbole_e2urec
+from recbole_e2urec.quick_start import run_and_finalize, run_recbole_e2urec
 from recbole_e2urec.results import load_rows
 from recbole_e2urec.trainer import llmrec
 
