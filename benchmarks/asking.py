@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from benchmarks.plain import PlainReader
 from benchmarks.racing import race
 from benchmarks.settings import Size, forgetting, nudged, reduced, shaped
-from recbole_e2urec.evaluator.labelled import labelled_metrics
 from recbole_e2urec.evaluator.measure import Answers, distance_to
+from recbole_e2urec.evaluator.metrics import labelled_metrics
 from recbole_e2urec.model.scorers import Adapted
 
 BATCH = 16  # the plain reading's

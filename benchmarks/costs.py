@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.racing import ratio_of, seconds
 from benchmarks.settings import Size, forgetting
-from recbole_e2urec.forgetting import Forgetting
+from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.methods import method_of
 
 

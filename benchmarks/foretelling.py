@@ -21,9 +21,9 @@ from tabulate import tabulate
 from benchmarks.given import arguments_of, common_settings
 from benchmarks.regimes import SEEDS, Task, add_common, checked_ml_1m, runs_of
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.evaluator.membership import answer_losses
-from recbole_e2urec.experiment import unseen_of
-from recbole_e2urec.forgetting import Forgetting
+from recbole_e2urec.evaluator.attacks import answer_losses
+from recbole_e2urec.experiment.base import unseen_of
+from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.trainer.strength import target_loss
 
 COUNTS = (20, 10, 5)  # control users

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.settings import SYNTHETIC, synthetic
-from recbole_e2urec import compat
 from recbole_e2urec.cli import Arguments, parse
-from recbole_e2urec.config import Config
+from recbole_e2urec.config.config import Config
+from recbole_e2urec.config.yaml import read_switch
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.yamlfiles import read_switch
+from recbole_e2urec.utils import recbole_compat
 
 SWITCH: dict[str, Any] = {"nargs": "?", "const": True, "default": False}  # for read_switch
 QUICK_ROWS = 1200
@@ -56,7 +56,7 @@ def filled(path: Path, mark: str, text: str) -> str:
 @contextmanager
 def common_settings(own: argparse.Namespace, arguments: Arguments) -> Iterator[Mapping[str, Any]]:
     """Settings that all runs have in common; for a quick look on data made up in a folder."""
-    compat.apply()
+    recbole_compat.apply()
     given: dict[str, Any] = {"show_progress": False, **arguments.settings}
     if not own.small:
         yield given

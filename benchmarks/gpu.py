@@ -12,8 +12,8 @@ import torch
 
 from benchmarks.settings import FULL, shaped
 from recbole_e2urec.cli import parse
-from recbole_e2urec.compare import run_comparison
-from recbole_e2urec.report import print_comparison
+from recbole_e2urec.experiment.comparison import run_comparison
+from recbole_e2urec.report.report import print_comparison
 
 BASE = replace(FULL, layers=12, width=768)
 METHODS = "LLMRec,E2URec,NegGrad,NegKL,BadT,FlipLabel,GradDiff,NPO,SimNPO,SISA,RecEraser,APA"

@@ -5,7 +5,7 @@ from html import escape
 from math import ceil, floor, log10
 from typing import NamedTuple
 
-from recbole_e2urec.figures import COLORS
+from recbole_e2urec.report.plots import COLORS
 
 WIDTH, HEIGHT, ACROSS = 440, 260, 2  # of a panel, in pixels; panels side by side
 LEFT, RIGHT, TOP, BOTTOM = 62, 12, 30, 40  # margins of a panel

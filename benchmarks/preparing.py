@@ -9,13 +9,12 @@ import numpy as np
 
 from benchmarks.racing import ratio_of, seconds
 from benchmarks.settings import SYNTHETIC, Size, forgetting, synthetic
-from recbole_e2urec.config import Config
-from recbole_e2urec.data.batches import length_grouped_batches
-from recbole_e2urec.data.loading import load_dataset
-from recbole_e2urec.data.tokens import PromptTable
-from recbole_e2urec.forgetting import Forgetting
+from recbole_e2urec.config.config import Config
+from recbole_e2urec.data.dataset import load_dataset
+from recbole_e2urec.data.prompt_table import PromptTable, length_grouped_batches
+from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.model.prompting import make_texts, shown_histories, wording_of
-from recbole_e2urec.trainer.cost import peak_memory_mb, restart_peak
+from recbole_e2urec.trainer.training_log import peak_memory_mb, restart_peak
 
 BATCH = 256
 
@@ -102,7 +101,7 @@ class PlainPrompts:
 
 def _catalogues(run: Forgetting) -> tuple[list[str], list[dict[str, str]]]:
     """Titles by inner item id and features by inner user id."""
-    from recbole_e2urec.data.titles import (
+    from recbole_e2urec.data.features import (
         item_titles,
         read_catalogue,
         read_features,
@@ -146,9 +145,9 @@ class Prepared(NamedTuple):
 
 def prepare_synthetic(folder: str, name: str) -> Prepared:
     """Prepare the data set of the folder, in a process of its own."""
-    from recbole_e2urec import compat
+    from recbole_e2urec.utils import recbole_compat
 
-    compat.apply()
+    recbole_compat.apply()
     restart_peak()
     imports, started = peak_memory_mb(), time.perf_counter()
     given = {

@@ -15,9 +15,9 @@ import torch
 from tabulate import tabulate
 
 from benchmarks.given import arguments_of, common_settings, config_of
-from recbole_e2urec.data.loading import load_dataset
+from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.forgetting import Forgetting
+from recbole_e2urec.experiment.unlearning import Forgetting
 
 ROWS, STEPS, SHOWN = 128, 10, 12
 NAMES = {None: "all weights", "adapter": "a LoRA adapter"}

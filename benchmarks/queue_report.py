@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.lineplots import Line, Panel, svg
-from recbole_e2urec.tables import value_of
+from recbole_e2urec.report.tables import value_of
 
 Row = Mapping[str, Any]
 ORIGINAL, RETRAIN = "Original", "Retrain"

@@ -21,14 +21,14 @@ from typing import Any
 from benchmarks.queue_plan import Notes, Plan, small
 from benchmarks.queue_report import draw_plots, tables
 from benchmarks.yardsticks import Draw, Yardstick, drawn, experiment
-from recbole_e2urec import compat
-from recbole_e2urec.deployment.deployed import Deployed, open_folder
-from recbole_e2urec.deployment.exporting import ExportOptions, export
-from recbole_e2urec.deployment.folder import ModelFolder
-from recbole_e2urec.deployment.queue import QueueOptions, forget
+from recbole_e2urec.deployment.export import ExportOptions, export
+from recbole_e2urec.deployment.forget import QueueOptions, forget
+from recbole_e2urec.deployment.model_folder import ModelFolder
+from recbole_e2urec.deployment.served_model import Deployed, open_folder
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.jobs import Given
+from recbole_e2urec.experiment.comparison import Given
 from recbole_e2urec.quick_start import run_recbole_e2urec
+from recbole_e2urec.utils import recbole_compat
 
 ALL = "-all"
 RESET = "TokenReset"
@@ -153,7 +153,7 @@ def main() -> None:
     )
     parser.add_argument("--folder", type=Path, default=Path("saved/queue"))
     given = parser.parse_args()
-    compat.apply()
+    recbole_compat.apply()
     given.folder.mkdir(parents=True, exist_ok=True)
     base = Plan(given.folder) if given.size == "full" else small(given.folder)
     count = given.requests or base.requests

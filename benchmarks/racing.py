@@ -6,7 +6,7 @@ from multiprocessing import get_context
 from statistics import median
 from typing import Any, NamedTuple
 
-from recbole_e2urec.trainer.cost import peak_memory_mb, restart_peak
+from recbole_e2urec.trainer.training_log import peak_memory_mb, restart_peak
 
 
 class Ratio(NamedTuple):
@@ -54,7 +54,7 @@ def peak_mb(work: Callable[..., Any], *given: Any) -> float:
 
 
 def _measured(work: Callable[..., Any], given: tuple[Any, ...]) -> float:
-    import recbole_e2urec.forgetting  # noqa: F401  # what both sides import
+    import recbole_e2urec.experiment.unlearning  # noqa: F401  # what both sides import
 
     restart_peak()
     before = peak_memory_mb()

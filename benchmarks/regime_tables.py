@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from tabulate import tabulate
 
-from recbole_e2urec.evaluator.divergence import share_closed
-from recbole_e2urec.evaluator.over_seeds import bias_in_floors
-from recbole_e2urec.results import load_said
+from recbole_e2urec.evaluator.bootstrap import bias_in_floors
+from recbole_e2urec.evaluator.metrics import share_closed
+from recbole_e2urec.report.results import load_said
 
 HEAD = (
     "", "seeds", "forget AUC", "closed, AUC", "closed, LogLoss", "foretold",

@@ -30,15 +30,15 @@ from benchmarks.regime_plot import frontier
 from benchmarks.regime_tables import Place, best_of, table_of
 from recbole_e2urec import __version__
 from recbole_e2urec.cli import Arguments
-from recbole_e2urec.data.forget import ForgetOptions, read_request
-from recbole_e2urec.data.loading import load_dataset
+from recbole_e2urec.config.yaml import properties, read_switch, read_yaml
+from recbole_e2urec.data.dataset import load_dataset
+from recbole_e2urec.data.request.selection import ForgetOptions, read_request
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.experiment import parts_of
-from recbole_e2urec.forgetting import Forgetting
-from recbole_e2urec.results import load_rows, save_rows, save_said
-from recbole_e2urec.storage import write_text
-from recbole_e2urec.tuning import development_request
-from recbole_e2urec.yamlfiles import properties, read_switch, read_yaml
+from recbole_e2urec.experiment.base import parts_of
+from recbole_e2urec.experiment.tuning import development_request
+from recbole_e2urec.experiment.unlearning import Forgetting
+from recbole_e2urec.report.results import load_rows, save_rows, save_said
+from recbole_e2urec.utils.io import write_text
 
 MARK = "regimes"
 ROWS = "regimes.jsonl"

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from recbole.utils import init_seed
 
-from recbole_e2urec import compat
 from recbole_e2urec.cli import Arguments, parse
-from recbole_e2urec.config import Config
-from recbole_e2urec.data.loading import load_dataset
+from recbole_e2urec.config.config import Config
+from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.evaluator.measure import distance_to
-from recbole_e2urec.forgetting import Forgetting
+from recbole_e2urec.experiment.unlearning import Forgetting
+from recbole_e2urec.utils import recbole_compat
 
 SEEDS = (2020, 2021, 2022)
 HEAD = (
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     given, rest = parser.parse_known_args()
     arguments = parse(rest)
-    compat.apply()
+    recbole_compat.apply()
     print(HEAD)
     runs, table = [], []
     for seed in given.seeds:

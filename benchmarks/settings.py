@@ -12,12 +12,11 @@ from recbole.utils import init_seed
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
 
-from recbole_e2urec import compat
-from recbole_e2urec.config import Config
-from recbole_e2urec.data.loading import load_dataset
-from recbole_e2urec.forgetting import Forgetting
-from recbole_e2urec.llm.seeding import seeded
-from recbole_e2urec.measuring import Answered
+from recbole_e2urec.config.config import Config
+from recbole_e2urec.data.dataset import load_dataset
+from recbole_e2urec.experiment.unlearning import Answered, Forgetting
+from recbole_e2urec.model.backbones.lora import seeded
+from recbole_e2urec.utils import recbole_compat
 
 Rows = NDArray[np.int64]
 WORDS = 32128  # t5-small's vocabulary
@@ -60,7 +59,7 @@ SMALL = Size(
 
 def forgetting(folder: Path, size: Size, dataset: str | None = None, **given: Any) -> Forgetting:
     """A request whose files lie in the folder; nothing is trained."""
-    compat.apply()
+    recbole_compat.apply()
     fixed = {"show_progress": False, "checkpoint_dir": str(folder / "saved"), "use_gpu": False}
     if dataset is None and size.data is not None:
         dataset = synthetic(folder, size.data)

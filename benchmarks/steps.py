@@ -13,11 +13,10 @@ from benchmarks.racing import peak_mb, race, ratio_of, seconds
 from benchmarks.settings import Size, forgetting, nudged, reduced, request_of, shaped
 from recbole_e2urec.methods import method_of
 from recbole_e2urec.model.scorers import Adapted, Stored
-from recbole_e2urec.trainer.augmented import AUGMENTED
 from recbole_e2urec.trainer.loop import Clock as Epoch
 from recbole_e2urec.trainer.loop import StepRule, adamw, train_epoch
-from recbole_e2urec.trainer.sides import ORIGINAL
-from recbole_e2urec.trainer.student import Student
+from recbole_e2urec.trainer.student import ORIGINAL, Student
+from recbole_e2urec.trainer.teachers import AUGMENTED
 
 ALPHA, RATE, BATCH = 2.0, 1e-3, 16  # of the public scripts
 NAME = "E2URec"

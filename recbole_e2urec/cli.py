@@ -2,6 +2,8 @@
 
 Nothing heavy is imported until the arguments are parsed, so ``--help`` and a mistyped argument are
 answered at once. What a user can cause is one line on stderr and exit code 2.
+
+Nothing heavy is imported before one of them runs.
 """
 
 import argparse
@@ -10,16 +12,225 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
-from recbole_e2urec import processes, writer
+from recbole_e2urec.config.yaml import properties_folder, read_switch, read_yaml, typed
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.launch import NOTHING
-from recbole_e2urec.subcommands import COMMANDS, Command, Told
-from recbole_e2urec.yamlfiles import properties_folder, read_switch, read_yaml
+from recbole_e2urec.experiment.launch import NOTHING
+from recbole_e2urec.utils import distributed
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+    from recbole_e2urec.experiment.comparison import Given
+
+T = TypeVar("T")
+
+
+class Told(NamedTuple):
+    """What is to be printed, and the exit code."""
+
+    text: str
+    code: int = 0
+
+
+class Command(NamedTuple):
+    """A command.
+
+    Attributes:
+        about: what it does.
+        arguments: its own, beside those of a run, with their meanings.
+        run: what it does with the model's name, the settings of a run and its own arguments, of
+            which text is read as typed; gives what is to be printed.
+        positional: the argument that is written without its name; None: all have names.
+        switches: arguments that may stand without a value, which means True.
+        on_folder: whether it is about a folder that has the settings of its run; its own
+            arguments may then stand in config files.
+        dry: whether it has a dry run.
+    """
+
+    about: str
+    arguments: dict[str, str]
+    run: Callable[["str | None", "Given", Mapping[str, Any]], "str | Told"]
+    positional: str | None = None
+    switches: tuple[str, ...] = ()
+    on_folder: bool = False
+    dry: bool = False
+
+    def add_arguments(self, parser: "ArgumentParser") -> None:
+        """Have a parser know the command's own arguments."""
+        for key, meaning in self.arguments.items():
+            if key == self.positional:
+                parser.add_argument(key, nargs="?", metavar=key.upper(), help=meaning)
+                continue
+            alone: dict[str, Any] = {"nargs": "?", "const": "True"} if key in self.switches else {}
+            parser.add_argument(f"--{key}", metavar="VALUE", help=meaning, **alone)
+
+
+def _hyper(model: str | None, given: "Given", own: Mapping[str, Any]) -> str:
+    from recbole_e2urec.experiment.search import SearchOptions, search, told
+
+    return told(search(_options(SearchOptions, own), model, given))
+
+
+def _case(model: str | None, given: "Given", own: Mapping[str, Any]) -> str:
+    from recbole_e2urec.experiment.inspect_user import CaseOptions, study
+
+    found = study(_options(CaseOptions, own), model, given)
+    return f"{found.text}\npage: {found.page}"
+
+
+def _export(model: str | None, given: "Given", own: Mapping[str, Any]) -> str:
+    from recbole_e2urec.deployment.export import ExportOptions, export
+
+    return export(_options(ExportOptions, own), model, given)
+
+
+def _forget(model: str | None, given: "Given", own: Mapping[str, Any]) -> str:
+    from recbole_e2urec.deployment.forget import QueueOptions, forget
+
+    _refuse_names(None, given)
+    options = _options(QueueOptions, own)
+    return forget(options, model, given.overrides or {}, given.config_files)
+
+
+def _purge(model: str | None, given: "Given", own: Mapping[str, Any]) -> str:
+    from recbole_e2urec.deployment.purge import PurgeOptions, purge_by
+
+    _refuse_names(model, given)
+    for key in given.overrides or {}:
+        raise InputError(f"purge: --{key} means nothing here; drop it")
+    return purge_by(_options(PurgeOptions, own))
+
+
+def _recommend(model: str | None, given: "Given", own: Mapping[str, Any]) -> str:
+    from recbole_e2urec.deployment.recommend import RecommendOptions, recommend
+
+    _refuse_names(model, given)
+    options = _options(RecommendOptions, own)
+    return recommend(options, given.overrides or {}, given.config_files)
+
+
+def _verify(model: str | None, given: "Given", own: Mapping[str, Any]) -> Told:
+    from recbole_e2urec.deployment.verify import VerifyOptions, verify
+
+    _refuse_names(model, given)
+    found = verify(_options(VerifyOptions, own), given.overrides or {}, given.config_files)
+    return Told(found.text, int(found.failed))
+
+
+def _refuse_names(model: str | None, given: "Given") -> None:
+    """Refuse names of what a model folder has in it.
+
+    Raises:
+        InputError: a model or a data set is named.
+    """
+    for key, value in (("model", model), ("dataset", given.dataset)):
+        if value is not None:
+            raise InputError(f"--{key}={value}: the folder of --checkpoint has its own; drop it")
+
+
+def _options(kind: type[T], own: Mapping[str, Any]) -> T:
+    """Fill a command's options; what was not given keeps its default."""
+    from recbole_e2urec.config.schema import build_options
+
+    defaults = {field.name: field.default for field in fields(kind)}  # type: ignore[arg-type]
+    as_text = {field.name for field in fields(kind) if field.metadata.get("text")}  # type: ignore[arg-type]
+    values: dict[str, Any] = {
+        key: typed(value, key) if isinstance(value, str) and key not in as_text else value
+        for key, value in own.items()
+    }
+    return build_options(kind, {**defaults, **values})
+
+
+COMMANDS = {
+    "hyper": Command(
+        "Search hyper-parameters by RecBole's HyperTuning, on validation rows.",
+        {
+            "params_file": "what is searched: lines such as 'learning_rate choice [0.01,0.005]'",
+            "algo": "exhaustive, random or bayes; exhaustive unless told otherwise",
+            "max_evals": "most trials; 100, or the whole grid",
+            "early_stop": "trials without a better one that end it; 10, for a grid never",
+            "output_file": "where every trial goes; hyper.json in checkpoint_dir",
+        },
+        _hyper,
+    ),
+    "case": Command(
+        "Show what Original, Retrain and unlearned models answer one user; nothing is trained.",
+        {
+            "user": "the user, as the data names it",
+            "topk": "how many items each model recommends; 10",
+            "rows": "how many rows of each part are asked about; 3",
+            "output_file": "where the page goes; case.html in checkpoint_dir",
+        },
+        _case,
+    ),
+    "export": Command(
+        "Make a folder of a finished run's model, to answer with and to forget in; nothing is "
+        "trained.",
+        {"output": "the folder: a new one, or an empty one"},
+        _export,
+    ),
+    "forget": Command(
+        "Carry out a request on the model in a folder; what was forgotten before stays forgotten.",
+        {
+            "checkpoint": "the folder that export made",
+            "request": "the request, a file as of --forget_file; or give --forget_where=FILTER",
+            "drift_budget": "drift, in nats, above which retraining is due; 0.009",
+            "with_retrain": "measure against a Retrain, which is trained for it: as dear as the "
+            "model's own training",
+            "noise_floor": "train one more, under the next seed: how far two Retrains are apart",
+            "purge": "afterwards, remove all else that holds the forgotten data: docs/purging.md",
+            "checkpoint_dir": "of the run that made the model, to purge; what the folder says",
+        },
+        _forget,
+        switches=("with_retrain", "noise_floor", "purge"),
+        on_folder=True,
+        dry=True,
+    ),
+    "purge": Command(
+        "Remove what runs left and what holds the data: models on the way, pages, pickles, logs.",
+        {
+            "checkpoint_dir": "of the runs; their logs are looked for beside it",
+            "checkpoint": "or a model folder, which says where its run wrote",
+            "dry_run": "say what would be removed; remove nothing",
+        },
+        _purge,
+        switches=("dry_run",),
+        on_folder=True,
+        dry=True,
+    ),
+    "recommend": Command(
+        "Recommend items by the model in a folder.",
+        {
+            "checkpoint": "the folder that export made",
+            "user": "the user, as the data names the user",
+            "users_file": "or a file with a user a line",
+            "history": """or what somebody new likes: '["50", ["181", 4]]', or a file of that""",
+            "topk": "how many items; 10",
+            "seen": "items of the user's own rows as well",
+            "output": "text or json, an object a line; text",
+        },
+        _recommend,
+        switches=("seen",),
+        on_folder=True,
+    ),
+    "verify": Command(
+        "Check a certificate of forgetting against the model folder and the data; a line a check.",
+        {
+            "certificate": "the JSON file that forget wrote",
+            "checkpoint": "the model folder; the one that the certificate lies in",
+        },
+        _verify,
+        positional="certificate",
+        on_folder=True,
+    ),
+}
+
 
 PROGRAM = "recbole-e2urec"
 FOLLOWING = ("finalize", "purge")  # what follows a run
@@ -55,7 +266,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = parse(sys.argv[1:] if argv is None else argv)
         return _run(arguments)
     except InputError as error:
-        return _refuse(str(error), quietly=writer.leaves_it_to_writer(error))
+        return _refuse(str(error), quietly=distributed.leaves_it_to_writer(error))
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
@@ -109,22 +320,22 @@ def _run(arguments: Arguments) -> int:
     }
     if follows:
         from recbole_e2urec.quick_start import run_and_finalize
-        from recbole_e2urec.report import print_report
+        from recbole_e2urec.report.report import print_report
 
         told = run_and_finalize(arguments.model, **given, show=print_report)["told"]
         print(told, end="\n" if told else "")
         return 0
     if _compares(arguments):
-        from recbole_e2urec.compare import run_comparison
-        from recbole_e2urec.report import print_comparison as show
+        from recbole_e2urec.experiment.comparison import run_comparison
+        from recbole_e2urec.report.report import print_comparison as show
 
         results = run_comparison(**given)
     else:
         from recbole_e2urec.quick_start import run_recbole_e2urec
-        from recbole_e2urec.report import print_report as show
+        from recbole_e2urec.report.report import print_report as show
 
         results = run_recbole_e2urec(model=arguments.model, **given)
-    if not processes.is_writer() or results == NOTHING:  # another process has them
+    if not distributed.is_writer() or results == NOTHING:  # another process has them
         return 0
     if "prompts" in results:  # which were asked for instead of training
         print(f"{results['text']}\npage: {results['page']}")
@@ -135,7 +346,7 @@ def _run(arguments: Arguments) -> int:
 
 def _command(arguments: Arguments, command: Command) -> int:
     """Do what a command says, print what it tells, and give the code."""
-    from recbole_e2urec.jobs import Given
+    from recbole_e2urec.experiment.comparison import Given
 
     given = {key: value for layer in _layers(arguments) for key, value in layer.items()}
     _refuse_aside(arguments, command, given)
@@ -238,7 +449,7 @@ def _split_files(entry: str) -> list[str]:
 
 
 def _how_to_type(argument: str, following: Sequence[str]) -> str:
-    from recbole_e2urec.keys import GONE
+    from recbole_e2urec.config.keys import GONE
 
     key = argument.lstrip("-")
     if key in GONE:
@@ -254,7 +465,7 @@ def _how_to_type(argument: str, following: Sequence[str]) -> str:
 def _refuse(message: str, quietly: bool = False) -> int:
     if quietly:
         return 2
-    from recbole_e2urec.sheet import printable
+    from recbole_e2urec.utils.html import printable
 
     message = printable(message)  # it may quote the data
     print(f"{PROGRAM}: error: {' '.join(message.split())}", file=sys.stderr)

@@ -1,4 +1,7 @@
-"""The one exception that a user's input can cause."""
+"""The exceptions that a user's input can cause, and how they suggest a name."""
+
+import difflib
+from collections.abc import Iterable
 
 
 class InputError(ValueError):
@@ -19,3 +22,12 @@ class Diverged(InputError):
 def one_line(error: BaseException) -> str:
     """What an exception of somebody else's says, without its line ends."""
     return " ".join(str(error).split())
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint such as `; did you mean 'title'?`, or the known names when none is close."""
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"known: {', '.join(names)}"

@@ -4,20 +4,20 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recbole_e2urec import compat, processes, writer
-from recbole_e2urec.classic import ClassicForgetting
-from recbole_e2urec.config import Config
+from recbole_e2urec.config.config import Config
 from recbole_e2urec.data.loaders import make_loaders
-from recbole_e2urec.deployment.finalizing import Ending
+from recbole_e2urec.deployment.finalize import Ending
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.experiment import Experiment, opened, parts_of, refuse_afterwards
-from recbole_e2urec.forgetting import Forgetting
-from recbole_e2urec.jobs import Given
-from recbole_e2urec.launch import NOTHING, Launch, layers_of
-from recbole_e2urec.preview import previewed
-from recbole_e2urec.results import RESULTS, Said, completed, save_measured
-from recbole_e2urec.showing import ShowOptions, shown_prompts
-from recbole_e2urec.trainer.classic import fit_classic, plain
+from recbole_e2urec.experiment.base import Experiment, opened, parts_of, refuse_afterwards
+from recbole_e2urec.experiment.comparison import Given
+from recbole_e2urec.experiment.inspect_prompts import ShowOptions, shown_prompts
+from recbole_e2urec.experiment.launch import NOTHING, Launch, layers_of
+from recbole_e2urec.experiment.preview import previewed
+from recbole_e2urec.experiment.recbole_models import ClassicForgetting
+from recbole_e2urec.experiment.unlearning import Forgetting
+from recbole_e2urec.report.results import RESULTS, Said, completed, save_measured
+from recbole_e2urec.trainer.recbole_trainer import fit_classic, plain
+from recbole_e2urec.utils import distributed, recbole_compat
 
 
 def run_recbole_e2urec(
@@ -58,14 +58,14 @@ def run_recbole_e2urec(
     if launch.is_needed:
         result: dict[str, Any] = launch.run(run_recbole_e2urec, given)
         return result
-    compat.apply()
+    recbole_compat.apply()
     config = Config(**given)
     refuse_afterwards(config)
     if config.options(ShowOptions).show_prompts:
         return shown_prompts(config)
     if config["dry_run"]:
-        return writer.from_writer(lambda: previewed(config))
-    if processes.count() > 1 and not config.is_language_model:
+        return distributed.from_writer(lambda: previewed(config))
+    if distributed.count() > 1 and not config.is_language_model:
         raise InputError(
             f"nproc: {config['model']} is RecBole's and runs in one process; leave nproc out, or "
             "name it in a model_list beside language models"
@@ -119,10 +119,10 @@ def run_and_finalize(
         results = run_recbole_e2urec(
             model, dataset, config_file_list, own.config_dict, own.overrides
         )
-        if not processes.is_writer() or results == NOTHING:  # another process has them
+        if not distributed.is_writer() or results == NOTHING:  # another process has them
             return {**results, "told": ""}
         show(results)
-    follows = ending.wanted and processes.is_writer()
+    follows = ending.wanted and distributed.is_writer()
     return {**results, "told": ending.follow(results["rows"]) if follows else ""}
 
 

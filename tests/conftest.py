@@ -80,7 +80,7 @@ def small_data(tmp_path: Path) -> Path:
 @pytest.fixture
 def small_config(small_data: Path) -> Callable[..., Any]:
     """Make the Config of a model on ``small``; keyword arguments are settings."""
-    from recbole_e2urec.config import Config
+    from recbole_e2urec.config.config import Config
 
     def make(model: str, **settings: Any) -> Any:
         always = {"data_path": str(small_data), "epochs": 1, "show_progress": False}
@@ -115,7 +115,7 @@ def toy_data(tmp_path: Path) -> Path:
 @pytest.fixture
 def toy_config(toy_data: Path) -> Callable[..., Any]:
     """Make the Config of a model on ``toy``; keyword arguments are settings."""
-    from recbole_e2urec.config import Config
+    from recbole_e2urec.config.config import Config
 
     def make(model: str, **settings: Any) -> Any:
         always = {"data_path": str(toy_data), "epochs": 1, "show_progress": False}

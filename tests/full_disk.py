@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from recbole_e2urec import storage
+import recbole_e2urec.utils.io as files
 
 
 def _always(*given: Any, **more: Any) -> bool:
@@ -44,7 +44,7 @@ def room_for(steps: int) -> Iterator[list[str]]:
     with pytest.MonkeyPatch.context() as patch:
         for module, name, writes in (
             (os, "mkdir", _always), (os, "open", _creates), (os, "fsync", _always),
-            (os, "replace", _always), (storage, "save_file", _always), (io, "open", _opens),
+            (os, "replace", _always), (files, "save_file", _always), (io, "open", _opens),
         ):  # fmt: skip
             patch.setattr(module, name, limited(name, getattr(module, name), writes))
         yield tried

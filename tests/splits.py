@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from recbole_e2urec.data.forget import ForgetSplit, split_of
-from recbole_e2urec.data.request.selecting import ForgetOptions, select
+from recbole_e2urec.data.request.selection import ForgetOptions, ForgetSplit, select, split_of
 from recbole_e2urec.data.rows import IdMap, RowTable
 
 

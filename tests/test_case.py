@@ -12,18 +12,16 @@ from atomic_files import small_interactions, write_table
 from command_line import as_arguments
 
 from recbole_e2urec import cli
-from recbole_e2urec.case import CaseOptions, study
-from recbole_e2urec.casepage import Case
-from recbole_e2urec.compare import run_comparison
-from recbole_e2urec.data.loading import load_dataset
+from recbole_e2urec.cli import COMMANDS
+from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.forgetting import Forgetting
-from recbole_e2urec.jobs import Given
-from recbole_e2urec.kept import settings_of
+from recbole_e2urec.experiment.comparison import Given, run_comparison
+from recbole_e2urec.experiment.finished import settings_of
+from recbole_e2urec.experiment.inspect_user import Case, CaseOptions, study
+from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.methods import method_of
-from recbole_e2urec.results import load_rows
-from recbole_e2urec.subcommands import COMMANDS
-from recbole_e2urec.trainer import llmrec, unlearning
+from recbole_e2urec.report.results import load_rows
+from recbole_e2urec.trainer import adapter, llmrec
 
 MODELS = ["E2URec", "NPO", "RecEraser"]
 SETTINGS = {
@@ -68,7 +66,7 @@ def here(finished: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Pat
     def train(*given: Any, **more: Any) -> Any:
         raise AssertionError("something is being trained")
 
-    for module in (llmrec, unlearning):
+    for module in (llmrec, adapter):
         monkeypatch.setattr(module, "train_epoch", train)
     return tmp_path
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from recbole_e2urec import cli
-from recbole_e2urec.classic import ClassicForgetting
-from recbole_e2urec.compare import run_comparison
-from recbole_e2urec.data.loading import load_dataset
+from recbole_e2urec.config.keys import name_of, way_of
+from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.keys import name_of, way_of
+from recbole_e2urec.experiment.comparison import run_comparison
+from recbole_e2urec.experiment.recbole_models import ClassicForgetting
 from recbole_e2urec.quick_start import run_recbole_e2urec
 
 FAST = {"epochs": 2, "show_progress": False, "train_batch_size": 64, "MAX_ITEM_LIST_LENGTH": 5}

@@ -24,7 +24,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     quick_start = types.ModuleType("recbole_e2urec.quick_start")
     quick_start.run_recbole_e2urec = run  # type: ignore[attr-defined]
-    report = types.ModuleType("recbole_e2urec.report")
+    report = types.ModuleType("recbole_e2urec.report.report")
     report.print_report = lambda results: None  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, quick_start.__name__, quick_start)
     monkeypatch.setitem(sys.modules, report.__name__, report)

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from command_line import as_arguments
 
-from recbole_e2urec import cli, compare
-from recbole_e2urec.compare import run_comparison
+from recbole_e2urec import cli
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.results import load_rows
-from recbole_e2urec.tables import NOISE
-from recbole_e2urec.workers import workers_of
+from recbole_e2urec.experiment import comparison
+from recbole_e2urec.experiment.comparison import run_comparison
+from recbole_e2urec.experiment.launch import workers_of
+from recbole_e2urec.report.results import load_rows
+from recbole_e2urec.report.tables import NOISE
 
 CHECKOUT = Path(__file__).parents[1]
 
@@ -71,9 +72,9 @@ def test_an_interrupted_comparison_goes_on_and_given_again_trains_nothing(
             raise KeyboardInterrupt
         return make(job, given)
 
-    make = compare.run_job
+    make = comparison.run_job
     with monkeypatch.context() as patch:
-        patch.setattr(compare, "run_job", run)
+        patch.setattr(comparison, "run_job", run)
         with pytest.raises(KeyboardInterrupt):
             compared(small_data)
     written = Path("saved/results.jsonl").read_text().splitlines()

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from recbole.utils import init_seed
 
-from recbole_e2urec import cli, report
-from recbole_e2urec.comparisons import Comparison, comparisons
-from recbole_e2urec.config import Config
-from recbole_e2urec.data.loading import load_dataset
-from recbole_e2urec.forgetting import Forgetting
+from recbole_e2urec import cli
+from recbole_e2urec.config.config import Config
+from recbole_e2urec.data.dataset import load_dataset
+from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.quick_start import run_recbole_e2urec
-from recbole_e2urec.results import Said, load_rows, save_said
-from recbole_e2urec.tables import NOISE
+from recbole_e2urec.report import report
+from recbole_e2urec.report.comparisons import Comparison, comparisons
+from recbole_e2urec.report.results import Said, load_rows, save_said
+from recbole_e2urec.report.tables import NOISE
 
 HERE = Path("saved")
 RANDOM = {"split": {"RS": [0.8, 0.1, 0.1]}, "order": "RO", "group_by": "user"}

@@ -8,33 +8,33 @@ import pytest
 import torch
 from atomic_files import write_table
 
-from recbole_e2urec import compat
-from recbole_e2urec.compat_training import LateWriter
 from recbole_e2urec.errors import InputError
+from recbole_e2urec.utils import recbole_compat
+from recbole_e2urec.utils.recbole_compat import LateWriter
 
 
 def test_apply_lets_recboles_own_config_work() -> None:
     from recbole.config import Config
 
-    compat.apply()
+    recbole_compat.apply()
     assert Config("FM", "ml-100k")["model"] == "FM"
 
 
 def test_apply_twice_wraps_the_collector_once() -> None:
     from recbole.evaluator.collector import Collector
 
-    compat.apply()
+    recbole_compat.apply()
     once = Collector.get_data_struct
-    compat.apply()
+    recbole_compat.apply()
     assert Collector.get_data_struct is once
 
 
 @pytest.mark.thorough
 def test_importing_the_recbole_side_imports_neither_ray_nor_quick_start() -> None:
     code = (
-        "import sys, recbole_e2urec.config, recbole_e2urec.trainer.classic as c, "
-        "recbole_e2urec.data.loading\n"
-        "recbole_e2urec.compat.apply()\n"
+        "import sys, recbole_e2urec.config.config, recbole_e2urec.trainer.recbole_trainer as c, "
+        "recbole_e2urec.data.dataset\n"
+        "recbole_e2urec.utils.recbole_compat.apply()\n"
         "print([name for name in sys.modules if name in ('ray', 'recbole.quick_start')])"
     )
     root = Path(__file__).parent.parent
@@ -46,22 +46,22 @@ def test_importing_the_recbole_side_imports_neither_ray_nor_quick_start() -> Non
 
 @pytest.mark.parametrize("version", ["1.2.0", "1.2.1"])
 def test_check_versions_accepts_the_recbole_it_is_made_for(version: str) -> None:
-    compat.check_versions(version, "2.3.3")
+    recbole_compat.check_versions(version, "2.3.3")
 
 
 def test_check_versions_refuses_another_recbole_and_says_which_is_needed() -> None:
     with pytest.raises(InputError, match=r"RecBole 1\.1\.1 is installed; 1\.2\.0 or 1\.2\.1"):
-        compat.check_versions("1.1.1", "2.3.3")
+        recbole_compat.check_versions("1.1.1", "2.3.3")
 
 
 def test_check_versions_refuses_pandas_3() -> None:
     with pytest.raises(InputError, match=r"pandas 3\.0\.1; install pandas<3"):
-        compat.check_versions("1.2.1", "3.0.1")
+        recbole_compat.check_versions("1.2.1", "3.0.1")
 
 
 def test_numpy_aliases_leave_present_names_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(np, "float", "kept", raising=False)
-    compat.add_numpy_aliases()
+    recbole_compat.add_numpy_aliases()
     assert np.float == "kept"
     assert np.int is np.int_
 
@@ -69,14 +69,14 @@ def test_numpy_aliases_leave_present_names_alone(monkeypatch: pytest.MonkeyPatch
 def test_dok_update_fills_a_matrix() -> None:
     import scipy.sparse as sp
 
-    compat.add_dok_update()
+    recbole_compat.add_dok_update()
     matrix = sp.dok_matrix((2, 3), dtype=np.float32)
     matrix._update({(0, 1): 1.0, (1, 2): 5.0})
     assert matrix.toarray().tolist() == [[0, 1, 0], [0, 0, 5]]
 
 
 def test_reading_keeps_a_leading_quote_and_the_lines_after_it(small_config) -> None:
-    from recbole_e2urec.data.loading import load_dataset
+    from recbole_e2urec.data.dataset import load_dataset
 
     config = small_config("FM", load_col={"item": ["item_id", "movie_title"]})
     folder = Path(config["data_path"])
@@ -94,7 +94,7 @@ def test_reading_keeps_a_leading_quote_and_the_lines_after_it(small_config) -> N
 def _collector(metrics: list[str]):
     from recbole.evaluator.collector import Collector
 
-    compat.apply()
+    recbole_compat.apply()
     settings = {
         "metrics": metrics,
         "topk": [1],
@@ -119,7 +119,7 @@ def test_nan_scores_are_refused() -> None:
 
 def test_own_checkpoints_load_what_they_wrote(tmp_path: Path) -> None:
     files: set[Path] = set()
-    with compat.own_checkpoints(files):
+    with recbole_compat.own_checkpoints(files):
         torch.save({"config": Path("a")}, tmp_path / "a.pth")
         assert torch.load(tmp_path / "a.pth") == {"config": Path("a")}
 
@@ -127,7 +127,7 @@ def test_own_checkpoints_load_what_they_wrote(tmp_path: Path) -> None:
 def test_own_checkpoints_refuse_a_file_of_another_run(tmp_path: Path) -> None:
     torch.save({}, tmp_path / "b.pth")
     with (
-        compat.own_checkpoints(set()),
+        recbole_compat.own_checkpoints(set()),
         pytest.raises(InputError, match=r"b\.pth was not written by this run"),
     ):
         torch.load(tmp_path / "b.pth")
@@ -142,7 +142,7 @@ def test_own_checkpoints_leave_no_torn_file(
 
     monkeypatch.setattr(torch, "save", fail)
     with (
-        compat.own_checkpoints(set()),
+        recbole_compat.own_checkpoints(set()),
         pytest.raises(InputError, match="No space left on device; free some space"),
     ):
         torch.save({}, tmp_path / "c.pth")
@@ -151,7 +151,7 @@ def test_own_checkpoints_leave_no_torn_file(
 
 def test_own_checkpoints_put_torch_back(tmp_path: Path) -> None:
     before = torch.load, torch.save
-    with pytest.raises(RuntimeError), compat.own_checkpoints(set()):
+    with pytest.raises(RuntimeError), recbole_compat.own_checkpoints(set()):
         raise RuntimeError
     assert (torch.load, torch.save) == before
 
@@ -165,14 +165,14 @@ def test_download_alone_passes_over_the_missing_process_group(
         torch.distributed.barrier()  # which raises: there is no process group
 
     monkeypatch.setattr(Dataset, "_download", lonely)
-    compat.download_alone()
+    recbole_compat.download_alone()
     Dataset._download(object())
 
 
 @pytest.mark.thorough
 def test_a_sequential_model_leaves_anomaly_detection_off() -> None:
     code = (
-        "import torch; from recbole_e2urec.keys import find_model\n"
+        "import torch; from recbole_e2urec.config.keys import find_model\n"
         "find_model('SASRec'); print(torch.is_anomaly_enabled())"
     )
     root = Path(__file__).parent.parent
@@ -186,7 +186,7 @@ def test_logloss_of_a_single_row() -> None:
     from recbole.config import Config
     from recbole.evaluator.metrics import LogLoss
 
-    compat.apply()
+    recbole_compat.apply()
     measure = LogLoss(Config("FM", "ml-100k"))
     assert measure.metric_info(np.array([0.25]), np.array([1.0])) == pytest.approx(np.log(4))
 
@@ -194,7 +194,7 @@ def test_logloss_of_a_single_row() -> None:
 def test_the_exhaustive_search_draws_from_a_generator_and_numpy_is_left_alone() -> None:
     from recbole.trainer import hyper_tuning
 
-    compat.apply()
+    recbole_compat.apply()
     drawn = hyper_tuning.np.random.RandomState(3).integers(0, 1000, 5)
     assert drawn.tolist() == np.random.default_rng(3).integers(0, 1000, 5).tolist()
     assert hasattr(np.random.RandomState(3), "randint")
@@ -227,7 +227,7 @@ def test_a_late_writer_is_opened_by_its_first_value_and_again_after_its_end() ->
 def test_a_folder_that_another_process_made_meanwhile_is_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compat.apply()
+    recbole_compat.apply()
     from recbole.trainer import trainer
     from recbole.utils import logger
 

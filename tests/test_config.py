@@ -9,10 +9,10 @@ import torch
 from command_line import write
 from recbole.utils import InputType, ModelType
 
-from recbole_e2urec import keys
-from recbole_e2urec.config import Config
+from recbole_e2urec.config import keys
+from recbole_e2urec.config.config import Config
+from recbole_e2urec.config.yaml import properties
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.yamlfiles import properties
 
 
 @pytest.fixture

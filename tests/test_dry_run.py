@@ -11,10 +11,10 @@ from atomic_files import small_interactions
 from command_line import as_arguments, write
 
 from recbole_e2urec import cli
-from recbole_e2urec.compare import run_comparison
-from recbole_e2urec.data.loading import load_dataset
-from recbole_e2urec.experiment import parts_of
-from recbole_e2urec.forgetting import Forgetting
+from recbole_e2urec.data.dataset import load_dataset
+from recbole_e2urec.experiment.base import parts_of
+from recbole_e2urec.experiment.comparison import run_comparison
+from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.quick_start import run_recbole_e2urec
 
 ALWAYS = {"dataset": "small", "title_field": "movie_title", "epochs": 1, "show_progress": False}

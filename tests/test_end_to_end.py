@@ -10,7 +10,7 @@ from command_line import as_arguments
 
 from recbole_e2urec import cli
 from recbole_e2urec.quick_start import run_recbole_e2urec
-from recbole_e2urec.report import print_report
+from recbole_e2urec.report.report import print_report
 
 ALWAYS = {"epochs": 1, "joint_epochs": 1, "train_batch_size": 32, "show_progress": False}
 

@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
+from recbole_e2urec.config.evaluation_mode import merge_load_col, plan_evaluation
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.evalmode import merge_load_col, plan_evaluation
 
 DEFAULTS = {
     "eval_args": {"split": {"RS": [0.8, 0.1, 0.1]}, "group_by": "user", "order": "TO"},

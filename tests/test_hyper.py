@@ -9,18 +9,18 @@ import yaml
 from command_line import as_arguments, write
 from stand_ins import Recorder
 
-from recbole_e2urec import cli, hyper, objective
-from recbole_e2urec.config import Config
-from recbole_e2urec.data.loading import load_dataset
+import recbole_e2urec.experiment.search as searching
+from recbole_e2urec import cli
+from recbole_e2urec.config.config import Config
+from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.data.rows import Splits
 from recbole_e2urec.errors import Diverged, InputError
-from recbole_e2urec.experiment import parts_of
-from recbole_e2urec.hyper import SearchOptions, search
-from recbole_e2urec.jobs import Given
+from recbole_e2urec.experiment.base import parts_of
+from recbole_e2urec.experiment.comparison import Given
+from recbole_e2urec.experiment.search import SearchOptions, Space, search, whole
+from recbole_e2urec.experiment.tuning import Trial, badness, choose
 from recbole_e2urec.model.llmrec import LLMRec
-from recbole_e2urec.space import Space, whole
 from recbole_e2urec.trainer import llmrec
-from recbole_e2urec.tuning import Trial, badness, choose
 
 pytest.importorskip("hyperopt")
 ALWAYS: dict[str, Any] = {
@@ -93,7 +93,7 @@ def test_whole_numbers_become_ints(value: Any, expected: Any) -> None:
 def test_the_params_files_of_the_docs_fit_their_models(
     file: str, model: str, small_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hyper.HyperTuning, "run", lambda self: None)
+    monkeypatch.setattr(searching.HyperTuning, "run", lambda self: None)
     params = (Path(__file__).parents[1] / "docs" / f"{file}.test").read_text(encoding="utf-8")
     settings = {"title_field": "movie_title", "learning_rate": 0.01}
     with pytest.raises(InputError, match="no trial came to an end"):
@@ -195,9 +195,9 @@ def test_a_search_ends_after_trials_without_a_better_one(
     small_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        objective.Objective,
+        searching.Objective,
         "__call__",
-        lambda self, settings, files=None: objective.result_of(self.config(settings), 0.5, {}),
+        lambda self, settings, files=None: searching.result_of(self.config(settings), 0.5, {}),
     )
     params = "learning_rate uniform 0.001,0.1\n"
     assert len(found(small_data, "FM", params, "random", early_stop=3)["trials"]) == 3
@@ -213,9 +213,9 @@ def test_a_trial_that_diverges_is_told_and_the_search_goes_on(
     def answer(self: Any, settings: Any, files: Any = None) -> Any:
         if settings["learning_rate"] > 0.5:
             raise Diverged("the loss became NaN")
-        return objective.result_of(self.config(settings), settings["learning_rate"], {})
+        return searching.result_of(self.config(settings), settings["learning_rate"], {})
 
-    monkeypatch.setattr(objective.Objective, "__call__", answer)
+    monkeypatch.setattr(searching.Objective, "__call__", answer)
     made = found(small_data, "FM", "learning_rate choice [0.1,0.2,0.9]\n")
     assert sorted(trial.get("failed", "") for trial in made["trials"]) == [
         "", "", "the loss became NaN",
@@ -236,7 +236,7 @@ def test_each_trial_of_a_recommender_is_a_run_of_wandb(small_data: Path, wandb: 
 def test_recboles_hypertuning_takes_our_objective(small_data: Path) -> None:
     from recbole.trainer import HyperTuning
 
-    from recbole_e2urec.objective import objective_function
+    from recbole_e2urec.experiment.search import objective_function
 
     settings = {"data_path": str(small_data), "model": "LLMRec", "dataset": "small", **ALWAYS}
     del settings["learning_rate"]
@@ -275,7 +275,7 @@ def test_the_command_prints_every_trial(
 
 
 def test_a_missing_hyperopt_is_one_line(small_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hyper, "find_spec", lambda name: None)
+    monkeypatch.setattr(search, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install hyperopt"):
         found(small_data, "FM", "learning_rate choice [0.1]\n")
 

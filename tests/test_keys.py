@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from recbole_e2urec import keys
+from recbole_e2urec.config import keys
 from recbole_e2urec.errors import InputError
 
 

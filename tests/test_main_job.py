@@ -11,7 +11,7 @@ from command_line import as_arguments
 
 from recbole_e2urec import cli
 from recbole_e2urec.quick_start import run_recbole_e2urec
-from recbole_e2urec.report import print_report
+from recbole_e2urec.report.report import print_report
 
 UTILITY = ("test", "forget", "retain", "heldout_forget_users", "heldout_other_users")
 

@@ -3,8 +3,8 @@ from typing import Any, Literal
 
 import pytest
 
+from recbole_e2urec.config.schema import build_options, convert
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.options import build_options, convert
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
-from recbole_e2urec import report
-from recbole_e2urec.figures import figures
-from recbole_e2urec.page import page
-from recbole_e2urec.results import save_rows
-from recbole_e2urec.tables import tables_of
+from recbole_e2urec.report import report
+from recbole_e2urec.report.plots import figures, page
+from recbole_e2urec.report.results import save_rows
+from recbole_e2urec.report.tables import tables_of
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""

@@ -19,16 +19,17 @@ import torch
 from atomic_files import INTER, small_interactions, write_table
 from command_line import as_arguments
 
-from recbole_e2urec import cli, launch, processes, writer
-from recbole_e2urec.compare import run_comparison
-from recbole_e2urec.data.loading import _loaded, load_dataset
+from recbole_e2urec import cli
+from recbole_e2urec.data.dataset import _loaded, load_dataset
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.experiment import Experiment
-from recbole_e2urec.launch import Launch
+from recbole_e2urec.experiment import launch
+from recbole_e2urec.experiment.base import Experiment
+from recbole_e2urec.experiment.comparison import run_comparison
+from recbole_e2urec.experiment.launch import Launch
 from recbole_e2urec.quick_start import run_recbole_e2urec
-from recbole_e2urec.trainer.gradients import sum_gradients
-from recbole_e2urec.trainer.loop import seed_dropout
-from recbole_e2urec.trainer.stage import Stage
+from recbole_e2urec.trainer.checkpoint import Stage
+from recbole_e2urec.trainer.loop import seed_dropout, sum_gradients
+from recbole_e2urec.utils import distributed
 
 CHECKOUT = Path(__file__).parents[1]
 SETTINGS = {
@@ -268,7 +269,7 @@ def test_a_killed_process_ends_the_run_in_one_line_and_the_run_resumes(
 
     def die(stage: Stage, *given: Any) -> None:
         write(stage, *given)
-        if processes.rank() == victim and stage.name == "Original":
+        if distributed.rank() == victim and stage.name == "Original":
             os.kill(os.getpid(), signal.SIGKILL)
 
     with monkeypatch.context() as patch:
@@ -282,7 +283,7 @@ def test_a_killed_process_ends_the_run_in_one_line_and_the_run_resumes(
 
     def note(stage: Stage, tensors: Any, state: Any) -> None:
         write(stage, tensors, state)
-        with (tmp_path / f"seen{processes.rank()}").open("a") as file:
+        with (tmp_path / f"seen{distributed.rank()}").open("a") as file:
             print(stage.name, state["epoch"], file=file)
 
     monkeypatch.setattr(Stage, "save_progress", note)
@@ -305,12 +306,12 @@ def test_a_mistake_is_one_line_whatever_process_sees_it(
 
 
 def fail(where: int, kind: str) -> None:
-    processes.join(torch.device("cpu"), 1)
-    if processes.rank() == where:
+    distributed.join(torch.device("cpu"), 1)
+    if distributed.rank() == where:
         raise {"input": InputError("so"), "disk": OSError(28, "full", "f"), "bug": KeyError("k")}[
             kind
         ]
-    processes.gathered(1)
+    distributed.gathered(1)
 
 
 @pytest.mark.parametrize("where", [0, 1])
@@ -326,7 +327,7 @@ def test_the_cause_is_told_and_not_that_others_waited(
 
 
 def die_beside_a_sleeper() -> None:
-    if processes.rank() == 1:
+    if distributed.rank() == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     sleep(60)
 
@@ -338,7 +339,7 @@ def test_who_dies_is_named_and_not_who_was_ended_for_it(monkeypatch: pytest.Monk
 
 
 def alone_in(make: Callable[..., Any]) -> None:
-    config = make("LLMRec", seed=2020 + processes.rank())
+    config = make("LLMRec", seed=2020 + distributed.rank())
     Experiment(config, load_dataset(config)).recommend()
 
 
@@ -352,8 +353,8 @@ def test_processes_with_other_settings_are_refused(small_config: Callable[..., A
 
 def parts() -> dict[str, Any]:
     """What each of two processes sees, told by the first."""
-    processes.join(torch.device("cpu"), 1)
-    place = processes.rank()
+    distributed.join(torch.device("cpu"), 1)
+    place = distributed.rank()
     weights = [torch.nn.Parameter(torch.ones(2)) for _ in range(3)]
     (weights[0].sum() * (place + 1)).backward()
     if place == 1:
@@ -362,21 +363,21 @@ def parts() -> dict[str, Any]:
     filled = torch.zeros(3, dtype=torch.bfloat16)
     filled[place::2] = place + 1.5
     tensors = {"a": torch.tensor([1.5]), "b": torch.tensor(2, dtype=torch.int64)}
-    read = writer.tensors_from_writer(lambda: (tensors, "more") if place == 0 else 1 / 0)
+    read = distributed.tensors_from_writer(lambda: (tensors, "more") if place == 0 else 1 / 0)
     try:
-        writer.from_writer(lambda: 1 / 0)
+        distributed.from_writer(lambda: 1 / 0)
     except (ZeroDivisionError, InputError) as error:
         failure = type(error).__name__
     return {
         "gradients": [None if w.grad is None else w.grad.tolist() for w in weights],
-        "filled": processes.summed(filled).tolist(),
-        "added": processes.added({"x": 1.0} if place else {"x": 2.0, "y": 0.5}),
-        "total": processes.total(place + 0.25),
-        "agreed": writer.agreed(f"of {place}"),
-        "counts": processes.gathered(writer.from_writer(processes.count)),
-        "share": processes.gathered(processes.share(np.arange(5)).tolist()),
+        "filled": distributed.summed(filled).tolist(),
+        "added": distributed.added({"x": 1.0} if place else {"x": 2.0, "y": 0.5}),
+        "total": distributed.total(place + 0.25),
+        "agreed": distributed.agreed(f"of {place}"),
+        "counts": distributed.gathered(distributed.from_writer(distributed.count)),
+        "share": distributed.gathered(distributed.share(np.arange(5)).tolist()),
         "read": [read[0]["a"].tolist(), read[0]["b"].item(), read[1]],
-        "failures": processes.gathered(failure),
+        "failures": distributed.gathered(failure),
     }
 
 
@@ -396,16 +397,16 @@ def test_what_processes_tell_each_other() -> None:
 
 def fetched(folder: Path) -> list[list[int]]:
     """Load what is not there yet: in each process, who has fetched it, by rank."""
-    processes.join(torch.device("cpu"), 1)
+    distributed.join(torch.device("cpu"), 1)
 
     def load(config: dict[str, Path]) -> list[int]:
         if not config["data_path"].is_dir():
             config["data_path"].mkdir()
             sleep(0.2)
-            (config["data_path"] / str(processes.rank())).touch()
+            (config["data_path"] / str(distributed.rank())).touch()
         return sorted(int(path.name) for path in config["data_path"].iterdir())
 
-    return processes.gathered(_loaded(load, {"data_path": folder}))
+    return distributed.gathered(_loaded(load, {"data_path": folder}))
 
 
 def test_the_first_process_fetches_a_data_set_before_the_others_look(tmp_path: Path) -> None:
@@ -436,7 +437,7 @@ def test_each_process_drops_other_activations(request: pytest.FixtureRequest) ->
 def test_each_process_needs_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(InputError, match=r"gpu_id: 2 processes need a GPU each, 1 are visible"):
-        processes.join(torch.device("cuda"), 1)
+        distributed.join(torch.device("cuda"), 1)
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ def _checkout(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_requests_name_nobody_twice_and_measure_on_users_who_stay(small_config) -> None:
     from benchmarks.yardsticks import drawn
-    from recbole_e2urec.data.loading import load_dataset
-    from recbole_e2urec.experiment import Experiment
+    from recbole_e2urec.data.dataset import load_dataset
+    from recbole_e2urec.experiment.base import Experiment
 
     config = small_config("LLMRec", title_field="movie_title", control_users=0)
     run = Experiment(config, load_dataset(config))

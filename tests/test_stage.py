@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.trainer.stage import Stage
+from recbole_e2urec.trainer.checkpoint import Stage
 
 WEIGHTS = {"w": torch.tensor([1.0, -2.5]), "b": torch.tensor(3)}
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from recbole_e2urec.storage import read_tensors
+from recbole_e2urec.utils.io import read_tensors
 
 
 def tensors(header: object, data: bytes = b"\0" * 8) -> bytes:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from recbole_e2urec import report
-from recbole_e2urec.tables import (
+from recbole_e2urec.report import report
+from recbole_e2urec.report.tables import (
     NOISE,
     Cells,
     comparison,

@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 from splits import choose_forget
 
-from recbole_e2urec.compare import run_comparison
-from recbole_e2urec.config import Config
-from recbole_e2urec.data.forget import ForgetOptions
-from recbole_e2urec.data.loading import load_dataset
+from recbole_e2urec.config.config import Config
+from recbole_e2urec.data.dataset import load_dataset
+from recbole_e2urec.data.request.selection import ForgetOptions
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.experiment import parts_of
-from recbole_e2urec.methods import METHODS
-from recbole_e2urec.tuning import (
+from recbole_e2urec.experiment.base import parts_of
+from recbole_e2urec.experiment.comparison import run_comparison
+from recbole_e2urec.experiment.tuning import (
     COLUMNS,
     Development,
     Trial,
@@ -23,6 +22,7 @@ from recbole_e2urec.tuning import (
     development_request,
     settings_to_try,
 )
+from recbole_e2urec.methods import METHODS
 
 
 def trial(left: float, lost: float, residual: float = 1.0) -> Trial:

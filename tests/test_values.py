@@ -1,6 +1,6 @@
 import pytest
 
-from recbole_e2urec import values
+from recbole_e2urec.config import schema
 
 
 @pytest.mark.parametrize(
@@ -18,4 +18,4 @@ from recbole_e2urec import values
     ],
 )
 def test_check_values_lets_pass_what_does(key: str, value: object, default: object) -> None:
-    values.check_values({key: value}, {key: default})
+    schema.check_values({key: value}, {key: default})

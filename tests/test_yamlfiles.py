@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 from command_line import write
 
-from recbole_e2urec.config import Config
+from recbole_e2urec.config.config import Config
+from recbole_e2urec.config.yaml import properties, properties_folder, read_switch, read_yaml, typed
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.yamlfiles import properties, properties_folder, read_switch, read_yaml, typed
 
 
 @pytest.mark.parametrize(

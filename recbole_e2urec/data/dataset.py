@@ -1,4 +1,4 @@
-"""RecBole's datasets with stable rows: every model sees the same rows, order and split.
+"""The dataset class that a model wants, with stable rows.
 
 RecBole deletes the rating when it makes labels, stores time as float32 (which reorders histories),
 splits sequential data after dropping each user's first row, and draws a random order from a global
@@ -6,23 +6,25 @@ generator. The mixin keeps raw values aside, names each row, and splits by row i
 """
 
 import copy
+from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from recbole.data import dataset as recbole_datasets
 from recbole.data.dataset import Dataset, SequentialDataset
 from recbole.data.interaction import Interaction
-from recbole.utils import FeatureSource, FeatureType
+from recbole.utils import FeatureSource, FeatureType, ModelType
 
-from recbole_e2urec.complaints import as_input_errors
-from recbole_e2urec.data.atomic import check_cells, check_finite, find_bad_number
-from recbole_e2urec.data.labels import check_labels
-from recbole_e2urec.data.request.fields import further_columns
-from recbole_e2urec.data.rows import IdMap, RowTable
-from recbole_e2urec.data.targets import TargetOptions, target_rows
+from recbole_e2urec.data.request.filter import further_columns
+from recbole_e2urec.data.rows import IdMap, RowTable, TargetOptions, target_rows
+from recbole_e2urec.data.validation import check_cells, check_finite, check_labels, find_bad_number
 from recbole_e2urec.errors import InputError
+from recbole_e2urec.utils import distributed
+from recbole_e2urec.utils.recbole_compat import as_input_errors
 
 ROW_ID = "row_id"  # int64 column of every interaction, train or evaluation, of every model
 
@@ -199,3 +201,53 @@ class RowDataMixin(Dataset):
 
 class LLMRecDataset(RowDataMixin, Dataset):
     """The dataset of language models: RecBole's plain one with stable rows."""
+
+
+@cache
+def with_rows(base: type) -> type:
+    """Put :class:`RowDataMixin` on a dataset class of RecBole; the class can be pickled here."""
+    name = f"Row{base.__name__}"
+    made = type(name, (RowDataMixin, base), {"__module__": __name__, "__doc__": base.__doc__})
+    globals()[name] = made  # DIN's checkpoint pickles its dataset, which looks the class up
+    return made
+
+
+def load_dataset(config: Any) -> RowDataMixin:
+    """Load, filter and number the data set of a run, in the class that its model wants.
+
+    Raises:
+        InputError: a file or column is missing or cannot be fetched, a cell is not a number,
+            nothing is left, the labels do not do, or two settings choose the rows of the parts.
+    """
+    if config["benchmark_filename"] and config.options(TargetOptions) != TargetOptions():
+        raise InputError("benchmark_filename names the parts; drop min_history and last_rows")
+    if config.is_language_model:
+        kind: type = LLMRecDataset
+    else:
+        by_type = {
+            ModelType.SEQUENTIAL: "SequentialDataset",
+            ModelType.KNOWLEDGE: "KnowledgeBasedDataset",
+        }
+        usual = by_type.get(config["MODEL_TYPE"], "Dataset")
+        own = f"{config['model']}Dataset"
+        kind = with_rows(getattr(recbole_datasets, own, getattr(recbole_datasets, usual)))
+    try:
+        with as_input_errors():
+            return _loaded(kind, config)
+    except URLError as error:
+        advice = f"put its atomic files into {config['data_path']}"
+        raise InputError(
+            f"{config['dataset']} cannot be fetched: {error.reason}; {advice}"
+        ) from error
+
+
+def _loaded(kind: type, config: Any) -> RowDataMixin:
+    """Load it; where it must be fetched, the first process of each machine goes before the rest."""
+    missing = distributed.total(float(not Path(config["data_path"]).is_dir())) > 0
+    first = distributed.local_rank() == 0
+    if missing and not first:
+        distributed.gathered(first)
+    data: RowDataMixin = kind(config)
+    if missing and first:
+        distributed.gathered(first)
+    return data

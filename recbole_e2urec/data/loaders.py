@@ -2,8 +2,13 @@
 
 The same steps as RecBole's ``data_preparation``, which cannot leave users out, train on a part of
 the rows, or keep its candidates.
+
+RecBole draws negatives anew at each evaluation, and sequential models may meet seen items while
+others do not. Here candidate ``j`` of a row is a hash of (seed, row id, j): the same for every
+model, evaluation and batch size, whatever other rows are evaluated.
 """
 
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,11 +20,142 @@ from recbole.data.utils import create_samplers, get_dataloader
 from recbole.sampler import KGSampler
 from recbole.utils import EvaluatorType, ModelType
 
-from recbole_e2urec.complaints import as_input_errors
 from recbole_e2urec.data.dataset import ROW_ID, RowDataMixin
 from recbole_e2urec.data.rows import Splits
-from recbole_e2urec.data.sampler import RowSampler
 from recbole_e2urec.errors import InputError
+from recbole_e2urec.utils.recbole_compat import as_input_errors
+
+_SPAN = np.uint64(1 << 20)  # draws per row: the most that a row can redraw
+
+
+def draw_candidates(
+    rows: NDArray[np.int64],
+    users: NDArray[np.int64],
+    used: NDArray[np.int64],
+    weights: NDArray[np.float64],
+    count: int,
+    seed: int,
+) -> NDArray[np.int64]:
+    """Draw items that the row's user has not used, with replacement as RecBole does.
+
+    Args:
+        rows: row ids, [n].
+        users: inner user ids of the rows, [n].
+        used: pairs ``user * len(weights) + item`` that must not be drawn, [m].
+        weights: of each inner item id, [items]; 0 is never drawn (padding).
+        count: candidates per row.
+        seed: of the run.
+
+    Returns:
+        Inner item ids, [n, count].
+
+    Raises:
+        InputError: a user has used every item, so nothing can be drawn.
+    """
+    items = len(weights)
+    used = np.unique(used)
+    _check_room(users, used, weights)
+    bound = np.cumsum(weights) / np.sum(weights)
+    start = (_mix(rows.astype(np.uint64) ^ _mix(np.array([seed]))) // _SPAN) * _SPAN
+    drawn = np.zeros((len(rows), count), dtype=np.int64)
+    open_row, open_slot = (index.ravel() for index in np.indices(drawn.shape))
+    tries = open_slot.astype(np.uint64)
+    while len(open_row):
+        share = _mix(start[open_row] + tries) / np.float64(2**64)
+        found = np.minimum(np.searchsorted(bound, share, side="right"), items - 1)
+        drawn[open_row, open_slot] = found
+        again = _contains(used, users[open_row] * items + found)
+        open_row, open_slot = open_row[again], open_slot[again]
+        tries = tries[again] + np.uint64(count)
+    return drawn
+
+
+def _check_room(
+    users: NDArray[np.int64], used: NDArray[np.int64], weights: NDArray[np.float64]
+) -> None:
+    items = len(weights)
+    drawable = used[weights[used % items] > 0]
+    per_user = np.bincount(drawable // items, minlength=int(users.max(initial=0)) + 1)
+    if np.any(per_user[users] >= np.count_nonzero(weights)):
+        raise InputError(
+            "a user has interacted with every item, so no candidate can be sampled; set eval_mode "
+            "to full, or user_inter_num_interval to leave such users out"
+        )
+
+
+def _contains(ordered: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.bool_]:
+    if len(ordered) == 0:
+        return np.zeros(len(values), dtype=bool)
+    place = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
+    return ordered[place] == values
+
+
+def _mix(value: NDArray[np.integer]) -> NDArray[np.uint64]:
+    """Hash integers, every bit as if random: the finaliser of SplitMix64 (Steele et al. 2014)."""
+    mixed = value.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+class RowSampler:
+    """Stands where RecBole's sampler does in evaluation; the same for every model of a run.
+
+    Args:
+        config: the run's settings.
+        dataset: the whole dataset.
+        splits: of all rows that any compared model may learn from or is tested on.
+        phase: ``valid`` or ``test``.
+        rows: row ids to be evaluated.
+
+    Attributes:
+        phase: as given.
+        rows: ascending, [n].
+        candidates: inner item ids for each row, [n, count]; no columns when nothing is sampled.
+    """
+
+    def __init__(
+        self, config: Any, dataset: Any, splits: Splits, phase: str, rows: NDArray[np.int64]
+    ) -> None:
+        self.phase = phase
+        self.rows = np.sort(rows)
+        self._users = dataset.user_num
+        seen = np.concatenate(splits[:2] if phase == "valid" else splits)
+        self._seen = dataset.rows.user[seen], dataset.rows.item[seen]
+        args = config[f"{phase}_neg_sample_args"]
+        self.candidates = draw_candidates(
+            self.rows,
+            dataset.rows.user[self.rows],
+            self._seen[0] * dataset.item_num + self._seen[1],
+            _weights(args["distribution"], dataset, splits),
+            0 if args["sample_num"] == "none" else int(args["sample_num"]),
+            config["seed"],
+        )
+
+    def of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Candidates of some of the rows, in the order given, [len(rows), count]."""
+        return self.candidates[np.searchsorted(self.rows, rows)]
+
+    @cached_property
+    def used_ids(self) -> NDArray[Any]:
+        """For each inner user id the set of items seen up to this phase, [users]."""
+        user, item = self._seen
+        order = np.argsort(user, kind="stable")
+        bounds = np.searchsorted(user[order], np.arange(self._users + 1))
+        sets = np.empty(self._users, dtype=object)
+        for inner in range(self._users):
+            sets[inner] = set(item[order[bounds[inner] : bounds[inner + 1]]].tolist())
+        return sets
+
+
+def _weights(distribution: str, dataset: Any, splits: Splits) -> NDArray[np.float64]:
+    """Weight of each inner item id; by popularity it is the count over all parts, as in RecBole."""
+    weights = np.ones(dataset.item_num)
+    if distribution == "popularity":
+        items = dataset.rows.item[np.concatenate(splits)]
+        weights = np.bincount(items, minlength=dataset.item_num).astype(np.float64)
+    weights[0] = 0  # padding
+    return weights
 
 
 class Loaders(NamedTuple):

@@ -1,8 +1,11 @@
-"""The rows of a dataset as plain arrays, and the names of its users and items.
+"""The rows of a dataset as plain arrays, and which of them a run learns from and is tested on.
 
 Whatever dataset class RecBole picks for a model, the row ids are the same: row ``i`` is the
 ``i``-th interaction of the atomic file that survived filtering. Histories, forget requests and
 splits speak of row ids only.
+
+The counting rules of published protocols: at least so many earlier rows of the user, then the last
+so many rows of all. Rows count in the order (time, user, item), by published tokens.
 """
 
 from dataclasses import dataclass
@@ -10,6 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from recbole_e2urec.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -58,3 +63,71 @@ class Splits(NamedTuple):
     train: NDArray[np.int64]
     valid: NDArray[np.int64]
     test: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class TargetOptions:
+    """Which rows take part.
+
+    Raises:
+        InputError: fewer than 0 earlier rows, or fewer than 1 last row.
+    """
+
+    min_history: int = 0  # rows of the user that must come before a row
+    last_rows: int | None = None  # of those rows, how many at the end of time; None = all
+
+    def __post_init__(self) -> None:
+        """Refuse counts that no data has."""
+        if self.min_history < 0:
+            raise InputError(f"min_history is {self.min_history}; give 0 or more")
+        if self.last_rows is not None and self.last_rows < 1:
+            raise InputError(f"last_rows is {self.last_rows}; give 1 or more, or ~ for all rows")
+
+
+def target_rows(table: RowTable, ids: IdMap, options: TargetOptions) -> NDArray[np.int64]:
+    """Row ids that take part, [m]; all of them, in the order of the file, when no rule is set.
+
+    With a rule they are in the order (time, user, item). Users and items of equal length of token
+    are ordered as text and shorter tokens come first, so that numbers are in the order of numbers.
+
+    Args:
+        table: all rows.
+        ids: published tokens to inner ids.
+        options: the rules.
+
+    Raises:
+        InputError: no row has so many before it, or fewer than ``last_rows`` are left.
+    """
+    if options == TargetOptions():
+        return np.arange(len(table))
+    user, item = _ranks(ids.users)[table.user], _ranks(ids.items)[table.item]
+    order = np.lexsort((item, user, table.time))
+    rows = order[_earlier(user[order]) >= options.min_history]
+    if not len(rows):
+        raise InputError(f"min_history: no row has {options.min_history} earlier rows of its user")
+    if options.last_rows is None:
+        return rows
+    if options.last_rows > len(rows):
+        raise InputError(
+            f"last_rows: {options.last_rows} of {len(rows)} rows (those with min_history earlier "
+            "ones); give fewer, or ~ for all"
+        )
+    return rows[-options.last_rows :]
+
+
+def _ranks(tokens: dict[str, int]) -> NDArray[np.int64]:
+    """Place of each inner id in the order of the tokens."""
+    ranks = np.zeros(max(tokens.values(), default=0) + 1, dtype=np.int64)
+    for place, token in enumerate(sorted(tokens, key=lambda token: (len(token), token))):
+        ranks[tokens[token]] = place
+    return ranks
+
+
+def _earlier(user: NDArray[np.int64]) -> NDArray[np.int64]:  # [n] -> [n]
+    """How often each entry's value stands before it."""
+    order = np.argsort(user, kind="stable")
+    grouped = user[order]
+    first = np.searchsorted(grouped, grouped)
+    earlier = np.empty(len(user), dtype=np.int64)
+    earlier[order] = np.arange(len(user)) - first
+    return earlier

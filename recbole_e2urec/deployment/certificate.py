@@ -5,21 +5,63 @@ again, the same, as long as the folder is there.
 """
 
 import hashlib
+import hmac
 import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from jinja2 import TemplateError
 
-from recbole_e2urec.deployment.certificatepage import certificate_page
-from recbole_e2urec.deployment.folder import CERTIFICATES, ModelFolder
-from recbole_e2urec.deployment.forgotten import Numbered
-from recbole_e2urec.deployment.naming import HOW, hashes_of
-from recbole_e2urec.deployment.plainwords import words_of
+from recbole_e2urec.deployment.certificate_page import certificate_page
+from recbole_e2urec.deployment.certificate_words import words_of
+from recbole_e2urec.deployment.model_folder import CERTIFICATES, ModelFolder
+from recbole_e2urec.deployment.served_model import Numbered, until
 from recbole_e2urec.errors import InputError, one_line
-from recbole_e2urec.storage import flush_folder, write_json, write_text
+from recbole_e2urec.utils.io import flush_folder, write_json, write_text
+
+HOW = (
+    "HMAC-SHA-256, keyed with the salt (its bytes, written in hex), of UTF-8 texts joined by NUL: "
+    "'user' and the user; 'item' and the item; 'row', the user and the item"
+)
+
+
+def salted(salt: str, *words: str) -> str:
+    """HMAC-SHA-256 of words joined by NUL, in hex, keyed with the salt (hex digits)."""
+    return hmac.new(bytes.fromhex(salt), "\0".join(words).encode(), hashlib.sha256).hexdigest()
+
+
+def hashes_of(named: Numbered, number: int, salt: str) -> dict[str, list[str]]:
+    """What a request left nothing of: users, items, and rows that are of neither.
+
+    The hashes are sorted: their order tells nothing.
+
+    Args:
+        named: who was named by which request.
+        number: of the request, from 1.
+        salt: hex digits.
+    """
+    table, rows = named.dataset.rows, np.flatnonzero(named.number == number)
+    stays = np.ones(len(table), dtype=bool)
+    stays[until(named.number, number)] = False
+    users = np.setdiff1d(table.user[rows], table.user[stays])
+    rows = rows[~np.isin(table.user[rows], users)]
+    items = np.setdiff1d(table.item[rows], table.item[stays])
+    rows = rows[~np.isin(table.item[rows], items)]
+    user, item = _tokens(named.dataset.ids.users), _tokens(named.dataset.ids.items)
+    pairs = {(int(table.user[row]), int(table.item[row])) for row in rows}
+    return {
+        "users": sorted(salted(salt, "user", user[one]) for one in users.tolist()),
+        "items": sorted(salted(salt, "item", item[one]) for one in items.tolist()),
+        "rows": sorted(salted(salt, "row", user[u], item[i]) for u, i in pairs),
+    }
+
+
+def _tokens(ids: Mapping[str, int]) -> dict[int, str]:
+    return {inner: token for token, inner in ids.items()}
+
 
 FORMAT = 1
 _DIGEST = re.compile(r"[0-9a-f]{16}")

@@ -7,16 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from recbole_e2urec.data.rows import RowTable
-from recbole_e2urec.evaluator.bootstrap import UserBootstrap, interval
-from recbole_e2urec.evaluator.divergence import (
-    euclidean,
-    jeffreys_half,
-    jensen_shannon,
-    log_probabilities,
-    residual,
-)
-from recbole_e2urec.evaluator.labelled import labelled_metrics
-from recbole_e2urec.evaluator.membership import (
+from recbole_e2urec.evaluator.attacks import (
     FALSE_POSITIVE_RATES,
     LOSS_EDGES,
     histogram,
@@ -24,9 +15,17 @@ from recbole_e2urec.evaluator.membership import (
     membership_roc,
     membership_tpr,
 )
-from recbole_e2urec.model.asked import Asked
+from recbole_e2urec.evaluator.bootstrap import UserBootstrap, interval
+from recbole_e2urec.evaluator.metrics import (
+    euclidean,
+    jeffreys_half,
+    jensen_shannon,
+    labelled_metrics,
+    log_probabilities,
+    residual,
+)
 from recbole_e2urec.model.llmrec import LLMRec
-from recbole_e2urec.model.scorers import Scorer
+from recbole_e2urec.model.scorers import Asked, Scorer
 
 Rows = NDArray[np.int64]
 RESAMPLING_SEED = 0  # one for all runs, so that intervals of two runs can be compared

@@ -15,9 +15,9 @@ from recbole_e2urec.errors import InputError
 from recbole_e2urec.methods.base import Unlearned, Unlearner, total
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Mixture
-from recbole_e2urec.trainer.cost import memory_used
-from recbole_e2urec.trainer.sharding import ShardOptions, cosine_clusters, fit_shards
-from recbole_e2urec.trainer.unlearning import Fit, Request
+from recbole_e2urec.trainer.adapter import Fit, Request
+from recbole_e2urec.trainer.shards import ShardOptions, cosine_clusters, fit_shards
+from recbole_e2urec.trainer.training_log import memory_used
 
 CHUNK = 1024  # rows whose neighbours are looked for at once
 

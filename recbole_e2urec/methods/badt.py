@@ -6,9 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from recbole_e2urec.methods.base import GradientUnlearner
-from recbole_e2urec.trainer.sides import ORIGINAL, Batch
-from recbole_e2urec.trainer.student import Student
-from recbole_e2urec.trainer.studentoptions import StudentOptions
+from recbole_e2urec.trainer.student import ORIGINAL, Batch, Student, StudentOptions
 
 INCOMPETENT = "incompetent"
 

@@ -9,10 +9,8 @@ from torch import Tensor
 
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Adapted, Scorer
-from recbole_e2urec.trainer.joint import JointOptions
-from recbole_e2urec.trainer.sides import ORIGINAL, Batch
-from recbole_e2urec.trainer.student import Student
-from recbole_e2urec.trainer.unlearning import Request
+from recbole_e2urec.trainer.adapter import Request
+from recbole_e2urec.trainer.student import ORIGINAL, Batch, JointOptions, Student
 
 
 class Unlearned(NamedTuple):

@@ -4,17 +4,12 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from recbole_e2urec.methods.base import RATES, Unlearned, total
-from recbole_e2urec.methods.negatede2urec import (
-    FORGETTING,
-    NegatedE2URec,
-    NegatedE2URecOptions,
-)
+from recbole_e2urec.methods.negatede2urec import FORGETTING, NegatedE2URec, NegatedE2URecOptions
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Scorer
-from recbole_e2urec.trainer.crossfit import CrossFitOptions, CrossFitted, cross_fit
-from recbole_e2urec.trainer.negation import Direction
+from recbole_e2urec.trainer.adapter import Request
 from recbole_e2urec.trainer.student import Student
-from recbole_e2urec.trainer.unlearning import Request
+from recbole_e2urec.trainer.teachers import CrossFitOptions, CrossFitted, Direction, cross_fit
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,8 @@ from torch import Tensor
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.methods.base import RATES, GradientUnlearner
 from recbole_e2urec.model.losses import e2urec_loss, forgetting_teacher, kl_divergence
-from recbole_e2urec.trainer.augmented import AUGMENTED, AugmentedOptions, teach_augmented
-from recbole_e2urec.trainer.joint import JointOptions
-from recbole_e2urec.trainer.sides import ORIGINAL, Batch, Side
-from recbole_e2urec.trainer.student import Student
+from recbole_e2urec.trainer.student import ORIGINAL, Batch, JointOptions, Side, Student
+from recbole_e2urec.trainer.teachers import AUGMENTED, AugmentedOptions, teach_augmented
 
 
 @dataclass(frozen=True)

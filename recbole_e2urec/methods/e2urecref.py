@@ -8,12 +8,22 @@ from torch import Tensor
 
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.methods.base import RATES, GradientUnlearner
-from recbole_e2urec.model.losses import e2urec_loss, forgetting_teacher, kl_divergence
-from recbole_e2urec.model.references import margin_of, meeting_alpha
-from recbole_e2urec.trainer.augmented import AUGMENTED, AugmentedOptions, teach_augmented
-from recbole_e2urec.trainer.crossfit import STRANGER, CrossFitOptions, teach_stranger
-from recbole_e2urec.trainer.sides import ORIGINAL, Batch
-from recbole_e2urec.trainer.student import Student
+from recbole_e2urec.model.losses import (
+    e2urec_loss,
+    forgetting_teacher,
+    kl_divergence,
+    margin_of,
+    meeting_alpha,
+)
+from recbole_e2urec.trainer.student import ORIGINAL, Batch, Student
+from recbole_e2urec.trainer.teachers import (
+    AUGMENTED,
+    STRANGER,
+    AugmentedOptions,
+    CrossFitOptions,
+    teach_augmented,
+    teach_stranger,
+)
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,10 @@ from recbole_e2urec.methods.base import RATES, GradientUnlearner, Unlearned
 from recbole_e2urec.methods.tokenreset import TokenReset, TokenResetOptions
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.losses import e2urec_loss
-from recbole_e2urec.trainer.joint import JointOptions
-from recbole_e2urec.trainer.negation import Direction, NegationOptions, learn_direction, turned
-from recbole_e2urec.trainer.pairing import Pairing
-from recbole_e2urec.trainer.sides import ORIGINAL, Batch
-from recbole_e2urec.trainer.student import Student
-from recbole_e2urec.trainer.unlearning import Request
+from recbole_e2urec.trainer.adapter import Request
+from recbole_e2urec.trainer.batches import Pairing
+from recbole_e2urec.trainer.student import ORIGINAL, Batch, JointOptions, Student
+from recbole_e2urec.trainer.teachers import Direction, NegationOptions, learn_direction, turned
 
 FORGETTING = "forgetting"  # teacher
 DIRECTION = "direction"  # adapter

@@ -7,8 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from recbole_e2urec.methods.base import RATES, GradientUnlearner
-from recbole_e2urec.trainer.sides import ORIGINAL, Batch
-from recbole_e2urec.trainer.studentoptions import StudentOptions
+from recbole_e2urec.trainer.student import ORIGINAL, Batch, StudentOptions
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ from torch import Tensor
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.methods.base import RATES, GradientUnlearner
 from recbole_e2urec.model.losses import answer_cross_entropy, npo_loss
-from recbole_e2urec.trainer.sides import ORIGINAL, Batch
-from recbole_e2urec.trainer.studentoptions import StudentOptions
+from recbole_e2urec.trainer.student import ORIGINAL, Batch, StudentOptions
 
 
 @dataclass(frozen=True)

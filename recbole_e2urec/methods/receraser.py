@@ -11,10 +11,15 @@ from numpy.typing import NDArray
 from recbole_e2urec.methods.base import Unlearned, Unlearner, total
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Ensemble, Scorer
-from recbole_e2urec.trainer.attention import AttentionPlan, train_attention
-from recbole_e2urec.trainer.cost import memory_used
-from recbole_e2urec.trainer.sharding import ShardOptions, balanced_clusters, fit_shards
-from recbole_e2urec.trainer.unlearning import Fit, Request
+from recbole_e2urec.trainer.adapter import Fit, Request
+from recbole_e2urec.trainer.shards import (
+    AttentionPlan,
+    ShardOptions,
+    balanced_clusters,
+    fit_shards,
+    train_attention,
+)
+from recbole_e2urec.trainer.training_log import memory_used
 
 BATCH = 256  # rows a step of the attention
 

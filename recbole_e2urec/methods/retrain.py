@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from recbole_e2urec.methods.base import Unlearned, Unlearner, total
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Adapted
-from recbole_e2urec.trainer.unlearning import Request
+from recbole_e2urec.trainer.adapter import Request
 
 
 @dataclass(frozen=True)

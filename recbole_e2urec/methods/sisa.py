@@ -3,8 +3,8 @@
 from recbole_e2urec.methods.base import Unlearned, Unlearner, total
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Ensemble
-from recbole_e2urec.trainer.sharding import ShardOptions, fit_shards, random_shards
-from recbole_e2urec.trainer.unlearning import Request
+from recbole_e2urec.trainer.adapter import Request
+from recbole_e2urec.trainer.shards import ShardOptions, fit_shards, random_shards
 
 
 class SISA(Unlearner):

@@ -11,10 +11,10 @@ from torch import Tensor
 from recbole_e2urec.methods.base import Unlearned, Unlearner, total
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Adapted, Stored
-from recbole_e2urec.trainer.cost import memory_used
-from recbole_e2urec.trainer.negation import Direction, NegationOptions, learn_direction, turned
-from recbole_e2urec.trainer.stage import Stage
-from recbole_e2urec.trainer.unlearning import Request
+from recbole_e2urec.trainer.adapter import Request
+from recbole_e2urec.trainer.checkpoint import Stage
+from recbole_e2urec.trainer.teachers import Direction, NegationOptions, learn_direction, turned
+from recbole_e2urec.trainer.training_log import memory_used
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from recbole_e2urec.errors import InputError
 from recbole_e2urec.methods.base import NOT_REACHED, Unlearned, Unlearner, total
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Adapted, Stored
-from recbole_e2urec.trainer.cost import memory_used
-from recbole_e2urec.trainer.pairing import Pairing
-from recbole_e2urec.trainer.renewing import renewing
-from recbole_e2urec.trainer.stage import Stage
+from recbole_e2urec.trainer.adapter import Request
+from recbole_e2urec.trainer.batches import Pairing
+from recbole_e2urec.trainer.checkpoint import Stage
 from recbole_e2urec.trainer.strength import reaching, target_loss
-from recbole_e2urec.trainer.unlearning import Request
+from recbole_e2urec.trainer.teachers import renewing
+from recbole_e2urec.trainer.training_log import memory_used
 
 MOST_WAY = 8.0  # times the way to where no training would leave a token
 

@@ -12,19 +12,24 @@ from recbole.model.abstract_recommender import GeneralRecommender
 from recbole.utils import InputType, ModelType
 from torch import Tensor
 
-from recbole_e2urec import processes
-from recbole_e2urec.data.batches import length_grouped_batches, pieces
 from recbole_e2urec.data.dataset import ROW_ID
+from recbole_e2urec.data.prompt_table import (
+    PromptTable,
+    PromptTexts,
+    SharedPrompts,
+    TokenLimits,
+    length_grouped_batches,
+    pieces,
+)
 from recbole_e2urec.data.rows import RowTable
-from recbole_e2urec.data.segments import PromptTexts
-from recbole_e2urec.data.tokens import PromptTable, SharedPrompts, TokenLimits
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.llm.adapters import AdapterBank
-from recbole_e2urec.llm.backbone import BackboneOptions, load_backbone
-from recbole_e2urec.llm.embedded import EMBEDDED, EmbeddedOptions
-from recbole_e2urec.llm.lora import LoraOptions
+from recbole_e2urec.model.backbones.adapters import AdapterBank
+from recbole_e2urec.model.backbones.loading import BackboneOptions, load_backbone
+from recbole_e2urec.model.backbones.lora import LoraOptions
+from recbole_e2urec.model.backbones.tiny import EMBEDDED, EmbeddedOptions
 from recbole_e2urec.model.losses import answer_cross_entropy, yes_probability
 from recbole_e2urec.model.prompting import PromptOptions, make_texts, wording_of
+from recbole_e2urec.utils import distributed
 
 ORIGINAL = "original"  # the adapter that tuning: lora trains
 Schedule = Literal["linear", "constant"]  # of a learning rate
@@ -164,7 +169,7 @@ class LLMRec(GeneralRecommender):
         """
         if self.labels is None:
             raise InputError("a language model learns from labels; set threshold, or add a label")
-        own, asked = processes.share(rows), items if items is None else processes.share(items)
+        own, asked = distributed.share(rows), items if items is None else distributed.share(items)
         if len(own) == 0 < len(rows):  # fewer rows than processes
             return
         labels, words = torch.from_numpy(self.labels[own]), self.language_model.answer_ids
@@ -210,9 +215,9 @@ class LLMRec(GeneralRecommender):
         """
         model = self.language_model
         found = torch.zeros(count, model.hidden_size, dtype=model.model.dtype)
-        for part in processes.share(list(batches)):
+        for part in distributed.share(list(batches)):
             found[part] = read(part).cpu()
-        return processes.summed(found.to(self.device))
+        return distributed.summed(found.to(self.device))
 
     def score_batches(self, lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         """Indices of prompts of these lengths that are scored together."""

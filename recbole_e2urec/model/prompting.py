@@ -8,12 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recbole_e2urec.data.fieldnames import FieldNames
-from recbole_e2urec.data.history import history_rows
-from recbole_e2urec.data.prompts import PromptTemplate
-from recbole_e2urec.data.rows import RowTable, Splits
-from recbole_e2urec.data.segments import PromptTexts, Wording, prompt_texts
-from recbole_e2urec.data.titles import (
+from recbole_e2urec.data.features import (
     item_features,
     item_titles,
     item_tokens,
@@ -22,6 +17,10 @@ from recbole_e2urec.data.titles import (
     user_features,
     user_tokens,
 )
+from recbole_e2urec.data.history import history_rows
+from recbole_e2urec.data.prompt_table import PromptTexts, Wording, prompt_texts
+from recbole_e2urec.data.rows import RowTable, Splits
+from recbole_e2urec.data.templates import FieldNames, PromptTemplate
 from recbole_e2urec.errors import InputError
 
 
@@ -126,7 +125,7 @@ def shown_histories(
 
     Training and validation rows see training rows only, test rows see validation rows as well,
     and all of them only what is strictly earlier in time (see :func:`history_rows`). Rows of no
-    part (see :func:`recbole_e2urec.data.targets.target_rows`) are seen by all.
+    part (see :func:`recbole_e2urec.data.rows.target_rows`) are seen by all.
 
     Args:
         rows: all rows of the dataset.

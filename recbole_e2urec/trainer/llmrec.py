@@ -7,12 +7,10 @@ import numpy as np
 import torch
 from recbole.trainer import Trainer
 
-from recbole_e2urec import writer
-from recbole_e2urec.data.batches import length_grouped_batches
 from recbole_e2urec.data.dataset import ROW_ID
+from recbole_e2urec.data.prompt_table import length_grouped_batches
 from recbole_e2urec.model.llmrec import LLMRec
-from recbole_e2urec.trainer.classic import plain
-from recbole_e2urec.trainer.cost import memory_used
+from recbole_e2urec.trainer.checkpoint import Stage
 from recbole_e2urec.trainer.loop import (
     Average,
     Clock,
@@ -26,7 +24,9 @@ from recbole_e2urec.trainer.loop import (
     with_prefix,
     without_prefix,
 )
-from recbole_e2urec.trainer.stage import Stage
+from recbole_e2urec.trainer.recbole_trainer import plain
+from recbole_e2urec.trainer.training_log import memory_used
+from recbole_e2urec.utils import distributed
 
 
 class LLMRecTrainer(Trainer):
@@ -104,7 +104,7 @@ class LLMRecTrainer(Trainer):
         Processes decide by one result, that of the writer.
         """
         found = super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
-        return writer.agreed(found)
+        return distributed.agreed(found)
 
     def _build_optimizer(self, **_: Any) -> torch.optim.Optimizer:
         return adamw(self.model.bank.parameters(self.model.adapter), self._rule)

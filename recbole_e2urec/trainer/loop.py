@@ -1,6 +1,6 @@
 """One epoch of gradient steps, and optimizer states as named tensors."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -11,10 +11,46 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from recbole_e2urec import processes
 from recbole_e2urec.errors import Diverged, InputError
 from recbole_e2urec.model.llmrec import Schedule
-from recbole_e2urec.trainer.gradients import sum_gradients
+from recbole_e2urec.utils import distributed
+
+BUCKET = 2**23  # numbers that travel at once
+
+
+def sum_gradients(weights: Iterable[nn.Parameter]) -> None:
+    """Add up the gradients that each process has of what learns; alone, do nothing.
+
+    Losses are sums over the step's rows, so the sum is the gradient of the step. Weights without a
+    gradient in any process, which an optimizer passes over, stay without one.
+    """
+    if distributed.count() == 1:
+        return
+    learning = [weight for weight in weights if weight.requires_grad]
+    has = torch.tensor([float(weight.grad is not None) for weight in learning])
+    somewhere = distributed.summed(has.to(distributed.device())).tolist()
+    for weight, times in zip(learning, somewhere, strict=True):
+        if times and weight.grad is None:
+            weight.grad = torch.zeros_like(weight)
+    for bucket in _buckets([weight.grad for weight in learning if weight.grad is not None]):
+        whole = distributed.summed(torch.cat([gradient.flatten() for gradient in bucket]))
+        parts = whole.split([gradient.numel() for gradient in bucket])
+        for gradient, part in zip(bucket, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+
+def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Neighbours of one dtype, some millions of numbers together."""
+    bucket: list[Tensor] = []
+    for gradient in gradients:
+        size = sum(one.numel() for one in bucket) + gradient.numel()
+        if bucket and (size > BUCKET or bucket[0].dtype != gradient.dtype):
+            yield bucket
+            bucket = []
+        bucket.append(gradient)
+    if bucket:
+        yield bucket
+
 
 Losses = Callable[[Any], Iterable[Mapping[str, Tensor]]]  # loss terms of a batch, by pieces
 
@@ -147,13 +183,13 @@ def train_epoch(
             for terms in pieces:  # only now, so that a GPU is waited for once a step
                 for name, term in terms.items():
                     totals[name] = totals.get(name, 0.0) + float(term)
-            loss = processes.total(totals.get("loss", 0.0))
+            loss = distributed.total(totals.get("loss", 0.0))
             if not np.isfinite(loss):
                 raise Diverged(f"{clock.stage}: the loss became NaN; try a smaller learning rate")
             bar.set_postfix(loss=f"{loss / (step - done + 1):.4f}", refresh=False)
             bar.update()
     taken = max(1, len(batches[: clock.most]))
-    return {name: value / taken for name, value in processes.added(totals).items()}
+    return {name: value / taken for name, value in distributed.added(totals).items()}
 
 
 def adamw(weights: list[nn.Parameter], rule: StepRule) -> torch.optim.AdamW:
@@ -173,8 +209,8 @@ def seed_dropout(seed: int, epoch: int) -> None:
     Each process drops other parts of its own rows.
     """
     own = epoch_seed(seed, epoch)
-    if processes.rank() > 0:
-        own = np.random.SeedSequence(own.entropy, spawn_key=(processes.rank(),))
+    if distributed.rank() > 0:
+        own = np.random.SeedSequence(own.entropy, spawn_key=(distributed.rank(),))
     torch.manual_seed(int(own.generate_state(1)[0]))
 
 

@@ -1,7 +1,7 @@
 import pytest
 from atomic_files import write_table
 
-from recbole_e2urec.data.atomic import check_cells, find_bad_number
+from recbole_e2urec.data.validation import check_cells, find_bad_number
 from recbole_e2urec.errors import InputError
 
 HEADER = "user_id:token rating:float time:float"

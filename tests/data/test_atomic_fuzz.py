@@ -12,10 +12,10 @@ from fuzzing import budget, one_line
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recbole_e2urec.config import Config
-from recbole_e2urec.data.loading import load_dataset
+from recbole_e2urec.config.config import Config
+from recbole_e2urec.config.yaml import read_yaml, typed
+from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.yamlfiles import read_yaml, typed
 
 HEADS = {
     "inter": "user_id:token\titem_id:token\trating:float\ttimestamp:float",

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from atomic_files import INTER, rewrite, rewritten, small_interactions
 
-from recbole_e2urec.data.loading import load_dataset
+from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.errors import InputError
 
 
@@ -75,7 +75,7 @@ def test_a_file_without_rows_is_refused(small_config):
 
 
 def test_no_network_is_one_clear_line(small_data):
-    from recbole_e2urec.config import Config
+    from recbole_e2urec.config.config import Config
 
     config = Config("FM", "ml-1m", config_dict={"data_path": str(small_data)})
     with pytest.raises(InputError, match=r"ml-1m cannot be fetched: .*put its atomic files into"):

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recbole_e2urec.data.candidates import draw_candidates
+from recbole_e2urec.data.loaders import draw_candidates
 from recbole_e2urec.errors import InputError
 
 NONE = np.empty(0, dtype=np.int64)

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from raw_files import CLEAN_TITLE, PAIRS, WRITERS, write_ml_1m
 
-from recbole_e2urec.config import Config
+from recbole_e2urec.config.config import Config
 from recbole_e2urec.data.convert import movielens
 from recbole_e2urec.data.convert.__main__ import main
-from recbole_e2urec.data.loading import load_dataset
-from recbole_e2urec.experiment import parts_of
+from recbole_e2urec.data.dataset import load_dataset
+from recbole_e2urec.experiment.base import parts_of
 from recbole_e2urec.model.llmrec import LLMRec
 
 FIRST_HEADER = {

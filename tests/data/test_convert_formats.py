@@ -18,10 +18,8 @@ from raw_files import (
 )
 
 from recbole_e2urec.data.convert.__main__ import CONVERTERS
-from recbole_e2urec.data.convert.counts import Findings, rounded
+from recbole_e2urec.data.convert.common import Findings, Place, atomic_files, rounded
 from recbole_e2urec.data.convert.goodreads import seconds
-from recbole_e2urec.data.convert.raw import Place
-from recbole_e2urec.data.convert.writing import atomic_files
 from recbole_e2urec.errors import InputError
 
 Convert = Callable[[str], Findings]

@@ -12,10 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from raw_files import write_json, write_lines
 
-from recbole_e2urec.data.convert.duplicates import PairCounter
-from recbole_e2urec.data.convert.interactions import interactions
-from recbole_e2urec.data.convert.raw import find, quoted_cells, records, text_lines
-from recbole_e2urec.data.convert.writing import Table, atomic_files, cell, title
+from recbole_e2urec.data.convert.common import (
+    PairCounter,
+    Table,
+    atomic_files,
+    cell,
+    find,
+    interactions,
+    quoted_cells,
+    records,
+    text_lines,
+    title,
+)
 from recbole_e2urec.errors import InputError
 
 ANY_TEXT = st.text(st.characters(codec="utf-8"), max_size=12)

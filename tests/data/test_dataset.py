@@ -6,7 +6,7 @@ import pytest
 import torch
 from atomic_files import INTER, rewrite, small_interactions, write_table
 
-from recbole_e2urec.data.loading import load_dataset
+from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.errors import InputError
 
 MODELS = ["BPR", "FM", "DIN", "SASRec"]

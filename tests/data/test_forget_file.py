@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from splits import choose_forget
 
-from recbole_e2urec.data.forget import ForgetOptions
+from recbole_e2urec.data.request.selection import ForgetOptions
 from recbole_e2urec.data.rows import IdMap, RowTable
 from recbole_e2urec.errors import InputError
 

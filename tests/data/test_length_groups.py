@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recbole_e2urec.data.batches import length_grouped_batches, pieces
+from recbole_e2urec.data.prompt_table import length_grouped_batches, pieces
 from recbole_e2urec.errors import InputError
 
 

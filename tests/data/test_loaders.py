@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from atomic_files import small_interactions, write_table
 
+from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.data.loaders import build_splits, evaluation_loader, make_loaders
-from recbole_e2urec.data.loading import load_dataset
 from recbole_e2urec.errors import InputError
 
 RANKED = ["BPR", "SASRec", "FM", "EASE"]

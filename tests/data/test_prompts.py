@@ -7,8 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recbole_e2urec.data.fieldnames import FieldNames
-from recbole_e2urec.data.prompts import PromptTemplate, rating_text
+from recbole_e2urec.data.templates import FieldNames, PromptTemplate, rating_text
 from recbole_e2urec.errors import InputError
 
 FOLDER = Path(__file__).parents[2] / "properties" / "prompt"

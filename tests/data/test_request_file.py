@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from splits import choose_forget
 
-from recbole_e2urec.data.forget import ForgetOptions
-from recbole_e2urec.data.request.moments import moment
-from recbole_e2urec.data.request.selecting import select
+from recbole_e2urec.data.request.dates import moment
+from recbole_e2urec.data.request.selection import ForgetOptions, select
 from recbole_e2urec.data.rows import IdMap, RowTable
 from recbole_e2urec.errors import InputError
 

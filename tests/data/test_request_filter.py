@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 from atomic_files import INTER, small_interactions, write_table
 
-from recbole_e2urec.data.loading import load_dataset
-from recbole_e2urec.data.request.fields import Fields
-from recbole_e2urec.data.request.filter import filter_rows
-from recbole_e2urec.data.request.grammar import Comparison, parse
-from recbole_e2urec.data.request.words import Value, masked
+from recbole_e2urec.config.expression import Value, masked
+from recbole_e2urec.data.dataset import load_dataset
+from recbole_e2urec.data.request.filter import Comparison, Fields, filter_rows, parse
 from recbole_e2urec.errors import InputError
 
 FIRST = 1_600_000_000  # 2020-09-13T12:26:40Z; later rows of a user every seven seconds

@@ -14,13 +14,11 @@ from fuzzing import budget, one_line
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recbole_e2urec.data.request.clauses import read_request_file
-from recbole_e2urec.data.request.filter import filter_rows
-from recbole_e2urec.data.request.grammar import parse
-from recbole_e2urec.data.request.moments import moment
-from recbole_e2urec.data.request.selecting import ForgetOptions, select
-from recbole_e2urec.data.request.values import Column
-from recbole_e2urec.data.request.words import masked
+from recbole_e2urec.config.expression import masked
+from recbole_e2urec.data.request.dates import moment
+from recbole_e2urec.data.request.file import read_request_file
+from recbole_e2urec.data.request.filter import Column, filter_rows, parse
+from recbole_e2urec.data.request.selection import ForgetOptions, select
 from recbole_e2urec.data.rows import IdMap, RowTable
 from recbole_e2urec.errors import InputError
 

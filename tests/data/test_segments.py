@@ -4,9 +4,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recbole_e2urec.data.prompts import PromptTemplate
+from recbole_e2urec.data.prompt_table import SegmentStore, Wording, prompt_texts
 from recbole_e2urec.data.rows import RowTable
-from recbole_e2urec.data.segments import SegmentStore, Wording, prompt_texts
+from recbole_e2urec.data.templates import PromptTemplate
 
 TEMPLATE = PromptTemplate(
     entry="{{ title }}{% if rating %} {{ rating }}/{{ rating_max }}{% endif %}",

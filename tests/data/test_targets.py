@@ -13,14 +13,13 @@ from hypothesis import strategies as st
 from raw_files import write_lines
 from splits import choose_forget
 
-from recbole_e2urec.config import Config
+from recbole_e2urec.config.config import Config
 from recbole_e2urec.data.convert.__main__ import main
-from recbole_e2urec.data.forget import ForgetOptions
-from recbole_e2urec.data.loading import load_dataset
-from recbole_e2urec.data.rows import IdMap, RowTable
-from recbole_e2urec.data.targets import TargetOptions, target_rows
+from recbole_e2urec.data.dataset import load_dataset
+from recbole_e2urec.data.request.selection import ForgetOptions
+from recbole_e2urec.data.rows import IdMap, RowTable, TargetOptions, target_rows
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.experiment import parts_of
+from recbole_e2urec.experiment.base import parts_of
 from recbole_e2urec.methods.e2urec import E2URecOptions
 from recbole_e2urec.model.llmrec import LLMRecOptions
 from recbole_e2urec.model.prompting import shown_histories

@@ -1,13 +1,13 @@
 import pytest
 
-from recbole_e2urec.data.rows import IdMap
-from recbole_e2urec.data.titles import (
+from recbole_e2urec.data.features import (
     item_titles,
     item_tokens,
     read_catalogue,
     read_features,
     user_features,
 )
+from recbole_e2urec.data.rows import IdMap
 from recbole_e2urec.errors import InputError
 
 ODD_TITLES = [

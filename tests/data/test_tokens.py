@@ -6,12 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbole_e2urec.data.fieldnames import FieldNames
 from recbole_e2urec.data.history import history_rows
-from recbole_e2urec.data.prompts import PromptTemplate
+from recbole_e2urec.data.prompt_table import PromptTable, TokenLimits, Wording, prompt_texts
 from recbole_e2urec.data.rows import RowTable
-from recbole_e2urec.data.segments import Wording, prompt_texts
-from recbole_e2urec.data.tokens import PromptTable, TokenLimits
+from recbole_e2urec.data.templates import FieldNames, PromptTemplate
 from recbole_e2urec.errors import InputError
 
 TEMPLATE = PromptTemplate(

@@ -21,17 +21,14 @@ from in_use import (
 )
 
 from recbole_e2urec import cli
-from recbole_e2urec.deployment import queue
-from recbole_e2urec.deployment.certificate import certify, seal_of
-from recbole_e2urec.deployment.certificatepage import certificate_page
-from recbole_e2urec.deployment.change import change_of, watched_of
-from recbole_e2urec.deployment.evidence import measured
-from recbole_e2urec.deployment.folder import ModelFolder
-from recbole_e2urec.deployment.naming import hashes_of, salted
-from recbole_e2urec.deployment.plainwords import words_of
-from recbole_e2urec.deployment.reference import Reference
+from recbole_e2urec.deployment import forget
+from recbole_e2urec.deployment.certificate import certify, hashes_of, salted, seal_of
+from recbole_e2urec.deployment.certificate_page import certificate_page
+from recbole_e2urec.deployment.certificate_words import words_of
+from recbole_e2urec.deployment.evidence import Reference, change_of, measured, watched_of
+from recbole_e2urec.deployment.model_folder import ModelFolder
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.tables import NOISE
+from recbole_e2urec.report.tables import NOISE
 
 PURGED = {
     "removed": {"stages": {"files": 3, "bytes": 4000}, "logs": {"files": 1, "bytes": 50}},
@@ -229,7 +226,7 @@ def test_a_kill_between_the_generation_and_the_certificate_loses_nothing(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(queue, "certify", killed)
+        patch.setattr(forget, "certify", killed)
         with pytest.raises(KeyboardInterrupt):
             forget_users("u1", model="NegGrad")
     assert not paths()
@@ -313,12 +310,12 @@ def test_the_distance_to_a_retrain_and_the_noise_floor(certified: Path):
 @pytest.mark.thorough
 def test_a_noise_floor_without_a_retrain_or_with_lora_is_refused(tmp_path: Path, monkeypatch):
     with pytest.raises(InputError, match="add --with_retrain"):
-        queue.QueueOptions("model", "r.csv", noise_floor=True)
+        forget.QueueOptions("model", "r.csv", noise_floor=True)
     make_model(tmp_path / "lora", tuning="lora", epochs=1, eval_step=1)
     monkeypatch.chdir(tmp_path / "lora")
     file = write(Path("r.csv"), "user_id\nu1\n")
     with pytest.raises(InputError, match="tuning: lora"):
-        queue.forget(queue.QueueOptions("model", file, 0.01, True, True), "NegGrad", {})
-    told = queue.forget(queue.QueueOptions("model", file, 0.01, True), "NegGrad", {})
+        forget.forget(forget.QueueOptions("model", file, 0.01, True, True), "NegGrad", {})
+    told = forget.forget(forget.QueueOptions("model", file, 0.01, True), "NegGrad", {})
     assert "certificate: " in told
     assert set(certificate()["retrain"]["distances"]) == {"before", "after"}

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from in_use import opened
 
-from recbole_e2urec.deployment.change import change_of, counts_of, watched_of
-from recbole_e2urec.deployment.evidence import measured
+from recbole_e2urec.deployment.evidence import change_of, counts_of, measured, watched_of
 
 pytestmark = pytest.mark.usefixtures("certified")
 

@@ -9,15 +9,15 @@ import pytest
 from in_use import opened, write_data
 
 from recbole_e2urec import cli
-from recbole_e2urec.data.loading import load_dataset
-from recbole_e2urec.deployment.recommending import load_recommender
+from recbole_e2urec.data.dataset import load_dataset
+from recbole_e2urec.deployment.recommend import load_recommender
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.forgetting import Forgetting
-from recbole_e2urec.jobs import Given
-from recbole_e2urec.kept import settings_of
+from recbole_e2urec.experiment.comparison import Given
+from recbole_e2urec.experiment.finished import settings_of
+from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.methods import method_of
 from recbole_e2urec.quick_start import run_recbole_e2urec
-from recbole_e2urec.results import load_rows, save_rows
+from recbole_e2urec.report.results import load_rows, save_rows
 
 GIVEN = {
     "title_field": "movie_title", "user_fields": ["age"], "prompt": "numbered", "epochs": 1,

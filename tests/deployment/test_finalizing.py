@@ -16,12 +16,12 @@ from in_use import CANARY, CANARY_ITEM, CANARY_TITLE, NAMES, opened, write_data
 from recbole.data.utils import create_dataset, data_preparation, save_split_dataloaders
 
 from recbole_e2urec import cli
-from recbole_e2urec.config import Config
-from recbole_e2urec.deployment import merged
-from recbole_e2urec.deployment.recommending import load_recommender
+from recbole_e2urec.config.config import Config
+from recbole_e2urec.deployment import forget
+from recbole_e2urec.deployment.recommend import load_recommender
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.quick_start import run_and_finalize, run_recbole_e2urec
-from recbole_e2urec.results import load_rows
+from recbole_e2urec.report.results import load_rows
 from recbole_e2urec.trainer import llmrec
 
 GIVEN = {
@@ -185,7 +185,7 @@ def test_a_model_that_answers_as_the_student_is_made_and_no_other(request_file, 
     """The request stands in a file, as a filter, which results do not keep whole."""
     config = write(Path("more.yaml"), f"forget_where: \"user_id == '{CANARY}'\"\nfinalize: shop\n")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(merged, "ROUNDING", dict.fromkeys(merged.ROUNDING, -1.0))
+        patch.setattr(forget, "ROUNDING", dict.fromkeys(forget.ROUNDING, -1.0))
         assert run(f"--config_files={config}", "--model=NegGrad", "--purge") == 2
     assert "otherwise than before; no folder is changed or made" in capsys.readouterr().err
     assert not Path("shop").exists()

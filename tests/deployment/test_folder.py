@@ -14,7 +14,7 @@ from in_use import opened
 from safetensors.torch import save_file
 
 from recbole_e2urec import cli
-from recbole_e2urec.deployment.folder import ModelFolder
+from recbole_e2urec.deployment.model_folder import ModelFolder
 from recbole_e2urec.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("in_use")
@@ -204,8 +204,8 @@ def test_what_a_killed_process_left_is_removed_and_does_not_count():
 
 
 def test_a_folder_with_something_in_it_is_not_written_to():
-    from recbole_e2urec.deployment.exporting import ExportOptions, export
-    from recbole_e2urec.jobs import Given
+    from recbole_e2urec.deployment.export import ExportOptions, export
+    from recbole_e2urec.experiment.comparison import Given
 
     with pytest.raises(InputError, match="output: model is there and not empty"):
         export(ExportOptions("model"), None, Given())

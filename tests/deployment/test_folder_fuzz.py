@@ -15,8 +15,8 @@ from fuzzing import budget, one_line
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recbole_e2urec.deployment.folder import ModelFolder
-from recbole_e2urec.deployment.recommending import load_recommender
+from recbole_e2urec.deployment.model_folder import ModelFolder
+from recbole_e2urec.deployment.recommend import load_recommender
 from recbole_e2urec.errors import InputError
 
 FILES = ["model.json", "weights.safetensors", "forgotten.safetensors", "sample.safetensors"]

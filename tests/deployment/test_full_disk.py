@@ -10,8 +10,8 @@ from full_disk import room_for
 from in_use import SETTINGS, opened, write_data
 
 from recbole_e2urec import cli
-from recbole_e2urec.deployment.folder import ModelFolder
-from recbole_e2urec.deployment.recommending import load_recommender
+from recbole_e2urec.deployment.model_folder import ModelFolder
+from recbole_e2urec.deployment.recommend import load_recommender
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.quick_start import run_recbole_e2urec
 

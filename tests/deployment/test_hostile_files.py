@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from test_folder import GENERATION, refused, resealed
 
 from recbole_e2urec import cli
-from recbole_e2urec.deployment.folder import ModelFolder
+from recbole_e2urec.deployment.model_folder import ModelFolder
 
 pytestmark = pytest.mark.usefixtures("in_use")
 FORK = multiprocessing.get_context("fork")

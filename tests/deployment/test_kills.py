@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from in_use import forget_users, opened
 
-from recbole_e2urec.deployment.folder import ModelFolder
-from recbole_e2urec.deployment.recommending import load_recommender
+from recbole_e2urec.deployment.model_folder import ModelFolder
+from recbole_e2urec.deployment.recommend import load_recommender
 from recbole_e2urec.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("in_use")

@@ -17,12 +17,12 @@ from atomic_files import INTER, small_interactions, write_table
 from in_use import SETTINGS, opened
 
 from recbole_e2urec import cli
-from recbole_e2urec.deployment import proving
-from recbole_e2urec.deployment.exporting import ExportOptions, export
-from recbole_e2urec.deployment.folder import ModelFolder
-from recbole_e2urec.jobs import Given
+from recbole_e2urec.deployment import forget
+from recbole_e2urec.deployment.export import ExportOptions, export
+from recbole_e2urec.deployment.model_folder import ModelFolder
+from recbole_e2urec.experiment.comparison import Given
 from recbole_e2urec.quick_start import run_recbole_e2urec
-from recbole_e2urec.trainer.stage import Stage
+from recbole_e2urec.trainer.checkpoint import Stage
 
 FORGET = ["forget", "--checkpoint=model", "--model=NegGrad", "--joint_epochs=1",
           "--show_progress=False"]  # fmt: skip
@@ -194,7 +194,7 @@ def test_a_clock_that_jumps_back_changes_no_order_and_no_duration(capfd, monkeyp
         state[0] -= 3600
         return state[0]
 
-    monkeypatch.setattr(proving, "datetime", Backwards)
+    monkeypatch.setattr(forget, "datetime", Backwards)
     monkeypatch.setattr(time, "time", earlier)
     for user in USERS:
         assert "is carried out" in told(capfd, 0, f"user_id\n{user}\n")

@@ -16,13 +16,19 @@ from in_use import QUICK, opened
 from torch.utils.tensorboard import SummaryWriter
 
 from recbole_e2urec import cli
-from recbole_e2urec.compat_training import LateWriter
-from recbole_e2urec.deployment.kinds import KEPT, PASSED_OVER, REMOVED, Kind
-from recbole_e2urec.deployment.letting import let_go
-from recbole_e2urec.deployment.places import Places, recorded
-from recbole_e2urec.deployment.purging import purge
+from recbole_e2urec.deployment.purge import purge
+from recbole_e2urec.deployment.scan import (
+    KEPT,
+    PASSED_OVER,
+    REMOVED,
+    Kind,
+    Places,
+    let_go,
+    recorded,
+)
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.sheet import SHEETS
+from recbole_e2urec.utils.html import SHEETS
+from recbole_e2urec.utils.recbole_compat import LateWriter
 
 STAGE = "Original-0123456789abcdef"
 LOG = "E2URec-small-Nov-27-2026_01-02-03-abc123"
@@ -335,7 +341,7 @@ class TestForget:
         assert cli.main(["verify", str(path)]) == 0
 
     def test_a_purge_that_was_killed_is_completed_by_the_same_command(self, monkeypatch, capsys):
-        from recbole_e2urec.deployment import purging
+        from recbole_e2urec.deployment import purge
 
         def killed(found: Any) -> None:
             for one in found.removed[:5]:
@@ -343,7 +349,7 @@ class TestForget:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(purging, "_remove", killed)
+            patch.setattr(purge, "_remove", killed)
             assert self.forget("--purge", "--checkpoint_dir=saved") == 130
         assert len(opened().record["requests"]) == 1
         assert self.certificate()["purged"] is None

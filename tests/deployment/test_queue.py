@@ -10,8 +10,8 @@ from command_line import write
 from in_use import STRONG, forget_users, make_model, opened
 
 from recbole_e2urec import cli
-from recbole_e2urec.deployment.folder import ModelFolder
-from recbole_e2urec.deployment.queue import QueueOptions, forget
+from recbole_e2urec.deployment.forget import QueueOptions, forget
+from recbole_e2urec.deployment.model_folder import ModelFolder
 from recbole_e2urec.errors import InputError
 
 KNOWN = {"history_length": 0, "epochs": 24, "eval_step": 24}  # only a name tells what is liked

@@ -11,7 +11,7 @@ from command_line import write
 from in_use import forget_users, opened, write_data
 
 from recbole_e2urec import cli
-from recbole_e2urec.deployment.recommending import Recommender, load_recommender
+from recbole_e2urec.deployment.recommend import Recommender, load_recommender
 from recbole_e2urec.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("in_use")
@@ -62,7 +62,7 @@ def test_many_users_are_answered_as_each_alone(monkeypatch: pytest.MonkeyPatch):
     users = [f"u{user}" for user in range(6)]
     alone = [recommender.recommend(user, 3) for user in users]
     for most in (2**17, 40):
-        monkeypatch.setattr("recbole_e2urec.deployment.recommending.ASKED_AT_ONCE", most)
+        monkeypatch.setattr("recbole_e2urec.deployment.recommend.ASKED_AT_ONCE", most)
         for one, other in zip(recommender.recommend_many(users, 3), alone, strict=True):
             assert [item.item for item in one] == [item.item for item in other]
             scores = [[item.score for item in items] for items in (one, other)]
@@ -108,7 +108,7 @@ def test_a_forgotten_user_is_like_one_whom_the_data_never_had():
 
 
 def test_rows_that_were_forgotten_are_not_served_of_a_user_who_stays(tmp_path: Path):
-    from recbole_e2urec.deployment.queue import QueueOptions, forget
+    from recbole_e2urec.deployment.forget import QueueOptions, forget
 
     item, _ = own_rows("u3")[-1]
     file = write(tmp_path / "pair.csv", f"user_id,item_id\nu3,{item}\n")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from in_use import make_model, opened
 
-from recbole_e2urec.deployment.queue import QueueOptions, forget
+from recbole_e2urec.deployment.forget import QueueOptions, forget
 from recbole_e2urec.errors import InputError
 
 

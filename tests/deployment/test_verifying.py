@@ -14,8 +14,8 @@ from test_certificate import PURGED, certificate, opened, paths
 
 from recbole_e2urec import cli
 from recbole_e2urec.deployment.certificate import certify, seal_of
-from recbole_e2urec.deployment.checks import differing
-from recbole_e2urec.deployment.folder import ModelFolder
+from recbole_e2urec.deployment.model_folder import ModelFolder
+from recbole_e2urec.deployment.verify import differing
 
 pytestmark = pytest.mark.usefixtures("certified")
 GENERATION = Path("model/generations/000002")

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from recbole.evaluator import metric_types, register
 
+from recbole_e2urec.config.evaluation_mode import accuracy, register_accuracy
+from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.data.loaders import build_splits, make_loaders
-from recbole_e2urec.data.loading import load_dataset
-from recbole_e2urec.evaluator.accuracy import accuracy, register_accuracy
-from recbole_e2urec.trainer.classic import fit_classic
+from recbole_e2urec.trainer.recbole_trainer import fit_classic
 
 
 def test_accuracy_is_the_share_of_right_answers():

@@ -4,15 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_e2urec.evaluator.divergence import (
-    euclidean,
-    jeffreys_half,
-    jensen_shannon,
-    log_probabilities,
-    residual,
-    share_closed,
-)
-from recbole_e2urec.evaluator.membership import (
+from recbole_e2urec.evaluator.attacks import (
     FALSE_POSITIVE_RATES,
     LOSS_EDGES,
     answer_losses,
@@ -20,6 +12,14 @@ from recbole_e2urec.evaluator.membership import (
     membership_auc,
     membership_roc,
     membership_tpr,
+)
+from recbole_e2urec.evaluator.metrics import (
+    euclidean,
+    jeffreys_half,
+    jensen_shannon,
+    log_probabilities,
+    residual,
+    share_closed,
 )
 
 P = torch.log(torch.tensor([[0.5, 0.5]]))

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_e2urec.evaluator.relearning import halves
-from recbole_e2urec.evaluator.relearnsteps import BATCH, POINTS, step_curve
+from recbole_e2urec.evaluator.attacks import BATCH, POINTS, halves, step_curve
 
 
 def parted(count: int, most: int | None = None) -> tuple[list[int], list[int]]:
@@ -27,8 +26,8 @@ def test_halves_are_as_large_as_they_can_be(count, most, sizes):
 
 
 def run_of(small_config):
-    from recbole_e2urec.data.loading import load_dataset
-    from recbole_e2urec.experiment import Experiment
+    from recbole_e2urec.data.dataset import load_dataset
+    from recbole_e2urec.experiment.base import Experiment
 
     config = small_config("LLMRec", title_field="movie_title", history_length=2)
     return Experiment(config, load_dataset(config))

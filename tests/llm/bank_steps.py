@@ -3,7 +3,7 @@
 import torch
 from torch.nn.functional import cross_entropy
 
-from recbole_e2urec.llm.lora import LoraOptions
+from recbole_e2urec.model.backbones.lora import LoraOptions
 
 LORA = LoraOptions(r=4, alpha=8, dropout=0.1)
 

@@ -2,9 +2,9 @@ import pytest
 import torch
 from bank_steps import LORA
 
-from recbole_e2urec.llm.adapters import AdapterBank
-from recbole_e2urec.llm.backbone import BackboneOptions, load_backbone
-from recbole_e2urec.llm.embedded import EmbeddedOptions
+from recbole_e2urec.model.backbones.adapters import AdapterBank
+from recbole_e2urec.model.backbones.loading import BackboneOptions, load_backbone
+from recbole_e2urec.model.backbones.tiny import EmbeddedOptions
 
 TEXTS = [
     "Toy Story (1995)",

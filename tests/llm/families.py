@@ -16,7 +16,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from recbole_e2urec.llm.seeding import seeded
+from recbole_e2urec.model.backbones.lora import seeded
 
 DECODER = {
     "hidden_size": 32,

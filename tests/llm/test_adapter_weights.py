@@ -3,9 +3,9 @@ import torch
 from bank_steps import LORA, answer, changed, shake, step
 from peft import PeftModel
 
-from recbole_e2urec.llm.adapters import AdapterBank
-from recbole_e2urec.llm.backbone import BackboneOptions, load_backbone
-from recbole_e2urec.llm.embedded import EmbeddedOptions
+from recbole_e2urec.model.backbones.adapters import AdapterBank
+from recbole_e2urec.model.backbones.loading import BackboneOptions, load_backbone
+from recbole_e2urec.model.backbones.tiny import EmbeddedOptions
 
 
 def test_copy_answers_like_its_source_and_goes_its_own_way(bank, batch):

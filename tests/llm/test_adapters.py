@@ -2,10 +2,10 @@ import pytest
 import torch
 from bank_steps import LORA, answer, changed, gradients, shake, step, switches
 
-from recbole_e2urec.llm.adapters import AdapterBank
-from recbole_e2urec.llm.backbone import BackboneOptions, load_backbone
-from recbole_e2urec.llm.embedded import EmbeddedOptions
-from recbole_e2urec.llm.lora import LoraOptions
+from recbole_e2urec.model.backbones.adapters import AdapterBank
+from recbole_e2urec.model.backbones.loading import BackboneOptions, load_backbone
+from recbole_e2urec.model.backbones.lora import LoraOptions
+from recbole_e2urec.model.backbones.tiny import EmbeddedOptions
 
 
 def test_fresh_adapter_changes_no_bit(language_model, batch):

@@ -14,11 +14,11 @@ from transformers import (
 )
 
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.llm import reading
-from recbole_e2urec.llm.adapters import AdapterBank
-from recbole_e2urec.llm.backbone import BackboneOptions, load_backbone
-from recbole_e2urec.llm.lora import LoraOptions
-from recbole_e2urec.llm.seq2seq import Seq2SeqLM
+from recbole_e2urec.model.backbones import loading
+from recbole_e2urec.model.backbones.adapters import AdapterBank
+from recbole_e2urec.model.backbones.loading import BackboneOptions, load_backbone
+from recbole_e2urec.model.backbones.lora import LoraOptions
+from recbole_e2urec.model.backbones.seq2seq import Seq2SeqLM
 
 
 @pytest.fixture
@@ -122,8 +122,8 @@ def test_equal_answers_are_refused(texts):
 
 
 def test_unknown_name_offline_names_the_nearest_without_asking_the_hub(texts, monkeypatch):
-    monkeypatch.setattr(reading.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(reading, "get_session", lambda: pytest.fail("the hub was asked"))
+    monkeypatch.setattr(loading.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(loading, "get_session", lambda: pytest.fail("the hub was asked"))
     with pytest.raises(InputError, match="'tiny-t6' cannot be loaded; did you mean 'tiny-t5'"):
         load_backbone(BackboneOptions("tiny-t6"), texts, seed=0)
 
@@ -136,8 +136,8 @@ def test_unreachable_hub_is_asked_once(texts, monkeypatch):
             Session.calls += 1
             raise ConnectionError("no network")
 
-    monkeypatch.setattr(reading.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(reading, "get_session", Session)
+    monkeypatch.setattr(loading.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(loading, "get_session", Session)
     with pytest.raises(InputError) as error:
         load_backbone(BackboneOptions("nobody/no-such-model"), texts, seed=0)
     assert Session.calls == 1
@@ -145,7 +145,7 @@ def test_unreachable_hub_is_asked_once(texts, monkeypatch):
 
 
 def test_missing_folder_is_refused_without_asking_the_hub(texts, monkeypatch):
-    monkeypatch.setattr(reading, "get_session", lambda: pytest.fail("the hub was asked"))
+    monkeypatch.setattr(loading, "get_session", lambda: pytest.fail("the hub was asked"))
     with pytest.raises(InputError, match=r"'\./nowhere' cannot be loaded"):
         load_backbone(BackboneOptions("./nowhere"), texts, seed=0)
 

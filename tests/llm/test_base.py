@@ -1,7 +1,7 @@
 import torch
 from torch.testing import assert_close
 
-from recbole_e2urec.llm.backbone import BackboneOptions, load_backbone
+from recbole_e2urec.model.backbones.loading import BackboneOptions, load_backbone
 
 LOOSE = {"rtol": 1e-5, "atol": 1e-5}
 

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from recbole_e2urec.data.tokens import TokenBatch
-from recbole_e2urec.llm.backbone import BackboneOptions, load_backbone
-from recbole_e2urec.llm.causal import CausalLM
+from recbole_e2urec.data.prompt_table import TokenBatch
+from recbole_e2urec.model.backbones.causal import CausalLM
+from recbole_e2urec.model.backbones.loading import BackboneOptions, load_backbone
 
 
 @pytest.fixture

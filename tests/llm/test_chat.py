@@ -9,8 +9,8 @@ from small_tokenizers import byte_level, sentence_piece
 from torch.testing import assert_close
 
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.llm.backbone import BackboneOptions, load_backbone
-from recbole_e2urec.llm.chat import ChatCodec
+from recbole_e2urec.model.backbones.loading import BackboneOptions, load_backbone
+from recbole_e2urec.model.backbones.tokenizer import ChatCodec
 
 LINES = (
     "{% for m in messages %}"

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.llm.backbone import BackboneOptions, load_backbone
-from recbole_e2urec.llm.embedded import EMBEDDED, EmbeddedOptions
+from recbole_e2urec.model.backbones.loading import BackboneOptions, load_backbone
+from recbole_e2urec.model.backbones.tiny import EMBEDDED, EmbeddedOptions
 
 
 def load(name, texts, seed):

@@ -13,12 +13,11 @@ from transformers import (
     Qwen2Config,
 )
 
-from recbole_e2urec.data.tokens import TokenBatch
+from recbole_e2urec.data.prompt_table import TokenBatch
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.llm.adapters import AdapterBank
-from recbole_e2urec.llm.backbone import BackboneOptions, load_backbone
-from recbole_e2urec.llm.base import LanguageModel
-from recbole_e2urec.llm.logits import LogitShape
+from recbole_e2urec.model.backbones.adapters import AdapterBank
+from recbole_e2urec.model.backbones.base import LanguageModel, LogitShape
+from recbole_e2urec.model.backbones.loading import BackboneOptions, load_backbone
 
 LOOSE = {"rtol": 1e-4, "atol": 1e-5}
 

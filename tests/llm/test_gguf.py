@@ -9,10 +9,10 @@ from torch.testing import assert_close
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.llm import sources
-from recbole_e2urec.llm.adapters import AdapterBank
-from recbole_e2urec.llm.backbone import BackboneOptions, load_backbone
-from recbole_e2urec.llm.seeding import seeded
+from recbole_e2urec.model.backbones import loading
+from recbole_e2urec.model.backbones.adapters import AdapterBank
+from recbole_e2urec.model.backbones.loading import BackboneOptions, load_backbone
+from recbole_e2urec.model.backbones.lora import seeded
 
 NAMES = {
     "model.embed_tokens": "token_embd",
@@ -117,8 +117,8 @@ def test_a_package_is_searched_for_its_file_without_being_imported(tmp_path, mon
     (tmp_path / "a_package" / "__init__.py").write_text("raise ImportError")
     (tmp_path / "a_package" / "weights.gguf").touch()
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(sources, "GGUF_READER", "json")  # any package that is there
-    found = sources.find_source("pip:a-package")
+    monkeypatch.setattr(loading, "GGUF_READER", "json")  # any package that is there
+    found = loading.find_source("pip:a-package")
     assert found == (str(tmp_path / "a_package"), "weights.gguf")
 
 
@@ -129,18 +129,18 @@ def test_a_package_that_is_not_installed_is_one_clear_line():
 
 def test_a_package_without_a_file_is_one_clear_line():
     with pytest.raises(InputError, match="the package json holds 0 GGUF files"):
-        sources.find_source("pip:json")
+        loading.find_source("pip:json")
 
 
 def test_a_gguf_file_without_its_reader_is_one_clear_line(monkeypatch):
-    monkeypatch.setattr(sources, "GGUF_READER", "no_such_package")
+    monkeypatch.setattr(loading, "GGUF_READER", "no_such_package")
     with pytest.raises(InputError, match=r"x\.gguf is a GGUF file; .* pip install no_such_package"):
-        sources.find_source("/x.gguf")
+        loading.find_source("/x.gguf")
 
 
 @pytest.mark.parametrize("content", [None, b"no model"])
 def test_a_file_that_is_no_gguf_file_is_one_clear_line(content, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "GGUF_READER", "json")
+    monkeypatch.setattr(loading, "GGUF_READER", "json")
     if content:
         (tmp_path / "x.gguf").write_bytes(content)
     with pytest.raises(InputError, match=r"cannot be loaded from .*x\.gguf") as error:
@@ -149,6 +149,6 @@ def test_a_file_that_is_no_gguf_file_is_one_clear_line(content, tmp_path, monkey
 
 
 def test_a_file_in_a_hubs_repository_is_asked_for_there(monkeypatch):
-    monkeypatch.setattr(sources, "GGUF_READER", "json")
-    assert sources.find_source("owner/repository/x.gguf") == ("owner/repository", "x.gguf")
-    assert not sources.find_source("owner/repository/x.gguf").is_local
+    monkeypatch.setattr(loading, "GGUF_READER", "json")
+    assert loading.find_source("owner/repository/x.gguf") == ("owner/repository", "x.gguf")
+    assert not loading.find_source("owner/repository/x.gguf").is_local

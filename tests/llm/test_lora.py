@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.llm.lora import LoraOptions, on_line
+from recbole_e2urec.model.backbones.lora import LoraOptions, on_line
 
 
 def test_unknown_target_module_is_refused_with_the_known_ones(bank):

@@ -14,9 +14,9 @@ from transformers import (
 )
 
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.llm.adapters import AdapterBank
-from recbole_e2urec.llm.backbone import BackboneOptions, load_backbone
-from recbole_e2urec.llm.lora import LoraOptions
+from recbole_e2urec.model.backbones.adapters import AdapterBank
+from recbole_e2urec.model.backbones.loading import BackboneOptions, load_backbone
+from recbole_e2urec.model.backbones.lora import LoraOptions
 
 LOOSE = {"rtol": 1e-4, "atol": 1e-4}
 

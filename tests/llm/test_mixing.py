@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from recbole_e2urec.llm.adapters import AdapterBank
-from recbole_e2urec.llm.lora import LoraOptions
+from recbole_e2urec.model.backbones.adapters import AdapterBank
+from recbole_e2urec.model.backbones.lora import LoraOptions
 
 NAMES = ("one", "two")
 

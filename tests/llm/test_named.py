@@ -4,11 +4,15 @@ import pytest
 from families import write_family
 from huggingface_hub import constants
 
+from recbole_e2urec.config.yaml import properties, properties_folder
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.llm.backbone import BackboneOptions, load_backbone
-from recbole_e2urec.llm.embedded import EMBEDDED
-from recbole_e2urec.llm.sources import find_source, named_backbones
-from recbole_e2urec.yamlfiles import properties, properties_folder
+from recbole_e2urec.model.backbones.loading import (
+    BackboneOptions,
+    find_source,
+    load_backbone,
+    named_backbones,
+)
+from recbole_e2urec.model.backbones.tiny import EMBEDDED
 
 DOWNLOADED = sorted(set(named_backbones()) - set(EMBEDDED))
 

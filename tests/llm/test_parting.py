@@ -7,9 +7,9 @@ from families import write_family
 from torch.testing import assert_close
 
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.llm.adapters import AdapterBank
-from recbole_e2urec.llm.backbone import BackboneOptions, load_backbone
-from recbole_e2urec.llm.lora import LoraOptions
+from recbole_e2urec.model.backbones.adapters import AdapterBank
+from recbole_e2urec.model.backbones.loading import BackboneOptions, load_backbone
+from recbole_e2urec.model.backbones.lora import LoraOptions
 
 CASES = [
     ("qwen2", ("q_proj", "embed_tokens"), {"tie_word_embeddings": True}),

@@ -10,23 +10,23 @@ from families import write_family
 from torch.testing import assert_close
 
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.llm import pretrained, quantization
-from recbole_e2urec.llm.adapters import AdapterBank
-from recbole_e2urec.llm.backbone import BackboneOptions, load_backbone
-from recbole_e2urec.llm.seq2seq import Seq2SeqLM
+from recbole_e2urec.model.backbones import loading
+from recbole_e2urec.model.backbones.adapters import AdapterBank
+from recbole_e2urec.model.backbones.loading import BackboneOptions, load_backbone
+from recbole_e2urec.model.backbones.seq2seq import Seq2SeqLM
 
 
 def asked_of(monkeypatch, kind, dtype, folder):
     """The settings with which transformers is asked for weights."""
     found = {}
-    auto = pretrained.AutoModelForCausalLM
+    auto = loading.AutoModelForCausalLM
     load = auto.from_pretrained
 
     def seen(*names, quantization_config, **settings):
         found.update(quantization_config=quantization_config, **settings)
         return load(*names, **settings)
 
-    monkeypatch.setattr(quantization, "find_spec", lambda name: name)
+    monkeypatch.setattr(loading, "find_spec", lambda name: name)
     monkeypatch.setattr(auto, "from_pretrained", seen)
     load_backbone(BackboneOptions(folder, quantization=kind, dtype=dtype), [], seed=0)
     return found
@@ -44,12 +44,12 @@ def test_8_bit_weights_are_asked_for(monkeypatch, tmp_path, caplog):
     config = asked_of(monkeypatch, "8bit", "float32", write_family("qwen2", tmp_path))
     assert config["quantization_config"].load_in_8bit
     assert not config["quantization_config"].load_in_4bit
-    logging.getLogger(quantization.PER_PRODUCT).warning("inputs will be cast")
+    logging.getLogger(loading.PER_PRODUCT).warning("inputs will be cast")
     assert not caplog.records
 
 
 def test_without_bitsandbytes_it_is_one_clear_line(monkeypatch, tmp_path):
-    monkeypatch.setattr(quantization, "find_spec", lambda name: None)
+    monkeypatch.setattr(loading, "find_spec", lambda name: None)
     options = BackboneOptions(write_family("qwen2", tmp_path), quantization="4bit")
     with pytest.raises(InputError, match=r"^backbone_quantization: 4bit needs .* pip install bits"):
         load_backbone(options, [], seed=0)
@@ -80,4 +80,4 @@ def test_a_quantised_backbone_answers_and_its_adapter_learns(name, kind, batch, 
     assert changed(before, bank.state("a"))
     assert not torch.equal(answer(bank, batch, "a"), bare)
     assert torch.equal(answer(bank, batch, None), bare)
-    assert not [one for one in caplog.records if one.name == quantization.PER_PRODUCT]
+    assert not [one for one in caplog.records if one.name == loading.PER_PRODUCT]

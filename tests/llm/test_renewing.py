@@ -5,10 +5,10 @@ import torch
 from bank_steps import LORA, changed, shake, step
 from families import write_family
 
-from recbole_e2urec.llm.adapters import AdapterBank
-from recbole_e2urec.llm.backbone import BackboneOptions, load_backbone
-from recbole_e2urec.llm.lora import LoraOptions
-from recbole_e2urec.llm.renewing import LEAST_UNSHOWN, renewed
+from recbole_e2urec.model.backbones.adapters import AdapterBank
+from recbole_e2urec.model.backbones.loading import BackboneOptions, load_backbone
+from recbole_e2urec.model.backbones.lora import LoraOptions
+from recbole_e2urec.model.backbones.merging import LEAST_UNSHOWN, renewed
 
 TOKENS = torch.tensor([300, 310])  # shown in the first two prompts of ``batch``
 UNSHOWN = torch.arange(330, 330 + LEAST_UNSHOWN)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from recbole_e2urec.llm.seeding import seeded
+from recbole_e2urec.model.backbones.lora import seeded
 
 
 def test_seeded_repeats_the_same_numbers():

@@ -3,12 +3,10 @@ import torch
 from families import small_t5
 from torch.testing import assert_close
 
-from recbole_e2urec.llm.adapters import AdapterBank
-from recbole_e2urec.llm.backbone import BackboneOptions, load_backbone
-from recbole_e2urec.llm.lora import LoraOptions
-from recbole_e2urec.llm.seeding import seeded
-from recbole_e2urec.llm.seq2seq import Seq2SeqLM
-from recbole_e2urec.llm.t5 import T5LM
+from recbole_e2urec.model.backbones.adapters import AdapterBank
+from recbole_e2urec.model.backbones.loading import BackboneOptions, load_backbone
+from recbole_e2urec.model.backbones.lora import LoraOptions, seeded
+from recbole_e2urec.model.backbones.seq2seq import T5LM, Seq2SeqLM
 
 
 @pytest.fixture

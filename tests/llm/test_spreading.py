@@ -11,11 +11,11 @@ from families import write_family
 from torch.testing import assert_close
 
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.llm import pretrained
-from recbole_e2urec.llm.adapters import AdapterBank
-from recbole_e2urec.llm.backbone import BackboneOptions, load_backbone
-from recbole_e2urec.llm.lora import LoraOptions
-from recbole_e2urec.llm.seq2seq import Seq2SeqLM
+from recbole_e2urec.model.backbones import loading
+from recbole_e2urec.model.backbones.adapters import AdapterBank
+from recbole_e2urec.model.backbones.loading import BackboneOptions, load_backbone
+from recbole_e2urec.model.backbones.lora import LoraOptions
+from recbole_e2urec.model.backbones.seq2seq import Seq2SeqLM
 
 SPREAD = {"device_map": "auto", "max_memory": {"cpu": "1GiB"}}
 HOOK = "_hf_hook"
@@ -26,7 +26,7 @@ def hooked(monkeypatch):
     """Let accelerate treat every layer as one that has a device of its own."""
     from accelerate import dispatch_model
 
-    for auto in (pretrained.AutoModelForCausalLM, pretrained.AutoModelForSeq2SeqLM):
+    for auto in (loading.AutoModelForCausalLM, loading.AutoModelForSeq2SeqLM):
 
         def load(*names, read=auto.from_pretrained, **settings):
             assert {key: settings.pop(key) for key in SPREAD} == SPREAD
@@ -97,6 +97,6 @@ def test_options_that_do_not_go_together_are_refused(texts, monkeypatch):
     with pytest.raises(InputError, match="spread weights stay frozen; choose tuning: lora"):
         spread.check_tuning("full")
     spread.check_tuning("lora")
-    monkeypatch.setattr("recbole_e2urec.processes.count", lambda: 2)
+    monkeypatch.setattr("recbole_e2urec.utils.distributed.count", lambda: 2)
     with pytest.raises(InputError, match="one process has all GPUs; leave nproc out"):
         spread.check_tuning("lora")

@@ -1,7 +1,7 @@
 import pytest
 from torch import nn
 
-from recbole_e2urec.llm.switches import switches_kept
+from recbole_e2urec.model.backbones.adapters import switches_kept
 
 
 @pytest.fixture

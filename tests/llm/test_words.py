@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recbole_e2urec.llm.words import word_tokenizer
+from recbole_e2urec.model.backbones.tiny import word_tokenizer
 
 TEXTS = ["Toy Story (1995)", "Léon: The Professional (1994)", "Schindler's List", "千と千尋"]
 TOKENIZER = word_tokenizer([*TEXTS, "Yes", "No"], 1000, "$A </s>")

@@ -9,11 +9,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from recbole_e2urec.data.forget import ForgetSplit
-from recbole_e2urec.data.loading import load_dataset
+from recbole_e2urec.data.dataset import load_dataset
+from recbole_e2urec.data.request.selection import ForgetSplit
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.evaluator.labelled import labelled_metrics
-from recbole_e2urec.forgetting import Answered, Forgetting
+from recbole_e2urec.evaluator.metrics import labelled_metrics
+from recbole_e2urec.experiment.unlearning import Answered, Forgetting
 from recbole_e2urec.methods import METHODS, method_of
 from recbole_e2urec.model.scorers import Adapted, Ensemble, Mixture
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from recbole_e2urec.data.loading import load_dataset
-from recbole_e2urec.deployment.succession import check_method
+from recbole_e2urec.data.dataset import load_dataset
+from recbole_e2urec.deployment.forget import check_method
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.forgetting import Forgetting
+from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.methods import method_of
-from recbole_e2urec.trainer.sides import Batch, Side
+from recbole_e2urec.trainer.student import Batch, Side
 
 
 def of(*probabilities: float) -> Tensor:  # -> [1, 2], no and yes

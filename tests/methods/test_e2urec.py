@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recbole_e2urec.data.loading import load_dataset
-from recbole_e2urec.data.tokens import PromptTable
+from recbole_e2urec.data.dataset import load_dataset
+from recbole_e2urec.data.prompt_table import PromptTable
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.forgetting import Forgetting
+from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.methods.e2urec import E2URec, E2URecOptions
 from recbole_e2urec.model.scorers import Adapted
-from recbole_e2urec.trainer.augmented import AUGMENTED
-from recbole_e2urec.trainer.sides import ORIGINAL
+from recbole_e2urec.trainer.student import ORIGINAL
+from recbole_e2urec.trainer.teachers import AUGMENTED
 
 
 def kl(teacher: Tensor, student: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ def test_the_loss_of_a_step_is_the_formula_with_teachers_asked_on_the_spot(
 def test_another_share_of_the_rows_is_another_augmented_model(
     small_config: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recbole_e2urec.trainer.pairing.LEAST_ROWS", 1)
+    monkeypatch.setattr("recbole_e2urec.trainer.batches.LEAST_ROWS", 1)
     monkeypatch.setattr(PromptTable, "named", lambda table, users: np.ones(len(users), dtype=bool))
     given = {"train_batch_size": 16, "unlearn_batch_size": 4}
     config = small_config("E2URec", **given)

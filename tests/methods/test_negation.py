@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_e2urec.data.loading import load_dataset
+from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.forgetting import Forgetting
+from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.methods import method_of
 from recbole_e2urec.methods.taskvector import _retained
 from recbole_e2urec.methods.tokenreset import TokenReset, TokenResetOptions
 from recbole_e2urec.model.scorers import Adapted
-from recbole_e2urec.trainer.negation import NegationOptions, learn_direction
 from recbole_e2urec.trainer.strength import TargetLoss, loss_of, target_loss
+from recbole_e2urec.trainer.teachers import NegationOptions, learn_direction
 
 Begin = Callable[..., Forgetting]
 LEARNS = {"epochs": 4, "learning_rate": 0.03, "train_batch_size": 16}
@@ -104,7 +104,7 @@ def test_the_forget_rows_lose_what_they_are_to_lose(
 ) -> None:
     run = begin(method)
     model, request = run.model, run.request
-    monkeypatch.setattr("recbole_e2urec.trainer.negation.target_loss", to_lose(0.004))
+    monkeypatch.setattr("recbole_e2urec.trainer.teachers.target_loss", to_lose(0.004))
     made = method_of(run.config).unlearn(model, request)
     with model.shown(request.forget_history):
         before, now = (

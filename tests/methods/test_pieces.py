@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from recbole_e2urec.data.loading import load_dataset
-from recbole_e2urec.forgetting import Forgetting
+from recbole_e2urec.data.dataset import load_dataset
+from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.methods import METHODS, method_of
 from recbole_e2urec.methods.base import GradientUnlearner
 from recbole_e2urec.model.scorers import Adapted
-from recbole_e2urec.trainer.sides import ORIGINAL
-from recbole_e2urec.trainer.student import Student
+from recbole_e2urec.trainer.student import ORIGINAL, Student
 
 WITH_STUDENT = [name for name, known in METHODS.items() if issubclass(known, GradientUnlearner)]
 

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_e2urec.data.forget import ForgetSplit
-from recbole_e2urec.data.loading import load_dataset
+from recbole_e2urec.data.dataset import load_dataset
+from recbole_e2urec.data.request.selection import ForgetSplit
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.forgetting import Forgetting
+from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.methods import method_of
 from recbole_e2urec.methods.tokenreset import TokenReset, TokenResetOptions
-from recbole_e2urec.trainer.pairing import Pairing
-from recbole_e2urec.trainer.renewing import unshown_tokens
-from recbole_e2urec.trainer.stage import Stage
+from recbole_e2urec.trainer.batches import Pairing
+from recbole_e2urec.trainer.checkpoint import Stage
 from recbole_e2urec.trainer.strength import TargetLoss, loss_of, target_loss
+from recbole_e2urec.trainer.teachers import unshown_tokens
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from recbole_e2urec.model.impersonal import ImpersonalModel, RowFacts, log_losses
+from recbole_e2urec.trainer.strength import ImpersonalModel, RowFacts, log_losses
 
 GENERATOR = np.random.default_rng(0)
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_e2urec.data.loading import load_dataset
-from recbole_e2urec.experiment import parts_of
-from recbole_e2urec.llm.causal import CausalLM
+from recbole_e2urec.data.dataset import load_dataset
+from recbole_e2urec.experiment.base import parts_of
+from recbole_e2urec.model.backbones.causal import CausalLM
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.prompting import shown_histories
 

@@ -2,8 +2,7 @@
 
 import torch
 
-from recbole_e2urec.model.losses import forgetting_teacher
-from recbole_e2urec.model.references import margin_of, meeting_alpha
+from recbole_e2urec.model.losses import forgetting_teacher, margin_of, meeting_alpha
 
 NO, YES = ANSWERS = (2, 0)
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recbole_e2urec.data.loading import load_dataset
-from recbole_e2urec.forgetting import Forgetting
+from recbole_e2urec.data.dataset import load_dataset
+from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.methods import method_of
 
 NAMED = {

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_e2urec.config import Config
+from recbole_e2urec.config.config import Config
+from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.data.loaders import build_splits, make_loaders
-from recbole_e2urec.data.loading import load_dataset
-from recbole_e2urec.data.request.drawing import choose_control_users
+from recbole_e2urec.data.request.sampling import choose_control_users
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.trainer.classic import fit_classic, make_trainer, plain
+from recbole_e2urec.trainer.recbole_trainer import fit_classic, make_trainer, plain
 
 SMALL = {"train_batch_size": 64, "MAX_ITEM_LIST_LENGTH": 5, "mlp_hidden_size": [8]}
 RECBOLE_RANKED = {

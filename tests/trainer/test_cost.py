@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from recbole_e2urec.trainer.cost import peak_memory_mb, restart_peak
+from recbole_e2urec.trainer.training_log import peak_memory_mb, restart_peak
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not restart the gauge")
@@ -22,9 +22,9 @@ def test_memory_that_was_given_back_before_does_not_count() -> None:
 
 
 def test_without_proc_it_is_the_system_s_own_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    from recbole_e2urec.trainer import cost
+    from recbole_e2urec.trainer import training_log
 
-    monkeypatch.setattr(cost, "_PROCESS", cost.Path("/nowhere"))
+    monkeypatch.setattr(training_log, "_PROCESS", training_log.Path("/nowhere"))
     restart_peak()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     unit = 1 if sys.platform == "darwin" else 1024

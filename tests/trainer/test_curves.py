@@ -8,15 +8,15 @@ from recbole.trainer import Trainer
 from stand_ins import Recorder
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from recbole_e2urec.compare import run_comparison
 from recbole_e2urec.errors import InputError
+from recbole_e2urec.experiment.comparison import run_comparison
 from recbole_e2urec.methods import METHODS
 from recbole_e2urec.methods.base import GradientUnlearner
 from recbole_e2urec.quick_start import run_recbole_e2urec
-from recbole_e2urec.results import load_rows
-from recbole_e2urec.trainer.classic import fit_classic
-from recbole_e2urec.trainer.curves import Curves
-from recbole_e2urec.trainer.stage import Stage
+from recbole_e2urec.report.results import load_rows
+from recbole_e2urec.trainer.checkpoint import Stage
+from recbole_e2urec.trainer.recbole_trainer import fit_classic
+from recbole_e2urec.trainer.training_log import Curves
 
 ALWAYS = {
     "epochs": 2,
@@ -163,9 +163,9 @@ def test_values_after_the_end_open_another_file(small_config: Any) -> None:
 
 
 def test_a_classic_trainer_opens_its_file_with_the_first_value(small_config: Any) -> None:
+    from recbole_e2urec.data.dataset import load_dataset
     from recbole_e2urec.data.loaders import make_loaders
-    from recbole_e2urec.data.loading import load_dataset
-    from recbole_e2urec.experiment import parts_of
+    from recbole_e2urec.experiment.base import parts_of
 
     config = small_config("FM")
     dataset = load_dataset(config)

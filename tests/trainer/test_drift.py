@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from recbole_e2urec.data.loading import load_dataset
-from recbole_e2urec.experiment import Experiment
+from recbole_e2urec.data.dataset import load_dataset
+from recbole_e2urec.experiment.base import Experiment
 
 
 def drift(config: Any) -> float:

@@ -3,14 +3,7 @@ import torch
 from torch import nn
 
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.trainer.loop import (
-    Average,
-    Clock,
-    StepRule,
-    adamw,
-    steps_until,
-    train_epoch,
-)
+from recbole_e2urec.trainer.loop import Average, Clock, StepRule, adamw, steps_until, train_epoch
 
 
 def rates_of(rule, epochs, steps, mosts):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_e2urec.trainer.owntokens import RequestRows, own_tokens_of
+from recbole_e2urec.trainer.batches import RequestRows, own_tokens_of
 
 NOBODY = torch.zeros(0, dtype=torch.int64)
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from recbole_e2urec.data.loading import load_dataset
-from recbole_e2urec.forgetting import Forgetting
-from recbole_e2urec.trainer.pairing import Pairing, share_of_each
+from recbole_e2urec.data.dataset import load_dataset
+from recbole_e2urec.experiment.unlearning import Forgetting
+from recbole_e2urec.trainer.batches import Pairing, share_of_each
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_a_small_request_learns_from_all_of_its_rows(pairing):
 
 
 def test_without_names_every_forget_row_is_shown(pairing, small_config, monkeypatch):
-    monkeypatch.setattr("recbole_e2urec.trainer.pairing.LEAST_ROWS", 1)
+    monkeypatch.setattr("recbole_e2urec.trainer.batches.LEAST_ROWS", 1)
     _, run = pairing
     named = Pairing(run.request, run.model.table, 16, share=0.3).forget
     assert len(named) < len(run.split.forget)
@@ -85,7 +85,7 @@ def test_without_names_every_forget_row_is_shown(pairing, small_config, monkeypa
 
 
 def test_of_users_who_stay_every_forget_row_is_shown(pairing, monkeypatch):
-    monkeypatch.setattr("recbole_e2urec.trainer.pairing.LEAST_ROWS", 1)
+    monkeypatch.setattr("recbole_e2urec.trainer.batches.LEAST_ROWS", 1)
     _, run = pairing
     request, user = run.request, run.request.user
     rows = request.train

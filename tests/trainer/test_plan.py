@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from recbole_e2urec.data.loading import load_dataset
+from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.experiment import Experiment
-from recbole_e2urec.forgetting import Forgetting
+from recbole_e2urec.experiment.base import Experiment
+from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.methods.e2urec import E2URec, E2URecOptions
 from recbole_e2urec.model.llmrec import LLMRecOptions
+from recbole_e2urec.trainer.adapter import Plan
 from recbole_e2urec.trainer.loop import StepRule
-from recbole_e2urec.trainer.unlearning import Plan
 
 
 def unused(*given: Any) -> Any:

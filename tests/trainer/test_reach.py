@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from atomic_files import rewrite, small_interactions
 
-from recbole_e2urec.data.forget import ForgetSplit
-from recbole_e2urec.data.loading import load_dataset
-from recbole_e2urec.forgetting import Forgetting
+from recbole_e2urec.data.dataset import load_dataset
+from recbole_e2urec.data.request.selection import ForgetSplit
+from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.methods import method_of
 from recbole_e2urec.trainer.student import LEAST_REACH, Student
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from recbole_e2urec.data.loading import load_dataset
-from recbole_e2urec.experiment import Experiment
-from recbole_e2urec.forgetting import Forgetting
-from recbole_e2urec.trainer.stage import Stage
+from recbole_e2urec.data.dataset import load_dataset
+from recbole_e2urec.experiment.base import Experiment
+from recbole_e2urec.experiment.unlearning import Forgetting
+from recbole_e2urec.trainer.checkpoint import Stage
 
 
 class Interrupted(BaseException):

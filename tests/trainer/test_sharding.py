@@ -10,18 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.model.asked import Asked, Voice
-from recbole_e2urec.model.scorers import Adapted
-from recbole_e2urec.trainer.attention import AttentionPlan, ShardAttention, train_attention
-from recbole_e2urec.trainer.sharding import (
+from recbole_e2urec.model.scorers import Adapted, Asked, Voice
+from recbole_e2urec.trainer.adapter import Fit, Request, Tools
+from recbole_e2urec.trainer.checkpoint import Stage
+from recbole_e2urec.trainer.shards import (
+    AttentionPlan,
+    ShardAttention,
     ShardOptions,
     balanced_clusters,
     cosine_clusters,
     fit_shards,
     random_shards,
+    train_attention,
 )
-from recbole_e2urec.trainer.stage import Stage
-from recbole_e2urec.trainer.unlearning import Fit, Request, Tools
 
 USER = np.array([1, 1, 2, 2, 3, 3, 4, 4])
 

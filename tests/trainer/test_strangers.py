@@ -10,14 +10,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from recbole_e2urec.data.forget import ForgetSplit
-from recbole_e2urec.data.loading import load_dataset
+from recbole_e2urec.data.dataset import load_dataset
+from recbole_e2urec.data.request.selection import ForgetSplit
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.forgetting import Forgetting
+from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.model.scorers import Adapted
-from recbole_e2urec.trainer.crossfit import cross_fit
-from recbole_e2urec.trainer.renewing import renewing, unshown_tokens
-from recbole_e2urec.trainer.unlearning import Fit, Request
+from recbole_e2urec.trainer.adapter import Fit, Request
+from recbole_e2urec.trainer.teachers import cross_fit, renewing, unshown_tokens
 
 Rows = NDArray[np.int64]
 

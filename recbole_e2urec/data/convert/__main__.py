@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from recbole_e2urec.config.yaml import read_switch
 from recbole_e2urec.data.convert import amazon, book_crossing, goodreads, movielens
-from recbole_e2urec.data.convert.counts import Findings
-from recbole_e2urec.data.convert.writing import AtomicFiles, atomic_files
+from recbole_e2urec.data.convert.common import AtomicFiles, Findings, atomic_files
 from recbole_e2urec.errors import InputError, one_line
-from recbole_e2urec.yamlfiles import read_switch
 
 PROGRAM = "python -m recbole_e2urec.data.convert"
 CONVERTERS: dict[str, Callable[[Path, AtomicFiles], Findings]] = {

@@ -2,11 +2,17 @@
 
 from pathlib import Path
 
-from recbole_e2urec.data.convert.catalogue import Catalogue
-from recbole_e2urec.data.convert.counts import Findings
-from recbole_e2urec.data.convert.interactions import interactions
-from recbole_e2urec.data.convert.raw import find, identifier, number, records
-from recbole_e2urec.data.convert.writing import AtomicFiles, title
+from recbole_e2urec.data.convert.common import (
+    AtomicFiles,
+    Catalogue,
+    Findings,
+    find,
+    identifier,
+    interactions,
+    number,
+    records,
+    title,
+)
 from recbole_e2urec.errors import InputError
 
 STARS = 5

@@ -2,11 +2,18 @@
 
 from pathlib import Path
 
-from recbole_e2urec.data.convert.catalogue import Catalogue
-from recbole_e2urec.data.convert.counts import Findings
-from recbole_e2urec.data.convert.interactions import interactions
-from recbole_e2urec.data.convert.raw import LATIN, find, identifier, number, quoted_cells
-from recbole_e2urec.data.convert.writing import AtomicFiles, title
+from recbole_e2urec.data.convert.common import (
+    LATIN,
+    AtomicFiles,
+    Catalogue,
+    Findings,
+    find,
+    identifier,
+    interactions,
+    number,
+    quoted_cells,
+    title,
+)
 
 PUBLISHED = {"Book-Ratings": 1_149_780, "Users": 278_858, "Books": 271_379}
 MOST = 10

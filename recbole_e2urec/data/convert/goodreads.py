@@ -3,11 +3,18 @@
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from recbole_e2urec.data.convert.catalogue import Catalogue
-from recbole_e2urec.data.convert.counts import Findings
-from recbole_e2urec.data.convert.interactions import interactions
-from recbole_e2urec.data.convert.raw import Place, find, identifier, number, records
-from recbole_e2urec.data.convert.writing import AtomicFiles, title
+from recbole_e2urec.data.convert.common import (
+    AtomicFiles,
+    Catalogue,
+    Findings,
+    Place,
+    find,
+    identifier,
+    interactions,
+    number,
+    records,
+    title,
+)
 
 # Rows of goodreads_books_<genre>.json.gz and goodreads_interactions_<genre>.json.gz.
 PUBLISHED = {

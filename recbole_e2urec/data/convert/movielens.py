@@ -3,11 +3,18 @@
 import re
 from pathlib import Path
 
-from recbole_e2urec.data.convert.catalogue import Catalogue
-from recbole_e2urec.data.convert.counts import Findings
-from recbole_e2urec.data.convert.interactions import interactions
-from recbole_e2urec.data.convert.raw import LATIN, cells, find, identifier, number
-from recbole_e2urec.data.convert.writing import AtomicFiles, title
+from recbole_e2urec.data.convert.common import (
+    LATIN,
+    AtomicFiles,
+    Catalogue,
+    Findings,
+    cells,
+    find,
+    identifier,
+    interactions,
+    number,
+    title,
+)
 
 PUBLISHED = {"ratings.dat": 1_000_209, "users.dat": 6_040, "movies.dat": 3_883}
 STARS = 5

@@ -1,0 +1,290 @@
+"""RecBole's Config with our layers, checks and option dataclasses; the only reader of settings.
+
+Later wins: RecBole's defaults, our ``overall.yaml``, the evaluation mode, the model, the data set,
+the protocol, the prompt's backbone, config files, config dict, command line. Nothing here reads
+``sys.argv``.
+"""
+
+import copy
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from recbole.config.configurator import Config as RecBoleConfig
+from recbole.utils import ModelType
+
+from recbole_e2urec.config.evaluation_mode import (
+    EvalPlan,
+    merge_load_col,
+    plan_evaluation,
+    register_accuracy,
+)
+from recbole_e2urec.config.expression import masked
+from recbole_e2urec.config.keys import (
+    AFTERWARDS,
+    LAUNCHING,
+    check_dataset,
+    check_keys,
+    find_model,
+    name_of,
+    protocol,
+    way_of,
+)
+from recbole_e2urec.config.schema import (
+    build_options,
+    check_negatives,
+    check_supported,
+    check_values,
+)
+from recbole_e2urec.config.yaml import (
+    SettingsLoader,
+    properties,
+    properties_folder,
+    read_yaml,
+    typed,
+)
+from recbole_e2urec.errors import InputError
+from recbole_e2urec.utils import distributed, recbole_compat
+from recbole_e2urec.utils.recbole_compat import as_input_errors
+
+T = TypeVar("T")
+_FIELDS = ("USER_ID", "ITEM_ID", "RATING", "TIME", "LABEL")
+
+
+class Config(RecBoleConfig):
+    """All settings of one run.
+
+    ``way`` is how a classic model forgets, from a name such as ``DeepFM-SISA``; None = not at all.
+
+    Args:
+        model: a model's name (RecBole's, ``LLMRec`` or a method such as ``E2URec``) or a model
+            class; None takes what the other layers say.
+        dataset: a data set's name; None takes what the other layers say.
+        config_file_list: yaml files, later ones win.
+        config_dict: settings from Python; strings stay strings.
+        overrides: settings of the command line; a string is read as its yaml scalar.
+
+    Raises:
+        InputError: unknown model, data set or key (names the nearest), a file that is missing or
+            does not parse, a value that does not fit.
+    """
+
+    def __init__(
+        self,
+        model: str | type | None = None,
+        dataset: str | None = None,
+        config_file_list: Sequence[str | os.PathLike[str]] | None = None,
+        config_dict: Mapping[str, Any] | None = None,
+        overrides: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.command_line = {
+            key: typed(value, key) if isinstance(value, str) else value
+            for key, value in (overrides or {}).items()
+        }
+        self.way: str | None = None
+        self.own_model = model is not None and not isinstance(model, str)
+        super().__init__(model, dataset, config_file_list, config_dict)
+
+    def options(self, kind: type[T], prefix: str = "") -> T:
+        """Create the option dataclass ``kind``; its fields' keys begin with ``prefix``.
+
+        Raises:
+            InputError: a key is missing or its value does not fit.
+        """
+        return build_options(kind, self.final_config_dict, prefix)
+
+    def moved(self, settings: Mapping[str, Any]) -> "Config":
+        """A copy with some settings replaced, which are not checked again."""
+        made = copy.copy(self)
+        made.final_config_dict = {**self.final_config_dict, **settings}
+        return made
+
+    def settings(self) -> dict[str, Any]:
+        """Settings of the run that differ from RecBole's and ours, and all keys of our own."""
+        own = read_yaml(properties_folder() / "overall.yaml")
+        for name in ("LLMRec", self.model) if self.is_language_model else (self.model,):
+            own.update(properties("model", str(name)))
+        keys = {*own, *self.external_config_dict, "epochs", "learning_rate"}
+        keys -= {*LAUNCHING, *AFTERWARDS}
+        found = {key: self.final_config_dict.get(key) for key in sorted(keys)}
+        if found["forget_where"]:  # results name no users, items or titles
+            found["forget_where"] = masked(found["forget_where"])
+        return {**found, "processes": distributed.count()} if distributed.count() > 1 else found
+
+    def ranked(self) -> "Config | None":
+        """The same run, evaluated by ranking items; None where nobody asked for that.
+
+        A run whose evaluation ranks is its own answer; ``ranking_pass`` names the mode of others.
+        """
+        if self.plan.kind == "ranking":
+            return self
+        if self["ranking_pass"] is None:
+            return None
+        of_labels = ("metrics", "valid_metric")
+        external = self.external_config_dict.items()
+        given = {key: value for key, value in external if key not in of_labels}
+        if "eval_args" in given:
+            given["eval_args"] = {k: v for k, v in given["eval_args"].items() if k != "mode"}
+        given["eval_mode"] = self["ranking_pass"]
+        ranked = type(self)(name_of(str(self.model), self.way), self.dataset, None, given)
+        if ranked.plan.kind != "ranking":
+            raise InputError("ranking_pass: labeled ranks nothing; write uni100, pop100 or full")
+        return ranked
+
+    @property
+    def is_language_model(self) -> bool:
+        """Whether the model is this package's language model rather than a classic one."""
+        return str(self.model_class.__module__).startswith("recbole_e2urec.")
+
+    @property
+    def borrowed_rates(self) -> str:
+        """One line, if the backbone has no settings and nobody gave rates: tiny-t5's are too large.
+
+        Empty where rates are the backbone's own or somebody's choice.
+        """
+        given = {**self.protocol, **self.external_config_dict}
+        name = str(self["backbone"])
+        if "learning_rate" in given or properties("backbone", name):
+            return ""
+        return (
+            f"backbone {name} has no settings of its own: learning_rate {self['learning_rate']:g} "
+            "and all others are those of tiny-t5, much too large for a pretrained model; give "
+            f"yours, or take a name's, as in --backbone=t5-base --backbone_source={name}"
+        )
+
+    def compatibility_settings(self) -> None:
+        """Prepare RecBole and NumPy; called first by RecBole's own constructor."""
+        recbole_compat.apply()
+        recbole_compat.add_numpy_aliases()
+        register_accuracy()
+
+    def _build_yaml_loader(self) -> type:
+        return SettingsLoader
+
+    def _load_config_files(self, file_list: Sequence[Any] | None) -> dict[str, Any]:
+        settings: dict[str, Any] = {}
+        for file in file_list or ():
+            values = read_yaml(Path(file))
+            self._check_keys(values, str(file))
+            settings.update(values)
+        return settings
+
+    def _load_variable_config_dict(self, config_dict: Mapping[str, Any] | None) -> dict[str, Any]:
+        settings = copy.deepcopy(dict(config_dict or {}))  # RecBole completes dicts in place
+        self._check_keys(settings, "config_dict")
+        return settings
+
+    def _load_cmd_line(self) -> dict[str, Any]:
+        self._check_keys(self.command_line, "the command line")
+        return self.command_line
+
+    def _check_keys(self, given: Mapping[str, Any], source: str) -> None:
+        if not self.own_model:  # a model class from elsewhere may have keys of its own
+            check_keys(given, source)
+
+    def _get_model_and_dataset(
+        self, model: str | type | None, dataset: str | None
+    ) -> tuple[str, type, str]:
+        defaults = read_yaml(properties_folder() / "overall.yaml")
+        self.protocol = protocol(self.external_config_dict.get("protocol"))
+        chosen = {**defaults, **self.protocol, **self.external_config_dict}
+        name = str(dataset or chosen["dataset"])
+        if self.own_model:
+            return model.__name__, model, name  # type: ignore[union-attr, return-value]
+        model, self.way = way_of(str(model or chosen["model"]))
+        found = find_model(model)
+        if self.way and found.__module__.startswith("recbole_e2urec."):
+            raise InputError(f"{model}-{self.way}: for classic models; write --model={self.way}")
+        return model, found, name
+
+    def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
+        super()._load_internal_config_dict(model, model_class, dataset)
+        overall = read_yaml(properties_folder() / "overall.yaml")
+        self._add_layer(overall)
+        self.plan: EvalPlan = plan_evaluation(
+            self.external_config_dict, overall["eval_mode"], self.learns_labels
+        )
+        self._add_layer(properties("evaluation", self.plan.kind))
+        names = [("model", "LLMRec")] if self.is_language_model else []
+        names += [("model", model), ("dataset", dataset)]
+        for kind, name in names:
+            self._add_layer(properties(kind, name))
+        self._add_layer(self.protocol)
+        if self.is_language_model:
+            chosen = {**self.internal_config_dict, **self.external_config_dict}
+            self._add_layer(properties("backbone", str(chosen["backbone"])))
+
+    @property
+    def learns_labels(self) -> bool:
+        """Whether the model learns from likes and dislikes rather than from what was seen."""
+        kind = self.internal_config_dict["MODEL_TYPE"]
+        return kind in (ModelType.CONTEXT, ModelType.DECISIONTREE) or self.model in ("DIN", "DIEN")
+
+    def _add_layer(self, layer: Mapping[str, Any]) -> None:
+        columns = merge_load_col(self.internal_config_dict.get("load_col"), layer.get("load_col"))
+        self.internal_config_dict.update(layer)
+        self.internal_config_dict["load_col"] = columns
+
+    def _get_final_config_dict(self) -> dict[str, Any]:
+        external = self.external_config_dict
+        if not self.own_model:
+            check_values(external, self.internal_config_dict)
+        final = super()._get_final_config_dict()
+        final.update(self.plan.settle(self.internal_config_dict, external))
+        if external.get("normalize_field") and "normalize_all" not in external:
+            final["normalize_all"] = None
+        is_sequential = final["MODEL_TYPE"] == ModelType.SEQUENTIAL
+        if is_sequential and final.get("loss_type") == "CE" and not self.learns_labels:
+            final["train_neg_sample_args"] = external.get("train_neg_sample_args")
+        if "load_col" not in external:
+            self._load_configured_columns(final)
+        check_supported(external, self.model, self.is_language_model)
+        return final
+
+    def _load_configured_columns(self, final: dict[str, Any]) -> None:
+        """Load what the settings name; RecBole passes over columns that a file lacks."""
+        named = [final[f"{kind}_FIELD"] for kind in _FIELDS] + list(final["threshold"] or {})
+        final["load_col"] = merge_load_col(final["load_col"], {"inter": [*filter(None, named)]})
+
+    def _set_default_parameters(self) -> None:
+        folder = self.final_config_dict["data_path"]
+        with as_input_errors():
+            super()._set_default_parameters()
+        own = Path(str(folder)) / self.dataset
+        if "data_path" in self.external_config_dict and own.is_dir():
+            self.final_config_dict["data_path"] = str(own)  # RecBole forces its own ml-100k
+        if not Path(self.final_config_dict["data_path"]).is_dir():
+            check_dataset(self.dataset, Path(str(folder)))
+
+    def _init_device(self) -> None:
+        """As RecBole's, except that a run on the CPU leaves CUDA_VISIBLE_DEVICES alone.
+
+        Here RecBole's processes meet, and so do ours, but by other means (:mod:`processes`): to
+        RecBole each of them is alone, and one of them shows what it does.
+        """
+        before = os.environ.get("CUDA_VISIBLE_DEVICES")
+        final = self.final_config_dict
+        if not final["use_gpu"]:
+            final["gpu_id"] = ""
+        elif distributed.count() > 1 and "gpu_id" not in self.external_config_dict:
+            final["gpu_id"] = before or ",".join(map(str, range(distributed.local_count())))
+        with as_input_errors():
+            super()._init_device()
+        if final["device"] == torch.device("cpu"):
+            os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+            if before is not None:
+                os.environ["CUDA_VISIBLE_DEVICES"] = before
+        distributed.join(final["device"], float(final["process_timeout"]))
+        if not distributed.is_writer():
+            final.update(show_progress=False, log_wandb=False)
+
+    def _set_train_neg_sample_args(self) -> None:
+        with as_input_errors():
+            super()._set_train_neg_sample_args()
+        check_negatives(self.final_config_dict, self.model)
+
+    def _set_eval_neg_sample_args(self, phase: str) -> None:
+        with as_input_errors():
+            super()._set_eval_neg_sample_args(phase)

@@ -1,0 +1,162 @@
+"""Which keys a run may set, and which models and data sets RecBole knows."""
+
+import difflib
+import re
+from collections.abc import Iterable
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from recbole_e2urec.config.yaml import properties, properties_folder
+from recbole_e2urec.errors import InputError, nearest
+from recbole_e2urec.registry import LANGUAGE_MODEL, METHODS, load_class
+
+# Keys that RecBole's code reads though none of its yaml files lists them.
+# fmt: off
+_UNLISTED = (
+    "model", "dataset", "config_files", "encoding", "feature_num", "token_num_threshold",
+    "tail_ratio", "use_filter", "cin", "contrast", "has_residual", "norm", "sim",
+    "xgb_early_stopping_rounds", "CROP_ITEM_SEQ", "CROP_ITEM_SEQ_LEN", "INVERSE_ITEM_SEQ",
+    "MASK_INDEX", "MASK_ITEM_SEQ", "NEG_ITEMS", "POS_ITEMS", "REORDER_ITEM_SEQ", "neg_sampling",
+    "training_neg_sample_num",
+)
+# fmt: on
+LAUNCHING = ("nproc", "world_size", "ip", "port", "group_offset", "process_timeout")
+# Keys that decide what a trained model is.
+TRAINING = (
+    "backbone", "backbone_source", "backbone_dtype", "backbone_attention", "backbone_quantization",
+    "enable_amp", "tuning", "epochs", "learning_rate", "rate_schedule", "clip_norm",
+    "train_batch_size", "weight_decay", "adam_epsilon", "average_decay", "eval_step",
+    "stopping_step", "valid_metric", "seed", "eval_args", "device",
+)  # fmt: skip
+LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
+AFTERWARDS = ("finalize", "purge")  # what follows a run
+# Keys and a command of older versions, which their results and model folders may still name.
+_BY_CONTROL_USERS = "NegatedE2URec and TaskVector set how strongly they forget by control users"
+GONE = {
+    "calibration": _BY_CONTROL_USERS,
+    "rehearse": _BY_CONTROL_USERS,
+    "teacher_divergence": "give E2URec an alpha",
+}
+CLASSIC_WAYS = ("Retrain", "SISA")  # how a classic model can forget: DeepFM-SISA
+_TOP_LEVEL_KEY = re.compile(r"^([A-Za-z][\w-]*) *:", re.MULTILINE)
+
+
+def recbole_properties() -> Path:
+    """Find RecBole's own folder of yaml files."""
+    spec = find_spec("recbole")
+    assert spec is not None  # a requirement of this package
+    return Path(next(iter(spec.submodule_search_locations or []))) / "properties"
+
+
+@cache
+def recbole_models() -> frozenset[str]:
+    """Name the models of RecBole; three of them have no yaml file of their name."""
+    listed = {path.stem for path in (recbole_properties() / "model").glob("*.yaml")}
+    return frozenset(listed - {"lightgbm", "xgboost"} | {"Random", "LightGBM", "XGBoost"})
+
+
+@cache
+def downloadable_datasets() -> frozenset[str]:
+    """Name the data sets that RecBole can fetch."""
+    return frozenset(_keys_of(recbole_properties() / "dataset" / "url.yaml"))
+
+
+@cache
+def known_keys() -> frozenset[str]:
+    """Name every key of RecBole's yaml files and argument lists, and every key of ours."""
+    from recbole.utils import argument_list
+
+    keys = set(_UNLISTED)
+    for arguments in ("general", "training", "evaluation", "dataset"):
+        keys.update(getattr(argument_list, f"{arguments}_arguments"))
+    links = ("url.yaml", "kg_url.yaml")
+    for folder in (recbole_properties(), properties_folder()):
+        for path in folder.rglob("*.yaml"):
+            if path.name not in links and path.parent.name != "prompt":
+                keys.update(_keys_of(path))
+    return frozenset(keys)
+
+
+def find_model(name: str) -> type:
+    """Import the class of a model by its name.
+
+    Raises:
+        InputError: no such model (names the nearest), or a package that it needs is missing.
+    """
+    if name in recbole_models():
+        from recbole_e2urec.utils.recbole_compat import recbole_model
+
+        try:
+            return recbole_model(name)
+        except ImportError as error:
+            raise InputError(f"model {name} needs the package {error.name}; install it") from error
+    ours = {LANGUAGE_MODEL, *METHODS}
+    if name not in ours:
+        known = {*ours, *recbole_models()}
+        raise InputError(f"unknown model {name!r}; {_hint(name, known, 'see the README')}")
+    model: type = load_class(LANGUAGE_MODEL)
+    return model
+
+
+def way_of(name: str) -> tuple[str, str | None]:
+    """Take a name such as ``DeepFM-SISA`` apart; without a way of forgetting it has None."""
+    model, dash, way = name.rpartition("-")
+    return (model, way) if dash and way in CLASSIC_WAYS else (name, None)
+
+
+def name_of(model: str, way: str | None) -> str:
+    """Put together what :func:`way_of` takes apart."""
+    return model if way is None else f"{model}-{way}"
+
+
+def protocol(name: str | None) -> dict[str, Any]:
+    """Settings of a published experiment; none for None.
+
+    Raises:
+        InputError: no such protocol (names the nearest).
+    """
+    known = {path.stem for path in (properties_folder() / "protocol").glob("*.yaml")}
+    if name is not None and str(name) not in known:
+        raise InputError(f"unknown protocol {name!r}; {nearest(str(name), known)}")
+    return {} if name is None else properties("protocol", name)
+
+
+def check_dataset(name: str, folder: Path) -> None:
+    """Refuse a data set that is neither in the folder nor one that RecBole can fetch.
+
+    Raises:
+        InputError: names the nearest, or where to put its files.
+    """
+    if name in downloadable_datasets():
+        return
+    present = {path.name for path in folder.glob("*/")} if folder.is_dir() else set()
+    known = present | downloadable_datasets() | {"ml-100k"}
+    hint = _hint(name, known, f"put its atomic files into {folder / name}")
+    raise InputError(f"unknown dataset {name!r}; {hint}")
+
+
+def check_keys(given: Iterable[str], source: str) -> None:
+    """Refuse a key that nothing reads.
+
+    Raises:
+        InputError: names the key, where it was given, and the nearest known one.
+    """
+    for key in given:
+        if key in GONE:
+            raise InputError(f"{key} in {source} is gone; {GONE[key]}")
+        if key not in known_keys():
+            hint = _hint(key, known_keys(), "see --help for the main keys")
+            raise InputError(f"unknown key {key!r} in {source}; {hint}")
+
+
+def _hint(word: str, known: Iterable[str], otherwise: str) -> str:
+    """Suggest the nearest name, whatever its case; the names are too many to list."""
+    by_lower = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word.lower(), by_lower, n=1)
+    return f"did you mean {by_lower[close[0]]!r}?" if close else otherwise
+
+
+def _keys_of(path: Path) -> list[str]:
+    return _TOP_LEVEL_KEY.findall(path.read_text(encoding="utf-8"))

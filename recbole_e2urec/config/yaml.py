@@ -1,0 +1,148 @@
+"""Settings as text: yaml files, values of the command line, and the folder of our own yaml files.
+
+One grammar for all of them, YAML 1.2's core: ``True`` and ``False`` are booleans, ``~``, ``null``
+and ``None`` are nothing, ``1e-3`` is a number; ``Yes``, ``No``, ``007``, ``12:30``, ``2014-2018``
+are text: answer words, identifiers and file names. Nothing is evaluated as code.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recbole_e2urec.errors import InputError
+
+_SCALARS = {
+    "bool": (r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
+    "null": (r"^(?:~|null|Null|NULL|None)$", "~nN"),
+    "int": (r"^[-+]?(?:0|[1-9][0-9]*)$", "-+0123456789"),
+    "float": (
+        r"^[-+]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+"
+        r"|\.(?:inf|Inf|INF))$|^\.(?:nan|NaN|NAN)$",
+        "-+0123456789.",
+    ),
+}
+
+
+# Besides PyYAML's own: a tag that its value does not fit (``!!int x``), brackets without end.
+WRONG = (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError)
+
+
+class SettingsLoader(yaml.SafeLoader):
+    """PyYAML's safe loader with the scalars of YAML 1.2; an empty value is nothing."""
+
+    yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012 - PyYAML's own attribute
+
+    def construct_float(self, node: yaml.ScalarNode) -> float:
+        """Read a float; PyYAML's own rule also takes base 60."""
+        text = str(self.construct_scalar(node)).lower()
+        return float(text.replace(".inf", "inf").replace(".nan", "nan"))
+
+
+for _name, (_pattern, _first) in _SCALARS.items():
+    SettingsLoader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_name}", re.compile(_pattern), list(_first)
+    )
+SettingsLoader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^$"), [""])
+SettingsLoader.add_constructor("tag:yaml.org,2002:float", SettingsLoader.construct_float)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a yaml file of settings; an empty file is an empty dict.
+
+    Raises:
+        InputError: the file is missing, does not parse (names the line) or is not a mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise InputError(f"cannot read the config file {path}: {reason}") from error
+    try:
+        values = yaml.load(text, Loader=SettingsLoader)
+    except WRONG as error:
+        raise InputError(f"{path}{_place(error)}: not valid yaml: {_problem(error)}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise InputError(f"{path}: a config file holds lines such as 'epochs: 10'")
+    return values
+
+
+def typed(text: str, key: str = "value") -> Any:
+    """Give the value that the text of ``--key=text`` stands for.
+
+    Text in brackets, braces or quotes is yaml, as in ``{rating: 4}`` and ``['AUC', 'LogLoss']``;
+    other text is one scalar: a number, a boolean, nothing (``~``), or the text itself as typed.
+
+    Raises:
+        InputError: a mapping without the space that yaml wants after a colon.
+    """
+    if text[:1] in ("[", "{", "'", '"'):
+        try:
+            value = yaml.load(text, Loader=SettingsLoader)
+        except WRONG:
+            return text  # an interval such as [5,inf) is no yaml and means itself
+        if _has_glued_key(value):
+            raise InputError(f"--{key}={text}: write a space after each colon, as in {{a: 1}}")
+        return value
+    loader = SettingsLoader("")
+    try:
+        tag = loader.resolve(yaml.ScalarNode, text, (True, False))
+        if not text or not str(tag).startswith("tag:yaml.org,2002:"):
+            return text
+        return loader.construct_object(yaml.ScalarNode(tag, text))
+    finally:
+        loader.dispose()
+
+
+def read_switch(value: Any, key: str) -> bool:
+    """Read a boolean: one as it is, or text such as ``True``, ``true``, ``TRUE`` or ``false``.
+
+    Every switch is read here, whether it was typed, stands in a file or comes from Python.
+
+    Raises:
+        InputError: it is no boolean; names the key.
+    """
+    found = typed(value, key) if isinstance(value, str) else value
+    if not isinstance(found, bool):
+        raise InputError(f"{key}: {value!r} does not do; True or False is needed")
+    return found
+
+
+def properties_folder() -> Path:
+    """Find our yaml files: inside the package in a wheel, beside it in a checkout.
+
+    Raises:
+        FileNotFoundError: neither is there, which only a broken installation can cause.
+    """
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "properties", package.parent / "properties"):
+        if (folder / "overall.yaml").is_file():
+            return folder
+    raise FileNotFoundError(f"no properties folder in or beside {package}; install it again")
+
+
+def properties(kind: str, name: str) -> dict[str, Any]:
+    """Read ``properties/<kind>/<name>.yaml``; a name that has none gives an empty dict.
+
+    A ``/`` in a name, as in a hub id, is written ``--`` in the file's name.
+    """
+    path = properties_folder() / kind / f"{name.replace('/', '--')}.yaml"
+    return read_yaml(path) if path.is_file() else {}
+
+
+def _has_glued_key(value: Any) -> bool:
+    return isinstance(value, dict) and any(
+        isinstance(key, str) and ":" in key and entry is None for key, entry in value.items()
+    )
+
+
+def _place(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return f", line {mark.line + 1}" if mark else ""
+
+
+def _problem(error: Exception) -> str:
+    return str(getattr(error, "problem", None) or error).splitlines()[0]

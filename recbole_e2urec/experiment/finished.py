@@ -1,0 +1,140 @@
+"""The models of a finished comparison, loaded from their stages; nothing is trained."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recbole_e2urec.config.config import Config
+from recbole_e2urec.config.expression import masked
+from recbole_e2urec.config.keys import GONE
+from recbole_e2urec.config.yaml import typed
+from recbole_e2urec.errors import InputError
+from recbole_e2urec.evaluator.measure import Answers
+from recbole_e2urec.experiment.base import Rows
+from recbole_e2urec.experiment.comparison import ONE_ROW, Given
+from recbole_e2urec.experiment.unlearning import Answered, Forgetting
+from recbole_e2urec.methods import METHODS
+from recbole_e2urec.model.scorers import Asked, Scorer
+from recbole_e2urec.report.results import RESULTS, load_rows
+from recbole_e2urec.trainer.checkpoint import Stage
+
+FILTER = "forget_where"  # of which results keep what is compared, not with what
+_NOTHING = Answers(np.empty(0), Asked([]))
+# What a run may be told anew: where things are, and what is written.
+_FREE = {"checkpoint_dir", "data_path", "log_wandb", "use_gpu", "gpu_id", *ONE_ROW}
+
+
+class NotKept(InputError):
+    """A model that would have to be trained."""
+
+
+class KeptStage(Stage):
+    """A stage that is only read."""
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Refuse to train.
+
+        Raises:
+            NotKept: it is not finished.
+        """
+        if not self.finished:
+            raise NotKept(
+                f"{self.name} is not in {self.folder.parent} under these settings and versions; "
+                "run the comparison again"
+            )
+        yield
+
+
+class Kept(Forgetting):
+    """An unlearning run whose models are loaded, not trained, and asked nothing by themselves.
+
+    Attributes:
+        scorers: who answers, by the digest of the stage.
+    """
+
+    def __init__(self, config: Config, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        self.scorers: dict[str, Scorer] = {}
+
+    def stage(self, name: str, inputs: Mapping[str, Any]) -> Stage:
+        """A stage that must be finished."""
+        return KeptStage(self.stages, name, inputs)
+
+    def answered(self, stage: str, scorer: Scorer, cost: Mapping[str, Any]) -> Answered:
+        """Remember who answers."""
+        self.scorers[stage] = scorer
+        return Answered(stage, _NOTHING, cost, {}, None)
+
+    def _embed(self, train: Rows) -> Any:
+        raise NotKept("it groups users by a model that is not kept")
+
+
+def rows_of(given: Given) -> tuple[list[dict[str, Any]], Path]:
+    """Rows of results that agree with the settings, and their folder."""
+    config = Config(None, given.dataset, given.config_files, given.config_dict, given.overrides)
+    folder = Path(config["checkpoint_dir"])
+    wanted = {
+        key: typed(value, key) if isinstance(value, str) else value
+        for key, value in (given.overrides or {}).items()
+        if key not in _FREE
+    }
+    if given.dataset:
+        wanted["dataset"] = given.dataset
+    if wanted.get(FILTER):
+        wanted[FILTER] = masked(str(wanted[FILTER]))
+    rows = load_rows(folder / RESULTS)
+    agreeing = (all(_value(row, key) == value for key, value in wanted.items()) for row in rows)
+    return [row for row, agrees in zip(rows, agreeing, strict=True) if agrees], folder
+
+
+def comparison_of(model: str | None, given: Given) -> tuple[list[dict[str, Any]], Path]:
+    """Rows of the newest comparison that agrees with the settings, and its folder."""
+    every, folder = rows_of(given)
+    rows = [row for row in every if "request" in row]
+    methods = [row for row in rows if model is None or row["model"] == model]
+    if not methods:
+        raise InputError(
+            f"{folder / RESULTS} has no comparison with {model or 'Original and Retrain'} under "
+            "these settings; run one, such as recbole-e2urec --model=E2URec"
+        )
+    last = methods[-1]
+    alike = [row for row in methods if all(row[k] == last[k] for k in ("request", "seed"))]
+    return alike, folder
+
+
+def _value(row: Mapping[str, Any], key: str) -> Any:
+    return row[key] if key in ("dataset", "seed") else row["settings"].get(key)
+
+
+def settings_of(row: Mapping[str, Any], folder: Path, given: Given) -> Config:
+    """The settings under which a row was made."""
+    # RecBole writes the last one in a form that it does not read; language models have none.
+    left_out = {
+        *ONE_ROW,
+        "model",
+        "dataset",
+        "show_prompts",
+        "prompt_users",
+        *GONE,
+        "processes",
+        "train_neg_sample_args",
+    }
+    settings = {key: value for key, value in row["settings"].items() if key not in left_out}
+    if settings.get(FILTER):
+        settings[FILTER] = {**(given.config_dict or {}), **(given.overrides or {})}.get(FILTER)
+        if settings[FILTER] is None:
+            raise InputError(
+                f"{FILTER}: results keep the comparison's filter without its values; give it again"
+            )
+    data = Path(str(settings.get("data_path", "")))
+    if data.name == row["dataset"]:  # RecBole puts the name behind what it is given
+        settings["data_path"] = str(data.parent)
+    here = {"checkpoint_dir": str(folder), "log_wandb": False, "show_progress": False}
+    free = {key: value for key, value in (given.overrides or {}).items() if key in _FREE}
+    name = row["model"] if row["model"] in METHODS else "LLMRec"
+    more = {**(given.config_dict or {}), "seed": row["seed"]}
+    return Config(name, row["dataset"], given.config_files, {**settings, **more}, {**free, **here})

@@ -1,0 +1,312 @@
+"""A case study: what Original, Retrain and unlearned models of a comparison answer one user.
+
+``results.jsonl`` says under which settings the models were made; their stages are loaded, and
+nothing is trained. Whoever is asked for is shown, forgotten users as well.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from recbole.utils import init_seed
+
+from recbole_e2urec.data.dataset import load_dataset
+from recbole_e2urec.errors import InputError
+from recbole_e2urec.experiment.base import Rows
+from recbole_e2urec.experiment.comparison import Given
+from recbole_e2urec.experiment.finished import Kept, KeptStage, NotKept, comparison_of, settings_of
+from recbole_e2urec.experiment.inspect_prompts import RowNames, ShownPrompt, shown_prompt
+from recbole_e2urec.methods import METHODS, method_of
+from recbole_e2urec.model.prompting import titles_of
+from recbole_e2urec.model.scorers import Adapted, Scorer, Stored
+from recbole_e2urec.report.tables import Cells
+from recbole_e2urec.utils import recbole_compat
+from recbole_e2urec.utils.html import SHEETS, printable
+from recbole_e2urec.utils.io import write_text
+
+READING = (
+    "Retrain never saw what is forgotten: an unlearned model should answer as Retrain does, not as "
+    "Original."
+)
+HIT = "*"  # marks a recommended item that the user liked in the test part
+ANSWERS = "P(yes) of the newest rows of each part"
+RECOMMENDED = f"Recommended, with P(yes); {HIT} = liked in the test part"
+
+
+class Asked(NamedTuple):
+    """A row that was asked about."""
+
+    prompt: ShownPrompt
+    label: str  # 1 = liked
+    yes: dict[str, float]  # P(yes) by model
+
+
+class Recommended(NamedTuple):
+    """An item that a model recommends."""
+
+    item: str  # its token
+    title: str
+    yes: float  # P(yes)
+    hit: bool  # whether the user liked it in the test part
+
+
+class Case(NamedTuple):
+    """What models answer one user.
+
+    Attributes:
+        user: as the data names the user.
+        standing: what became of the user: forgotten, partly forgotten, stays, or kept out.
+        dataset: its name.
+        rows: what was asked, the newest rows of each part.
+        top: recommended items by model, the best first.
+        notes: what is missing, and why.
+        text: all of it for the terminal.
+        page: the name of the page's file.
+    """
+
+    user: str
+    standing: str
+    dataset: str
+    rows: list[Asked]
+    top: dict[str, list[Recommended]]
+    notes: list[str]
+    text: str = ""
+    page: str = ""
+
+
+def case_text(case: Case) -> str:
+    """The case for a terminal."""
+    lines = [f"user {case.user} of {case.dataset}: {case.standing}", ""]
+    lines += [ANSWERS, "", _answers(case).drawn(), "", READING, ""]
+    if case.top:
+        lines += [RECOMMENDED, "", _recommended(case).drawn(), ""]
+    for asked in case.rows:
+        lines += [f"{asked.prompt.part}, {asked.prompt.title}: {asked.prompt.length}", "-" * 60]
+        lines += [asked.prompt.text, "-" * 60]
+    return printable("\n".join([*lines, *case.notes]))
+
+
+def case_page(case: Case) -> str:
+    """The case as a page."""
+    tables = [_answers(case), *([_recommended(case)] if case.top else [])]
+    titles = ANSWERS, RECOMMENDED
+    return _PAGE.render(case=case, tables=zip(titles, tables, strict=False), reading=READING)
+
+
+def _answers(case: Case) -> Cells:
+    models = list(case.rows[0].yes) if case.rows else []
+    lines = [
+        [
+            asked.prompt.title,
+            asked.prompt.part,
+            asked.label,
+            *(f"{asked.yes[model]:.4f}" for model in models),
+        ]
+        for asked in case.rows
+    ]
+    return Cells(["item", "part", "label", *models], lines)
+
+
+def _recommended(case: Case) -> Cells:
+    lists = list(case.top.values())
+    lines = [
+        [str(place + 1), *(_told(one[place]) for one in lists)] for place in range(len(lists[0]))
+    ]
+    return Cells(["", *case.top], lines)
+
+
+def _told(item: Recommended) -> str:
+    return f"{item.title} {item.yes:.4f}{f' {HIT}' if item.hit else ''}"
+
+
+_PAGE = SHEETS.from_string("""\
+{% extends "sheet" %}
+{% block of %}users{% endblock %}
+{% block title %}User {{ case.user }} of {{ case.dataset }}{% endblock %}
+{% block body %}
+<h1>User {{ case.user }} of {{ case.dataset }}: {{ case.standing }}</h1>
+<p>{{ reading }}</p>
+{% for title, table in tables %}
+<h2>{{ title }}</h2>
+<div class="wide"><table><thead><tr>
+{% for cell in table.header %}<th>{{ cell }}</th>{% endfor %}
+</tr></thead><tbody>
+{% for line in table.lines %}
+<tr>{% for cell in line %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}
+</tbody></table></div>
+{% endfor %}
+{% for note in case.notes %}
+<p class="note">{{ note }}</p>
+{% endfor %}
+<h2>Prompts</h2>
+{% for asked in case.rows %}
+<h3>{{ asked.prompt.part }}: {{ asked.prompt.title }}</h3>
+<p class="note">
+{% for field, value in asked.prompt.fields.items() %}
+{{ field }} {{ value }},
+{% endfor %}
+{{ asked.prompt.length }}
+</p>
+<pre>{{ asked.prompt.text }}</pre>
+{% endfor %}
+{% endblock %}
+""")
+
+
+PAGE = "case.html"  # inside checkpoint_dir
+
+
+@dataclass(frozen=True)
+class CaseOptions:
+    """Who is looked at, and how closely.
+
+    Attributes:
+        user: as the data names the user.
+        topk: how many items each model recommends.
+        rows: how many rows of each part, the newest ones, are asked about.
+        output_file: where the page goes; None = ``case.html`` in ``checkpoint_dir``.
+    """
+
+    user: str = field(default="", metadata={"text": True})
+    topk: int = 10
+    rows: int = 3
+    output_file: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, by the name of its key."""
+        if not self.user:
+            raise InputError("case: which user? write --user=TOKEN")
+        for name in ("topk", "rows"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; give 1 or more")
+
+
+def study(options: CaseOptions, model: str | None, given: Given) -> Case:
+    """Look at one user, and write the page.
+
+    Args:
+        options: who.
+        model: the method to show; None = all of the comparison.
+        given: settings. The newest comparison in ``checkpoint_dir`` that agrees with them is taken.
+
+    Raises:
+        InputError: there is no such comparison, a model of it is not kept, or the user is unknown.
+    """
+    recbole_compat.apply()
+    rows, folder = comparison_of(model, given)
+    config = settings_of(rows[-1], folder, given)
+    init_seed(config["seed"], config["reproducibility"])
+    run = Kept(config, load_dataset(config))
+    if options.user not in run.dataset.ids.users:
+        raise InputError(f"user {options.user!r} is no user of {config['dataset']}")
+    run.train()
+    adapter = run.model.adapter
+    scorers: dict[str, Scorer] = {"Original": Adapted(adapter)}
+    notes = []
+    for row in rows:
+        if row["model"] in METHODS and row["model"] != "Retrain":
+            try:
+                made = run.unlearn(method_of(settings_of(row, folder, given)))
+                scorers[row["model"]] = run.scorers[made.stage]
+            except NotKept as error:
+                notes.append(f"{row['model']} is left out: {error}")
+    retrain = KeptStage.of(run.stages, "Retrain", run.retrain.stage)
+    scorers["Retrain"] = Stored(adapter, retrain.weights)
+    case = _look(options, run, scorers, notes)
+    page = Path(options.output_file or folder / PAGE)
+    write_text(page, case_page(case))
+    return case._replace(text=case_text(case), page=str(page))
+
+
+class _Standing(NamedTuple):
+    """A user's rows by part, each in order of time, and what became of the user."""
+
+    parts: dict[str, Rows]
+    word: str
+
+
+def _look(options: CaseOptions, run: Kept, scorers: Mapping[str, Scorer], notes: list[str]) -> Case:
+    """Ask all models about the user."""
+    names = RowNames(run.config, run.dataset, titles_of(
+        run.config, run.dataset, run.model.prompt_options
+    ))  # fmt: skip
+    standing = _standing(run, run.dataset.ids.users[options.user])
+    words = run.model.language_model.answer_ids
+    asked = []
+    for part, rows in standing.parts.items():
+        newest = rows[-options.rows :]
+        history = run.before if part == "forget" else run.after
+        with run.model.shown(history):
+            said = {
+                name: scorer.ask(run.model, newest).yes(words).tolist()
+                for name, scorer in scorers.items()
+            }
+            asked += [
+                Asked(
+                    shown_prompt(row, part, run.model.table, names),
+                    names.fields(row)[run.config["LABEL_FIELD"]],
+                    {name: answers[place] for name, answers in said.items()},
+                )
+                for place, row in enumerate(newest.tolist())
+            ]
+    top = _top(options, run, scorers, standing.parts, names)
+    return Case(options.user, standing.word, str(run.config["dataset"]), asked, top, notes)
+
+
+def _standing(run: Kept, user: int) -> _Standing:
+    """Rows of a user by part."""
+    rows, splits = run.dataset.rows, run.parts.whole
+    kept_out = np.isin(user, rows.user[run.parts.control]).item()
+    groups = {
+        "forget": run.split.forget,
+        "retain": run.split.retain,
+        "control": run.parts.control,
+        "valid": splits.valid,
+        "test": splits.test,
+    }
+    parts = {}
+    for name, group in groups.items():
+        own = group[rows.user[group] == user]
+        if len(own):
+            parts[name] = own[np.lexsort((own, rows.time[own]))]
+    if kept_out:
+        return _Standing(parts, "kept out of all training (control user)")
+    if "forget" not in parts:
+        return _Standing(parts, "stays")
+    return _Standing(parts, "partly forgotten" if "retain" in parts else "forgotten")
+
+
+def _top(
+    options: CaseOptions,
+    run: Kept,
+    scorers: Mapping[str, Scorer],
+    parts: Mapping[str, Rows],
+    names: RowNames,
+) -> dict[str, list[Recommended]]:
+    """What each model recommends, as a full ranking would at the user's first test row.
+
+    Items of training and validation rows are left out. A user without test rows is asked as at the
+    newest row there is.
+    """
+    table = run.dataset.rows
+    own = np.concatenate([np.empty(0, np.int64), *parts.values()])
+    if len(own) == 0:
+        return {}
+    test = parts.get("test", own[:0])
+    row = test[0] if len(test) else own[np.lexsort((own, table.time[own]))][-1]
+    seen = np.concatenate([own[:0], *(rows for name, rows in parts.items() if name != "test")])
+    items = np.setdiff1d(np.arange(1, run.dataset.item_num), table.item[seen])
+    liked = set(table.item[test[table.label[test] == 1]].tolist())
+    words, top = run.model.language_model.answer_ids, {}
+    with run.model.shown(run.after):
+        for name, scorer in scorers.items():
+            yes = scorer.ask(run.model, np.full(len(items), row), items).yes(words).cpu().numpy()
+            best = np.argsort(-yes, kind="stable")[: options.topk]
+            top[name] = [
+                Recommended(names.item(item), names.titles[item], float(yes[place]), item in liked)
+                for place, item in zip(best.tolist(), items[best].tolist(), strict=True)
+            ]
+    return top

@@ -1,0 +1,259 @@
+"""Starting the processes of a run, with RecBole's own flags: ``--nproc=2``."""
+
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NoReturn
+
+from recbole_e2urec.config.keys import LAUNCHING
+from recbole_e2urec.config.schema import build_options
+from recbole_e2urec.config.yaml import properties_folder, read_yaml, typed
+from recbole_e2urec.errors import InputError
+from recbole_e2urec.utils import distributed
+from recbole_e2urec.utils.distributed import Lost
+
+
+@contextmanager
+def workers_of(processes: int) -> Iterator[Any]:
+    """Give something with ``map``; processes start afresh and share the machine's cores.
+
+    They obey OMP_NUM_THREADS where it is set.
+
+    Raises:
+        InputError: one of them died.
+    """
+    if processes == 1:
+        yield _Here()
+        return
+    try:
+        with (
+            cores_shared(processes),
+            ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool,
+        ):
+            yield pool
+    except BrokenProcessPool as error:
+        raise InputError(
+            f"nproc_rows: one of its {processes} processes died: killed, out of memory, or started "
+            "by a script that does not check __name__ == '__main__'; the same command goes on"
+        ) from error
+
+
+@contextmanager
+def cores_shared(processes: int) -> Iterator[None]:
+    """Give processes that start in the body an equal share of the machine's cores."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = before or str(max(1, (os.cpu_count() or 1) // processes))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+
+
+class _Here:
+    map = staticmethod(map)
+
+
+START = "spawn"  # processes begin anew: a GPU cannot be shared with a copy of this one
+MADE = "made"
+GRACE = 10.0  # seconds for the others to say why, too, when one process has failed
+NOTHING: dict[str, Any] = {"rows": [], "groups": {}, "results_file": ""}
+
+
+@dataclass(frozen=True)
+class Launch:
+    """The processes of a run, in the words of RecBole.
+
+    Attributes:
+        nproc: processes on this machine.
+        world_size: on all machines together; None or -1 = ``nproc``.
+        ip: of the machine with the first process.
+        port: free on that machine; None = any free one, where there is one machine.
+        group_offset: number of the processes on the machines before this one.
+        process_timeout: minutes that a process waits for another one.
+    """
+
+    nproc: int
+    world_size: int | None
+    ip: str
+    port: int | None
+    group_offset: int
+    process_timeout: float
+
+    @classmethod
+    def of(cls, layers: Sequence[Mapping[str, Any]]) -> "Launch":
+        """Read the settings; later layers win.
+
+        Raises:
+            InputError: a value that does not do, alone or beside ``torchrun``.
+        """
+        settings = read_yaml(properties_folder() / "overall.yaml")
+        for layer in layers:
+            settings.update({key: layer[key] for key in LAUNCHING if key in layer})
+        for key in LAUNCHING:
+            if isinstance(settings[key], str) and key != "ip":
+                settings[key] = typed(settings[key], key)
+        return build_options(cls, settings)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, by the name of its key."""
+        if self.nproc < 1:
+            raise InputError(
+                f"nproc: {self.nproc!r} does not do; a whole number from 1 on is needed"
+            )
+        if not 0 <= self.group_offset <= self.total - self.nproc:
+            raise InputError(
+                f"group_offset is {self.group_offset}: of {self.total} processes (world_size), "
+                f"{self.nproc} are started here (nproc), and that many lie before them"
+            )
+        if self.total > self.nproc and (self.port is None or self.ip == "localhost"):
+            raise InputError(
+                f"world_size: {self.total} processes on several machines need the ip and a free "
+                "port of the first one; write --ip=10.0.0.1 --port=5678"
+            )
+        if self.process_timeout <= 0:
+            raise InputError(f"process_timeout is {self.process_timeout}; it must be above 0")
+        here = distributed.local_count()
+        if here > 1 and self.nproc not in (1, here):
+            raise InputError(
+                f"nproc is {self.nproc}, but {here} processes were started; drop nproc"
+            )
+
+    @property
+    def total(self) -> int:
+        """Number of processes on all machines."""
+        return self.nproc if self.world_size in (None, -1) else int(self.world_size or 0)
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether processes are to be started, and were not by ``torchrun`` or by this."""
+        return self.total > 1 and distributed.count() == 1
+
+    def run(self, job: Callable[..., Any], given: Mapping[str, Any]) -> Any:
+        """Run a job in all processes of this machine at once.
+
+        Args:
+            job: a function of a module; what it gives must be JSON.
+            given: its arguments by name.
+
+        Returns:
+            What it gives in the first process of all, or on another machine :data:`NOTHING`.
+
+        Raises:
+            InputError: the job was given bad input, or a process died.
+        """
+        from torch import multiprocessing
+
+        logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # we say it
+        port = self.port or _free_port()
+        with TemporaryDirectory() as name, cores_shared(self.nproc):
+            folder = Path(name)
+            arguments = self, port, folder, job, dict(given)
+            context: Any = multiprocessing.start_processes(
+                _enter, arguments, self.nproc, False, start_method=START
+            )
+            try:
+                while not context.join(grace_period=GRACE):
+                    pass
+            except multiprocessing.ProcessExitedException as error:
+                codes = [process.exitcode for process in context.processes]
+                raise self._reason(folder, codes, error.error_index) from error
+            finally:
+                for process in context.processes:
+                    process.terminate()
+            made = folder / MADE
+            return json.loads(made.read_text()) if made.is_file() else dict(NOTHING)
+
+    def _reason(self, folder: Path, codes: Sequence[int], first: int) -> Exception:
+        """Why a run ended early, by what its processes left: a cause before its consequences.
+
+        Args:
+            folder: where processes that could have said why.
+            codes: exit codes of all processes.
+            first: the process that was seen to end first.
+        """
+        told = [json.loads(path.read_text()) for path in sorted(folder.glob("*.failed"))]
+        for cause in (one for one in told if one["kind"] != Lost.__name__):
+            if cause["kind"] == OSError.__name__:
+                return OSError(*cause["arguments"])
+            known = cause["kind"] == InputError.__name__
+            return (InputError if known else RuntimeError)(cause["message"])
+        ended = sorted(range(len(codes)), key=lambda one: (one != first, codes[one] >= 0))
+        for number in ended:
+            if codes[number] and not (folder / f"{number}.failed").is_file():
+                how = "did not start: the script must check __name__ == '__main__'; then"
+                if codes[number] < 0:
+                    how = f"was killed by {signal.Signals(-codes[number]).name};"
+                place = f"process {self.group_offset + number} of {self.total}"
+                return InputError(f"nproc: {place} {how} the same command goes on")
+        return InputError(told[0]["message"])
+
+    def environment(self, number: int, port: int) -> dict[str, str]:
+        """What ``torchrun`` would tell the process of this number on this machine."""
+        return {
+            "RANK": str(self.group_offset + number),
+            "LOCAL_RANK": str(number),
+            "WORLD_SIZE": str(self.total),
+            "LOCAL_WORLD_SIZE": str(self.nproc),
+            "MASTER_ADDR": self.ip,
+            "MASTER_PORT": str(port),
+        }
+
+
+def layers_of(
+    files: Sequence[Any] | None,
+    config_dict: Mapping[str, Any] | None,
+    overrides: Mapping[str, Any] | None,
+) -> list[Mapping[str, Any]]:
+    """Settings as they were given, later layers win; arguments as of ``run_recbole_e2urec``."""
+    return [*(read_yaml(Path(file)) for file in files or ()), config_dict or {}, overrides or {}]
+
+
+def _enter(
+    number: int,
+    launch: Launch,
+    port: int,
+    folder: Path,
+    job: Callable[..., Any],
+    given: Mapping[str, Any],
+) -> None:
+    """Be one of the processes: do the job, and leave behind what came of it."""
+    os.environ.update(launch.environment(number, port))
+    failed = folder / f"{number}.failed"
+    try:
+        made = job(**given)
+        if distributed.is_writer():
+            (folder / MADE).write_text(json.dumps(made))
+    except InputError as error:
+        kind = Lost.__name__ if isinstance(error, Lost) else InputError.__name__
+        _leave(failed, {"kind": kind, "message": str(error)})
+    except OSError as error:
+        arguments = [error.errno, error.strerror, error.filename]
+        _leave(failed, {"kind": OSError.__name__, "arguments": arguments})
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception:
+        _leave(failed, {"kind": "", "message": traceback.format_exc()})
+
+
+def _leave(path: Path, reason: Mapping[str, Any]) -> NoReturn:
+    path.write_text(json.dumps(reason))
+    sys.exit(2)
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("localhost", 0))
+        return int(one.getsockname()[1])

@@ -1,0 +1,206 @@
+"""Classic recommenders forget too: any model of RecBole, retrained or sharded.
+
+``DeepFM-Retrain`` is DeepFM trained on the retain set alone, ``DeepFM-SISA`` a mean over shards of
+which the request trains the touched ones again.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from recbole.utils import init_seed
+from torch import Tensor, nn
+
+from recbole_e2urec.config.config import Config
+from recbole_e2urec.config.keys import name_of
+from recbole_e2urec.config.yaml import properties
+from recbole_e2urec.data.dataset import ROW_ID, load_dataset
+from recbole_e2urec.data.loaders import make_loaders
+from recbole_e2urec.data.rows import Splits
+from recbole_e2urec.evaluator.metrics import labelled_metrics
+from recbole_e2urec.experiment.base import parts_of, request_of
+from recbole_e2urec.trainer.recbole_trainer import (
+    ClassicFit,
+    fit_classic,
+    make_trainer,
+    plain,
+    ready_trainer,
+)
+from recbole_e2urec.trainer.shards import ShardOptions, random_shards, train_shards
+
+EPOCHS = 20  # a fixed number, without validation: taste is wanted here, not the best ranking
+# What a run says about a language model's training does not hold for BPR.
+_TRAINING = {
+    "epochs", "train_batch_size", "learning_rate", "learner", "weight_decay", "eval_step",
+    "stopping_step", "clip_grad_norm", "train_neg_sample_args", "eval_mode", "metrics",
+    "valid_metric", "model",
+}  # fmt: skip
+
+
+def user_embeddings(
+    config: Config, splits: Splits, train: NDArray[np.int64]
+) -> NDArray[np.float32]:  # [rows] -> [users, d]
+    """Train BPR on these rows, and give its embeddings by inner user id.
+
+    Args:
+        config: of the run whose data it is.
+        splits: of that run.
+        train: row ids.
+    """
+    foreign = (
+        _TRAINING | set(properties("model", "LLMRec")) | set(properties("model", config.model))
+    )
+    given = {
+        key: value
+        for key, value in config.external_config_dict.items()
+        if key not in foreign and not key.startswith("backbone_")
+    }
+    fixed: dict[str, Any] = {"epochs": EPOCHS, "show_progress": False}
+    own = Config("BPR", config.dataset, None, {**given, **fixed})
+    init_seed(own["seed"], own["reproducibility"])
+    loaders = make_loaders(own, load_dataset(own), splits, train)
+    trainer = make_trainer(own, loaders)
+    trainer.fit(loaders.train, None, verbose=False, saved=False, show_progress=False)
+    return trainer.model.user_embedding.weight.detach().cpu().numpy().astype(np.float32)
+
+
+Rows = NDArray[np.int64]
+
+
+class ClassicForgetting:
+    """A model of RecBole on the rows, split and request that language models get."""
+
+    def __init__(self, config: Config, dataset: Any) -> None:
+        self.config, self.dataset = config, dataset
+        self.ranked = config.ranked()
+        parts = parts_of(config, dataset)
+        self.splits = parts.splits
+        self.asked = request_of(config, dataset, parts)
+        self.split = self.asked.split
+
+    def run(self) -> list[dict[str, Any]]:
+        """The model on all rows, retrained, and forgetting in the way that its name says."""
+        return [self.row(way) for way in dict.fromkeys((None, "Retrain", self.config.way))]
+
+    def row(self, way: str | None) -> dict[str, Any]:
+        """Train, forget in this way, and measure; None trains on all rows.
+
+        ``test`` is by labels, for sequential models by the score of the target item, as for all
+        models of a comparison; ``ranking`` holds RecBole's metrics where items were ranked.
+        """
+        if way == "SISA":
+            model, results = self._sharded()
+        else:
+            fit = self._fit(None if way is None else self.split.retain)
+            model, results = fit.trainer.model, fit.results
+        user, test = self.dataset.rows.user, self.splits.test
+        forgotten = np.isin(user[test], user[self.split.forget])
+        groups = {
+            "test": test,
+            "forget": self.split.forget,
+            "heldout_forget_users": test[forgotten],
+            "heldout_other_users": test[~forgotten],
+        }
+        measured = {group: self._measured(model, rows) for group, rows in groups.items()}
+        cost = ("seconds", "prior_seconds", "trained_parameters", "steps")
+        ranks = self.config.plan.kind == "ranking"
+        ranking = results["test"] if ranks else self._ranking(model)
+        return {
+            "model": name_of(self.config.model, way),
+            "request_id": self.asked.request_id,
+            "request_digest": self.asked.digest,
+            **{part: results[part] for part in ("test", "valid") if part in results},
+            **{group: found for group, found in measured.items() if found},
+            **({"ranking": ranking} if ranking else {}),
+            "cost": {part: results[part] for part in cost if part in results},
+            "settings": self.config.settings(),
+        }
+
+    def _fit(self, rows: Rows | None) -> ClassicFit:
+        """Train on these rows, whose users alone validate; None: on all rows."""
+        splits, user = self.splits, self.dataset.rows.user
+        if rows is not None:
+            own = splits.valid[np.isin(user[splits.valid], user[rows])]
+            splits = splits._replace(valid=own)
+        return fit_classic(self.config, make_loaders(self.config, self.dataset, splits, rows))
+
+    def _sharded(self) -> tuple[nn.Module, dict[str, Any]]:
+        """Train all shards, then the touched ones again; the rest stay as they are."""
+        given = self.config.final_config_dict.get("shards")
+        options = ShardOptions(given or properties("model", "SISA")["shards"])
+        user, train = self.dataset.rows.user, self.splits.train
+        parts = [train, self.split.retain]
+        before, after, again = train_shards(
+            [user[rows] for rows in parts],
+            parts,
+            random_shards(user[train], self.config["seed"], options.shards),
+            lambda number, rows, again: self._fit(rows),
+        )
+        trainer = after[0].trainer
+        trainer.model = Averaged([fit.trainer.model for fit in after])
+        test = make_loaders(self.config, self.dataset, self.splits).test
+        sums = {
+            part: sum(fit.results[part] for fit in again)
+            for part in ("seconds", "steps", "trained_parameters")
+        }
+        prior = sum(fit.results["seconds"] for fit in before)
+        found = plain(trainer.evaluate(test, load_best_model=False, show_progress=False))
+        return trainer.model, {"test": found, "prior_seconds": prior, **sums}
+
+    def _ranking(self, model: nn.Module) -> dict[str, float]:
+        """Metrics of ranked test items; empty when nobody asked for them."""
+        if self.ranked is None:
+            return {}
+        loaders = make_loaders(self.ranked, self.dataset, self.splits)
+        trainer = ready_trainer(self.ranked, model, loaders)
+        return plain(trainer.evaluate(loaders.test, load_best_model=False, show_progress=False))
+
+    def _measured(self, model: nn.Module, rows: Rows) -> dict[str, Any]:
+        """AUC of these rows; ACC and LogLoss as well where scores are probabilities."""
+        label = self.dataset.rows.label
+        if label is None or not hasattr(model, "predict"):
+            return {}
+        known, scores = score_rows(model, self.config, self.dataset, rows)
+        found = labelled_metrics(self.config, scores, label[known])
+        if not self.config.learns_labels:
+            return {"auc": found["auc"], "rows": found["rows"]}
+        return found
+
+
+class Averaged(nn.Module):
+    """Several models of RecBole whose scores are averaged."""
+
+    def __init__(self, members: list[Any]) -> None:
+        super().__init__()
+        self.members: Any = nn.ModuleList(members)
+
+    def predict(self, interaction: Any) -> Tensor:
+        """Mean score of each row."""
+        return torch.stack([one.predict(interaction) for one in self.members]).mean(dim=0)
+
+    def full_sort_predict(self, interaction: Any) -> Tensor:
+        """Mean score of each item for each user."""
+        scores = [one.full_sort_predict(interaction) for one in self.members]
+        return torch.stack([score.view(-1) for score in scores]).mean(dim=0)
+
+
+@torch.no_grad()
+def score_rows(
+    model: Any, config: Config, dataset: Any, rows: Rows
+) -> tuple[Rows, NDArray[np.float64]]:  # [n] -> [m], [m]
+    """Score rows by a model of RecBole; sequential models leave out rows without a history.
+
+    Returns:
+        The row ids that were scored, and their scores.
+    """
+    part = dataset.take(rows)
+    if len(part) == 0:
+        return rows[:0], np.zeros(0)
+    model.eval()
+    size = int(config["eval_batch_size"])
+    scores = []
+    for start in range(0, len(part), size):
+        batch = part[torch.arange(start, min(start + size, len(part)))].to(config["device"])
+        scores.append(model.predict(batch).view(-1).double().cpu())
+    return part.inter_feat[ROW_ID].numpy(), torch.cat(scores).numpy()

@@ -1,0 +1,372 @@
+"""Named LoRA adapters on one backbone; the only place that switches them.
+
+peft's switches have side effects: making an adapter active sets its ``requires_grad``, turning
+adapters off and on sets it again, and a switch between a forward and its backward drops gradients
+in silence. Here adapters are switched by context managers alone, which put back mode, adapter and
+gradient flags. Open and close them around forward and backward, never between the two.
+"""
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recbole_e2urec.model.backbones.base import LanguageModel
+from recbole_e2urec.model.backbones.lora import (
+    LoraOptions,
+    adapter_weights,
+    backbone_weights,
+    layer_names,
+    learning_mode,
+    learning_size,
+    learning_tokens,
+    lora_config,
+    seeded,
+    shapes,
+    word_layers,
+)
+from recbole_e2urec.model.backbones.merging import merge_weights, part_weights, save_merged
+from recbole_e2urec.utils import io
+
+
+@contextmanager
+def switches_kept(model: nn.Module) -> Iterator[None]:
+    """Put every module's mode and every parameter's ``requires_grad`` back after the body.
+
+    Modules and parameters that the body added take the model's own mode and keep their flag;
+    those that it removed are forgotten. The switches come back after an exception too.
+    """
+    modes = {module: module.training for module in model.modules()}
+    flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    try:
+        yield
+    finally:
+        for module in model.modules():
+            module.training = modes.get(module, modes[model])
+        for parameter in model.parameters():
+            parameter.requires_grad_(flags.get(parameter, parameter.requires_grad))
+
+
+@contextmanager
+def peft_quiet() -> Iterator[None]:
+    """Silence two warnings of peft that a user can do nothing about.
+
+    One is of a name that transformers deprecates; the other says that a layer with an adapter is
+    tied to the head, which matters when adapters are merged into the weights.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")
+        warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`")
+        yield
+
+
+@contextmanager
+def mixed_layers(model: nn.Module, names: Sequence[str], weights: Tensor) -> Iterator[None]:
+    """Add ``sum over k of w_k B_k A_k`` to every adapted layer, w by sample; none may be active.
+
+    That is what a forward with the weights merged for each sample alone would compute, without
+    merging: an update is linear in its weight.
+
+    Args:
+        model: with the adapters.
+        names: of the adapters, k of them.
+        weights: [b, k], for the batch that the body runs.
+    """
+    hooks = []
+    try:
+        for layer in model.modules():
+            if isinstance(layer, BaseTunerLayer):
+                hooks.append(layer.register_forward_hook(_adder(names, weights)))
+        with torch.compiler.set_stance("force_eager"):  # compiled code sees no later hook
+            yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _adder(names: Sequence[str], weights: Tensor) -> Any:
+    def add(layer: Any, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        for name, weight in zip(names, weights.unbind(dim=1), strict=True):
+            if name in layer.lora_A or name in layer.lora_embedding_A:
+                shape = (-1, *[1] * (output.dim() - 1))
+                output = output + weight.view(shape).to(output.dtype) * _update(
+                    layer, name, inputs[0]
+                )
+        return output
+
+    return add
+
+
+def _update(layer: Any, name: str, inputs: Tensor) -> Tensor:
+    """What one adapter adds to the layer's output, at weight 1."""
+    scaling = layer.scaling[name]
+    if name in layer.lora_A:
+        first = layer.lora_A[name]
+        return layer.lora_B[name](first(inputs.to(first.weight.dtype))) * scaling
+    first = F.embedding(inputs, layer.lora_embedding_A[name].T)
+    return torch.matmul(first, layer.lora_embedding_B[name].T) * scaling
+
+
+PEFT_PREFIX = "base_model.model."  # how every weight name in peft's files begins
+
+
+class AdapterBank:
+    """The adapters of one language model, which has no other bank.
+
+    ``None`` names the bare backbone wherever a name is expected. Nothing is active at first, a
+    fresh adapter changes no output, and :meth:`training` alone decides what learns.
+    """
+
+    def __init__(self, language_model: LanguageModel) -> None:
+        self.language_model = language_model
+        self._layers = layer_names(language_model.model)
+        words: Any = language_model.model.get_input_embeddings()
+        self._word_layers = word_layers(language_model.model, words.num_embeddings)
+        self._options: dict[str, LoraOptions] = {}
+        self._peft: PeftModel | None = None
+        self._open: list[str | None] = [None]  # names of the open contexts; the last is active
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the adapters, oldest first."""
+        return list(self._options)
+
+    def check(self, options: LoraOptions) -> None:
+        """Refuse options that :meth:`add` would refuse; nothing is added."""
+        lora_config(options, self.language_model, self._layers)
+
+    def reaches_words(self, options: LoraOptions) -> bool:
+        """Whether an adapter of this shape changes what words begin as."""
+        return not self._word_layers.isdisjoint(options.target_modules)
+
+    def add(self, name: str, options: LoraOptions, seed: int) -> None:
+        """Add an adapter that changes no output yet (its B matrices are zero).
+
+        Args:
+            name: a new name, without dots.
+            options: its shape.
+            seed: of its A matrices; the global random state stays untouched.
+
+        Raises:
+            InputError: a target module that the backbone does not have or LoRA cannot adapt.
+            ValueError: the name is taken or not usable.
+        """
+        if not name or "." in name or name in self._options:
+            raise ValueError(f"adapter name {name!r} is taken, empty or dotted; have {self.names}")
+        config = lora_config(options, self.language_model, self._layers)
+        model = self.language_model.model
+        with switches_kept(model), seeded(seed), peft_quiet():
+            if self._peft is None:
+                self._peft = PeftModel(model, config, adapter_name=name)
+            else:
+                self._peft.add_adapter(name, config)
+        model.disable_input_require_grads()  # peft's hook serves reentrant checkpoints only
+        self._options[name] = options
+        for parameter in self.parameters(name):
+            parameter.requires_grad_(False)
+        self._switch()
+
+    def copy(self, source: str, target: str) -> None:
+        """Add ``target``, an adapter with the options and the weights of ``source``."""
+        self._check(source)
+        self.add(target, self._options[source], seed=0)
+        self.load(target, self.state(source))
+
+    def remove(self, name: str) -> None:
+        """Remove an adapter; after the last one the model is what it was before the first.
+
+        Raises:
+            ValueError: no such adapter, or a context of it is still open.
+        """
+        self._check(name)
+        if name in self._open:
+            raise ValueError(f"adapter {name!r} is in use; leave its context first")
+        del self._options[name]
+        peft: Any = self._peft
+        with switches_kept(self.language_model.model):
+            if self._options:
+                peft.set_adapter(self.names[0])  # or peft chooses one itself and warns
+                peft.delete_adapter(name)
+            else:
+                peft.unload()
+                self._peft = None
+        self._switch()
+
+    def parameters(self, name: str | None) -> list[nn.Parameter]:
+        """Parameters of an adapter, or of the bare backbone (tied ones once), in a fixed order."""
+        return list(self._weights(name).values())
+
+    def state(self, name: str | None) -> dict[str, Tensor]:
+        """Copies of the weights; their names do not depend on any adapter's name."""
+        return {key: weight.detach().clone() for key, weight in self._weights(name).items()}
+
+    def load(self, name: str | None, state: Mapping[str, Tensor]) -> None:
+        """Write weights that :meth:`state` gave into an adapter, or into the bare backbone.
+
+        Raises:
+            ValueError: names or shapes differ from what is there; nothing is written then.
+        """
+        weights = self._fitting(name, state)
+        with torch.no_grad():
+            for key, weight in weights.items():
+                weight.copy_(state[key])
+
+    @contextmanager
+    def kept(self, name: str | None) -> Iterator[None]:
+        """Put the weights of an adapter, or of the bare backbone, back after the body."""
+        before = self.state(name)
+        try:
+            yield
+        finally:
+            self.load(name, before)
+
+    @contextmanager
+    def lent(self, name: str | None, state: Mapping[str, Tensor]) -> Iterator[None]:
+        """Answer with other weights, see :meth:`load`, in the body, which must not train them.
+
+        They take the place of the own ones as they are: no set of weights is copied.
+        """
+        weights = self._fitting(name, state)
+        own = {key: weight.data for key, weight in weights.items()}
+        try:
+            for key, weight in weights.items():
+                weight.data = state[key].to(weight)
+            yield
+        finally:
+            for key, weight in weights.items():
+                weight.data = own[key]
+
+    def save(self, name: str, folder: Path) -> None:
+        """Write an adapter as peft does; ``PeftModel.from_pretrained(model, folder)`` reads it."""
+        self._check(name)
+        config = lora_config(self._options[name], self.language_model, self._layers).to_dict()
+        config["inference_mode"] = True
+        config["target_modules"] = sorted(config["target_modules"])
+        state = {PEFT_PREFIX + key: weight for key, weight in self.state(name).items()}
+        io.write_tensors(folder / "adapter_model.safetensors", state, {"format": "pt"})
+        io.write_json(folder / "adapter_config.json", config)
+
+    def save_merged(self, name: str | None, folder: Path) -> None:
+        """Write backbone and adapter as one model for plain transformers; None: the backbone.
+
+        Raises:
+            InputError: see :func:`recbole_e2urec.model.backbones.merging.save_merged`.
+        """
+        self._check(name)
+        save_merged(self.language_model, name, folder)
+
+    def merge(self, name: str) -> None:
+        """Put an adapter into the backbone's weights and remove it; others stay as they are.
+
+        Where the backbone has one matrix in several places and the adapter changes one of them,
+        it gets a matrix of its own there, and :meth:`state` has one weight more.
+
+        Raises:
+            InputError: the backbone is quantised.
+        """
+        self._check(name)
+        merge_weights(self.language_model.model, name)
+        self.remove(name)
+
+    def part(self, state: Mapping[str, Tensor]) -> None:
+        """Have the backbone's matrices parted as in a state that :meth:`merge` left.
+
+        There must be no adapters yet; afterwards :meth:`load` takes that state.
+        """
+        part_weights(self.language_model.model, state)
+
+    @contextmanager
+    def active(self, name: str | None) -> Iterator[None]:
+        """Use this adapter (``None``: none) in every forward of the body."""
+        self._check(name)
+        self._open.append(name)
+        try:
+            self._switch()
+            yield
+        finally:
+            self._open.pop()
+            self._switch()
+
+    @contextmanager
+    def frozen(self, name: str | None) -> Iterator[None]:
+        """Use this adapter in evaluation mode, with no gradient on anything."""
+        model = self.language_model
+        with self.active(name), switches_kept(model), torch.no_grad():
+            model.eval().requires_grad_(False)
+            yield
+
+    @contextmanager
+    def mixed(self, names: Sequence[str], weights: Tensor) -> Iterator[None]:
+        """Use all these adapters, each with its weight of every sample: [b, names]; as frozen."""
+        for name in names:
+            self._check(name)
+        with self.frozen(None), mixed_layers(self.language_model.model, names, weights):
+            yield
+
+    @contextmanager
+    def training(
+        self,
+        name: str | None,
+        tokens: Tensor | None = None,
+        backbone: bool = False,
+        dropout: bool = True,
+        alone: bool = False,
+    ) -> Iterator[None]:
+        """Use this adapter in training mode; only its weights (``None``: the backbone's) learn.
+
+        Args:
+            name: of the adapter.
+            tokens: int64 [m], the only tokens that adapted embeddings learn; None: all of them.
+            backbone: let the backbone learn under the adapter, which stays as it is.
+            dropout: whether the backbone drops activations, see :func:`learning_mode`.
+            alone: whether nothing but these tokens learns.
+        """
+        learns = None if backbone else name
+        model = self.language_model
+        with self.active(name), switches_kept(model), torch.enable_grad():
+            learning_mode(model.requires_grad_(False), dropout)
+            for parameter in self.parameters(learns):
+                parameter.requires_grad_(True)
+            with learning_tokens(self._weights(learns), tokens, alone):
+                yield
+
+    def learning(self, name: str | None, tokens: Tensor | None = None, alone: bool = False) -> int:
+        """How many numbers learn in :meth:`training`."""
+        return learning_size(self._weights(name), tokens, alone)
+
+    def _check(self, name: str | None) -> None:
+        if name is not None and name not in self._options:
+            raise ValueError(f"no adapter {name!r}; have {self.names}")
+
+    def _weights(self, name: str | None) -> dict[str, nn.Parameter]:
+        self._check(name)
+        model = self.language_model.model
+        return backbone_weights(model) if name is None else adapter_weights(model)[name]
+
+    def _fitting(self, name: str | None, state: Mapping[str, Tensor]) -> dict[str, nn.Parameter]:
+        """Weights that a state fits."""
+        weights = self._weights(name)
+        difference = shapes(weights) ^ shapes(state)
+        if difference:
+            key, shape = min(difference)
+            raise ValueError(f"this state does not fit {name!r}: first difference at {key} {shape}")
+        return weights
+
+    def _switch(self) -> None:
+        """Make the innermost open name the active one and change nothing else."""
+        if self._peft is None:
+            return
+        tuner: Any = self._peft.base_model
+        with switches_kept(self.language_model.model):
+            if self._open[-1] is None:
+                tuner.disable_adapter_layers()
+            else:
+                tuner.enable_adapter_layers()
+                self._peft.set_adapter(self._open[-1])

@@ -1,0 +1,98 @@
+"""Decoder-only backbones: Llama, Qwen, Mistral, Gemma, GPT-2."""
+
+import copy
+from functools import cached_property
+from inspect import signature
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from recbole_e2urec.data.prompt_table import TokenBatch
+from recbole_e2urec.model.backbones.base import LanguageModel
+from recbole_e2urec.model.backbones.tokenizer import PromptCodec
+
+
+class CausalLM(LanguageModel):
+    """Answers after the last token of the prompt.
+
+    What a tokenizer puts after a text (an end token) is left out: the prompt must not look
+    finished before the answer. What a chat template puts there begins the answer, and stays.
+    """
+
+    task_type = "CAUSAL_LM"
+
+    def __init__(self, model: PreTrainedModel, codec: PromptCodec, max_tokens: int) -> None:
+        super().__init__(model, codec, max_tokens)
+        if not codec.ends_open:
+            self.suffix_ids = []
+
+    @property
+    def reader(self) -> nn.Module:
+        """See :meth:`LanguageModel.reader`."""
+        return self.model.base_model
+
+    def _state(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """One pass over the prompt, read at its last token."""
+        states = self.reader(
+            input_ids=input_ids, attention_mask=attention_mask, use_cache=False
+        ).last_hidden_state
+        return _at_last_token(states, attention_mask)
+
+    @cached_property
+    @torch.no_grad()
+    def shares_beginnings(self) -> bool:
+        """Whether the model's cache can be shared; tried on a short prompt, as few promise it.
+
+        A model that looks back over a sliding window counts padding between the parts as well.
+        """
+        window = getattr(self.model.config, "sliding_window", None)
+        if window and window < 2 * self.max_tokens:
+            return False
+        ids = torch.tensor([[*self.prefix_ids, *self.answer_ids]] * 2, device=self.model.device)
+        whole, ones = ids[:1, [*range(ids.shape[1]), -1, -2]], torch.ones_like
+        parts = (part.cpu() for part in (ids, whole[:, ids.shape[1] :].repeat(2, 1)))
+        beginnings, endings = (TokenBatch(part, ones(part)) for part in parts)
+        try:
+            ours = self.hidden_after(beginnings, endings, torch.tensor([0, 1]), len(ids))
+        except (AttributeError, NotImplementedError, TypeError, ValueError, RuntimeError):
+            return False
+        return self._agree(ours, self.hidden(whole, ones(whole)))
+
+    @torch.no_grad()
+    @torch.compiler.set_stance("force_eager")  # a cache's length would be compiled in
+    def hidden_after(
+        self, beginnings: TokenBatch, endings: TokenBatch, of: Tensor, tokens: int
+    ) -> Tensor:  # [p, t], [b, s], [b] -> [b, h]
+        """See :meth:`LanguageModel.hidden_after`: keys and values of the beginnings are kept."""
+        device, model = self.model.device, self.reader
+        known = signature(type(model).forward).parameters
+        word = "cache" if "cache" in known else "past_key_values"  # the latter in older releases
+        ids, mask = beginnings.to(device)
+        states = torch.empty(len(of), self.hidden_size, dtype=self.model.dtype, device=device)
+        with self.precision(ids):
+            kept = model(input_ids=ids, attention_mask=mask, use_cache=True)[word]
+            for part, ending in endings.pieces(tokens):
+                asked, last = ending.to(device)
+                own, again = of[part].to(device), copy.deepcopy(kept)
+                again.batch_select_indices(own)
+                place = torch.arange(asked.shape[1], device=device)
+                said = model(
+                    input_ids=asked,
+                    attention_mask=torch.cat([mask[own], last], dim=1),
+                    position_ids=mask.sum(dim=1)[own][:, None] + place,
+                    use_cache=True,
+                    **{word: again},
+                ).last_hidden_state
+                states[part.to(device)] = _at_last_token(said, last).to(states)
+        return states
+
+    def own_logits(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """See :meth:`LanguageModel.own_logits`."""
+        logits = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+        return _at_last_token(logits, attention_mask).float()
+
+
+def _at_last_token(states: Tensor, attention_mask: Tensor) -> Tensor:  # [b, t, x], [b, t] -> [b, x]
+    last = (attention_mask.sum(dim=1) - 1).to(states.device)
+    return states[torch.arange(len(states), device=states.device), last]

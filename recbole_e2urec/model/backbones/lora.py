@@ -1,0 +1,230 @@
+"""What a LoRA adapter is: its options, its peft config and where its weights sit in a model."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+
+from recbole_e2urec.errors import InputError
+from recbole_e2urec.model.backbones.base import LanguageModel
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Run the body on torch's CPU generator seeded with ``seed``, then put its old state back.
+
+    Weights are made on the CPU whatever the device, so the generators of accelerators are neither
+    read nor touched (``torch.manual_seed`` would reseed them all).
+    """
+    generator = torch.random.default_generator
+    state = generator.get_state()
+    generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        generator.set_state(state)
+
+
+EMBEDDING = "lora_embedding_"  # part of the names of an adapted embedding's matrices, A and B
+COLUMNS = f"{EMBEDDING}A"  # [r, vocabulary]; B is [h, r]
+
+
+@dataclass(frozen=True)
+class LoraOptions:
+    """Shape of a LoRA adapter (Hu et al. 2022); the defaults are those of the E2URec scripts.
+
+    Attributes:
+        r: rank of the update.
+        alpha: its scale; the update is multiplied by alpha / r.
+        dropout: share of the adapter's inputs dropped in training, 0 to below 1.
+        target_modules: names of the adapted layers; empty = the backbone's attention queries and
+            values (``LanguageModel.lora_targets``).
+    """
+
+    r: int = 16
+    alpha: int = 32
+    dropout: float = 0.05
+    target_modules: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, by the name of its key."""
+        if self.r < 1:
+            raise InputError(f"lora_r is {self.r}; the rank must be at least 1")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"lora_dropout is {self.dropout}; it must be in [0, 1)")
+
+
+def lora_config(options: LoraOptions, model: LanguageModel, layers: Sequence[str]) -> LoraConfig:
+    """Build peft's config of an adapter.
+
+    Args:
+        options: the adapter's shape.
+        model: the backbone.
+        layers: names that ``target_modules`` may choose from, see :func:`layer_names`.
+
+    Raises:
+        InputError: a target module that the backbone does not have (peft minds only if all miss).
+    """
+    targets = list(options.target_modules or model.lora_targets)
+    missing = [target for target in targets if target not in layers]
+    if missing:
+        raise InputError(
+            f"lora_target_modules {missing} are no layers of the backbone; "
+            f"choose from {list(layers)}"
+        )
+    return LoraConfig(
+        r=options.r,
+        lora_alpha=options.alpha,
+        lora_dropout=options.dropout,
+        target_modules=targets,
+        bias="none",
+        task_type=model.task_type,
+        base_model_name_or_path=model.model.name_or_path,
+    )
+
+
+def layer_names(model: nn.Module) -> list[str]:
+    """Last names of the layers that LoRA can adapt, in a model without adapters."""
+    return sorted(
+        {
+            path.rpartition(".")[2]
+            for path, module in model.named_modules()
+            if isinstance(module, nn.Linear | nn.Embedding) or type(module).__name__ == "Conv1D"
+        }
+    )
+
+
+def adapter_weights(model: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
+    """Weights of every adapter: by adapter name, then by a weight name without the adapter's."""
+    found: dict[str, dict[str, nn.Parameter]] = {}
+    for path, module in model.named_modules():
+        if not isinstance(module, BaseTunerLayer):
+            continue
+        for kind in module.adapter_layer_names:  # lora_A, lora_B, ...
+            for key, weight in getattr(module, kind).named_parameters():
+                adapter, _, rest = key.partition(".")
+                name = ".".join(filter(None, (path, kind, rest)))
+                found.setdefault(adapter, {})[name] = weight
+    return found
+
+
+def on_line(
+    start: Mapping[str, Tensor], end: Mapping[str, Tensor], share: float
+) -> dict[str, Tensor]:
+    """Weights on the line through two sets of them: 0 = start, 1 = end, -1 = as far before it.
+
+    Of an adapter that started fresh the update itself lies on the line: one of its two matrices
+    began as zeros and is multiplied, and the other stays that of ``end``.
+
+    Args:
+        start: weights of one adapter, as :func:`adapter_weights` names them, or of a backbone.
+        end: others of the same.
+        share: how far along.
+    """
+    zeros = [name for name, weight in start.items() if not weight.any()]
+    if all("lora_" in name for name in start) and 2 * len(zeros) == len(start):
+        return {name: weight * (share if name in zeros else 1.0) for name, weight in end.items()}
+    return {name: start[name] + share * (weight - start[name]) for name, weight in end.items()}
+
+
+def learning_mode(model: nn.Module, dropout: bool) -> None:
+    """Training mode; without ``dropout``, of the adapters alone.
+
+    What recomputes activations stays in training mode too, or it would keep them. A layer that
+    recomputes and drops by itself instead of by its parts (BART's) therefore goes on dropping.
+    """
+    model.train(dropout)
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer):
+            module.train()
+        elif getattr(module, "gradient_checkpointing", False):
+            module.training = True
+
+
+def word_layers(model: nn.Module, words: int) -> set[str]:
+    """Last names of the embeddings of all so many words, in a model without adapters."""
+    return {path.rpartition(".")[2] for path, _ in _of_all_words(model, words)}
+
+
+def word_embeddings(model: Any) -> set[Tensor]:
+    """Matrices of the embeddings of all words: one, or several that a merged adapter parted."""
+    words = len(model.get_input_embeddings().weight)
+    return {module.weight for _, module in _of_all_words(model, words)}
+
+
+def _of_all_words(model: nn.Module, words: int) -> Iterator[tuple[str, nn.Embedding]]:
+    """Embeddings of so many words, with their paths."""
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Embedding) and module.num_embeddings == words:
+            yield path, module
+
+
+@contextmanager
+def learning_tokens(
+    weights: Mapping[str, nn.Parameter], tokens: Tensor | None, alone: bool = False
+) -> Iterator[None]:
+    """Let the adapted embeddings learn the rows of these tokens alone; None: all rows.
+
+    The row of token t is changed by ``B @ A[:, t]``: other columns of A get no gradient inside the
+    block, and B, which all tokens share, does not learn at all.
+
+    Args:
+        weights: of one adapter, as :func:`adapter_weights` names them.
+        tokens: int64 [m], token ids.
+        alone: whether nothing but these rows learns.
+    """
+    hooks = []
+    limited = _limited(weights, tokens)
+    try:
+        if alone:
+            for name in weights.keys() - limited.keys():
+                weights[name].requires_grad_(False)
+        for name, weight in limited.items():
+            if name.endswith(COLUMNS):
+                kept = torch.zeros(weight.shape[1], dtype=weight.dtype, device=weight.device)
+                kept[tokens] = 1
+                hooks.append(weight.register_hook(kept.mul))
+            else:
+                weight.requires_grad_(False)
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def learning_size(
+    weights: Mapping[str, nn.Parameter], tokens: Tensor | None, alone: bool = False
+) -> int:
+    """Count the numbers that learn under :func:`learning_tokens`."""
+    limited = _limited(weights, tokens)
+    others = (weight for name, weight in weights.items() if name not in limited and not alone)
+    columns = (weight for name, weight in limited.items() if name.endswith(COLUMNS))
+    own = sum(weight[:, tokens].numel() for weight in columns)
+    return own + sum(weight.numel() for weight in others)
+
+
+def _limited(weights: Mapping[str, nn.Parameter], tokens: Tensor | None) -> dict[str, nn.Parameter]:
+    """Those weights that learn some tokens only: the matrices of adapted embeddings."""
+    if tokens is None:
+        return {}
+    return {name: weight for name, weight in weights.items() if EMBEDDING in name}
+
+
+def backbone_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Weights that belong to no adapter, tied ones once, under the names of the bare model."""
+    of_adapters = {w for weights in adapter_weights(model).values() for w in weights.values()}
+    return {
+        name.replace(".base_layer.", "."): weight
+        for name, weight in model.named_parameters()
+        if weight not in of_adapters
+    }
+
+
+def shapes(weights: Mapping[str, Tensor]) -> set[tuple[str, tuple[int, ...]]]:
+    """Names with shapes: what two sets of weights must share to take each other's place."""
+    return {(name, tuple(weight.shape)) for name, weight in weights.items()}

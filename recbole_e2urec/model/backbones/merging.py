@@ -1,0 +1,223 @@
+"""Adapters merged into a backbone, in memory and as a folder, and token embeddings put back.
+
+In T5 and others head and embeddings are one matrix, and an adapter may change the embeddings alone.
+"""
+
+import copy
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from recbole_e2urec.errors import InputError, one_line
+from recbole_e2urec.model.backbones.base import LanguageModel
+from recbole_e2urec.model.backbones.lora import COLUMNS, backbone_weights, word_embeddings
+
+BASE = ".base_layer"  # where peft keeps the layer that it adapts
+
+
+@torch.no_grad()
+def save_merged(language_model: LanguageModel, name: str | None, folder: Path) -> None:
+    """Write weights, config and tokenizer; the model in memory stays as it is.
+
+    Where head and embeddings are one matrix and only the embeddings are adapted, they are written
+    as two.
+
+    Args:
+        language_model: with its adapters.
+        name: of the adapter that is merged; None writes the bare backbone.
+        folder: where to; made if need be. Files move there once all are written.
+
+    Raises:
+        InputError: plain transformers has no place for such weights, or the folder cannot be
+            written to.
+    """
+    model: Any = language_model.model
+    if getattr(model, "is_quantized", False):
+        raise InputError(
+            "an adapter cannot be merged into quantised weights; save the adapter, and merge it "
+            "into the backbone without backbone_quantization"
+        )
+    merged = _merged_weights(model, name)
+    with torch.device("meta"):  # no numbers are drawn for weights that are about to be replaced
+        plain = type(model)(_config_for(model, merged))
+    plain.load_state_dict(merged, assign=True)
+    plain.tie_weights()
+    if hasattr(plain.config, "scale_decoder_outputs"):  # T5: read from this very word in a file
+        plain.config.tie_word_embeddings = plain.config.scale_decoder_outputs
+    plain.generation_config = _generation_config(model)
+    with _arriving(folder) as written:
+        plain.save_pretrained(written)
+        language_model.codec.tokenizer.save_pretrained(written)
+
+
+@contextmanager
+def _arriving(folder: Path) -> Iterator[Path]:
+    """A folder whose files move to ``folder`` when the body has written them all."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".", dir=folder) as name:
+            written = Path(name)
+            yield written
+            mode = (written / "config.json").stat().st_mode
+            for file in [path for path in written.rglob("*") if path.is_file()]:
+                file.chmod(mode)  # safetensors makes files for their owner alone
+                target = folder / file.relative_to(written)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                file.replace(target)
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"the model cannot be written to {folder}: {one_line(error)}; free some space, or name "
+            "another folder"
+        ) from error
+
+
+def _generation_config(model: Any) -> Any:
+    """The model's own, as transformers agrees to write it.
+
+    Some, as of the first Llama 2, say how to sample but not that one samples, which is refused.
+    """
+    config = copy.deepcopy(model.generation_config)
+    try:
+        config.validate(strict=True)
+    except ValueError:
+        config.do_sample = True
+    return config
+
+
+def _merged_weights(model: Any, name: str | None) -> dict[str, Tensor]:
+    """All weights under the names of the bare model, adapted ones with the update in them."""
+    layers: dict[str, Any] = {
+        p: m for p, m in model.named_modules() if isinstance(m, BaseTunerLayer)
+    }
+    adapters = tuple(f"{p}.{kind}." for p, m in layers.items() for kind in m.adapter_layer_names)
+    merged = {}
+    for key, weight in model.state_dict().items():
+        if key.startswith(adapters):
+            continue
+        path, base, rest = key.rpartition(f"{BASE}.")
+        if base and rest == "weight" and name in layers[path].scaling:
+            weight = (weight + layers[path].get_delta_weight(name)).to(weight.dtype)
+        merged[key.replace(f"{BASE}.", ".")] = weight
+    return merged
+
+
+def _config_for(model: Any, merged: Mapping[str, Tensor]) -> Any:
+    """The model's config; head and embeddings are parted where their weights differ.
+
+    Raises:
+        InputError: the architecture keeps embeddings equal that the adapter made different.
+    """
+    config = copy.deepcopy(model.config)
+    config.dtype = model.dtype
+    tied = model.all_tied_weights_keys
+    parted = [one for one, other in tied.items() if not torch.equal(merged[one], merged[other])]
+    if not parted:
+        return config
+    head = model.get_output_embeddings()
+    heads = [f"{path}.weight" for path, module in model.named_modules() if module is head]
+    if parted != heads or config.is_encoder_decoder:
+        raise InputError(
+            f"the adapter changes embeddings that {config.model_type} keeps equal in "
+            f"{', '.join(parted)}; save the adapter, or tune without embeddings in "
+            "lora_target_modules"
+        )
+    config.tie_word_embeddings = False
+    return config
+
+
+@torch.no_grad()
+def merge_weights(model: Any, name: str) -> None:
+    """Put the update of an adapter into the backbone's own weights; the adapter stays.
+
+    Raises:
+        InputError: the backbone is quantised.
+    """
+    if getattr(model, "is_quantized", False):
+        raise InputError(
+            "an adapter cannot be merged into quantised weights; see docs/backbones.md"
+        )
+    uses = Counter(id(weight) for _, weight in model.named_parameters(remove_duplicate=False))
+    layers: list[Any] = [one for one in model.modules() if isinstance(one, BaseTunerLayer)]
+    for layer in layers:
+        if name not in layer.scaling:
+            continue
+        base = layer.get_base_layer()
+        update = layer.get_delta_weight(name)
+        if not update.any():
+            continue
+        merged = (base.weight + update).to(base.weight.dtype)
+        if uses[id(base.weight)] > 1:
+            base.weight = nn.Parameter(merged, base.weight.requires_grad)
+        else:
+            base.weight.copy_(merged)
+
+
+def part_weights(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Give those matrices of a model without adapters a copy of their own that a state parts."""
+    known = backbone_weights(model)
+    shared = dict(model.named_parameters(remove_duplicate=False))
+    for name in set(state) & set(shared) - set(known):
+        path, _, kind = name.rpartition(".")
+        weight = shared[name]
+        own = nn.Parameter(weight.detach().clone(), weight.requires_grad)
+        setattr(model.get_submodule(path), kind, own)
+
+
+LEAST_UNSHOWN = 30  # tokens; the error of their mean is then below a fifth of their spread
+
+
+def renewed(
+    language_model: LanguageModel,
+    state: Mapping[str, Tensor],
+    start: Mapping[str, Tensor],
+    tokens: Tensor,
+    unshown: Tensor,
+    overshoot: float = 0.0,
+) -> dict[str, Tensor]:
+    """Weights in which these tokens' embeddings are as if no training prompt had shown them.
+
+    That is their start and the drift that training gives every word. Where the head is the matrix
+    of the embeddings, each softmax pushes all words, shown or not; the drift is the mean of what
+    the unshown tokens have moved. A head of its own takes that push alone, and so does the head
+    beside an adapter's embedding: there the unshown tokens stay, and the drift comes out as zero.
+    It is set to zero where there are fewer than ``LEAST_UNSHOWN`` of them, too few for a mean.
+
+    Args:
+        language_model: whose weights they are.
+        state: of the backbone or of an adapter, as ``AdapterBank.state`` gives it; it stays.
+        start: the same before training.
+        tokens: int64 [m], token ids.
+        unshown: int64 [u], ids of other tokens, which no training prompt shows.
+        overshoot: how much further they are moved, as a share of the way; at least 0.
+    """
+    tables = word_embeddings(language_model.model)
+    rows = {name for name, w in backbone_weights(language_model.model).items() if w in tables}
+    found = dict(state)
+    for name, weight in state.items():
+        if name in rows:
+            found[name] = _renewed(weight, start[name], tokens, unshown, overshoot)
+        elif name.endswith(COLUMNS):
+            columns = _renewed(weight.T, start[name].T, tokens, unshown, overshoot)
+            found[name] = columns.T.contiguous()
+    return found
+
+
+def _renewed(
+    now: Tensor, start: Tensor, tokens: Tensor, unshown: Tensor, overshoot: float
+) -> Tensor:  # [v, h], [v, h], [m], [u] -> [v, h]
+    """A copy of an embedding in which these tokens have their start and the mean drift."""
+    fresh = start[tokens].to(now.device).float()
+    if len(unshown) >= LEAST_UNSHOWN:
+        fresh += (now[unshown].float() - start[unshown].to(now.device).float()).mean(dim=0)
+    fresh += overshoot * (fresh - now[tokens].float())
+    found = now.clone()
+    found[tokens] = fresh.to(now.dtype)
+    return found

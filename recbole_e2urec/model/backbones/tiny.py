@@ -1,0 +1,209 @@
+"""Small backbones that need no download: T5 and Llama made from a config, with a word tokenizer."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+from recbole_e2urec.errors import InputError
+from recbole_e2urec.model.backbones.base import LanguageModel
+from recbole_e2urec.model.backbones.causal import CausalLM
+from recbole_e2urec.model.backbones.lora import seeded
+from recbole_e2urec.model.backbones.seq2seq import Seq2SeqLM
+from recbole_e2urec.model.backbones.tokenizer import PromptCodec
+
+SPECIAL = ("<pad>", "</s>", "<s>")
+# Ages, stars, counts, and the groups of three digits that longer numbers are split into.
+NUMBERS = [f"{number:0{width}d}" for width in (1, 2, 3) for number in range(10**width)]
+# A year in brackets is one word (most film titles end in one); numbers of five digits or more (zip
+# codes) give off groups of three; then words with inner apostrophes,
+# points and hyphens; then single signs.
+WORD = r"\(\d{4}\)|\d{3}(?=\d\d)|\w+(?:['\u2019.\-]\w+)*|[^\w\s]"
+
+
+def word_tokenizer(texts: Iterable[str], max_words: int, template: str) -> PreTrainedTokenizerFast:
+    """Build a tokenizer whose vocabulary is the words of ``texts`` and numbers to 999.
+
+    Case and accents are kept. Spaces only separate words, so tokenising texts one by one gives the
+    same ids as tokenising them joined by a space or a line break. A word outside the vocabulary
+    falls back to its characters and a character outside it to its UTF-8 bytes: two different words
+    never become the same ids, and there is no unknown token.
+
+    Args:
+        texts: item titles, the words of the prompt templates and, where these show them, users'
+            tokens.
+        max_words: the most frequent words to keep whole; the others are spelled by characters.
+        template: the special tokens around a prompt, ``$A`` the prompt (``"$A </s>"``).
+
+    Returns:
+        The tokenizer; ids depend on the texts only, not on their order.
+    """
+    splitter = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(Regex(WORD), "isolated")]
+    )
+    tokens = _vocabulary(_count_words(texts, splitter), max_words)
+    ids = {token: index for index, token in enumerate(tokens)}
+    model = models.BPE(vocab=ids, merges=[], byte_fallback=True, ignore_merges=True)
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = splitter
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=template, special_tokens=[(token, ids[token]) for token in SPECIAL]
+    )
+    pad, end, begin = SPECIAL
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=pad, eos_token=end, bos_token=begin
+    )
+
+
+def _count_words(texts: Iterable[str], splitter: pre_tokenizers.PreTokenizer) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(word for word, _ in splitter.pre_tokenize_str(text))
+    return counts
+
+
+def _vocabulary(counts: Counter[str], max_words: int) -> list[str]:
+    """Specials, bytes, characters, numbers, then words by frequency; each once."""
+    characters = sorted(set().union(*counts) | set(map(chr, range(33, 127))))
+    spelling = [f"<0x{byte:02X}>" for byte in range(256)]
+    words = sorted(counts, key=lambda word: (-counts[word], word))[:max_words]
+    return list(dict.fromkeys([*SPECIAL, *spelling, *characters, *NUMBERS, *words]))
+
+
+# Written out: at these widths on a CPU it trains faster than the fused kernel.
+ATTENTION = "eager"
+
+
+@dataclass(frozen=True)
+class EmbeddedOptions:
+    """Size of an embedded backbone.
+
+    Attributes:
+        d_model: width of the hidden states.
+        d_ff: width of the feed-forward layers.
+        layers: encoder layers (T5), layers (Llama).
+        decoder_layers: decoder layers (T5 only).
+        heads: attention heads; d_model must be a multiple of it.
+        dropout: share of activations dropped in training, 0 to below 1.
+        init: T5's ``initializer_factor``; 1.0, its own default, starts the embeddings so large
+            that a small model hardly moves them.
+        max_words: most words that the tokenizer keeps whole; rarer ones are spelled.
+    """
+
+    d_model: int = 64
+    d_ff: int = 128
+    layers: int = 1
+    decoder_layers: int = 1
+    heads: int = 2
+    dropout: float = 0.0
+    init: float = 0.1
+    max_words: int = 30_000
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, by the name of its key."""
+        for name in ("d_model", "d_ff", "layers", "decoder_layers", "heads", "max_words"):
+            if getattr(self, name) < 1:
+                raise InputError(f"backbone_{name} is {getattr(self, name)}; it must be at least 1")
+        if self.d_model % (2 * self.heads):
+            raise InputError(
+                f"backbone_d_model {self.d_model} is not a multiple of twice backbone_heads "
+                f"{self.heads}; try {2 * self.heads * max(1, self.d_model // (2 * self.heads))}"
+            )
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"backbone_dropout is {self.dropout}; it must be in [0, 1)")
+
+
+def build_embedded(
+    name: str,
+    options: EmbeddedOptions,
+    texts: Iterable[str],
+    answers: tuple[str, str],
+    max_tokens: int,
+    seed: int,
+) -> LanguageModel:
+    """Build an embedded backbone with weights drawn from ``seed``.
+
+    Args:
+        name: a key of :data:`EMBEDDED`.
+        options: its size.
+        texts: the vocabulary is made of them, see :func:`word_tokenizer`.
+        answers: the answer words (no, yes); they join the vocabulary.
+        max_tokens: longest prompt in tokens.
+        seed: of the weights; the global random state is neither read nor changed.
+
+    Returns:
+        The model in evaluation mode, on the CPU in float32. The same texts, options and seed give
+        the same weights bit for bit.
+    """
+    return EMBEDDED[name](options, [*texts, *answers], answers, max_tokens, seed)
+
+
+def _tiny_t5(
+    options: EmbeddedOptions,
+    texts: list[str],
+    answers: tuple[str, str],
+    max_tokens: int,
+    seed: int,
+) -> LanguageModel:
+    tokenizer = word_tokenizer(texts, options.max_words, "$A </s>")
+    config = T5Config(
+        vocab_size=len(tokenizer),
+        d_model=options.d_model,
+        d_kv=options.d_model // options.heads,
+        d_ff=options.d_ff,
+        num_layers=options.layers,
+        num_decoder_layers=options.decoder_layers,
+        num_heads=options.heads,
+        dropout_rate=options.dropout,
+        initializer_factor=options.init,
+        **_special_ids(tokenizer, decoder_start_token_id=tokenizer.pad_token_id),
+    )
+    config._attn_implementation = ATTENTION
+    with seeded(seed):
+        model = T5ForConditionalGeneration(config).eval()
+    return Seq2SeqLM(model, PromptCodec(tokenizer, answers), max_tokens)
+
+
+def _tiny_llama(
+    options: EmbeddedOptions,
+    texts: list[str],
+    answers: tuple[str, str],
+    max_tokens: int,
+    seed: int,
+) -> LanguageModel:
+    tokenizer = word_tokenizer(texts, options.max_words, "<s> $A")
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=options.d_model,
+        intermediate_size=options.d_ff,
+        num_hidden_layers=options.layers,
+        num_attention_heads=options.heads,
+        max_position_embeddings=max_tokens,
+        attention_dropout=options.dropout,
+        tie_word_embeddings=True,
+        **_special_ids(tokenizer, bos_token_id=tokenizer.bos_token_id),
+    )
+    config._attn_implementation = ATTENTION
+    with seeded(seed):
+        model = LlamaForCausalLM(config).eval()
+    return CausalLM(model, PromptCodec(tokenizer, answers), max_tokens)
+
+
+def _special_ids(tokenizer: PreTrainedTokenizerFast, **more: int) -> dict[str, Any]:
+    return {
+        "pad_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        **more,
+    }
+
+
+EMBEDDED: dict[str, Callable[..., LanguageModel]] = {"tiny-t5": _tiny_t5, "tiny-llama": _tiny_llama}

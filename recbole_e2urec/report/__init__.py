@@ -1,0 +1,1 @@
+"""Rows of results, and the tables, plots and pages made from them."""

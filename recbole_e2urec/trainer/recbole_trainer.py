@@ -1,0 +1,188 @@
+"""RecBole's own trainers, with safe checkpoints and fast sampled ranking, for any RecBole model."""
+
+import itertools
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from recbole.utils import EvaluatorType, ModelType, get_local_time, get_trainer, init_seed
+from torch import Tensor
+
+from recbole_e2urec.data.dataset import ROW_ID
+from recbole_e2urec.data.loaders import Loaders
+from recbole_e2urec.errors import Diverged, InputError
+from recbole_e2urec.utils.recbole_compat import as_input_errors, own_checkpoints
+
+
+class OwnCheckpoints:
+    """Mixin for RecBole's trainers: whole checkpoint files, loaded if this trainer wrote them."""
+
+    def _save_checkpoint(self, *args: Any, **options: Any) -> None:
+        with own_checkpoints(self._written):
+            super()._save_checkpoint(*args, **options)  # type: ignore[misc]
+
+    def save_pretrained_model(self, *args: Any, **options: Any) -> None:
+        """As RecBole's, for the models that it trains in two stages."""
+        with own_checkpoints(self._written):
+            super().save_pretrained_model(*args, **options)  # type: ignore[misc]
+
+    def resume_checkpoint(self, resume_file: Any) -> None:
+        """Go on from a checkpoint that this trainer wrote."""
+        with own_checkpoints(self._written):
+            super().resume_checkpoint(resume_file)  # type: ignore[misc]
+
+    def evaluate(self, *args: Any, **options: Any) -> Any:
+        """As RecBole's; the best model comes from a checkpoint that this trainer wrote."""
+        with own_checkpoints(self._written):
+            return super().evaluate(*args, **options)  # type: ignore[misc]
+
+    @property
+    def _written(self) -> set[Path]:
+        return self.__dict__.setdefault("_own_checkpoints", set())
+
+
+class QuickSampledRanking:
+    """Mixin for RecBole's trainers: score sampled candidates from one answer per user or row.
+
+    RecBole scores each candidate with a whole forward pass: 101 times the work for SASRec, and a
+    propagation through the graph per batch for LightGCN. ``full_sort_predict`` gives the same
+    scores for all items at once; a model that lacks it is evaluated as RecBole does.
+    """
+
+    config: Any
+    model: Any
+    device: Any
+    test_batch_size: int
+    tot_item_num: int
+
+    def _neg_sample_batch_eval(self, batched_data: Any) -> Any:
+        interaction, row_idx, positive_u, positive_i = batched_data
+        if self.config["eval_type"] == EvaluatorType.RANKING and row_idx is not None:
+            try:
+                answers = self._answers(interaction)
+            except NotImplementedError:
+                return super()._neg_sample_batch_eval(batched_data)  # type: ignore[misc]
+            scores = torch.full(
+                (int(positive_u[-1]) + 1, self.tot_item_num), -np.inf, device=self.device
+            )
+            scores[row_idx, interaction[self.config["ITEM_ID_FIELD"]]] = answers
+            return interaction, scores, positive_u, positive_i
+        return super()._neg_sample_batch_eval(batched_data)  # type: ignore[misc]
+
+    def _answers(self, interaction: Any) -> Tensor:  # n candidates -> [n]
+        """Score each candidate for its user, or for its row where the history matters."""
+        sequential = self.config["MODEL_TYPE"] == ModelType.SEQUENTIAL
+        key = interaction[ROW_ID if sequential else self.config["USER_ID_FIELD"]].numpy()
+        _, first, place = np.unique(key, return_index=True, return_inverse=True)
+        items = interaction[self.config["ITEM_ID_FIELD"]].numpy()
+        answers = torch.empty(len(key), device=self.device)
+        step = max(self.test_batch_size // self.tot_item_num, 1)
+        for start in range(0, len(first), step):
+            asked = interaction[first[start : start + step]].to(self.device)
+            table = self.model.full_sort_predict(asked).view(-1, self.tot_item_num)
+            here = np.flatnonzero((place >= start) & (place < start + step))
+            answers[here] = table[place[here] - start, items[here]].to(answers.dtype)
+        return answers
+
+
+@cache
+def eased(trainer_class: type) -> type:
+    """Give a trainer class of RecBole with both mixins in front, made once per class."""
+    mixins = (OwnCheckpoints, QuickSampledRanking)
+    return type(trainer_class.__name__, (*mixins, trainer_class), {})
+
+
+_count = itertools.count(1)
+
+
+class ClassicFit(NamedTuple):
+    """A trained classic model.
+
+    Attributes:
+        trainer: RecBole's trainer; ``trainer.model`` holds the best weights.
+        results: plain numbers: ``valid`` and ``test`` metrics, ``epochs``, ``steps``, ``seconds``,
+            ``trained_parameters``, ``train_loss`` by epoch, and ``checkpoint``, the file's path.
+    """
+
+    trainer: Any
+    results: dict[str, Any]
+
+
+def fit_classic(config: Any, loaders: Loaders) -> ClassicFit:
+    """Train a model of RecBole, keep its best epoch on validation, and test that.
+
+    Seeds and order of steps are RecBole's own, so the numbers are, too.
+
+    Raises:
+        InputError: the loss or the scores became NaN, an optional package of the model is missing,
+            or the disk is full.
+    """
+    started = time.perf_counter()
+    init_seed(config["seed"], config["reproducibility"])
+    trainer = make_trainer(config, loaders)
+    with _explained(config["model"]):
+        _, valid = trainer.fit(
+            loaders.train, loaders.valid, saved=True, show_progress=config["show_progress"]
+        )
+    seconds = time.perf_counter() - started
+    test = trainer.evaluate(loaders.test, show_progress=config["show_progress"])
+    epochs = len(trainer.train_loss_dict)
+    results = {
+        "valid": plain(valid),
+        "test": plain(test),
+        "epochs": epochs,
+        "steps": epochs * len(loaders.train),
+        "seconds": seconds,
+        "trained_parameters": sum(
+            weights.numel() for weights in trainer.model.parameters() if weights.requires_grad
+        ),
+        "train_loss": [float(loss) for loss in trainer.train_loss_dict.values()],
+        "checkpoint": str(trainer.saved_model_file),
+    }
+    return ClassicFit(trainer, results)
+
+
+def make_trainer(config: Any, loaders: Loaders) -> Any:
+    """Build the model of the config and RecBole's trainer for it, with a checkpoint of its own."""
+    with as_input_errors():
+        model = config.model_class(config, loaders.train._dataset).to(config["device"])
+    trainer = _trainer_of(config, model)
+    # RecBole's name has seconds only: two trainers started in one second would share a file
+    name = f"{config['model']}-{get_local_time()}-{os.getpid()}-{next(_count)}.pth"
+    trainer.saved_model_file = str(Path(config["checkpoint_dir"]) / name)
+    return trainer
+
+
+def ready_trainer(config: Any, model: Any, loaders: Loaders) -> Any:
+    """Build RecBole's trainer for a model that is trained already, to evaluate it once more."""
+    trainer = _trainer_of(config, model)
+    trainer.eval_collector.data_collect(loaders.train)
+    return trainer
+
+
+def _trainer_of(config: Any, model: Any) -> Any:
+    return eased(get_trainer(config["MODEL_TYPE"], config["model"]))(config, model)
+
+
+def plain(metrics: Any) -> dict[str, float]:
+    """Metrics as Python floats (NumPy 2 would print ``np.float64(0.5)``); None is empty."""
+    return {str(name): float(value) for name, value in (metrics or {}).items()}
+
+
+@contextmanager
+def _explained(model: str) -> Iterator[None]:
+    """Explain a missing package and RecBole's "Training loss is nan"; other errors are bugs."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise InputError(f"model {model} needs the package {error.name}; install it") from error
+    except ValueError as error:
+        if "loss is nan" not in str(error):
+            raise
+        raise Diverged("the training loss became NaN; try a smaller learning_rate") from error

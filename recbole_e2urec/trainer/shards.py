@@ -1,0 +1,278 @@
+"""Exact unlearning by shards: each user's rows train one model, and only that is trained again."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+from sklearn.preprocessing import normalize
+from torch import Tensor, nn
+
+from recbole_e2urec.errors import InputError
+from recbole_e2urec.model.losses import answer_cross_entropy
+from recbole_e2urec.model.scorers import Asked, Voice
+from recbole_e2urec.trainer.adapter import Fit, Request
+from recbole_e2urec.trainer.loop import StepRule, adamw
+
+
+@dataclass(frozen=True)
+class AttentionPlan:
+    """How attention learns.
+
+    Attributes:
+        size: width of the space in which answers are compared.
+        learning_rate: of AdamW.
+        epochs: passes over the rows.
+        batch_size: rows a step.
+        seed: of its start and of the order of rows.
+    """
+
+    size: int
+    learning_rate: float
+    epochs: int
+    batch_size: int
+    seed: int
+
+
+class ShardAttention(nn.Module):
+    """``softmax over shards of h . relu(W_s x_s + b_s)``, x_s what shard s's head reads.
+
+    Source: Chen et al., WWW 2022, whose aggregator weighs the shards' embeddings by such an
+    attention; here each shard has a projection of its own, which is their transfer into one space.
+    """
+
+    def __init__(self, hidden: int, shards: int, size: int) -> None:
+        super().__init__()
+        self.projections = nn.ModuleList(nn.Linear(hidden, size) for _ in range(shards))
+        self.direction = nn.Linear(size, 1, bias=False)
+
+    def forward(self, states: Sequence[Tensor]) -> Tensor:  # shards x [n, h] -> [n, shards]
+        """Weights of the shards; each line sums to 1."""
+        scores = [
+            self.direction(torch.relu(project(state.float())))
+            for project, state in zip(self.projections, states, strict=True)
+        ]
+        return torch.softmax(torch.cat(scores, dim=1), dim=1)
+
+    @torch.no_grad()
+    def weigh(self, voices: Sequence[Voice]) -> Tensor:  # -> [n, shards]
+        """Weights for what the shards' models answered."""
+        return self([voice.states for voice in voices])
+
+
+def train_attention(
+    asked: Asked, labels: Tensor, answer_ids: tuple[int, int], plan: AttentionPlan
+) -> tuple[ShardAttention, int]:
+    """Learn to weigh the shards by the cross-entropy of their weighted answers.
+
+    Args:
+        asked: what the shards' models answered to n rows.
+        labels: 1 = yes, 0 = no, [n].
+        answer_ids: token ids of (no, yes).
+        plan: how.
+
+    Returns:
+        The attention, and the number of steps it took.
+    """
+    voices, steps = asked.voices, 0
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(plan.seed)
+        attention = ShardAttention(voices[0].states.shape[1], len(voices), plan.size)
+        attention.to(voices[0].states.device)
+        optimizer = adamw(list(attention.parameters()), StepRule(plan.learning_rate))
+        for _ in range(plan.epochs):
+            for part in torch.randperm(len(labels)).split(plan.batch_size):
+                weights = attention([voice.states[part] for voice in voices])
+                with torch.no_grad():
+                    heard = torch.stack([voice.head(voice.states[part]) for voice in voices], 1)
+                logits = (weights[:, :, None] * heard).sum(dim=1)
+                loss = answer_cross_entropy(logits, labels[part], answer_ids).mean()
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                steps += 1
+    return attention.requires_grad_(False), steps
+
+
+Rows = NDArray[np.int64]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ShardOptions:
+    """How training data is sharded.
+
+    Attributes:
+        shards: number of shards, at least 1; each user's rows are in one of them.
+    """
+
+    shards: int
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, by the name of its key."""
+        if self.shards < 1:
+            raise InputError(f"shards is {self.shards}; give 1 or more")
+
+
+class Shards(NamedTuple):
+    """Models of all shards before and after a request.
+
+    Attributes:
+        before: all shards before the request.
+        after: all shards after it; one without any row left is out.
+        again: those of ``after`` that were trained again.
+    """
+
+    before: list[Fit]
+    after: list[Fit]
+    again: list[Fit]
+
+    @property
+    def prior_costs(self) -> list[dict[str, Any]]:
+        """What training before the request cost."""
+        return [dict(fit.cost) for fit in self.before]
+
+    @property
+    def again_costs(self) -> list[dict[str, Any]]:
+        """What the request cost."""
+        return [dict(fit.cost) for fit in self.again]
+
+    @property
+    def digest(self) -> str:
+        """Names the stages of ``after``."""
+        return "-".join(fit.digest for fit in self.after)
+
+
+def fit_shards(
+    request: Request,
+    name: str,
+    users: Sequence[Rows],
+    fit: Callable[[str, Rows, Rows], Fit],
+) -> Shards:
+    """Train every shard on all its rows, then those that the request touches on what stays.
+
+    Args:
+        request: what to forget.
+        name: of the method, the start of the stages' names.
+        users: inner user ids of each shard.
+        fit: trains the model of a shard, see ``Tools``.
+    """
+    histories = {False: request.forget_history, True: request.retain_history}
+    made = train_shards(
+        [request.user[rows] for rows in (request.train, request.retain)],
+        [request.train, request.retain],
+        users,
+        lambda number, rows, again: fit(f"{name}{number}", rows, histories[again]),
+    )
+    return Shards(*made)
+
+
+def train_shards(
+    owners: Sequence[Rows],
+    rows: Sequence[Rows],
+    users: Sequence[Rows],
+    fit: Callable[[int, Rows, bool], T],
+) -> tuple[list[T], list[T], list[T]]:
+    """Train a model a shard, whatever a model is, and again those that a request touches.
+
+    Args:
+        owners: user of each of these rows.
+        rows: row ids of the training set before and after the request.
+        users: inner user ids of each shard.
+        fit: trains a model: number of the shard, its rows, whether it is trained again.
+
+    Returns:
+        The models before the request, after it, and those of the latter that were trained again.
+    """
+    before: list[T] = []
+    after: list[T] = []
+    again: list[T] = []
+    for number, members in enumerate(users):
+        whole, kept = (
+            part[np.isin(owner, members)] for owner, part in zip(owners, rows, strict=True)
+        )
+        before.append(fit(number, whole, False))
+        if len(kept) == len(whole):
+            after.append(before[-1])
+        elif len(kept) > 0:
+            again.append(fit(number, kept, True))
+            after.append(again[-1])
+    return before, after, again
+
+
+def random_shards(users: NDArray[np.int64], seed: int, count: int) -> list[NDArray[np.int64]]:
+    """Put users into shards of equal size, at random; at most one shard a user.
+
+    Args:
+        users: inner ids, any order, duplicates harmless.
+        seed: of the order.
+        count: number of shards.
+    """
+    users = np.unique(users)
+    order = np.random.default_rng([seed, count]).permutation(users)
+    return [np.sort(part) for part in np.array_split(order, min(count, len(users)))]
+
+
+def balanced_clusters(
+    points: NDArray[np.floating[Any]], count: int, seed: int, rounds: int = 50
+) -> NDArray[np.int64]:  # [n, d] -> [n]
+    """Cluster points into parts of equal size, one point more or less: k-means with capacities.
+
+    Point and centre are paired in order of their distance while the centre has room; centres move
+    to the mean of their points until nothing changes. Source: Chen et al., "Recommendation
+    Unlearning", WWW 2022, user-based balanced partition.
+
+    Args:
+        points: one line a point.
+        count: number of clusters, at most n.
+        seed: of the first centres.
+        rounds: most moves of the centres.
+    """
+    size = len(points)
+    centres = points[np.random.default_rng(seed).choice(size, count, replace=False)]
+    cluster = np.full(size, -1, dtype=np.int64)
+    for _ in range(rounds):
+        now = _in_equal_parts(((points[:, None] - centres[None]) ** 2).sum(axis=2))
+        if (now == cluster).all():
+            break
+        cluster = now
+        centres = np.stack([points[cluster == centre].mean(axis=0) for centre in range(count)])
+    return cluster
+
+
+def cosine_clusters(
+    points: NDArray[np.floating[Any]], count: int, seed: int
+) -> NDArray[np.int64]:  # [n, d] -> [n]
+    """Cluster points into parts of equal size, one point more or less, by their directions.
+
+    K-means of the directions finds the centres, whatever their clusters' sizes. Then, once, point
+    and centre are paired in order of their cosine similarity while the centre has room. Source: Hu
+    et al., arXiv 2404.10327, balanced partition of APA.
+
+    Args:
+        points: one line a point.
+        count: number of clusters, at most n.
+        seed: of the first centres.
+    """
+    directions = normalize(points)
+    found = KMeans(count, n_init=1, random_state=seed).fit(directions)
+    return _in_equal_parts(-directions @ normalize(found.cluster_centers_).T)
+
+
+def _in_equal_parts(
+    distance: NDArray[np.floating[Any]],
+) -> NDArray[np.int64]:  # [n, centres] -> [n]
+    """Give each point to a centre, the nearest pairs first, while the centre has room."""
+    size, count = distance.shape
+    room = np.full(count, size // count)
+    room[: size % count] += 1
+    cluster = np.full(size, -1, dtype=np.int64)
+    for pair in np.argsort(distance, axis=None, kind="stable"):
+        point, centre = divmod(int(pair), count)
+        if cluster[point] < 0 and room[centre] > 0:
+            cluster[point] = centre
+            room[centre] -= 1
+    return cluster

@@ -1,0 +1,155 @@
+"""Loss terms and validation metrics by name, for TensorBoard and Weights & Biases.
+
+TensorBoard gets a run a stage, ``log_tensorboard/<log file's name>/<stage>``, with the values
+``train/<term>`` and ``valid/<metric>``. A run of wandb holds all stages of a row: ``train/<term>``
+is a student or the recommender alone, ``train/<stage>/<term>`` what else was trained on the way.
+"""
+
+import re
+import resource
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from logging import getLogger
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from recbole.utils import WandbLogger, get_local_time
+from torch.utils.tensorboard import SummaryWriter
+
+from recbole_e2urec.utils import distributed
+from recbole_e2urec.utils.recbole_compat import LateWriter, Nowhere
+
+REQUESTS = (1, 10, 100)  # over so many, what was trained before any of them is spread
+_PROCESS = Path("/proc/self")  # Linux only
+_PEAK = re.compile(r"^VmHWM:\s+(\d+) kB$", re.MULTILINE)
+
+
+def restart_peak() -> None:
+    """Let :func:`peak_memory_mb` count from here on; without Linux it goes on as before."""
+    with suppress(OSError):
+        (_PROCESS / "clear_refs").write_text("5")
+    if torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def memory_used() -> dict[str, float]:
+    """``peak_memory_mb``, and ``peak_gpu_memory_mb`` (of tensors) where a GPU is used."""
+    used = {"peak_memory_mb": peak_memory_mb()}
+    if torch.cuda.is_initialized():
+        used["peak_gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 1e6
+    return used
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process, in MB of 10**6 bytes."""
+    with suppress(OSError):
+        found = _PEAK.search((_PROCESS / "status").read_text())
+        if found is not None:
+            return int(found[1]) * 1024 / 1e6
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024) / 1e6
+
+
+def amortised(seconds: float, prior: float) -> dict[str, float]:
+    """Seconds a request, if what was trained before any request serves so many of them."""
+    return {str(count): seconds + prior / count for count in REQUESTS}
+
+
+FOLDER = "log_tensorboard"  # RecBole's, in the current folder
+
+
+class Curves:
+    """What the training of a stage shows; nothing is opened before there is a value.
+
+    Of several processes the writer alone shows anything.
+
+    Args:
+        config: of the run; None: everything is passed over.
+        name: of the stage.
+        folder: its own name among all stages.
+
+    Attributes:
+        chief: whether the stage is what the run is about; wandb then leaves its name out.
+    """
+
+    def __init__(self, config: Any, name: str, folder: str) -> None:
+        self._config = config if distributed.is_writer() else None
+        self._name, self._folder = name, folder
+        self.chief = config is not None and name == str(config["model"])
+
+    @cached_property
+    def tensorboard(self) -> LateWriter:
+        """Where RecBole's trainer writes its own values as well."""
+        if self._config is None:
+            return LateWriter(Nowhere)
+        return LateWriter(lambda: SummaryWriter(str(_run_folder() / self._folder)))
+
+    @cached_property
+    def wandb(self) -> "StageLogger":
+        """RecBole's logger; begins a run of wandb if there is none and one is asked for."""
+        return StageLogger(self._config, "" if self.chief else f"/{self._name}")
+
+    def trained(self, epoch: int, terms: Mapping[str, float]) -> None:
+        """Log the mean of each loss term over an epoch, which is counted from 0."""
+        if self._config is None:
+            return
+        self._write("train", epoch, terms)
+        self.wandb.log_metrics({**terms, "train_step": epoch}, head="train")
+
+    def validated(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Log validation metrics; RecBole's trainer tells wandb by itself."""
+        if self._config is not None:
+            self._write("valid", epoch, metrics)
+
+    def _write(self, head: str, epoch: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self.tensorboard.add_scalar(f"{head}/{name}", value, epoch)
+        self.tensorboard.flush()
+
+    def close(self) -> None:
+        """Write out what there is."""
+        self.tensorboard.close()
+
+
+class StageLogger(WandbLogger):
+    """RecBole's logger with a stage in each name.
+
+    Args:
+        config: of the run; None: nothing is logged.
+        place: follows ``train`` or ``valid``, such as ``/Original``.
+    """
+
+    def __init__(self, config: Any, place: str) -> None:
+        self._place = place
+        super().__init__(SimpleNamespace(log_wandb=False) if config is None else config)
+
+    def _add_head_to_metrics(self, metrics: Mapping[str, Any], head: str) -> dict[str, Any]:
+        named: dict[str, Any] = super()._add_head_to_metrics(metrics, f"{head}{self._place}")
+        return named
+
+
+@contextmanager
+def own_wandb_run(config: Any) -> Iterator[None]:
+    """End the run of wandb that begins inside, if one does; a run that was there goes on."""
+    if not config["log_wandb"]:
+        yield
+        return
+    import wandb
+
+    before = wandb.run
+    try:
+        yield
+    finally:
+        if before is None and wandb.run is not None:
+            wandb.finish()
+
+
+def _run_folder() -> Path:
+    """The folder of this run, named as RecBole does: after the log file, or the time."""
+    files = (getattr(handler, "baseFilename", None) for handler in getLogger().handlers)
+    name = next(filter(None, files), f"model-{get_local_time()}")
+    return Path(FOLDER) / Path(name).name.split(".")[0]
