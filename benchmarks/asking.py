@@ -37,9 +37,9 @@ def evaluation(folder: Path, size: Size) -> dict[str, Any]:
         yes[rows] = asked.yes(lm.answer_ids).numpy()
         return Answers(yes, asked)
 
-    with model.shown(run.before):
+    with model.using_history(run.before):
         own = lm.model
-        with model.bank.lent(None, moved):
+        with model.bank.swapped_weights(None, moved):
             kept = answers()
 
         def ours() -> dict[str, Any]:
@@ -74,7 +74,7 @@ def ranking(folder: Path, size: Size) -> dict[str, Any]:
         [1 + generator.choice(run.dataset.item_num - 1, CANDIDATES, replace=False) for _ in users]
     )
     plain = AutoModelForCausalLM.from_pretrained(backbone).eval()
-    with model.shown(run.before):
+    with model.using_history(run.before):
         table = model.table
 
         def text(place: int) -> str:

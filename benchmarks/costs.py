@@ -24,7 +24,7 @@ def trained(folder: Path, size: Size, **given: Any) -> Forgetting:
 def unlearned(run: Forgetting) -> float:
     """Seconds of the request, from the trained Original on; all that the method does."""
     method = method_of(run.config)
-    with run.model.shown(run.after):
+    with run.model.using_history(run.after):
         return seconds(lambda: method.unlearn(run.model, run.request))
 
 

@@ -78,7 +78,7 @@ def _shares(run: Forgetting) -> Iterator[tuple[str, Share]]:
 
 
 def _share(run: Forgetting, unseen: Any, gap: float) -> Share:
-    with run.model.shown(run.after):
+    with run.model.using_history(run.after):
         target = target_loss(run.model, replace(run.request, unseen=np.sort(unseen)))
     return (target.loss - target.original) / gap, target.error / abs(gap)
 

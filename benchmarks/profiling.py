@@ -48,7 +48,7 @@ def _profiled(run: Forgetting, place: str | None) -> str:
             terms["loss"].backward()
         optimizer.step()
 
-    with model.shown(run.before), model.bank.training(place):
+    with model.using_history(run.before), model.bank.training(place):
         _often(step)
         started = time.perf_counter()
         _often(step)

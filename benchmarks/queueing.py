@@ -24,9 +24,9 @@ from benchmarks.yardsticks import Draw, Yardstick, drawn, experiment
 from recbole_e2urec.deployment.export import ExportOptions, export
 from recbole_e2urec.deployment.forget import QueueOptions, forget
 from recbole_e2urec.deployment.model_folder import ModelFolder
-from recbole_e2urec.deployment.served_model import Deployed, open_folder
+from recbole_e2urec.deployment.served_model import ServedModel, open_folder
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.experiment.comparison import Given
+from recbole_e2urec.experiment.comparison import RunSettings
 from recbole_e2urec.quick_start import run_recbole_e2urec
 from recbole_e2urec.utils import recbole_compat
 
@@ -101,7 +101,9 @@ def _exported(plan: Plan, name: str) -> ModelFolder:
     folder = ModelFolder(plan.named(name))
     if not folder.is_one:
         data = {key: plan.given[key] for key in ("data_path",) if key in plan.given}
-        given = Given(plan.given.get("dataset"), (), {"checkpoint_dir": str(plan.saved), **data})
+        given = RunSettings(
+            plan.given.get("dataset"), (), {"checkpoint_dir": str(plan.saved), **data}
+        )
         export(ExportOptions(str(folder.path)), "LLMRec", given)
     return folder
 
@@ -124,7 +126,7 @@ def _request(plan: Plan, yardstick: Yardstick, first: int, last: int) -> Path:
     return path
 
 
-def _measured(plan: Plan, run: Deployed, count: int, yardstick: Yardstick) -> dict[str, Any]:
+def _measured(plan: Plan, run: ServedModel, count: int, yardstick: Yardstick) -> dict[str, Any]:
     shown = run.history(run.forgotten[:0])
     said = yardstick.asked(run, lambda rows: run.yes(rows, shown))
     retrain = yardstick.trained(count) if count in plan.retrain_after else None

@@ -10,7 +10,7 @@ from tabulate import tabulate
 
 from recbole_e2urec.evaluator.bootstrap import bias_in_floors
 from recbole_e2urec.evaluator.metrics import share_closed
-from recbole_e2urec.report.results import load_said
+from recbole_e2urec.report.results import load_answers
 
 HEAD = (
     "", "seeds", "forget AUC", "closed, AUC", "closed, LogLoss", "foretold",
@@ -61,7 +61,7 @@ def means(rows: Sequence[Row], name: str, folder: Path) -> Figures:
     found = [list(figures) for figures in _by_seed(rows, name)]
     mean = Figures(*(fmean(values) for values in zip(*found, strict=True)))
     said = {
-        base: {row["seed"]: load_said(folder, row) for row in rows if row["row"] == base}
+        base: {row["seed"]: load_answers(folder, row) for row in rows if row["row"] == base}
         for base in (name, "Retrain")
     }
     yes = [{seed: one.yes for seed, one in said[base].items() if one} for base in said]

@@ -37,7 +37,7 @@ from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment.base import parts_of
 from recbole_e2urec.experiment.tuning import development_request
 from recbole_e2urec.experiment.unlearning import Forgetting
-from recbole_e2urec.report.results import load_rows, save_rows, save_said
+from recbole_e2urec.report.results import load_rows, save_answers, save_rows
 from recbole_e2urec.utils.io import write_text
 
 MARK = "regimes"
@@ -207,7 +207,7 @@ def _measure(task: Task, regime: str, seed: int) -> None:
             place = {"regime": regime, "part": task.part, "size": size, "row": name}
             digest = task.digest(regime, name)
             row |= {**place, "decided_by": digest, "dataset": run.config["dataset"], "seed": seed}
-            save_said(path.parent, row, run.said[name, row["stage"]])
+            save_answers(path.parent, row, run.forget_answers[name, row["stage"]])
             save_rows(path, [row], KEY)
             print(
                 f"{regime}, {size:.0%}, seed {seed}, {name}: forget AUC "
@@ -231,13 +231,13 @@ def runs_of(
         _, lines = development_request(config, dataset)
 
     def asked(size: float) -> Any:
-        own = config.moved({"forget_ratio": size})
+        own = config.with_settings({"forget_ratio": size})
         if lines:
             folder = Path(config["checkpoint_dir"])
             path = folder / f"development-{config['dataset']}-{size:g}.csv"
             count = max(1, round(len(lines) * size / largest))
             write_text(path, "user_id\n" + "".join(f"{user}\n" for (user,) in lines[:count]))
-            own = config.moved({"forget_file": str(path)})
+            own = config.with_settings({"forget_file": str(path)})
         return read_request(own.options(ForgetOptions, "forget_"), train, dataset)
 
     validating = asked(largest).split.retain
@@ -256,7 +256,7 @@ def _row(run: Forgetting, task: Task, name: str, settings: Mapping[str, Any]) ->
     own = task.candidates[name]
     config = config_of({**settings, **own.settings}, task.arguments._replace(model=own.model))
     row = run.unlearned_row(config)
-    run.said[name, row["stage"]] = run.said[own.model, row["stage"]]
+    run.forget_answers[name, row["stage"]] = run.forget_answers[own.model, row["stage"]]
     return row
 
 

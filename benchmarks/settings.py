@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForCondition
 
 from recbole_e2urec.config.config import Config
 from recbole_e2urec.data.dataset import load_dataset
-from recbole_e2urec.experiment.unlearning import Answered, Forgetting
+from recbole_e2urec.experiment.unlearning import Forgetting, MeasuredModel
 from recbole_e2urec.model.backbones.lora import seeded
 from recbole_e2urec.utils import recbole_compat
 
@@ -67,7 +67,7 @@ def forgetting(folder: Path, size: Size, dataset: str | None = None, **given: An
     config = Config("E2URec", dataset or "ml-100k", (), {**fixed, **given}, {})
     init_seed(config["seed"], config["reproducibility"])
     run = Forgetting(config, load_dataset(config))
-    run.original = Answered("untrained", None, {}, {}, None)  # type: ignore[arg-type]
+    run.original = MeasuredModel("untrained", None, {}, {}, None)  # type: ignore[arg-type]
     return run
 
 

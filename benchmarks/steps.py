@@ -13,7 +13,7 @@ from benchmarks.racing import peak_mb, race, ratio_of, seconds
 from benchmarks.settings import Size, forgetting, nudged, reduced, request_of, shaped
 from recbole_e2urec.methods import method_of
 from recbole_e2urec.model.scorers import Adapted, Stored
-from recbole_e2urec.trainer.loop import Clock as Epoch
+from recbole_e2urec.trainer.loop import EpochPosition as Epoch
 from recbole_e2urec.trainer.loop import StepRule, adamw, train_epoch
 from recbole_e2urec.trainer.student import ORIGINAL, Student
 from recbole_e2urec.trainer.teachers import AUGMENTED

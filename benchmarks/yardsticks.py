@@ -17,7 +17,7 @@ from recbole_e2urec.deployment.served_model import drift_between
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.evaluator.metrics import labelled_metrics, residual
 from recbole_e2urec.experiment.base import Experiment
-from recbole_e2urec.experiment.comparison import Given
+from recbole_e2urec.experiment.comparison import RunSettings
 from recbole_e2urec.experiment.finished import settings_of
 
 Rows = NDArray[np.int64]
@@ -96,7 +96,9 @@ class Yardstick:
         valid = splits.valid[np.isin(user[splits.valid], user[train])]
         loaders = make_loaders(run.config, run.dataset, splits, train)
         own = evaluation_loader(run.config, run.dataset, splits, "valid", valid)
-        with run.model.shown(run.history(NOTHING)):  # whole users leave: no other's history changes
+        with run.model.using_history(
+            run.history(NOTHING)
+        ):  # whole users leave: no other's history changes
             run.trainer("Retrain" if requests else "LLMRec", train, valid).run(loaders.train, own)
             return self.asked(run, lambda rows: run.model.answer(rows, None).cpu())
 
@@ -135,6 +137,6 @@ class Yardstick:
 def experiment(row: Mapping[str, Any], saved: Path, seed: int | None = None) -> Experiment:
     """The run of a results row anew; nothing is trained yet."""
     again = row if seed is None else {**row, "seed": seed}
-    config = settings_of(again, saved, Given())
+    config = settings_of(again, saved, RunSettings())
     init_seed(config["seed"], config["reproducibility"])
     return Experiment(config, load_dataset(config))

@@ -18,20 +18,20 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
-from recbole_e2urec.config.yaml import properties_folder, read_switch, read_yaml, typed
+from recbole_e2urec.config.yaml import parse_value, properties_folder, read_switch, read_yaml
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.experiment.launch import NOTHING
+from recbole_e2urec.experiment.launch import NO_RESULT
 from recbole_e2urec.utils import distributed
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
-    from recbole_e2urec.experiment.comparison import Given
+    from recbole_e2urec.experiment.comparison import RunSettings
 
 T = TypeVar("T")
 
 
-class Told(NamedTuple):
+class CommandResult(NamedTuple):
     """What is to be printed, and the exit code."""
 
     text: str
@@ -55,7 +55,7 @@ class Command(NamedTuple):
 
     about: str
     arguments: dict[str, str]
-    run: Callable[["str | None", "Given", Mapping[str, Any]], "str | Told"]
+    run: Callable[["str | None", "RunSettings", Mapping[str, Any]], "str | CommandResult"]
     positional: str | None = None
     switches: tuple[str, ...] = ()
     on_folder: bool = False
@@ -71,26 +71,26 @@ class Command(NamedTuple):
             parser.add_argument(f"--{key}", metavar="VALUE", help=meaning, **alone)
 
 
-def _hyper(model: str | None, given: "Given", own: Mapping[str, Any]) -> str:
+def _hyper(model: str | None, given: "RunSettings", own: Mapping[str, Any]) -> str:
     from recbole_e2urec.experiment.search import SearchOptions, search, told
 
     return told(search(_options(SearchOptions, own), model, given))
 
 
-def _case(model: str | None, given: "Given", own: Mapping[str, Any]) -> str:
-    from recbole_e2urec.experiment.inspect_user import CaseOptions, study
+def _case(model: str | None, given: "RunSettings", own: Mapping[str, Any]) -> str:
+    from recbole_e2urec.experiment.inspect_user import CaseOptions, inspect_user
 
-    found = study(_options(CaseOptions, own), model, given)
+    found = inspect_user(_options(CaseOptions, own), model, given)
     return f"{found.text}\npage: {found.page}"
 
 
-def _export(model: str | None, given: "Given", own: Mapping[str, Any]) -> str:
+def _export(model: str | None, given: "RunSettings", own: Mapping[str, Any]) -> str:
     from recbole_e2urec.deployment.export import ExportOptions, export
 
     return export(_options(ExportOptions, own), model, given)
 
 
-def _forget(model: str | None, given: "Given", own: Mapping[str, Any]) -> str:
+def _forget(model: str | None, given: "RunSettings", own: Mapping[str, Any]) -> str:
     from recbole_e2urec.deployment.forget import QueueOptions, forget
 
     _refuse_names(None, given)
@@ -98,7 +98,7 @@ def _forget(model: str | None, given: "Given", own: Mapping[str, Any]) -> str:
     return forget(options, model, given.overrides or {}, given.config_files)
 
 
-def _purge(model: str | None, given: "Given", own: Mapping[str, Any]) -> str:
+def _purge(model: str | None, given: "RunSettings", own: Mapping[str, Any]) -> str:
     from recbole_e2urec.deployment.purge import PurgeOptions, purge_by
 
     _refuse_names(model, given)
@@ -107,7 +107,7 @@ def _purge(model: str | None, given: "Given", own: Mapping[str, Any]) -> str:
     return purge_by(_options(PurgeOptions, own))
 
 
-def _recommend(model: str | None, given: "Given", own: Mapping[str, Any]) -> str:
+def _recommend(model: str | None, given: "RunSettings", own: Mapping[str, Any]) -> str:
     from recbole_e2urec.deployment.recommend import RecommendOptions, recommend
 
     _refuse_names(model, given)
@@ -115,15 +115,15 @@ def _recommend(model: str | None, given: "Given", own: Mapping[str, Any]) -> str
     return recommend(options, given.overrides or {}, given.config_files)
 
 
-def _verify(model: str | None, given: "Given", own: Mapping[str, Any]) -> Told:
+def _verify(model: str | None, given: "RunSettings", own: Mapping[str, Any]) -> CommandResult:
     from recbole_e2urec.deployment.verify import VerifyOptions, verify
 
     _refuse_names(model, given)
     found = verify(_options(VerifyOptions, own), given.overrides or {}, given.config_files)
-    return Told(found.text, int(found.failed))
+    return CommandResult(found.text, int(found.failed))
 
 
-def _refuse_names(model: str | None, given: "Given") -> None:
+def _refuse_names(model: str | None, given: "RunSettings") -> None:
     """Refuse names of what a model folder has in it.
 
     Raises:
@@ -141,7 +141,7 @@ def _options(kind: type[T], own: Mapping[str, Any]) -> T:
     defaults = {field.name: field.default for field in fields(kind)}  # type: ignore[arg-type]
     as_text = {field.name for field in fields(kind) if field.metadata.get("text")}  # type: ignore[arg-type]
     values: dict[str, Any] = {
-        key: typed(value, key) if isinstance(value, str) and key not in as_text else value
+        key: parse_value(value, key) if isinstance(value, str) and key not in as_text else value
         for key, value in own.items()
     }
     return build_options(kind, {**defaults, **values})
@@ -266,7 +266,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = parse(sys.argv[1:] if argv is None else argv)
         return _run(arguments)
     except InputError as error:
-        return _refuse(str(error), quietly=distributed.leaves_it_to_writer(error))
+        return _refuse(str(error), quietly=distributed.main_process_only(error))
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
@@ -335,7 +335,7 @@ def _run(arguments: Arguments) -> int:
         from recbole_e2urec.report.report import print_report as show
 
         results = run_recbole_e2urec(model=arguments.model, **given)
-    if not distributed.is_writer() or results == NOTHING:  # another process has them
+    if not distributed.is_main_process() or results == NO_RESULT:  # another process has them
         return 0
     if "prompts" in results:  # which were asked for instead of training
         print(f"{results['text']}\npage: {results['page']}")
@@ -346,7 +346,7 @@ def _run(arguments: Arguments) -> int:
 
 def _command(arguments: Arguments, command: Command) -> int:
     """Do what a command says, print what it tells, and give the code."""
-    from recbole_e2urec.experiment.comparison import Given
+    from recbole_e2urec.experiment.comparison import RunSettings
 
     given = {key: value for layer in _layers(arguments) for key, value in layer.items()}
     _refuse_aside(arguments, command, given)
@@ -354,8 +354,8 @@ def _command(arguments: Arguments, command: Command) -> int:
     if command.on_folder:
         in_files = {key: given.pop(key) for key in command.arguments if key in given}
         files, settings, own = (), given, {**in_files, **own}
-    told = command.run(arguments.model, Given(arguments.dataset, files, None, settings), own)
-    told = Told(told) if isinstance(told, str) else told
+    told = command.run(arguments.model, RunSettings(arguments.dataset, files, None, settings), own)
+    told = CommandResult(told) if isinstance(told, str) else told
     print(told.text)
     return told.code
 
@@ -449,11 +449,11 @@ def _split_files(entry: str) -> list[str]:
 
 
 def _how_to_type(argument: str, following: Sequence[str]) -> str:
-    from recbole_e2urec.config.keys import GONE
+    from recbole_e2urec.config.keys import REMOVED_KEYS
 
     key = argument.lstrip("-")
-    if key in GONE:
-        return f"{key} is gone; {GONE[key]}"
+    if key in REMOVED_KEYS:
+        return f"{key} is gone; {REMOVED_KEYS[key]}"
     if key in COMMANDS:
         return f"unexpected argument {argument!r}; a command comes first: {PROGRAM} {key}"
     if argument.startswith("--") and key and "=" not in key:

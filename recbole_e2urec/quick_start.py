@@ -9,14 +9,14 @@ from recbole_e2urec.data.loaders import make_loaders
 from recbole_e2urec.deployment.finalize import Ending
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment.base import Experiment, opened, parts_of, refuse_afterwards
-from recbole_e2urec.experiment.comparison import Given
+from recbole_e2urec.experiment.comparison import RunSettings
 from recbole_e2urec.experiment.inspect_prompts import ShowOptions, shown_prompts
-from recbole_e2urec.experiment.launch import NOTHING, Launch, layers_of
-from recbole_e2urec.experiment.preview import previewed
+from recbole_e2urec.experiment.launch import NO_RESULT, Launch, layers_of
+from recbole_e2urec.experiment.preview import run_preview
 from recbole_e2urec.experiment.recbole_models import ClassicForgetting
 from recbole_e2urec.experiment.unlearning import Forgetting
-from recbole_e2urec.report.results import RESULTS, Said, completed, save_measured
-from recbole_e2urec.trainer.recbole_trainer import fit_classic, plain
+from recbole_e2urec.report.results import RESULTS, ForgetAnswers, completed, save_measured
+from recbole_e2urec.trainer.recbole_trainer import fit_classic, plain_values
 from recbole_e2urec.utils import distributed, recbole_compat
 
 
@@ -64,7 +64,7 @@ def run_recbole_e2urec(
     if config.options(ShowOptions).show_prompts:
         return shown_prompts(config)
     if config["dry_run"]:
-        return distributed.from_writer(lambda: previewed(config))
+        return distributed.on_main_process(lambda: run_preview(config))
     if distributed.count() > 1 and not config.is_language_model:
         raise InputError(
             f"nproc: {config['model']} is RecBole's and runs in one process; leave nproc out, or "
@@ -72,15 +72,19 @@ def run_recbole_e2urec(
         )
     data = opened(config)
     groups: dict[str, int] = {}
-    said: Mapping[tuple[str, str], Said] = {}
+    said: Mapping[tuple[str, str], ForgetAnswers] = {}
     if not config.is_language_model:
-        rows = ClassicForgetting(config, data).run() if config.way else [_run_classic(config, data)]
+        rows = (
+            ClassicForgetting(config, data).run()
+            if config.forget_method
+            else [_run_classic(config, data)]
+        )
     elif config["model"] == "LLMRec":
         rows, groups = Experiment(config, data).recommend()
     else:
         run = Forgetting(config, data)
         rows, groups = run.run()
-        said = run.said
+        said = run.forget_answers
     rows = completed(rows, config)
     path = Path(config["checkpoint_dir"]) / RESULTS
     save_measured(path, rows, said)
@@ -111,18 +115,18 @@ def run_and_finalize(
     Raises:
         InputError: as there, and as :class:`Ending`.
     """
-    given = Given(dataset, tuple(config_file_list or ()), config_dict, overrides)
+    given = RunSettings(dataset, tuple(config_file_list or ()), config_dict, overrides)
     ending = Ending(model, given)
-    results: dict[str, Any] = dict(NOTHING)
+    results: dict[str, Any] = dict(NO_RESULT)
     if not ending.done:
         own = ending.given
         results = run_recbole_e2urec(
             model, dataset, config_file_list, own.config_dict, own.overrides
         )
-        if not distributed.is_writer() or results == NOTHING:  # another process has them
+        if not distributed.is_main_process() or results == NO_RESULT:  # another process has them
             return {**results, "told": ""}
         show(results)
-    follows = ending.wanted and distributed.is_writer()
+    follows = ending.wanted and distributed.is_main_process()
     return {**results, "told": ending.follow(results["rows"]) if follows else ""}
 
 
@@ -133,8 +137,8 @@ def _run_classic(config: Config, dataset: Any) -> dict[str, Any]:
     cost = {name: fit[name] for name in ("seconds", "trained_parameters", "steps")}
     return {
         "model": str(config["model"]),
-        "test": plain(fit["test"]),
-        "valid": plain(fit["valid"]),
+        "test": plain_values(fit["test"]),
+        "valid": plain_values(fit["valid"]),
         "cost": cost,
         "settings": config.settings(),
     }

@@ -10,8 +10,8 @@ from atomic_files import INTER, small_interactions, write_table
 from recbole_e2urec.deployment.export import ExportOptions, export
 from recbole_e2urec.deployment.forget import QueueOptions, forget
 from recbole_e2urec.deployment.model_folder import ModelFolder
-from recbole_e2urec.deployment.served_model import Deployed, open_folder
-from recbole_e2urec.experiment.comparison import Given
+from recbole_e2urec.deployment.served_model import ServedModel, open_folder
+from recbole_e2urec.experiment.comparison import RunSettings
 from recbole_e2urec.quick_start import run_recbole_e2urec
 
 SETTINGS = {
@@ -74,7 +74,7 @@ def make_model(
         patch.chdir(folder)
         given = {"data_path": str(data), **SETTINGS, **settings}
         run_recbole_e2urec("LLMRec", "small", config_dict=given)
-        export(ExportOptions("model"), "LLMRec", Given())
+        export(ExportOptions("model"), "LLMRec", RunSettings())
     return folder / "model"
 
 
@@ -87,7 +87,7 @@ def make_certified(folder: Path) -> Path:
     return model
 
 
-def opened(folder: Path | str = "model") -> Deployed:
+def opened(folder: Path | str = "model") -> ServedModel:
     return open_folder(ModelFolder(folder))
 
 

@@ -71,7 +71,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
 def valid_loss(run: Forgetting) -> float:
     """LogLoss of P(yes) on the validation rows."""
     valid = run.parts.splits.valid
-    with run.model.shown(run.before):
+    with run.model.using_history(run.before):
         said = run.model.answer(valid, None)
     return float(binary_cross_entropy(said, torch.from_numpy(run.model.labels[valid])))
 
@@ -92,7 +92,7 @@ def test_adapter_and_merged_model_answer_in_plain_peft_and_transformers(
     done: Done, tmp_path: Path
 ) -> None:
     run, bank = done.run, done.run.model.bank
-    with run.model.shown(run.before):
+    with run.model.using_history(run.before):
         ids, mask = run.model.table.batch(run.split.forget[:4])
     with bank.frozen("E2URec"):
         wanted = bank.language_model(ids, mask)

@@ -21,16 +21,16 @@ from recbole_e2urec.config.evaluation_mode import (
     plan_evaluation,
     register_accuracy,
 )
-from recbole_e2urec.config.expression import masked
+from recbole_e2urec.config.expression import without_values
 from recbole_e2urec.config.keys import (
-    AFTERWARDS,
     LAUNCHING,
+    POST_RUN_KEYS,
     check_dataset,
     check_keys,
     find_model,
-    name_of,
     protocol,
-    way_of,
+    split_forget_method,
+    with_forget_method,
 )
 from recbole_e2urec.config.schema import (
     build_options,
@@ -40,10 +40,10 @@ from recbole_e2urec.config.schema import (
 )
 from recbole_e2urec.config.yaml import (
     SettingsLoader,
+    parse_value,
     properties,
     properties_folder,
     read_yaml,
-    typed,
 )
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.utils import distributed, recbole_compat
@@ -80,10 +80,10 @@ class Config(RecBoleConfig):
         overrides: Mapping[str, Any] | None = None,
     ) -> None:
         self.command_line = {
-            key: typed(value, key) if isinstance(value, str) else value
+            key: parse_value(value, key) if isinstance(value, str) else value
             for key, value in (overrides or {}).items()
         }
-        self.way: str | None = None
+        self.forget_method: str | None = None
         self.own_model = model is not None and not isinstance(model, str)
         super().__init__(model, dataset, config_file_list, config_dict)
 
@@ -95,7 +95,7 @@ class Config(RecBoleConfig):
         """
         return build_options(kind, self.final_config_dict, prefix)
 
-    def moved(self, settings: Mapping[str, Any]) -> "Config":
+    def with_settings(self, settings: Mapping[str, Any]) -> "Config":
         """A copy with some settings replaced, which are not checked again."""
         made = copy.copy(self)
         made.final_config_dict = {**self.final_config_dict, **settings}
@@ -107,10 +107,10 @@ class Config(RecBoleConfig):
         for name in ("LLMRec", self.model) if self.is_language_model else (self.model,):
             own.update(properties("model", str(name)))
         keys = {*own, *self.external_config_dict, "epochs", "learning_rate"}
-        keys -= {*LAUNCHING, *AFTERWARDS}
+        keys -= {*LAUNCHING, *POST_RUN_KEYS}
         found = {key: self.final_config_dict.get(key) for key in sorted(keys)}
         if found["forget_where"]:  # results name no users, items or titles
-            found["forget_where"] = masked(found["forget_where"])
+            found["forget_where"] = without_values(found["forget_where"])
         return {**found, "processes": distributed.count()} if distributed.count() > 1 else found
 
     def ranked(self) -> "Config | None":
@@ -128,7 +128,9 @@ class Config(RecBoleConfig):
         if "eval_args" in given:
             given["eval_args"] = {k: v for k, v in given["eval_args"].items() if k != "mode"}
         given["eval_mode"] = self["ranking_pass"]
-        ranked = type(self)(name_of(str(self.model), self.way), self.dataset, None, given)
+        ranked = type(self)(
+            with_forget_method(str(self.model), self.forget_method), self.dataset, None, given
+        )
         if ranked.plan.kind != "ranking":
             raise InputError("ranking_pass: labeled ranks nothing; write uni100, pop100 or full")
         return ranked
@@ -193,9 +195,9 @@ class Config(RecBoleConfig):
         name = str(dataset or chosen["dataset"])
         if self.own_model:
             return model.__name__, model, name  # type: ignore[union-attr, return-value]
-        model, self.way = way_of(str(model or chosen["model"]))
+        model, self.forget_method = split_forget_method(str(model or chosen["model"]))
         found = find_model(model)
-        if self.way and found.__module__.startswith("recbole_e2urec."):
+        if self.forget_method and found.__module__.startswith("recbole_e2urec."):
             raise InputError(f"{model}-{self.way}: for classic models; write --model={self.way}")
         return model, found, name
 
@@ -232,7 +234,7 @@ class Config(RecBoleConfig):
         if not self.own_model:
             check_values(external, self.internal_config_dict)
         final = super()._get_final_config_dict()
-        final.update(self.plan.settle(self.internal_config_dict, external))
+        final.update(self.plan.resolve(self.internal_config_dict, external))
         if external.get("normalize_field") and "normalize_all" not in external:
             final["normalize_all"] = None
         is_sequential = final["MODEL_TYPE"] == ModelType.SEQUENTIAL
@@ -277,7 +279,7 @@ class Config(RecBoleConfig):
             if before is not None:
                 os.environ["CUDA_VISIBLE_DEVICES"] = before
         distributed.join(final["device"], float(final["process_timeout"]))
-        if not distributed.is_writer():
+        if not distributed.is_main_process():
             final.update(show_progress=False, log_wandb=False)
 
     def _set_train_neg_sample_args(self) -> None:

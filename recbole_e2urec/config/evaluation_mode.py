@@ -63,7 +63,7 @@ class EvalPlan(NamedTuple):
     kind: str
     mode: dict[str, str]
 
-    def settle(self, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    def resolve(self, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
         """Give ``eval_args``, the user's over the defaults, and metrics that are computed.
 
         Raises:

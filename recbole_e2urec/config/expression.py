@@ -89,7 +89,7 @@ def tokens_of(text: str) -> list[Token]:
     return tokens
 
 
-def masked(text: str) -> str:
+def without_values(text: str) -> str:
     """The expression without its values, which may name people: ``class == ?``."""
     shown = {"number": "?", "text": "?"}
     return " ".join(shown.get(one.kind, one.text) for one in tokens_of(text)).strip()

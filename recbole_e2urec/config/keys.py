@@ -31,15 +31,15 @@ TRAINING = (
     "stopping_step", "valid_metric", "seed", "eval_args", "device",
 )  # fmt: skip
 LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
-AFTERWARDS = ("finalize", "purge")  # what follows a run
+POST_RUN_KEYS = ("finalize", "purge")  # what follows a run
 # Keys and a command of older versions, which their results and model folders may still name.
 _BY_CONTROL_USERS = "NegatedE2URec and TaskVector set how strongly they forget by control users"
-GONE = {
+REMOVED_KEYS = {
     "calibration": _BY_CONTROL_USERS,
     "rehearse": _BY_CONTROL_USERS,
     "teacher_divergence": "give E2URec an alpha",
 }
-CLASSIC_WAYS = ("Retrain", "SISA")  # how a classic model can forget: DeepFM-SISA
+CLASSIC_METHODS = ("Retrain", "SISA")  # how a classic model can forget: DeepFM-SISA
 _TOP_LEVEL_KEY = re.compile(r"^([A-Za-z][\w-]*) *:", re.MULTILINE)
 
 
@@ -100,14 +100,14 @@ def find_model(name: str) -> type:
     return model
 
 
-def way_of(name: str) -> tuple[str, str | None]:
+def split_forget_method(name: str) -> tuple[str, str | None]:
     """Take a name such as ``DeepFM-SISA`` apart; without a way of forgetting it has None."""
     model, dash, way = name.rpartition("-")
-    return (model, way) if dash and way in CLASSIC_WAYS else (name, None)
+    return (model, way) if dash and way in CLASSIC_METHODS else (name, None)
 
 
-def name_of(model: str, way: str | None) -> str:
-    """Put together what :func:`way_of` takes apart."""
+def with_forget_method(model: str, way: str | None) -> str:
+    """Put together what :func:`split_forget_method` takes apart."""
     return model if way is None else f"{model}-{way}"
 
 
@@ -144,8 +144,8 @@ def check_keys(given: Iterable[str], source: str) -> None:
         InputError: names the key, where it was given, and the nearest known one.
     """
     for key in given:
-        if key in GONE:
-            raise InputError(f"{key} in {source} is gone; {GONE[key]}")
+        if key in REMOVED_KEYS:
+            raise InputError(f"{key} in {source} is gone; {REMOVED_KEYS[key]}")
         if key not in known_keys():
             hint = _hint(key, known_keys(), "see --help for the main keys")
             raise InputError(f"unknown key {key!r} in {source}; {hint}")

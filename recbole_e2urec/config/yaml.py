@@ -70,7 +70,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def typed(text: str, key: str = "value") -> Any:
+def parse_value(text: str, key: str = "value") -> Any:
     """Give the value that the text of ``--key=text`` stands for.
 
     Text in brackets, braces or quotes is yaml, as in ``{rating: 4}`` and ``['AUC', 'LogLoss']``;
@@ -105,7 +105,7 @@ def read_switch(value: Any, key: str) -> bool:
     Raises:
         InputError: it is no boolean; names the key.
     """
-    found = typed(value, key) if isinstance(value, str) else value
+    found = parse_value(value, key) if isinstance(value, str) else value
     if not isinstance(found, bool):
         raise InputError(f"{key}: {value!r} does not do; True or False is needed")
     return found

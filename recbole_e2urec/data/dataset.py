@@ -246,8 +246,8 @@ def _loaded(kind: type, config: Any) -> RowDataMixin:
     missing = distributed.total(float(not Path(config["data_path"]).is_dir())) > 0
     first = distributed.local_rank() == 0
     if missing and not first:
-        distributed.gathered(first)
+        distributed.all_gather(first)
     data: RowDataMixin = kind(config)
     if missing and first:
-        distributed.gathered(first)
+        distributed.all_gather(first)
     return data

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recbole_e2urec.config.config import Config
-from recbole_e2urec.deployment.served_model import Deployed, drawn, gone_users
+from recbole_e2urec.deployment.served_model import ServedModel, drawn, fully_forgotten_users
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.evaluator.attacks import answer_losses, membership_auc, step_curve
 from recbole_e2urec.evaluator.bootstrap import UserBootstrap, interval
@@ -28,7 +28,7 @@ TESTED = 2000  # test rows, at most, that are asked about; of forgotten ones all
 MOST = 500  # held-out and control users' rows, the same
 
 
-class Change(NamedTuple):
+class RequestDelta(NamedTuple):
     """A request on a model in use.
 
     Attributes:
@@ -47,15 +47,15 @@ class Change(NamedTuple):
     after: Rows
 
 
-def change_of(run: Experiment, earlier: Rows, forgotten: Rows) -> Change:
+def delta_of(run: Experiment, earlier: Rows, forgotten: Rows) -> RequestDelta:
     """The request after which these rows are forgotten, of which the earlier ones were already."""
     live = np.setdiff1d(run.parts.splits.train, earlier)
     forget, retain = np.intersect1d(live, forgotten), np.setdiff1d(live, forgotten)
     shown = run.history(earlier), run.history(forgotten)
-    return Change(earlier, forgotten, forget, retain, *shown)
+    return RequestDelta(earlier, forgotten, forget, retain, *shown)
 
 
-class Watched(NamedTuple):
+class EvaluationRows(NamedTuple):
     """Rows that are asked about before and after a request.
 
     Attributes:
@@ -71,19 +71,19 @@ class Watched(NamedTuple):
     test: Rows
 
 
-def watched_of(run: Experiment, change: Change) -> Watched:
+def evaluation_rows_of(run: Experiment, change: RequestDelta) -> EvaluationRows:
     """The rows to ask about: the same whenever this is asked, and of both models."""
     user, test, seed = run.dataset.rows.user, run.parts.splits.test, run.config["seed"]
     control, users = run.parts.control, np.unique(user[change.forget])
     own = np.setdiff1d(test[np.isin(user[test], users)], change.earlier)
-    gone = gone_users(run, change.forgotten)
+    gone = fully_forgotten_users(run, change.forgotten)
     stay = np.setdiff1d(test[~np.isin(user[test], gone)], change.forgotten)
     untouched = control[~np.isin(user[control], user[change.forgotten])]
     heldout, control = (drawn(rows, seed, MOST) for rows in (own, untouched))
-    return Watched(change.forget, heldout, control, drawn(stay, seed, TESTED))
+    return EvaluationRows(change.forget, heldout, control, drawn(stay, seed, TESTED))
 
 
-def counts_of(run: Experiment, change: Change) -> dict[str, Any]:
+def counts_of(run: Experiment, change: RequestDelta) -> dict[str, Any]:
     """What was asked for, and found, in numbers."""
     columns = {"users": run.dataset.rows.user, "items": run.dataset.rows.item}
     parts = {
@@ -109,7 +109,9 @@ class Evidence(NamedTuple):
     measures: dict[str, Any]
 
 
-def measured(run: Experiment, change: Change, watched: Watched, history: Rows) -> Evidence:
+def measured(
+    run: Experiment, change: RequestDelta, watched: EvaluationRows, history: Rows
+) -> Evidence:
     """Measure a model.
 
     Args:
@@ -123,7 +125,7 @@ def measured(run: Experiment, change: Change, watched: Watched, history: Rows) -
     assert labels is not None  # the model was trained on them
     scorer, words = Adapted(model.adapter), model.language_model.answer_ids
     yes = np.full(len(labels), np.nan)
-    with model.shown(change.before):
+    with model.using_history(change.before):
         forget = scorer.ask(model, watched.forget)
         yes[watched.forget] = forget.yes(words).cpu().numpy()
         others = np.union1d(watched.heldout, watched.control)
@@ -134,11 +136,13 @@ def measured(run: Experiment, change: Change, watched: Watched, history: Rows) -
         name: step_curve(model, rows, change.before, seed)
         for name, rows in (("forget", watched.forget), ("control", watched.control))
     }
-    with model.shown(history):  # test rows of users who stay may be held-out rows of this request
+    with model.using_history(
+        history
+    ):  # test rows of users who stay may be held-out rows of this request
         test = model.answer(watched.test, None).double().cpu().numpy()
     measures = {
         "test": labelled_metrics(run.config, test, labels[watched.test]),
-        **{name: _loss(losses[getattr(watched, name)]) for name in Watched._fields[:3]},
+        **{name: _loss(losses[getattr(watched, name)]) for name in EvaluationRows._fields[:3]},
         "mia": _attack(losses, watched.forget, watched.control, user),
         "mia_same_users": _attack(losses, watched.forget, watched.heldout, user),
         "relearning": {name: one and one._asdict() for name, one in curves.items()},
@@ -177,13 +181,13 @@ class Reference(Experiment):
         seed: of the weights and of the order of the data; the split is that of the model in use.
     """
 
-    def __init__(self, run: Deployed, folder: Path, seed: int) -> None:
+    def __init__(self, run: ServedModel, folder: Path, seed: int) -> None:
         given = {**run.config.external_config_dict, "seed": seed}
         super().__init__(Config("LLMRec", run.config.dataset, None, given), run.dataset)
         self.parts = run.parts
         self._folder = folder
 
-    def train(self, change: Change) -> dict[str, Any]:
+    def train(self, change: RequestDelta) -> dict[str, Any]:
         """Train on what is left, and give what that cost; users who stay validate it."""
         splits = self.parts.splits  # whose order decides that of the training
         train = splits.train[np.isin(splits.train, change.retain)]
@@ -196,7 +200,7 @@ class Reference(Experiment):
         return Stage(self._folder, name, inputs)
 
 
-def check_reference(run: Deployed, noise_floor: bool) -> None:
+def check_reference(run: ServedModel, noise_floor: bool) -> None:
     """Refuse a noise floor that would measure more than noise.
 
     Raises:
@@ -209,9 +213,9 @@ def check_reference(run: Deployed, noise_floor: bool) -> None:
 
 
 def referred(
-    run: Deployed,
-    change: Change,
-    watched: Watched,
+    run: ServedModel,
+    change: RequestDelta,
+    watched: EvaluationRows,
     answers: Mapping[str, Answers],
     work: Path,
     noise_floor: bool,
@@ -241,7 +245,7 @@ def referred(
 
 
 def referred_to(
-    retrain: Evidence, answers: Mapping[str, Answers], watched: Watched, seconds: float
+    retrain: Evidence, answers: Mapping[str, Answers], watched: EvaluationRows, seconds: float
 ) -> dict[str, Any]:
     """How far models are from a Retrain that is there; returns what :func:`referred` does.
 
@@ -259,7 +263,7 @@ def referred_to(
 
 
 def _made(
-    run: Deployed, change: Change, watched: Watched, work: Path, seed: int
+    run: ServedModel, change: RequestDelta, watched: EvaluationRows, work: Path, seed: int
 ) -> tuple[Evidence, dict[str, Any]]:
     reference = Reference(run, work, seed)
     cost = reference.train(change)

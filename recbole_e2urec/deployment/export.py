@@ -14,14 +14,14 @@ from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.deployment.certificate import certify
 from recbole_e2urec.deployment.evidence import (
     RETRAIN,
-    Change,
     Evidence,
-    change_of,
+    RequestDelta,
+    delta_of,
+    evaluation_rows_of,
     measured,
     referred_to,
-    watched_of,
 )
-from recbole_e2urec.deployment.forget import CHECKED, Proof, Watch, entry_of, merge
+from recbole_e2urec.deployment.forget import CHECKED, RequestOutcome, Stopwatch, entry_of, merge
 from recbole_e2urec.deployment.model_folder import NO_GENERATION, WEIGHTS, ModelFolder, first_record
 from recbole_e2urec.deployment.served_model import (
     FIRST,
@@ -30,12 +30,18 @@ from recbole_e2urec.deployment.served_model import (
     drift_between,
     sample_of,
     tensors_of,
-    with_gone,
+    with_orphaned_rows,
 )
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment.base import Experiment, Rows
-from recbole_e2urec.experiment.comparison import Given
-from recbole_e2urec.experiment.finished import Kept, KeptStage, comparison_of, rows_of, settings_of
+from recbole_e2urec.experiment.comparison import RunSettings
+from recbole_e2urec.experiment.finished import (
+    FinishedRun,
+    FinishedStage,
+    comparison_of,
+    rows_of,
+    settings_of,
+)
 from recbole_e2urec.methods import METHODS, method_of
 from recbole_e2urec.utils import recbole_compat
 from recbole_e2urec.utils.io import hash_of_tensors
@@ -76,7 +82,7 @@ def _sample(run: Experiment, forgotten: Rows) -> tuple[Rows, Tensor]:
     return rows, _answers(run, rows, run.history(forgotten))
 
 
-def compared(row: Mapping[str, Any], folder: Path, given: Given) -> Made:
+def compared(row: Mapping[str, Any], folder: Path, given: RunSettings) -> Made:
     """A model of a comparison: Original before the request, or one after it.
 
     Args:
@@ -90,7 +96,7 @@ def compared(row: Mapping[str, Any], folder: Path, given: Given) -> Made:
     """
     config = settings_of(row, folder, given)
     init_seed(config["seed"], config["reproducibility"])
-    run = Kept(config, load_dataset(config))
+    run = FinishedRun(config, load_dataset(config))
     run.train()
     if row["model"] == ORIGINAL:
         return as_original(run, row)
@@ -110,13 +116,13 @@ class _After(NamedTuple):
 class _Request:
     """A comparison's request, measured on the models of the comparison as on one in use."""
 
-    def __init__(self, run: Kept, row: Mapping[str, Any]) -> None:
+    def __init__(self, run: FinishedRun, row: Mapping[str, Any]) -> None:
         nothing = np.empty(0, np.int64)
         self.run, self.row = run, row
-        self.forgotten = with_gone(run, run.asked.rows)
-        self.change: Change = change_of(run, nothing, self.forgotten)
-        self.watched = watched_of(run, self.change)
-        self.watch = Watch()
+        self.forgotten = with_orphaned_rows(run, run.asked.rows)
+        self.change: RequestDelta = delta_of(run, nothing, self.forgotten)
+        self.watched = evaluation_rows_of(run, self.change)
+        self.watch = Stopwatch()
         self.original = run.model.bank.state(run.model.adapter)
         self.sample = _sample(run, self.forgotten)
 
@@ -127,7 +133,7 @@ class _Request:
         then = self._retrained() if self.row["model"] == RETRAIN else self._unlearned(first)
         now = _answers(run, self.sample[0], self.change.after)
         before = {WEIGHTS: hash_of_tensors(self.original)}
-        proof = Proof(
+        proof = RequestOutcome(
             change=self.change,
             first=first,
             then=then.evidence,
@@ -150,7 +156,7 @@ class _Request:
     def _retrained(self) -> _After:
         """Have Retrain in the model's place."""
         run = self.run
-        weights = KeptStage.of(run.stages, RETRAIN, run.retrain.stage).weights()
+        weights = FinishedStage.of(run.stages, RETRAIN, run.retrain.stage).weights()
         run.model.bank.load(run.model.adapter, weights)
         return _After(weights, run.retrain.cost, {}, self._measured(self.change.after), None)
 
@@ -161,7 +167,7 @@ class _Request:
         run.model.bank.load(adapter, self.original)
         made = run.unlearn(method_of(run.config))
         asked = np.concatenate([run.split.forget[:CHECKED], self.sample[0][:CHECKED]])
-        with run.model.shown(run.after):
+        with run.model.using_history(run.after):
             weights = merge(run.model, run.scorers[made.stage], asked)
         then = self._measured(self.change.after)
         answers = {"before": first.answers, "after": then.answers}
@@ -171,7 +177,7 @@ class _Request:
 
 
 def _answers(run: Experiment, rows: Rows, history: Rows) -> Tensor:  # [n] -> [n]
-    with run.model.shown(history):
+    with run.model.using_history(history):
         return run.model.answer(rows, None).cpu()
 
 
@@ -194,7 +200,7 @@ class ExportOptions:
             raise InputError("export: where to? write --output=DIR")
 
 
-def export(options: ExportOptions, model: str | None, given: Given) -> str:
+def export(options: ExportOptions, model: str | None, given: RunSettings) -> str:
     """Write the model folder; nothing is trained.
 
     Args:
@@ -217,7 +223,9 @@ def export(options: ExportOptions, model: str | None, given: Given) -> str:
     return _written(folder, _made(model, given), "output")
 
 
-def export_row(folder: ModelFolder, row: Mapping[str, Any], source: Path, given: Given) -> str:
+def export_row(
+    folder: ModelFolder, row: Mapping[str, Any], source: Path, given: RunSettings
+) -> str:
     """The same for the model of a row of results.
 
     Args:
@@ -235,7 +243,7 @@ def export_row(folder: ModelFolder, row: Mapping[str, Any], source: Path, given:
 
 
 def _written(folder: ModelFolder, made: Made, key: str) -> str:
-    with folder.alone():
+    with folder.locked():
         refuse_used(folder, key)
         numbers = np.full(len(made.run.dataset.rows), KEPT)
         numbers[made.forgotten] = FIRST
@@ -265,7 +273,7 @@ def refuse_used(folder: ModelFolder, key: str) -> None:
         raise InputError(f"{key}: {folder.path} is there and not empty; name a new folder")
 
 
-def _made(model: str | None, given: Given) -> Made:
+def _made(model: str | None, given: RunSettings) -> Made:
     if model == RECOMMENDER:
         rows, folder = rows_of(given)
         alone = [row for row in rows if row["model"] == RECOMMENDER and "request" not in row]
@@ -280,15 +288,15 @@ def _made(model: str | None, given: Given) -> Made:
     return compared(named[model or methods[0]], folder, given)
 
 
-def _recommender(row: Mapping[str, Any], folder: Path, given: Given) -> Made:
+def _recommender(row: Mapping[str, Any], folder: Path, given: RunSettings) -> Made:
     """A recommender that was trained alone."""
     config = settings_of(row, folder, given)
     init_seed(config["seed"], config["reproducibility"])
     run = Experiment(config, load_dataset(config))
     nothing = np.empty(0, np.int64)
-    with run.model.shown(run.history(nothing)):
+    with run.model.using_history(run.history(nothing)):
         wanted = run.trainer(RECOMMENDER, run.parts.splits.train, run.parts.splits.valid).stage
-    stage = KeptStage(run.stages, RECOMMENDER, wanted.inputs)
+    stage = FinishedStage(run.stages, RECOMMENDER, wanted.inputs)
     with stage.open():
         weights = stage.weights()
     run.model.bank.load(run.model.adapter, weights)

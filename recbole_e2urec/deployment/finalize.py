@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_e2urec.config.config import Config
-from recbole_e2urec.config.keys import AFTERWARDS
+from recbole_e2urec.config.keys import POST_RUN_KEYS
 from recbole_e2urec.data.request.selection import ForgetOptions
 from recbole_e2urec.deployment.certificate import certify_again
 from recbole_e2urec.deployment.export import export_row, refuse_used
@@ -21,7 +21,7 @@ from recbole_e2urec.deployment.purge import file_purge, purge
 from recbole_e2urec.deployment.scan import Places
 from recbole_e2urec.deployment.served_model import FIRST, open_folder
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.experiment.comparison import Given
+from recbole_e2urec.experiment.comparison import RunSettings
 from recbole_e2urec.experiment.finished import FILTER
 from recbole_e2urec.experiment.launch import layers_of
 from recbole_e2urec.experiment.preview import preview
@@ -117,16 +117,16 @@ class Ending:
         InputError: the run could not be finalized, or the folder is not free.
     """
 
-    def __init__(self, model: str | None, given: Given) -> None:
+    def __init__(self, model: str | None, given: RunSettings) -> None:
         layers = layers_of(given.config_files, given.config_dict, given.overrides)
-        self.wanted = any(key in layer for layer in layers for key in AFTERWARDS)
+        self.wanted = any(key in layer for layer in layers for key in POST_RUN_KEYS)
         self.done = False
         self.given = given
         if not self.wanted:
             return
         recbole_compat.apply()
         told = {**(given.overrides or {}), "use_gpu": False}  # the run itself looks for a GPU
-        with distributed.by_itself():
+        with distributed.single_process():
             config = Config(model, given.dataset, given.config_files, given.config_dict, told)
             self.options = config.options(FinalizeOptions)
             self._check(config)
@@ -165,12 +165,12 @@ class Ending:
         Raises:
             InputError: the merged model answers otherwise than the student did, or the disk fails.
         """
-        with distributed.by_itself():
+        with distributed.single_process():
             told = [f"{self.folder.path} has it already; nothing was trained"]
             if not self.done:
                 row = next(row for row in rows if row["model"] == self.name)
                 told = [export_row(self.folder, row, self.source, self.given)]
-            with self.folder.alone():
+            with self.folder.locked():
                 self.folder.tidy()
                 self.folder.done()
                 return "\n".join([*told, *self._filed(), *self._purged()])

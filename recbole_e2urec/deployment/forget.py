@@ -27,28 +27,28 @@ from recbole_e2urec.data.request.selection import ForgetOptions, Selection, sele
 from recbole_e2urec.deployment.certificate import certify, certify_again
 from recbole_e2urec.deployment.certificate_words import unreached
 from recbole_e2urec.deployment.evidence import (
-    Change,
     Evidence,
-    change_of,
+    RequestDelta,
     check_reference,
     counts_of,
+    delta_of,
+    evaluation_rows_of,
     measured,
     referred,
-    watched_of,
 )
 from recbole_e2urec.deployment.model_folder import WEIGHTS, ModelFolder
 from recbole_e2urec.deployment.purge import purge_beside, purged_after
-from recbole_e2urec.deployment.served_model import Deployed, open_folder, with_gone
+from recbole_e2urec.deployment.served_model import ServedModel, open_folder, with_orphaned_rows
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment.base import Experiment, Rows, hash_of, unseen_of
-from recbole_e2urec.experiment.finished import NotKept
+from recbole_e2urec.experiment.finished import NotFinished
 from recbole_e2urec.experiment.launch import layers_of
 from recbole_e2urec.experiment.preview import preview_of
 from recbole_e2urec.methods import METHODS, method_of
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Adapted, Scorer, Stored
 from recbole_e2urec.report.results import versions
-from recbole_e2urec.trainer.adapter import Fit, Request, Tools
+from recbole_e2urec.trainer.adapter import Fit, TrainingServices, UnlearningTask
 from recbole_e2urec.trainer.checkpoint import Stage
 from recbole_e2urec.trainer.training_log import restart_peak
 
@@ -87,7 +87,7 @@ def weights_of(model: LLMRec, scorer: Scorer) -> dict[str, Tensor]:
             bank.load(model.adapter, bank.state(scorer.adapter))
             bank.remove(scorer.adapter)
     else:
-        raise NotKept("several models answer together; a model folder holds one")
+        raise NotFinished("several models answer together; a model folder holds one")
     return bank.state(model.adapter)
 
 
@@ -111,7 +111,7 @@ def check_method(name: str) -> None:
         raise InputError(f"--model={name}: a model in use forgets by one of {', '.join(known)}")
 
 
-def succeed(run: Deployed, folder: ModelFolder, change: Change) -> dict[str, Any]:
+def apply_unlearning(run: ServedModel, folder: ModelFolder, change: RequestDelta) -> dict[str, Any]:
     """Forget rows, and put the successor in the model's place, in memory.
 
     Args:
@@ -130,25 +130,27 @@ def succeed(run: Deployed, folder: ModelFolder, change: Change) -> dict[str, Any
     return cost
 
 
-def _unlearn(run: Deployed, folder: ModelFolder, change: Change) -> dict[str, Any]:
+def _unlearn(run: ServedModel, folder: ModelFolder, change: RequestDelta) -> dict[str, Any]:
     """Unlearn the rows; the successor's weights are the model's afterwards."""
     model, shown = run.model, (change.before, change.after)
     rows = run.dataset.rows
-    request = Request(
+    request = UnlearningTask(
         change.forget, change.retain, np.setdiff1d(run.parts.splits.valid, run.forgotten),
         unseen_of(run.parts, rows.user, change.retain), rows.user, rows.item,
         *shown, _tools(run, folder, change.forget, shown),
         run.config["seed"], run.shows,
     )  # fmt: skip
     restart_peak()
-    with model.shown(change.after):
+    with model.using_history(change.after):
         made = method_of(run.config).unlearn(model, request)
         rows = np.concatenate([change.forget[:CHECKED], run.sample.rows[:CHECKED]])
         merge(model, made.scorer, rows)
     return {**made.cost, "found": dict(made.found)}
 
 
-def _tools(run: Deployed, folder: ModelFolder, forget: Rows, shown: tuple[Rows, Rows]) -> Tools:
+def _tools(
+    run: ServedModel, folder: ModelFolder, forget: Rows, shown: tuple[Rows, Rows]
+) -> TrainingServices:
     """What a method may ask for: its stages are in the folder, until the request is carried out."""
     inputs = {
         "weights": run.record["files"][WEIGHTS],
@@ -169,7 +171,9 @@ def _tools(run: Deployed, folder: ModelFolder, forget: Rows, shown: tuple[Rows, 
 
     adapter = run.model.adapter
     start = (lambda: run.start) if adapter is None else None
-    return Tools(stage, no_fit, no_fit, start, Stored(adapter, lambda: run.start), no_users)
+    return TrainingServices(
+        stage, no_fit, no_fit, start, Stored(adapter, lambda: run.start), no_users
+    )
 
 
 SALT = 16  # bytes
@@ -177,7 +181,7 @@ _MODEL = ("backbone", "backbone_dtype", "tuning", *LORA)
 
 
 @dataclass(frozen=True)
-class ProofOptions:
+class MeasuringOptions:
     """What is measured beside the rest, at the price of a training each.
 
     Attributes:
@@ -194,7 +198,7 @@ class ProofOptions:
             raise InputError("noise_floor: there is no Retrain to compare with; add --with_retrain")
 
 
-class Watch:
+class Stopwatch:
     """Adds up seconds."""
 
     def __init__(self) -> None:
@@ -208,7 +212,7 @@ class Watch:
         self.seconds += time.perf_counter() - started
 
 
-class Proof(NamedTuple):
+class RequestOutcome(NamedTuple):
     """What is known of a request that was carried out.
 
     Attributes:
@@ -224,7 +228,7 @@ class Proof(NamedTuple):
         unlearning_seconds, measuring_seconds: apart.
     """
 
-    change: Change
+    change: RequestDelta
     first: Evidence
     then: Evidence
     before: Mapping[str, Any]
@@ -237,7 +241,9 @@ class Proof(NamedTuple):
     measuring_seconds: float
 
 
-def entry_of(run: Experiment, request_id: str, digest: str, proof: Proof) -> dict[str, Any]:
+def entry_of(
+    run: Experiment, request_id: str, digest: str, proof: RequestOutcome
+) -> dict[str, Any]:
     """What the ledger keeps of a request.
 
     Args:
@@ -281,7 +287,9 @@ def entry_of(run: Experiment, request_id: str, digest: str, proof: Proof) -> dic
     }
 
 
-def carry_out(run: Deployed, folder: ModelFolder, asked: Rows, options: ProofOptions) -> Proof:
+def execute_request(
+    run: ServedModel, folder: ModelFolder, asked: Rows, options: MeasuringOptions
+) -> RequestOutcome:
     """Carry out a request in memory.
 
     Args:
@@ -295,15 +303,15 @@ def carry_out(run: Deployed, folder: ModelFolder, asked: Rows, options: ProofOpt
             student did, or a noise floor cannot be measured.
     """
     check_reference(run, options.noise_floor)
-    change = change_of(run, run.forgotten, with_gone(run, np.union1d(run.forgotten, asked)))
+    change = delta_of(run, run.forgotten, with_orphaned_rows(run, np.union1d(run.forgotten, asked)))
     if len(change.retain) == 0:
         raise InputError("the request leaves no training row; train and export anew")
-    watched, before = watched_of(run, change), run.state
-    measuring, unlearning = Watch(), Watch()
+    watched, before = evaluation_rows_of(run, change), run.state
+    measuring, unlearning = Stopwatch(), Stopwatch()
     with measuring.running():
         first = measured(run, change, watched, change.before)
     with unlearning.running():
-        cost = succeed(run, folder, change)
+        cost = apply_unlearning(run, folder, change)
     with measuring.running():
         then = measured(run, change, watched, change.after)
         drift = run.drift()
@@ -312,7 +320,7 @@ def carry_out(run: Deployed, folder: ModelFolder, asked: Rows, options: ProofOpt
         answers = {"before": first.answers, "after": then.answers}
         retrain = referred(run, change, watched, answers, folder.work, options.noise_floor)
     found = cost.pop("found", {})
-    return Proof(
+    return RequestOutcome(
         change, first, then, before, drift, len(run.sample.rows), retrain, cost, found,
         unlearning.seconds, measuring.seconds,
     )  # fmt: skip
@@ -327,7 +335,7 @@ def _method_of(run: Experiment) -> dict[str, Any]:
     }
 
 
-DEFAULT = "NegatedE2URec"
+DEFAULT_METHOD = "NegatedE2URec"
 
 
 @dataclass(frozen=True)
@@ -340,7 +348,7 @@ class QueueOptions:
         drift_budget: mean KL, in nats, of yes and no between the first model's answers and the
             present one's above which retraining is due. The default is what Retrain itself moves
             them on ml-100k, see docs/queue.md.
-        with_retrain, noise_floor: see :class:`ProofOptions`.
+        with_retrain, noise_floor: see :class:`MeasuringOptions`.
         purge: afterwards, remove what still holds the forgotten data.
         checkpoint_dir: of the run that made the model, for that; None: what the folder says.
     """
@@ -363,9 +371,9 @@ class QueueOptions:
             raise InputError("checkpoint_dir says what is purged; write --purge as well")
         self.proof()
 
-    def proof(self) -> ProofOptions:
+    def proof(self) -> MeasuringOptions:
         """What is measured."""
-        return ProofOptions(self.with_retrain, self.noise_floor)
+        return MeasuringOptions(self.with_retrain, self.noise_floor)
 
 
 class _Asked(NamedTuple):
@@ -414,7 +422,7 @@ def forget(
         would = purge_beside(folder, run.record, where, dry_run=True)[1] if options.purge else []
         return "\n".join([_preview(run), *would])
     folder.read(whole=False)  # refuses what is no model folder before a lock is made in it
-    with folder.alone():
+    with folder.locked():
         folder.tidy()
         run = open_folder(folder, given, name)
         method_of(run.config)  # refuses bad settings before the request is looked at
@@ -427,10 +435,10 @@ def forget(
 
 def _default_method(folder: ModelFolder) -> str:
     made_by = str(folder.read(whole=False).record["model"])
-    return made_by if made_by in METHODS and made_by != "Retrain" else DEFAULT
+    return made_by if made_by in METHODS and made_by != "Retrain" else DEFAULT_METHOD
 
 
-def _asked(run: Deployed) -> _Asked:
+def _asked(run: ServedModel) -> _Asked:
     options = run.config.options(ForgetOptions, "forget_")
     table, ids = run.dataset.rows, run.dataset.ids
     found = select(options, run.parts.splits.train, table, ids, Fields(run.dataset))
@@ -440,7 +448,7 @@ def _asked(run: Deployed) -> _Asked:
     return _Asked(found, digest, found.request_id or digest)
 
 
-def _preview(run: Deployed) -> str:
+def _preview(run: ServedModel) -> str:
     done = _done(run, _asked(run))
     if done is not None:
         return done
@@ -448,7 +456,7 @@ def _preview(run: Deployed) -> str:
     return "\n".join(preview_of(run.config, run.dataset, parts).lines())
 
 
-def _done(run: Deployed, asked: _Asked) -> str | None:
+def _done(run: ServedModel, asked: _Asked) -> str | None:
     """What to say of a request that was carried out before.
 
     Raises:
@@ -463,7 +471,7 @@ def _done(run: Deployed, asked: _Asked) -> str | None:
 
 
 def _carried_out(
-    run: Deployed, folder: ModelFolder, options: QueueOptions, asked: _Asked
+    run: ServedModel, folder: ModelFolder, options: QueueOptions, asked: _Asked
 ) -> list[str]:
     told = [f"warning: {warning}" for warning in asked.found.warnings]
     done = _done(run, asked)
@@ -475,7 +483,7 @@ def _carried_out(
     if done is not None:
         folder.done()
         return [*told, done, *_certificate_again(run, folder, asked)]
-    proof = carry_out(run, folder, rows, options.proof())
+    proof = execute_request(run, folder, rows, options.proof())
     entry = entry_of(run, asked.request_id, asked.digest, proof)
     run.record["requests"].append(entry)
     folder.write(run.record, run.tensors)
@@ -486,7 +494,7 @@ def _carried_out(
     return [*told, first, page, *others]
 
 
-def _certificate_again(run: Deployed, folder: ModelFolder, asked: _Asked) -> list[str]:
+def _certificate_again(run: ServedModel, folder: ModelFolder, asked: _Asked) -> list[str]:
     """Write what somebody who was killed owed; where all is there, nothing happens."""
     for number, before in enumerate(run.record["requests"], 1):
         if before["digest"] == asked.digest:

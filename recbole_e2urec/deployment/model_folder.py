@@ -26,13 +26,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from recbole_e2urec.config.keys import GONE
+from recbole_e2urec.config.keys import REMOVED_KEYS
 from recbole_e2urec.deployment.scan import DEFAULT, Places
 from recbole_e2urec.errors import InputError, one_line
 from recbole_e2urec.experiment.base import Experiment, hash_of
 from recbole_e2urec.report.results import versions
 from recbole_e2urec.utils import io
-from recbole_e2urec.utils.io import alone, flush_folder, remove_parts, write_json, write_tensors
+from recbole_e2urec.utils.io import file_lock, flush_folder, remove_parts, write_json, write_tensors
 
 MOST_JSON = 2**26  # bytes of a JSON file
 _CHANGED = "it is not what was written"
@@ -101,11 +101,11 @@ def read_tensors(path: Path, digest: str) -> dict[str, Tensor]:
 
 
 # What a run says about itself and its request, not about the model.
-OF_RUNS = {
+RUN_ONLY_KEYS = {
     "model", "dataset", "checkpoint_dir", "show_prompts", "prompt_users", "train_neg_sample_args",
     "model_list", "seeds", "tune", "nproc_rows", "forget_by", "forget_ratio", "forget_file",
     "forget_where", "forget_unknown", "request_id", "dry_run", "retrain_share", "ranking_pass",
-    "log_wandb", "processes", "show_progress", *GONE,
+    "log_wandb", "processes", "show_progress", *REMOVED_KEYS,
 }  # fmt: skip
 MADE_FOR = ("request_id", "request_digest")  # of the comparison that it comes from
 _PATHS = ("backbone", "backbone_source", "prompt")  # which may be paths
@@ -130,7 +130,7 @@ def first_record(row: Mapping[str, Any], run: Experiment) -> dict[str, Any]:
 
 def settings_kept(settings: Mapping[str, Any], config: Any) -> dict[str, Any]:
     """Those of a run's settings that say something of its model; paths are made absolute."""
-    kept = {key: value for key, value in settings.items() if key not in OF_RUNS}
+    kept = {key: value for key, value in settings.items() if key not in RUN_ONLY_KEYS}
     if "data_path" in settings:  # RecBole puts the name behind what it is given
         path = Path(str(config["data_path"])).resolve()
         kept["data_path"] = str(path.parent if path.name == config["dataset"] else path)
@@ -289,7 +289,7 @@ class ModelFolder:
             shutil.rmtree(self.work, ignore_errors=True)
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Have the folder for oneself; another process that wants to write waits.
 
         Raises:
@@ -297,7 +297,7 @@ class ModelFolder:
         """
         for name in (".lock", GENERATIONS, WORK, CERTIFICATES):
             self._refuse_link(name)
-        with alone(self.path / ".lock", getLogger().warning):
+        with file_lock(self.path / ".lock", getLogger().warning):
             yield
 
     def pointer(self) -> "_Pointer":

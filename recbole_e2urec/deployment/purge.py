@@ -21,12 +21,12 @@ from recbole_e2urec.deployment.scan import (
     Found,
     Places,
     by_kind,
+    close_log_handlers,
     is_still_there,
-    let_go,
-    look,
     recorded,
+    scan_files,
 )
-from recbole_e2urec.deployment.served_model import Deployed
+from recbole_e2urec.deployment.served_model import ServedModel
 from recbole_e2urec.deployment.verify import read_certificate
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.utils.html import printable
@@ -102,10 +102,10 @@ def purge(places: Places | None, model: Path | None = None, dry_run: bool = Fals
     Raises:
         InputError: another run is at work there, or the disk does not let go of a file.
     """
-    found = look(places, model)
+    found = scan_files(places, model)
     if not dry_run:
         _refuse_busy(found.removed)
-        let_go(places)
+        close_log_handlers(places)
         _remove(found)
     kept = [(one.name, _hash(one.path), one.kind.holds) for one in found.kept]
     return Purged(dict(by_kind(found.removed)), kept, found.unknown, dry_run)
@@ -135,7 +135,7 @@ def purge_by(options: PurgeOptions) -> str:
     record = folder.read(whole=False).record
     if options.dry_run:
         return "\n".join(purge_beside(folder, record, given, dry_run=True)[1])
-    with folder.alone():
+    with folder.locked():
         folder.tidy()
         return "\n".join(purge_beside(folder, record, given)[1])
 
@@ -209,7 +209,9 @@ def _stuck(path: Path, error: OSError) -> InputError:
     )
 
 
-def purged_after(run: Deployed, folder: ModelFolder, digest: str, given: str | None) -> list[str]:
+def purged_after(
+    run: ServedModel, folder: ModelFolder, digest: str, given: str | None
+) -> list[str]:
     """Purge a model folder and its run; the certificate of the request then says so.
 
     Args:
@@ -230,7 +232,7 @@ def purged_after(run: Deployed, folder: ModelFolder, digest: str, given: str | N
     return told
 
 
-def file_purge(run: Deployed, folder: ModelFolder, digest: str, purged: Purged) -> None:
+def file_purge(run: ServedModel, folder: ModelFolder, digest: str, purged: Purged) -> None:
     """Have the certificate of a request tell of a purge; where nothing was left, it stays."""
     for number, entry in enumerate(run.record["requests"], 1):
         if entry["digest"] == digest:

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from recbole_e2urec.data.prompt_table import PromptTable, prompt_texts
 from recbole_e2urec.data.rows import RowTable
 from recbole_e2urec.deployment.model_folder import ModelFolder
-from recbole_e2urec.deployment.served_model import Deployed, open_folder
+from recbole_e2urec.deployment.served_model import ServedModel, open_folder
 from recbole_e2urec.errors import InputError, one_line
 from recbole_e2urec.utils.html import json_line, shortened
 from recbole_e2urec.utils.io import read_lines
 
 
-class Visitor(NamedTuple):
+class QueryUser(NamedTuple):
     """Somebody who asks.
 
     Attributes:
@@ -43,7 +43,7 @@ class Visitor(NamedTuple):
     user: str = ""
 
 
-class Visit(NamedTuple):
+class QueryTable(NamedTuple):
     """The table of some visitors.
 
     Attributes:
@@ -61,7 +61,7 @@ class Visit(NamedTuple):
     tokens: list[str]
 
 
-def visit(visitors: Sequence[Visitor], length: int, highest: float | None) -> Visit:
+def query_table(visitors: Sequence[QueryUser], length: int, highest: float | None) -> QueryTable:
     """Put visitors into a table.
 
     Args:
@@ -84,7 +84,9 @@ def visit(visitors: Sequence[Visitor], length: int, highest: float | None) -> Vi
     rating[0] = np.nan if highest is None else highest
     rows = RowTable(user, item, np.zeros(len(user)), None if highest is None else rating)
     features = [{}, *(visitor.features for visitor in visitors)]
-    return Visit(rows, history, asking, features, ["", *(visitor.user for visitor in visitors)])
+    return QueryTable(
+        rows, history, asking, features, ["", *(visitor.user for visitor in visitors)]
+    )
 
 
 ASKED_AT_ONCE = 2**17  # pairs of a visitor and an item, at most
@@ -102,7 +104,7 @@ class Recommendation(NamedTuple):
 class Recommender:
     """Answers by the model in a folder; it does not change when the folder does."""
 
-    def __init__(self, run: Deployed) -> None:
+    def __init__(self, run: ServedModel) -> None:
         self._run = run
         rows = run.dataset.rows
         kept = np.setdiff1d(np.arange(len(rows)), run.forgotten)
@@ -156,7 +158,7 @@ class Recommender:
         """
         return self._best([self._stranger(history) for history in histories], k, seen)
 
-    def _known(self, user: str, place: int, count: int) -> Visitor:
+    def _known(self, user: str, place: int, count: int) -> QueryUser:
         run = self._run
         inner = run.dataset.ids.users.get(user)
         if inner is None or inner in run.gone:
@@ -168,9 +170,9 @@ class Recommender:
         ratings = nothing if rows.rating is None else rows.rating[own]
         known = run.model.wording.users
         features = known[inner] if known else {}
-        return Visitor(rows.item[own], ratings, features, rows.item[own], user)
+        return QueryUser(rows.item[own], ratings, features, rows.item[own], user)
 
-    def _stranger(self, history: Sequence[Entry]) -> Visitor:
+    def _stranger(self, history: Sequence[Entry]) -> QueryUser:
         items, ratings = np.zeros(len(history), np.int64), np.full(len(history), np.nan)
         for place, entry in enumerate(history):
             item, rating = (entry, None) if isinstance(entry, str) else entry
@@ -180,9 +182,11 @@ class Recommender:
             items[place] = inner
             if rating is not None:
                 ratings[place] = _number(rating, place)
-        return Visitor(items, ratings, {}, items)
+        return QueryUser(items, ratings, {}, items)
 
-    def _best(self, visitors: Sequence[Visitor], k: int, seen: bool) -> list[list[Recommendation]]:
+    def _best(
+        self, visitors: Sequence[QueryUser], k: int, seen: bool
+    ) -> list[list[Recommendation]]:
         if k < 1:
             raise InputError(f"topk is {k}; give 1 or more")
         size = max(1, ASKED_AT_ONCE // max(1, len(self._items)))
@@ -190,7 +194,7 @@ class Recommender:
         return [best for part in parts for best in self._best_of(part, k, seen)]
 
     def _best_of(
-        self, visitors: Sequence[Visitor], k: int, seen: bool
+        self, visitors: Sequence[QueryUser], k: int, seen: bool
     ) -> list[list[Recommendation]]:
         """Ask about all items of all these visitors at once."""
         table, asking = self._table(visitors)
@@ -198,14 +202,14 @@ class Recommender:
             self._items if seen else np.setdiff1d(self._items, visitor.seen) for visitor in visitors
         ]
         counts = [len(items) for items in offered]
-        with self._run.model.reading(table):
+        with self._run.model.using_prompts(table):
             said = self._run.model.answer(np.repeat(asking, counts), np.concatenate(offered))
         scores = np.split(said.cpu().numpy(), np.cumsum(counts)[:-1])
         return [self._top(own, of, k) for own, of in zip(offered, scores, strict=True)]
 
-    def _table(self, visitors: Sequence[Visitor]) -> tuple[PromptTable, NDArray[np.int64]]:
+    def _table(self, visitors: Sequence[QueryUser]) -> tuple[PromptTable, NDArray[np.int64]]:
         model = self._run.model
-        made = visit(visitors, model.prompt_options.history_length, self._highest)
+        made = query_table(visitors, model.prompt_options.history_length, self._highest)
         wording = model.wording._replace(users=made.features, user_tokens=made.tokens)
         return model.prompts(made.rows, made.history, prompt_texts(wording, made.rows)), made.asking
 

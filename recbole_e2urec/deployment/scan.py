@@ -201,7 +201,7 @@ PASSED_OVER: tuple[Kind, ...] = (
 )
 
 
-def let_go(places: Places | None) -> None:
+def close_log_handlers(places: Places | None) -> None:
     """Close the log, TensorBoard's events and the run of wandb; later words go to the terminal."""
     close_events()
     wandb = sys.modules.get("wandb")
@@ -245,7 +245,7 @@ class Found(NamedTuple):
     folders: list[Path]
 
 
-def look(places: Places | None, model: Path | None) -> Found:
+def scan_files(places: Places | None, model: Path | None) -> Found:
     """Look through the folders of a run and of a model; those that are not there have nothing.
 
     No link is followed, no folder opened in which nothing known can lie.
@@ -261,11 +261,11 @@ def look(places: Places | None, model: Path | None) -> Found:
         names = [name for name, path in by_place.items() if path == root]
         kinds = [kind for kind in _ALL if kind.place in names]
         others = {path for path in by_place.values() if path != root}
-        _Look(root, names[0], kinds, others, found).through()
+        _Scan(root, names[0], kinds, others, found).through()
     return found
 
 
-class _Look:
+class _Scan:
     """Goes through one folder, and adds to what was found."""
 
     def __init__(

@@ -18,7 +18,7 @@ from recbole_e2urec.config.keys import check_keys
 from recbole_e2urec.config.yaml import properties, read_yaml
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.deployment.model_folder import (
-    OF_RUNS,
+    RUN_ONLY_KEYS,
     Generation,
     ModelFolder,
     data_digest,
@@ -101,7 +101,7 @@ def _integers(tensor: Tensor) -> Rows:  # [m] -> [m]
 SAMPLE = 2000  # validation rows, at most, on which drift is measured
 
 
-def gone_users(run: Experiment, forgotten: Rows) -> Rows:
+def fully_forgotten_users(run: Experiment, forgotten: Rows) -> Rows:
     """Inner ids of users of whom nothing is left: no training row, if there was one, or no row."""
     user, train = run.dataset.rows.user, run.parts.splits.train
     touched = np.unique(user[forgotten])
@@ -115,9 +115,9 @@ def gone_users(run: Experiment, forgotten: Rows) -> Rows:
     return gone
 
 
-def with_gone(run: Experiment, forgotten: Rows) -> Rows:
+def with_orphaned_rows(run: Experiment, forgotten: Rows) -> Rows:
     """Forgotten rows, and all rows of users of whom nothing is left."""
-    rows = np.flatnonzero(np.isin(run.dataset.rows.user, gone_users(run, forgotten)))
+    rows = np.flatnonzero(np.isin(run.dataset.rows.user, fully_forgotten_users(run, forgotten)))
     every: Rows = np.union1d(forgotten, rows).astype(np.int64)
     return every
 
@@ -136,7 +136,14 @@ def drawn(rows: Rows, seed: int, most: int) -> Rows:
 
 
 # What may be told anew of a model in use: where things are, and how it computes.
-FREE = {"data_path", "use_gpu", "gpu_id", "show_progress", "score_batch_size", "tokens_at_once"}
+OVERRIDABLE_KEYS = {
+    "data_path",
+    "use_gpu",
+    "gpu_id",
+    "show_progress",
+    "score_batch_size",
+    "tokens_at_once",
+}
 _REQUEST = {  # and, where it is to forget, the request
     "forget_file", "forget_by", "forget_unknown", "forget_where", "request_id", "dry_run",
     "retrain_share",
@@ -150,7 +157,7 @@ class Measured(NamedTuple):
     yes: Tensor
 
 
-class Deployed(Experiment):
+class ServedModel(Experiment):
     """A model in use.
 
     Args:
@@ -216,7 +223,7 @@ class Deployed(Experiment):
 
     def yes(self, rows: Rows, history: Rows) -> Tensor:  # [n] -> [n]
         """P(yes) of the model for these rows under these histories, float32 on the CPU."""
-        with self.model.shown(history):
+        with self.model.using_history(history):
             return self.model.answer(rows, None).cpu()
 
     def loss(self, rows: Rows, history: Rows) -> float:
@@ -250,7 +257,7 @@ class Deployed(Experiment):
         self.sample = Measured(sample.rows[untouched], sample.yes[torch.from_numpy(untouched)])
         self.forgotten = forgotten
         self.live = np.setdiff1d(self.parts.splits.train, forgotten)
-        self.gone = gone_users(self, forgotten)
+        self.gone = fully_forgotten_users(self, forgotten)
 
     @property
     def named(self) -> Numbered:
@@ -272,13 +279,13 @@ def open_folder(
     overrides: Mapping[str, Any] | None = None,
     model: str | None = None,
     config_files: Sequence[str] = (),
-) -> Deployed:
+) -> ServedModel:
     """Open a model folder on its data.
 
     Args:
         folder: which.
-        overrides: settings as text: some of :data:`FREE`, and for a method its options and a
-            request.
+        overrides: settings as text: some of :data:`OVERRIDABLE_KEYS`, and for a method its options
+            and a request.
         model: the method that is to forget; None: nobody is asked to.
         config_files: yaml files with such settings.
 
@@ -288,8 +295,8 @@ def open_folder(
     recbole_compat.apply()
     found = folder.read()
     record, own = found.record, _own_keys(model)
-    free = FREE if model is None else FREE | own | _REQUEST
-    settings = {key: value for key, value in record["settings"].items() if key not in OF_RUNS}
+    free = OVERRIDABLE_KEYS if model is None else OVERRIDABLE_KEYS | own | _REQUEST
+    settings = {key: value for key, value in record["settings"].items() if key not in RUN_ONLY_KEYS}
     given: dict[str, Any] = {}
     for file in config_files:
         given.update(read_yaml(Path(file)))
@@ -303,7 +310,7 @@ def open_folder(
     settings.update(seed=record["seed"], log_wandb=False)
     config = Config(model or "LLMRec", record["dataset"], None, settings, given)
     init_seed(config["seed"], config["reproducibility"])
-    return Deployed(config, load_dataset(config), found, folder.path)
+    return ServedModel(config, load_dataset(config), found, folder.path)
 
 
 def _own_keys(model: str | None) -> set[str]:

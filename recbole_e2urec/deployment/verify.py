@@ -14,7 +14,13 @@ from recbole_e2urec.deployment.certificate import (
     state_after,
 )
 from recbole_e2urec.deployment.certificate_page import certificate_page
-from recbole_e2urec.deployment.evidence import Change, change_of, counts_of, measured, watched_of
+from recbole_e2urec.deployment.evidence import (
+    RequestDelta,
+    counts_of,
+    delta_of,
+    evaluation_rows_of,
+    measured,
+)
 from recbole_e2urec.deployment.model_folder import (
     CERTIFICATES,
     GENERATIONS,
@@ -26,7 +32,7 @@ from recbole_e2urec.deployment.model_folder import (
     hash_of_file,
     read_json,
 )
-from recbole_e2urec.deployment.served_model import Deployed, open_folder, until
+from recbole_e2urec.deployment.served_model import ServedModel, open_folder, until
 from recbole_e2urec.errors import InputError, one_line
 from recbole_e2urec.report.results import versions
 
@@ -193,12 +199,12 @@ _GROUPS = {
 }
 
 
-def change_by(run: Deployed, number: int) -> Change:
+def change_by(run: ServedModel, number: int) -> RequestDelta:
     """What a request of the model's changed."""
-    return change_of(run, until(run.number, number - 1), until(run.number, number))
+    return delta_of(run, until(run.number, number - 1), until(run.number, number))
 
 
-def recomputed(run: Deployed, whole: Mapping[str, Any]) -> Iterator[Check]:
+def recomputed(run: ServedModel, whole: Mapping[str, Any]) -> Iterator[Check]:
     """Check counts, and what of the measures can be computed again.
 
     Args:
@@ -227,10 +233,10 @@ def recomputed(run: Deployed, whole: Mapping[str, Any]) -> Iterator[Check]:
 
 
 def _measures(
-    run: Deployed, number: int, told: Mapping[str, Any], drift: float | None, of: str = " after"
+    run: ServedModel, number: int, told: Mapping[str, Any], drift: float | None, of: str = " after"
 ) -> Iterator[Check]:
     change = change_by(run, number)
-    found = measured(run, change, watched_of(run, change), change.after).measures
+    found = measured(run, change, evaluation_rows_of(run, change), change.after).measures
     for title, names in _GROUPS.items():
         ours, theirs = ({name: one[name] for name in names} for one in (found, told))
         yield same(f"{title}{of}, within {TOLERANCE:g}", ours, theirs, TOLERANCE)

@@ -22,7 +22,7 @@ from recbole_e2urec.evaluator.metrics import labelled_metrics
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Scorer
 from recbole_e2urec.trainer.loop import (
-    Clock,
+    EpochPosition,
     StepRule,
     adamw,
     epoch_seed,
@@ -144,7 +144,7 @@ class Relearning:
             return None
         assert model.labels is not None  # Original was trained on them
         words, labels = model.language_model.answer_ids, model.labels[self.rest]
-        with model.shown(self.history):
+        with model.using_history(self.history):
             scorers = [scorer, *scorer.further(model, lambda *where: self._learn(model, *where))]
             answers = [one.ask(model, self.rest).yes(words).double() for one in scorers]
         told = [labelled_metrics(config, yes.cpu().numpy(), labels) for yes in answers]
@@ -166,7 +166,7 @@ class Relearning:
         for epoch in range(options.epochs):
             generator = np.random.default_rng(epoch_seed(self.seed, epoch))
             batches = length_grouped_batches(lengths, options.batch_size, generator)
-            clock = Clock("relearning", epoch, options.epochs, show=False)
+            clock = EpochPosition("relearning", epoch, options.epochs, show=False)
             with (
                 torch.random.fork_rng(devices=[]),
                 bank.training(adapter, backbone=place is None),
@@ -217,14 +217,14 @@ def step_curve(model: LLMRec, rows: Rows, history: Rows, seed: int) -> StepCurve
     rule = StepRule(RATE, adam_epsilon=model.options.adam_epsilon)
     optimizer = adamw(weights, rule)
     batches, losses = _batches(shown, seed), []
-    with model.shown(history), model.bank.kept(model.adapter):
+    with model.using_history(history), model.bank.restored_after(model.adapter):
         for step in range(POINTS[-1] + 1):
             if step in POINTS:
                 losses.append(_loss(model, rest))
             if step < POINTS[-1]:
                 with torch.random.fork_rng(devices=[]), model.bank.training(model.adapter):
                     seed_dropout(seed, step)
-                    clock = Clock("relearning", step, POINTS[-1], show=False)
+                    clock = EpochPosition("relearning", step, POINTS[-1], show=False)
                     train_epoch(optimizer, [batches[step]], model.answer_losses, clock, rule)
     return StepCurve(list(POINTS), losses, len(shown), len(rest))
 

@@ -25,7 +25,7 @@ from recbole_e2urec.evaluator.metrics import (
     residual,
 )
 from recbole_e2urec.model.llmrec import LLMRec
-from recbole_e2urec.model.scorers import Asked, Scorer
+from recbole_e2urec.model.scorers import CachedAnswers, Scorer
 
 Rows = NDArray[np.int64]
 RESAMPLING_SEED = 0  # one for all runs, so that intervals of two runs can be compared
@@ -60,7 +60,7 @@ class Answers(NamedTuple):
     """
 
     yes: NDArray[np.float64]
-    forget: Asked
+    forget: CachedAnswers
 
 
 def ask(
@@ -78,10 +78,10 @@ def ask(
     yes = np.full(len(model.labels), np.nan)
     others = np.unique(np.concatenate([groups.retain, groups.test, groups.control]))
     words = model.language_model.answer_ids
-    with model.shown(forget_history):
+    with model.using_history(forget_history):
         forget = scorer.ask(model, groups.forget)
     yes[groups.forget] = forget.yes(words).cpu().numpy()
-    with model.shown(history):
+    with model.using_history(history):
         yes[others] = scorer.ask(model, others).yes(words).cpu().numpy()
     return Answers(yes, forget)
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from recbole.utils import init_logger, init_seed
 
 from recbole_e2urec.config.config import Config
-from recbole_e2urec.config.keys import AFTERWARDS, LORA, TRAINING
+from recbole_e2urec.config.keys import LORA, POST_RUN_KEYS, TRAINING
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.data.loaders import build_splits, evaluation_loader, make_loaders
 from recbole_e2urec.data.request.sampling import choose_control_users
-from recbole_e2urec.data.request.selection import Asked, ForgetOptions, read_request
+from recbole_e2urec.data.request.selection import ForgetOptions, ForgetRequest, read_request
 from recbole_e2urec.data.rows import Splits
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.model.llmrec import LLMRec
@@ -24,7 +24,7 @@ from recbole_e2urec.model.prompting import shown_histories
 from recbole_e2urec.report.results import versions
 from recbole_e2urec.trainer.checkpoint import Stage
 from recbole_e2urec.trainer.llmrec import LLMRecTrainer
-from recbole_e2urec.trainer.recbole_trainer import plain
+from recbole_e2urec.trainer.recbole_trainer import plain_values
 from recbole_e2urec.trainer.training_log import amortised
 from recbole_e2urec.utils import distributed
 
@@ -52,7 +52,7 @@ class Parts(NamedTuple):
 def opened(config: Config) -> Any:
     """Seed everything, start the log, and load the data set of a run."""
     init_seed(config["seed"], config["reproducibility"])
-    if distributed.is_writer():
+    if distributed.is_main_process():
         init_logger(config)
     return load_dataset(config)
 
@@ -63,7 +63,7 @@ def refuse_afterwards(config: Config) -> None:
     Raises:
         InputError: it is to be finalized or purged.
     """
-    for key in AFTERWARDS:
+    for key in POST_RUN_KEYS:
         if config[key]:
             raise InputError(
                 f"{key}: from Python, call recbole_e2urec.quick_start.run_and_finalize"
@@ -106,14 +106,14 @@ def unseen_of(parts: Parts, user: Rows, retain: Rows) -> Rows:
     return valid[np.isin(user[valid], user[retain])]
 
 
-def request_of(config: Config, dataset: Any, parts: Parts) -> Asked:
+def request_of(config: Config, dataset: Any, parts: Parts) -> ForgetRequest:
     """Read the request of a run; its warnings are logged, and name nobody.
 
     Raises:
         InputError: a request that cannot be carried out.
     """
     asked = read_request(config.options(ForgetOptions, "forget_"), parts.splits.train, dataset)
-    for warning in asked.warnings if distributed.is_writer() else ():
+    for warning in asked.warnings if distributed.is_main_process() else ():
         getLogger().warning("request %s: %s", asked.request_id, warning)
     return asked
 
@@ -127,7 +127,7 @@ class Experiment:
     def __init__(self, config: Config, dataset: Any) -> None:
         self.config, self.dataset = config, dataset
         warning = config.borrowed_rates
-        if warning and distributed.is_writer():
+        if warning and distributed.is_main_process():
             getLogger().warning(warning)
         self.parts = parts_of(config, dataset)
         self.model = LLMRec(config, dataset).to(config["device"])
@@ -138,11 +138,11 @@ class Experiment:
         nothing = np.empty(0, np.int64)
         history = self.history(nothing)
         loaders = make_loaders(self.config, self.dataset, self.parts.splits)
-        with self.model.shown(history):
+        with self.model.using_history(history):
             trainer = self.trainer("LLMRec", self.parts.splits.train, self.parts.splits.valid)
             summary = trainer.run(loaders.train, loaders.valid)
             rows = loaders.test if tested else None  # RecBole passes over None
-            test = plain(trainer.evaluate(rows, show_progress=self.shows))
+            test = plain_values(trainer.evaluate(rows, show_progress=self.shows))
         row = {"model": "LLMRec", "stage": trainer.stage.digest, "test": test}
         return [self.completed(row, summary)], {}
 
@@ -154,7 +154,7 @@ class Experiment:
         valid = valid[np.isin(user[valid], user[validating])]
         loaders = make_loaders(self.config, self.dataset, self.parts.splits, train)
         own = evaluation_loader(self.config, self.dataset, self.parts.splits, "valid", valid)
-        with self.model.shown(shown):
+        with self.model.using_history(shown):
             trainer = self.trainer(name, train, valid)
             return trainer.run(loaders.train, own), trainer.stage
 

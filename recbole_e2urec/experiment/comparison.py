@@ -13,15 +13,15 @@ from typing import Any, NamedTuple, TypeVar
 from tqdm import tqdm
 
 from recbole_e2urec.config.config import Config
-from recbole_e2urec.config.keys import name_of
-from recbole_e2urec.config.yaml import read_switch, typed
-from recbole_e2urec.data.request.selection import WORDING, Asked
+from recbole_e2urec.config.keys import with_forget_method
+from recbole_e2urec.config.yaml import parse_value, read_switch
+from recbole_e2urec.data.request.selection import WORDING, ForgetRequest
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.evaluator.measure import group_sizes
 from recbole_e2urec.experiment.base import opened, refuse_afterwards
 from recbole_e2urec.experiment.inspect_prompts import shown_prompts
 from recbole_e2urec.experiment.launch import Launch, layers_of, workers_of
-from recbole_e2urec.experiment.preview import previewed
+from recbole_e2urec.experiment.preview import run_preview
 from recbole_e2urec.experiment.recbole_models import ClassicForgetting
 from recbole_e2urec.experiment.tuning import Development, Trial, choose, settings_to_try
 from recbole_e2urec.experiment.unlearning import Forgetting
@@ -36,7 +36,7 @@ ONE_ROW = {"model_list": None, "seeds": None, "nproc_rows": 1, "tune": 0, "show_
 
 
 @dataclass(frozen=True)
-class Grid:
+class ComparisonSpec:
     """The rows of a comparison.
 
     Attributes:
@@ -56,7 +56,7 @@ class Grid:
     prompts: int = 0
 
     @classmethod
-    def of(cls, layers: Sequence[Mapping[str, Any]]) -> "Grid":
+    def of(cls, layers: Sequence[Mapping[str, Any]]) -> "ComparisonSpec":
         """Read the settings; later layers win.
 
         Raises:
@@ -81,7 +81,7 @@ def _listed(layers: Sequence[Mapping[str, Any]], key: str, default: list[Any]) -
     if value is None:
         return default
     if isinstance(value, str):
-        value = [typed(part.strip(), key) for part in value.strip("[]").split(",")]
+        value = [parse_value(part.strip(), key) for part in value.strip("[]").split(",")]
     found = value if isinstance(value, list) else [value]
     if not found or any(one in ("", None) for one in found):
         raise InputError(f"{key} is empty, or a part of it is; write --{key}=A,B")
@@ -95,7 +95,7 @@ def _last(layers: Sequence[Mapping[str, Any]], key: str, default: Any) -> Any:
     for layer in reversed(layers):
         if key in layer:
             value = layer[key]
-            return typed(value, key) if isinstance(value, str) else value
+            return parse_value(value, key) if isinstance(value, str) else value
     return default
 
 
@@ -110,7 +110,7 @@ RECOMMENDER = "LLMRec"  # in a comparison: Original, and Retrain beside it
 
 
 @dataclass(frozen=True)
-class Given:
+class RunSettings:
     """What a comparison was given, but its models and seeds; arguments as of ``quick_start``."""
 
     dataset: str | None = None
@@ -137,7 +137,7 @@ class Job(NamedTuple):
     seed: int | None
 
 
-def run_job(job: Job, given: Given) -> tuple[list[dict[str, Any]], dict[str, int]]:
+def run_job(job: Job, given: RunSettings) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """Make the rows of one job, and write them down."""
     recbole_compat.apply()
     config = given.config(RECOMMENDER if job.model == NOISE else job.model, job.seed)
@@ -145,11 +145,13 @@ def run_job(job: Job, given: Given) -> tuple[list[dict[str, Any]], dict[str, int
         return _made(job, given, config)
 
 
-def _made(job: Job, given: Given, config: Config) -> tuple[list[dict[str, Any]], dict[str, int]]:
+def _made(
+    job: Job, given: RunSettings, config: Config
+) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """See :func:`run_job`."""
     path = Path(config["checkpoint_dir"]) / RESULTS
     if not config.is_language_model:
-        return [distributed.from_writer(lambda: _classic_row(path, config))], {}
+        return [distributed.on_main_process(lambda: _classic_row(path, config))], {}
     run = _forgetting(config)
     if job.model == RECOMMENDER:
         rows = [run.measured("Original", run.original), run.measured("Retrain", run.retrain)]
@@ -159,17 +161,17 @@ def _made(job: Job, given: Given, config: Config) -> tuple[list[dict[str, Any]],
     else:
         rows = [{**run.unlearned_row(config), **_told(given.trials.get(job.model))}]
     rows = completed(rows, config)
-    save_measured(path, rows, run.said)
+    save_measured(path, rows, run.forget_answers)
     return rows, group_sizes(run.groups)
 
 
-def develop_job(job: Job, given: Given) -> None:
+def develop_job(job: Job, given: RunSettings) -> None:
     """Train what all trials share, or find it trained."""
     recbole_compat.apply()
     _development(given.config(job.model, job.seed))
 
 
-def tune_job(job: Job, given: Given, settings: Sequence[Mapping[str, float]]) -> list[Trial]:
+def tune_job(job: Job, given: RunSettings, settings: Sequence[Mapping[str, float]]) -> list[Trial]:
     """Try settings of one method on the development request."""
     recbole_compat.apply()
     config = given.config(job.model, job.seed)
@@ -182,7 +184,7 @@ def _classic_row(path: Path, config: Config) -> dict[str, Any]:
     classic = ClassicForgetting(config, opened(config))
     row = _finished(path, config, classic.asked)
     if row is None:
-        (row,) = completed([classic.row(config.way)], config)
+        (row,) = completed([classic.row(config.forget_method)], config)
         save_rows(path, [row])
     return row
 
@@ -223,9 +225,9 @@ def _shared(kind: type[Run], config: Config, make: Callable[[], Run]) -> Run:
     return run
 
 
-def _finished(path: Path, config: Config, asked: Asked) -> dict[str, Any] | None:
+def _finished(path: Path, config: Config, asked: ForgetRequest) -> dict[str, Any] | None:
     """The row of the same classic model, request, settings and versions, if it is there."""
-    name = name_of(config.model, config.way)
+    name = with_forget_method(config.model, config.forget_method)
     row = {"model": name, "request_digest": asked.digest, "settings": config.settings()}
     (wanted,) = completed([row], config)
     wanted = json.loads(json.dumps(wanted))
@@ -267,7 +269,7 @@ def run_comparison(
         InputError: bad input; one line that says what, where, and what would do.
     """
     layers = layers_of(config_file_list, config_dict, overrides)
-    grid, launch = Grid.of(layers), Launch.of(layers)
+    grid, launch = ComparisonSpec.of(layers), Launch.of(layers)
     if grid.processes > 1 and max(launch.total, distributed.count()) > 1:
         raise InputError(
             "nproc_rows and nproc: several rows at once, or several processes a row; keep one"
@@ -289,12 +291,12 @@ def run_comparison(
         config = Config(model, dataset, config_file_list, config_dict, overrides)
         refuse_afterwards(config)
         return shown_prompts(config)
-    given = Given(dataset, tuple(config_file_list or ()), config_dict, overrides)
+    given = RunSettings(dataset, tuple(config_file_list or ()), config_dict, overrides)
     results = _results_file(grid, given)
     first = given.config(grid.models[0], grid.seeds[0])
     refuse_afterwards(first)
     if first["dry_run"]:
-        return distributed.from_writer(lambda: previewed(first))
+        return distributed.on_main_process(lambda: run_preview(first))
     forget_runs()  # of another comparison in this process
     methods = [model for model in grid.models if model in METHODS or model == RECOMMENDER]
     tries = _tries(grid, methods, {key for layer in layers for key in layer})
@@ -306,7 +308,10 @@ def run_comparison(
     groups: dict[str, int] = {}
     total = len(tries) + len(bases + others)
     bar = tqdm(
-        total=total, desc="jobs", disable=not (grid.show and distributed.is_writer()), leave=False
+        total=total,
+        desc="jobs",
+        disable=not (grid.show and distributed.is_main_process()),
+        leave=False,
     )
     with workers_of(grid.processes) as workers, bar:
         given = replace(given, trials=_tuned(workers, bar, given, tries))
@@ -321,7 +326,7 @@ def run_comparison(
     return {"rows": _ordered(rows, grid.models), "groups": groups, "results_file": str(results)}
 
 
-def _results_file(grid: Grid, given: Given) -> Path:
+def _results_file(grid: ComparisonSpec, given: RunSettings) -> Path:
     """Refuse bad settings of every model before anything is trained; gives the results' file."""
     for model in grid.models:
         config = given.config(model, grid.seeds[0])
@@ -332,7 +337,7 @@ def _results_file(grid: Grid, given: Given) -> Path:
 
 
 def _tries(
-    grid: Grid, methods: Sequence[str], fixed: set[str]
+    grid: ComparisonSpec, methods: Sequence[str], fixed: set[str]
 ) -> dict[Job, list[dict[str, float]]]:
     """Settings to try, of every method that has any, under the first seed."""
     if grid.tries == 0:
@@ -346,7 +351,7 @@ def _tries(
 
 
 def _tuned(
-    workers: Any, bar: Any, given: Given, tries: Mapping[Job, list[dict[str, float]]]
+    workers: Any, bar: Any, given: RunSettings, tries: Mapping[Job, list[dict[str, float]]]
 ) -> dict[str, list[Trial]]:
     """Try them, a method at a time in each process; gives the trials by method."""
     found: dict[str, list[Trial]] = {}

@@ -8,30 +8,30 @@ from typing import Any
 import numpy as np
 
 from recbole_e2urec.config.config import Config
-from recbole_e2urec.config.expression import masked
-from recbole_e2urec.config.keys import GONE
-from recbole_e2urec.config.yaml import typed
+from recbole_e2urec.config.expression import without_values
+from recbole_e2urec.config.keys import REMOVED_KEYS
+from recbole_e2urec.config.yaml import parse_value
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.evaluator.measure import Answers
 from recbole_e2urec.experiment.base import Rows
-from recbole_e2urec.experiment.comparison import ONE_ROW, Given
-from recbole_e2urec.experiment.unlearning import Answered, Forgetting
+from recbole_e2urec.experiment.comparison import ONE_ROW, RunSettings
+from recbole_e2urec.experiment.unlearning import Forgetting, MeasuredModel
 from recbole_e2urec.methods import METHODS
-from recbole_e2urec.model.scorers import Asked, Scorer
+from recbole_e2urec.model.scorers import CachedAnswers, Scorer
 from recbole_e2urec.report.results import RESULTS, load_rows
 from recbole_e2urec.trainer.checkpoint import Stage
 
 FILTER = "forget_where"  # of which results keep what is compared, not with what
-_NOTHING = Answers(np.empty(0), Asked([]))
+_NOTHING = Answers(np.empty(0), CachedAnswers([]))
 # What a run may be told anew: where things are, and what is written.
 _FREE = {"checkpoint_dir", "data_path", "log_wandb", "use_gpu", "gpu_id", *ONE_ROW}
 
 
-class NotKept(InputError):
+class NotFinished(InputError):
     """A model that would have to be trained."""
 
 
-class KeptStage(Stage):
+class FinishedStage(Stage):
     """A stage that is only read."""
 
     @contextmanager
@@ -39,17 +39,17 @@ class KeptStage(Stage):
         """Refuse to train.
 
         Raises:
-            NotKept: it is not finished.
+            NotFinished: it is not finished.
         """
         if not self.finished:
-            raise NotKept(
+            raise NotFinished(
                 f"{self.name} is not in {self.folder.parent} under these settings and versions; "
                 "run the comparison again"
             )
         yield
 
 
-class Kept(Forgetting):
+class FinishedRun(Forgetting):
     """An unlearning run whose models are loaded, not trained, and asked nothing by themselves.
 
     Attributes:
@@ -62,36 +62,36 @@ class Kept(Forgetting):
 
     def stage(self, name: str, inputs: Mapping[str, Any]) -> Stage:
         """A stage that must be finished."""
-        return KeptStage(self.stages, name, inputs)
+        return FinishedStage(self.stages, name, inputs)
 
-    def answered(self, stage: str, scorer: Scorer, cost: Mapping[str, Any]) -> Answered:
+    def answered(self, stage: str, scorer: Scorer, cost: Mapping[str, Any]) -> MeasuredModel:
         """Remember who answers."""
         self.scorers[stage] = scorer
-        return Answered(stage, _NOTHING, cost, {}, None)
+        return MeasuredModel(stage, _NOTHING, cost, {}, None)
 
     def _embed(self, train: Rows) -> Any:
-        raise NotKept("it groups users by a model that is not kept")
+        raise NotFinished("it groups users by a model that is not kept")
 
 
-def rows_of(given: Given) -> tuple[list[dict[str, Any]], Path]:
+def rows_of(given: RunSettings) -> tuple[list[dict[str, Any]], Path]:
     """Rows of results that agree with the settings, and their folder."""
     config = Config(None, given.dataset, given.config_files, given.config_dict, given.overrides)
     folder = Path(config["checkpoint_dir"])
     wanted = {
-        key: typed(value, key) if isinstance(value, str) else value
+        key: parse_value(value, key) if isinstance(value, str) else value
         for key, value in (given.overrides or {}).items()
         if key not in _FREE
     }
     if given.dataset:
         wanted["dataset"] = given.dataset
     if wanted.get(FILTER):
-        wanted[FILTER] = masked(str(wanted[FILTER]))
+        wanted[FILTER] = without_values(str(wanted[FILTER]))
     rows = load_rows(folder / RESULTS)
     agreeing = (all(_value(row, key) == value for key, value in wanted.items()) for row in rows)
     return [row for row, agrees in zip(rows, agreeing, strict=True) if agrees], folder
 
 
-def comparison_of(model: str | None, given: Given) -> tuple[list[dict[str, Any]], Path]:
+def comparison_of(model: str | None, given: RunSettings) -> tuple[list[dict[str, Any]], Path]:
     """Rows of the newest comparison that agrees with the settings, and its folder."""
     every, folder = rows_of(given)
     rows = [row for row in every if "request" in row]
@@ -110,7 +110,7 @@ def _value(row: Mapping[str, Any], key: str) -> Any:
     return row[key] if key in ("dataset", "seed") else row["settings"].get(key)
 
 
-def settings_of(row: Mapping[str, Any], folder: Path, given: Given) -> Config:
+def settings_of(row: Mapping[str, Any], folder: Path, given: RunSettings) -> Config:
     """The settings under which a row was made."""
     # RecBole writes the last one in a form that it does not read; language models have none.
     left_out = {
@@ -119,7 +119,7 @@ def settings_of(row: Mapping[str, Any], folder: Path, given: Given) -> Config:
         "dataset",
         "show_prompts",
         "prompt_users",
-        *GONE,
+        *REMOVED_KEYS,
         "processes",
         "train_neg_sample_args",
     }

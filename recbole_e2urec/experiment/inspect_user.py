@@ -15,13 +15,19 @@ from recbole.utils import init_seed
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment.base import Rows
-from recbole_e2urec.experiment.comparison import Given
-from recbole_e2urec.experiment.finished import Kept, KeptStage, NotKept, comparison_of, settings_of
+from recbole_e2urec.experiment.comparison import RunSettings
+from recbole_e2urec.experiment.finished import (
+    FinishedRun,
+    FinishedStage,
+    NotFinished,
+    comparison_of,
+    settings_of,
+)
 from recbole_e2urec.experiment.inspect_prompts import RowNames, ShownPrompt, shown_prompt
 from recbole_e2urec.methods import METHODS, method_of
 from recbole_e2urec.model.prompting import titles_of
 from recbole_e2urec.model.scorers import Adapted, Scorer, Stored
-from recbole_e2urec.report.tables import Cells
+from recbole_e2urec.report.tables import TextTable
 from recbole_e2urec.utils import recbole_compat
 from recbole_e2urec.utils.html import SHEETS, printable
 from recbole_e2urec.utils.io import write_text
@@ -35,7 +41,7 @@ ANSWERS = "P(yes) of the newest rows of each part"
 RECOMMENDED = f"Recommended, with P(yes); {HIT} = liked in the test part"
 
 
-class Asked(NamedTuple):
+class AnsweredRow(NamedTuple):
     """A row that was asked about."""
 
     prompt: ShownPrompt
@@ -69,7 +75,7 @@ class Case(NamedTuple):
     user: str
     standing: str
     dataset: str
-    rows: list[Asked]
+    rows: list[AnsweredRow]
     top: dict[str, list[Recommended]]
     notes: list[str]
     text: str = ""
@@ -95,7 +101,7 @@ def case_page(case: Case) -> str:
     return _PAGE.render(case=case, tables=zip(titles, tables, strict=False), reading=READING)
 
 
-def _answers(case: Case) -> Cells:
+def _answers(case: Case) -> TextTable:
     models = list(case.rows[0].yes) if case.rows else []
     lines = [
         [
@@ -106,15 +112,15 @@ def _answers(case: Case) -> Cells:
         ]
         for asked in case.rows
     ]
-    return Cells(["item", "part", "label", *models], lines)
+    return TextTable(["item", "part", "label", *models], lines)
 
 
-def _recommended(case: Case) -> Cells:
+def _recommended(case: Case) -> TextTable:
     lists = list(case.top.values())
     lines = [
         [str(place + 1), *(_told(one[place]) for one in lists)] for place in range(len(lists[0]))
     ]
-    return Cells(["", *case.top], lines)
+    return TextTable(["", *case.top], lines)
 
 
 def _told(item: Recommended) -> str:
@@ -184,7 +190,7 @@ class CaseOptions:
                 raise InputError(f"{name} is {getattr(self, name)}; give 1 or more")
 
 
-def study(options: CaseOptions, model: str | None, given: Given) -> Case:
+def inspect_user(options: CaseOptions, model: str | None, given: RunSettings) -> Case:
     """Look at one user, and write the page.
 
     Args:
@@ -199,7 +205,7 @@ def study(options: CaseOptions, model: str | None, given: Given) -> Case:
     rows, folder = comparison_of(model, given)
     config = settings_of(rows[-1], folder, given)
     init_seed(config["seed"], config["reproducibility"])
-    run = Kept(config, load_dataset(config))
+    run = FinishedRun(config, load_dataset(config))
     if options.user not in run.dataset.ids.users:
         raise InputError(f"user {options.user!r} is no user of {config['dataset']}")
     run.train()
@@ -211,9 +217,9 @@ def study(options: CaseOptions, model: str | None, given: Given) -> Case:
             try:
                 made = run.unlearn(method_of(settings_of(row, folder, given)))
                 scorers[row["model"]] = run.scorers[made.stage]
-            except NotKept as error:
+            except NotFinished as error:
                 notes.append(f"{row['model']} is left out: {error}")
-    retrain = KeptStage.of(run.stages, "Retrain", run.retrain.stage)
+    retrain = FinishedStage.of(run.stages, "Retrain", run.retrain.stage)
     scorers["Retrain"] = Stored(adapter, retrain.weights)
     case = _look(options, run, scorers, notes)
     page = Path(options.output_file or folder / PAGE)
@@ -228,7 +234,9 @@ class _Standing(NamedTuple):
     word: str
 
 
-def _look(options: CaseOptions, run: Kept, scorers: Mapping[str, Scorer], notes: list[str]) -> Case:
+def _look(
+    options: CaseOptions, run: FinishedRun, scorers: Mapping[str, Scorer], notes: list[str]
+) -> Case:
     """Ask all models about the user."""
     names = RowNames(run.config, run.dataset, titles_of(
         run.config, run.dataset, run.model.prompt_options
@@ -239,13 +247,13 @@ def _look(options: CaseOptions, run: Kept, scorers: Mapping[str, Scorer], notes:
     for part, rows in standing.parts.items():
         newest = rows[-options.rows :]
         history = run.before if part == "forget" else run.after
-        with run.model.shown(history):
+        with run.model.using_history(history):
             said = {
                 name: scorer.ask(run.model, newest).yes(words).tolist()
                 for name, scorer in scorers.items()
             }
             asked += [
-                Asked(
+                AnsweredRow(
                     shown_prompt(row, part, run.model.table, names),
                     names.fields(row)[run.config["LABEL_FIELD"]],
                     {name: answers[place] for name, answers in said.items()},
@@ -256,7 +264,7 @@ def _look(options: CaseOptions, run: Kept, scorers: Mapping[str, Scorer], notes:
     return Case(options.user, standing.word, str(run.config["dataset"]), asked, top, notes)
 
 
-def _standing(run: Kept, user: int) -> _Standing:
+def _standing(run: FinishedRun, user: int) -> _Standing:
     """Rows of a user by part."""
     rows, splits = run.dataset.rows, run.parts.whole
     kept_out = np.isin(user, rows.user[run.parts.control]).item()
@@ -281,7 +289,7 @@ def _standing(run: Kept, user: int) -> _Standing:
 
 def _top(
     options: CaseOptions,
-    run: Kept,
+    run: FinishedRun,
     scorers: Mapping[str, Scorer],
     parts: Mapping[str, Rows],
     names: RowNames,
@@ -301,7 +309,7 @@ def _top(
     items = np.setdiff1d(np.arange(1, run.dataset.item_num), table.item[seen])
     liked = set(table.item[test[table.label[test] == 1]].tolist())
     words, top = run.model.language_model.answer_ids, {}
-    with run.model.shown(run.after):
+    with run.model.using_history(run.after):
         for name, scorer in scorers.items():
             yes = scorer.ask(run.model, np.full(len(items), row), items).yes(words).cpu().numpy()
             best = np.argsort(-yes, kind="stable")[: options.topk]

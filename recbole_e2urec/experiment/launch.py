@@ -19,10 +19,10 @@ from typing import Any, NoReturn
 
 from recbole_e2urec.config.keys import LAUNCHING
 from recbole_e2urec.config.schema import build_options
-from recbole_e2urec.config.yaml import properties_folder, read_yaml, typed
+from recbole_e2urec.config.yaml import parse_value, properties_folder, read_yaml
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.utils import distributed
-from recbole_e2urec.utils.distributed import Lost
+from recbole_e2urec.utils.distributed import PeerLostError
 
 
 @contextmanager
@@ -69,7 +69,7 @@ class _Here:
 START = "spawn"  # processes begin anew: a GPU cannot be shared with a copy of this one
 MADE = "made"
 GRACE = 10.0  # seconds for the others to say why, too, when one process has failed
-NOTHING: dict[str, Any] = {"rows": [], "groups": {}, "results_file": ""}
+NO_RESULT: dict[str, Any] = {"rows": [], "groups": {}, "results_file": ""}
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Launch:
             settings.update({key: layer[key] for key in LAUNCHING if key in layer})
         for key in LAUNCHING:
             if isinstance(settings[key], str) and key != "ip":
-                settings[key] = typed(settings[key], key)
+                settings[key] = parse_value(settings[key], key)
         return build_options(cls, settings)
 
     def __post_init__(self) -> None:
@@ -149,7 +149,7 @@ class Launch:
             given: its arguments by name.
 
         Returns:
-            What it gives in the first process of all, or on another machine :data:`NOTHING`.
+            What it gives in the first process of all, or on another machine :data:`NO_RESULT`.
 
         Raises:
             InputError: the job was given bad input, or a process died.
@@ -174,7 +174,7 @@ class Launch:
                 for process in context.processes:
                     process.terminate()
             made = folder / MADE
-            return json.loads(made.read_text()) if made.is_file() else dict(NOTHING)
+            return json.loads(made.read_text()) if made.is_file() else dict(NO_RESULT)
 
     def _reason(self, folder: Path, codes: Sequence[int], first: int) -> Exception:
         """Why a run ended early, by what its processes left: a cause before its consequences.
@@ -185,7 +185,7 @@ class Launch:
             first: the process that was seen to end first.
         """
         told = [json.loads(path.read_text()) for path in sorted(folder.glob("*.failed"))]
-        for cause in (one for one in told if one["kind"] != Lost.__name__):
+        for cause in (one for one in told if one["kind"] != PeerLostError.__name__):
             if cause["kind"] == OSError.__name__:
                 return OSError(*cause["arguments"])
             known = cause["kind"] == InputError.__name__
@@ -234,10 +234,10 @@ def _enter(
     failed = folder / f"{number}.failed"
     try:
         made = job(**given)
-        if distributed.is_writer():
+        if distributed.is_main_process():
             (folder / MADE).write_text(json.dumps(made))
     except InputError as error:
-        kind = Lost.__name__ if isinstance(error, Lost) else InputError.__name__
+        kind = PeerLostError.__name__ if isinstance(error, PeerLostError) else InputError.__name__
         _leave(failed, {"kind": kind, "message": str(error)})
     except OSError as error:
         arguments = [error.errno, error.strerror, error.filename]

@@ -154,7 +154,7 @@ def _refusals(found: Selection, train: NDArray[np.int64], options: ForgetOptions
     return refusals
 
 
-def previewed(config: Config) -> dict[str, Any]:
+def run_preview(config: Config) -> dict[str, Any]:
     """A dry run's results: ``preview``, the facts, and ``lines``, the same for a person."""
     found = preview(config)
     facts = {**found._asdict(), "users": found.users._asdict(), "items": found.items._asdict()}

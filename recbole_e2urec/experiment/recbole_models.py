@@ -13,7 +13,7 @@ from recbole.utils import init_seed
 from torch import Tensor, nn
 
 from recbole_e2urec.config.config import Config
-from recbole_e2urec.config.keys import name_of
+from recbole_e2urec.config.keys import with_forget_method
 from recbole_e2urec.config.yaml import properties
 from recbole_e2urec.data.dataset import ROW_ID, load_dataset
 from recbole_e2urec.data.loaders import make_loaders
@@ -24,7 +24,7 @@ from recbole_e2urec.trainer.recbole_trainer import (
     ClassicFit,
     fit_classic,
     make_trainer,
-    plain,
+    plain_values,
     ready_trainer,
 )
 from recbole_e2urec.trainer.shards import ShardOptions, random_shards, train_shards
@@ -81,7 +81,9 @@ class ClassicForgetting:
 
     def run(self) -> list[dict[str, Any]]:
         """The model on all rows, retrained, and forgetting in the way that its name says."""
-        return [self.row(way) for way in dict.fromkeys((None, "Retrain", self.config.way))]
+        return [
+            self.row(way) for way in dict.fromkeys((None, "Retrain", self.config.forget_method))
+        ]
 
     def row(self, way: str | None) -> dict[str, Any]:
         """Train, forget in this way, and measure; None trains on all rows.
@@ -107,7 +109,7 @@ class ClassicForgetting:
         ranks = self.config.plan.kind == "ranking"
         ranking = results["test"] if ranks else self._ranking(model)
         return {
-            "model": name_of(self.config.model, way),
+            "model": with_forget_method(self.config.model, way),
             "request_id": self.asked.request_id,
             "request_digest": self.asked.digest,
             **{part: results[part] for part in ("test", "valid") if part in results},
@@ -145,7 +147,7 @@ class ClassicForgetting:
             for part in ("seconds", "steps", "trained_parameters")
         }
         prior = sum(fit.results["seconds"] for fit in before)
-        found = plain(trainer.evaluate(test, load_best_model=False, show_progress=False))
+        found = plain_values(trainer.evaluate(test, load_best_model=False, show_progress=False))
         return trainer.model, {"test": found, "prior_seconds": prior, **sums}
 
     def _ranking(self, model: nn.Module) -> dict[str, float]:
@@ -154,7 +156,9 @@ class ClassicForgetting:
             return {}
         loaders = make_loaders(self.ranked, self.dataset, self.splits)
         trainer = ready_trainer(self.ranked, model, loaders)
-        return plain(trainer.evaluate(loaders.test, load_best_model=False, show_progress=False))
+        return plain_values(
+            trainer.evaluate(loaders.test, load_best_model=False, show_progress=False)
+        )
 
     def _measured(self, model: nn.Module, rows: Rows) -> dict[str, Any]:
         """AUC of these rows; ACC and LogLoss as well where scores are probabilities."""

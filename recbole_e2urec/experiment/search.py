@@ -34,16 +34,16 @@ from recbole.trainer.hyper_tuning import HyperTuning, exhaustive_search
 from recbole.utils import init_logger, init_seed
 
 from recbole_e2urec.config.config import Config
-from recbole_e2urec.config.keys import LORA, name_of
-from recbole_e2urec.config.yaml import typed
+from recbole_e2urec.config.keys import LORA, with_forget_method
+from recbole_e2urec.config.yaml import parse_value
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.data.loaders import make_loaders
 from recbole_e2urec.errors import Diverged, InputError
 from recbole_e2urec.experiment.base import Experiment, parts_of
-from recbole_e2urec.experiment.comparison import Given
-from recbole_e2urec.experiment.tuning import Development, badness
+from recbole_e2urec.experiment.comparison import RunSettings
+from recbole_e2urec.experiment.tuning import Development, objective
 from recbole_e2urec.methods import METHODS, method_of
-from recbole_e2urec.report.tables import Cells
+from recbole_e2urec.report.tables import TextTable
 from recbole_e2urec.trainer.recbole_trainer import fit_classic
 from recbole_e2urec.trainer.training_log import own_wandb_run
 from recbole_e2urec.utils import recbole_compat
@@ -84,7 +84,7 @@ class Space:
             name, kind, text = [*parts, "", ""][:3]
             if name in choices or name in ranges:
                 raise InputError(f"{path}, line {number}: {name} is there twice")
-            values = typed(text) if kind == "choice" else _numbers(text, kind)
+            values = parse_value(text) if kind == "choice" else _numbers(text, kind)
             if not isinstance(values, list) or not values:
                 raise InputError(f"{path}, line {number}: {line.strip()!r} is none of {_FORM}")
             if kind == "choice":
@@ -114,7 +114,7 @@ class Space:
         return found
 
     def for_recbole(self) -> dict[str, dict[str, list[Any]]]:
-        """The argument ``params_dict`` of RecBole's HyperTuning; lists as text, see ``typed``."""
+        """The argument ``params_dict`` of RecBole's HyperTuning; lists as text."""
         made: dict[str, dict[str, list[Any]]] = {}
         for name, values in self.choices.items():
             made.setdefault("choice", {})[name] = [
@@ -155,7 +155,7 @@ class Objective:
         given: everything else that the runs have in common.
     """
 
-    def __init__(self, model: str | None, given: Given) -> None:
+    def __init__(self, model: str | None, given: RunSettings) -> None:
         self.model, self.given = model, given
         self._development: tuple[str, Development] | None = None
 
@@ -172,7 +172,7 @@ class Objective:
         if config.model in METHODS:
             trial = self._developed(config).trial(config, {})
             found = {name: value for name, value in trial._asdict().items() if name != "settings"}
-            return result_of(config, badness(trial), found)
+            return result_of(config, objective(trial), found)
         with own_wandb_run(config):
             found = self._validated(config)
         metric = str(config["valid_metric"]).lower()
@@ -227,7 +227,9 @@ def objective_function(
     Model and data set are what these name. It says ``best_valid_score``, ``valid_score_bigger`` and
     ``best_valid_result``; ``test_result`` is empty.
     """
-    return Objective(None, Given(config_files=tuple(config_file_list or ())))(config_dict or {})
+    return Objective(None, RunSettings(config_files=tuple(config_file_list or ())))(
+        config_dict or {}
+    )
 
 
 class SearchLog:
@@ -237,7 +239,7 @@ class SearchLog:
         self._objective, self._file = objective, file
         method = config.model in METHODS
         self.told: Result = {
-            "model": name_of(str(config.model), config.way),
+            "model": with_forget_method(str(config.model), config.forget_method),
             "dataset": str(config["dataset"]),
             "algo": algo,
             "seed": config["seed"],
@@ -282,7 +284,7 @@ def told(found: Result) -> str:
     header = ["", "settings", found["criterion"], "on validation", "seconds"]
     return (
         f"{found['model']} on {found['dataset']}, {found['algo']}, seed {found['seed']}\n\n"
-        f"{Cells(header, lines).drawn()}\n\n"
+        f"{TextTable(header, lines).drawn()}\n\n"
         f"trials: {found['file']}\nto use the best: --config_files={found['best_file']}"
     )
 
@@ -318,7 +320,7 @@ class SearchOptions:
                 raise InputError(f"{name} is {value}; give 1 or more")
 
 
-def search(options: SearchOptions, model: str | None, given: Given) -> Result:
+def search(options: SearchOptions, model: str | None, given: RunSettings) -> Result:
     """Search, and write down every trial.
 
     Returns:
@@ -354,7 +356,7 @@ def _check(space: Space, objective: Objective, config: Config, options: SearchOp
     Raises:
         InputError: names the key.
     """
-    if config.way:
+    if config.forget_method:
         raise InputError(f"hyper: search {config.model} itself; {config.way} takes its settings")
     if options.algo == "exhaustive" and space.ranges:
         name = next(iter(space.ranges))

@@ -65,7 +65,7 @@ class Development:
 
         What the row calls ``test`` is the part held out, here validation.
         """
-        return self.run.unlearned_row(self._moved(config).moved(settings))
+        return self.run.unlearned_row(self._moved(config).with_settings(settings))
 
     def trial(self, config: Config, settings: Mapping[str, float]) -> Trial:
         """The same as a trial."""
@@ -94,7 +94,7 @@ class Development:
             "relearn_epochs": 0,
             "log_wandb": False,  # names of losses say nothing of trials
         }
-        return config.moved(own)
+        return config.with_settings(own)
 
 
 def development_request(config: Config, dataset: Any) -> tuple[str, list[tuple[str, ...]]]:
@@ -156,10 +156,10 @@ def choose(trials: list[Trial]) -> Trial:
     Near is what has a small gap in forget AUC and answers single rows as Retrain does: the least
     sum of ``left`` and ``residual``. Where each costs more, the one that costs least.
     """
-    return min(trials, key=badness)
+    return min(trials, key=objective)
 
 
-def badness(trial: Trial) -> float:
+def objective(trial: Trial) -> float:
     """What :func:`choose` makes least: below 1 for what is affordable, above 1 for the rest."""
     if trial.lost > AFFORDABLE:
         return 1 + trial.lost

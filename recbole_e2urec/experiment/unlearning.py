@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from recbole_e2urec.config.config import Config
 from recbole_e2urec.config.keys import LORA
 from recbole_e2urec.data.loaders import evaluation_loader, make_loaders
-from recbole_e2urec.data.request.selection import Asked
+from recbole_e2urec.data.request.selection import ForgetRequest
 from recbole_e2urec.evaluator.attacks import Relearning, RelearnOptions, answer_losses
 from recbole_e2urec.evaluator.measure import (
     Answers,
@@ -31,12 +31,12 @@ from recbole_e2urec.experiment.recbole_models import user_embeddings
 from recbole_e2urec.methods import method_of
 from recbole_e2urec.methods.base import Unlearner
 from recbole_e2urec.model.scorers import Adapted, Mixture, Scorer, Stored, answering, on_start
-from recbole_e2urec.report.results import Said
+from recbole_e2urec.report.results import ForgetAnswers
 from recbole_e2urec.report.tables import NOISE
-from recbole_e2urec.trainer.adapter import Fit, Request, Tools
+from recbole_e2urec.trainer.adapter import Fit, TrainingServices, UnlearningTask
 from recbole_e2urec.trainer.checkpoint import Stage
 from recbole_e2urec.trainer.llmrec import LLMRecTrainer
-from recbole_e2urec.trainer.recbole_trainer import plain
+from recbole_e2urec.trainer.recbole_trainer import plain_values
 from recbole_e2urec.trainer.training_log import restart_peak
 from recbole_e2urec.utils import distributed
 
@@ -46,7 +46,7 @@ LEAST_RETAIN = 10_000
 DRAWN = ("control_users", "forget_seed", "history_length")  # who and what Retrain trains on
 
 
-class Answered(NamedTuple):
+class MeasuredModel(NamedTuple):
     """A model of the table: the stage that made it, and what was found out about it."""
 
     stage: str
@@ -75,11 +75,15 @@ class Measuring(Experiment):
         said: what was measured, on the forget rows: by the name and the stage of the row.
     """
 
-    original: Answered
-    retrain: Answered
+    original: MeasuredModel
+    retrain: MeasuredModel
 
     def __init__(
-        self, config: Config, dataset: Any, held_out: str = "test", asked: Asked | None = None
+        self,
+        config: Config,
+        dataset: Any,
+        held_out: str = "test",
+        asked: ForgetRequest | None = None,
     ) -> None:
         super().__init__(config, dataset)
         self.ranked = config.ranked()
@@ -91,14 +95,16 @@ class Measuring(Experiment):
         self.before, self.after = self.history(hidden[:0]), self.history(hidden)
         relearn = config.options(RelearnOptions, "relearn_")
         self.relearning = Relearning(relearn, self.split.forget, self.before, config["seed"])
-        self.said: dict[tuple[str, str], Said] = {}
+        self.forget_answers: dict[tuple[str, str], ForgetAnswers] = {}
 
-    def measured(self, name: str, made: Answered) -> dict[str, Any]:
+    def measured(self, name: str, made: MeasuredModel) -> dict[str, Any]:
         """All measures of one model, as a row of the results."""
         labels, answers = self.dataset.rows.label, made.answers
         original, retrained = self.original.answers, self.retrain.answers
         losses = answer_losses(answers.yes, labels)
-        self.said[name, made.stage] = Said(answers.yes[self.groups.forget], self.alike)
+        self.forget_answers[name, made.stage] = ForgetAnswers(
+            answers.yes[self.groups.forget], self.alike
+        )
         row = {
             "model": name,
             "stage": made.stage,
@@ -139,16 +145,16 @@ class Measuring(Experiment):
         They may where they retain and forget the same rows under the same prompts. An adapter may
         not: the backbone under it may have been drawn from its seed.
         """
-        with self.model.shown(self.after):
+        with self.model.using_history(self.after):
             prompts = self.model.table.fingerprint()
         seed = None if self.model.adapter is None else self.config["seed"]
         return _named([hash_of(self.split.forget), hash_of(self.split.retain), prompts, seed])
 
-    def answered(self, stage: str, scorer: Scorer, cost: Mapping[str, Any]) -> Answered:
+    def answered(self, stage: str, scorer: Scorer, cost: Mapping[str, Any]) -> MeasuredModel:
         """Ask a model about all that is measured, and let a copy of it relearn."""
         answers = ask(self.model, scorer, self.groups, self.before, self.after)
         curve = self.relearning.curve(self.config, self.model, scorer)
-        return Answered(stage, answers, cost, self._ranking(scorer), curve)
+        return MeasuredModel(stage, answers, cost, self._ranking(scorer), curve)
 
     def _hidden(self) -> Rows:
         """Rows asked for of users who keep training rows: no other prompt shows them.
@@ -178,9 +184,9 @@ class Measuring(Experiment):
         loader = evaluation_loader(config, self.dataset, splits, self.held_out)
         train = make_loaders(config, self.dataset, splits).train
         trainer = LLMRecTrainer(config, self.model, self.stage("ranking", {}))
-        with self.model.shown(self.after), answering(self.model, scorer):
+        with self.model.using_history(self.after), answering(self.model, scorer):
             trainer.eval_collector.data_collect(train)
-            return plain(trainer.evaluate(loader, show_progress=self.shows))
+            return plain_values(trainer.evaluate(loader, show_progress=self.shows))
 
 
 def _named(parts: list[Any]) -> str:
@@ -205,7 +211,7 @@ class Forgetting(Measuring):
         config: Config,
         dataset: Any,
         held_out: str = "test",
-        asked: Asked | None = None,
+        asked: ForgetRequest | None = None,
         validating: Rows | None = None,
     ) -> None:
         super().__init__(config, dataset, held_out, asked)
@@ -249,27 +255,29 @@ class Forgetting(Measuring):
         return self.measured(NOISE, self.answered(digest, scorer, other.summary()))
 
     @property
-    def request(self) -> Request:
+    def request(self) -> UnlearningTask:
         """What a method works with."""
         untrained = Stored(self.model.adapter, lambda: self.start)
         start = (lambda: self.start) if self.model.adapter is None else None
-        tools = Tools(self._part, self._fit_apart, self._fit_adapter, start, untrained, self._embed)
+        tools = TrainingServices(
+            self._part, self._fit_apart, self._fit_adapter, start, untrained, self._embed
+        )
         rows, retain = self.dataset.rows, self.split.retain
-        return Request(
+        return UnlearningTask(
             self.split.forget, retain, self.parts.splits.valid,
             unseen_of(self.parts, rows.user, retain), rows.user, rows.item, self.before, self.after,
             tools, self.config["seed"], self.shows,
         )  # fmt: skip
 
-    def unlearn(self, method: Unlearner) -> Answered:
+    def unlearn(self, method: Unlearner) -> MeasuredModel:
         """Unlearn the request, and ask the unlearned model about all groups."""
         restart_peak()
-        with self.model.shown(self.after):
+        with self.model.using_history(self.after):
             unlearned = method.unlearn(self.model, self.request)
         made = self.answered(unlearned.digest, unlearned.scorer, unlearned.cost)
         return made._replace(found=unlearned.found)
 
-    def _fit(self, name: str, train: Rows, validating: Rows, shown: Rows) -> Answered:
+    def _fit(self, name: str, train: Rows, validating: Rows, shown: Rows) -> MeasuredModel:
         """Train Original or Retrain."""
         restart_peak()
         cost, stage = self._trained(name, train, validating, shown)
@@ -278,7 +286,7 @@ class Forgetting(Measuring):
     def _fit_apart(self, name: str, train: Rows, shown: Rows) -> Fit:
         """Train another recommender in Original's place, which comes back."""
         adapter = self.model.adapter
-        with self.model.bank.kept(adapter):
+        with self.model.bank.restored_after(adapter):
             self.model.bank.load(adapter, self.start)
             cost, stage = self._trained(name, train, train, shown)
         return Fit(Stored(adapter, stage.weights), cost, stage.digest, stage.weights)
@@ -300,7 +308,7 @@ class Forgetting(Measuring):
         return Fit(scorer, cost, stage.digest, stage.weights)
 
     def _embed(self, train: Rows) -> NDArray[np.float32]:
-        return distributed.from_writer(
+        return distributed.on_main_process(
             lambda: user_embeddings(self.config, self.parts.splits, train)
         )
 

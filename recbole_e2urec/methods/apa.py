@@ -15,7 +15,7 @@ from recbole_e2urec.errors import InputError
 from recbole_e2urec.methods.base import Unlearned, Unlearner, total
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Mixture
-from recbole_e2urec.trainer.adapter import Fit, Request
+from recbole_e2urec.trainer.adapter import Fit, UnlearningTask
 from recbole_e2urec.trainer.shards import ShardOptions, cosine_clusters, fit_shards
 from recbole_e2urec.trainer.training_log import memory_used
 
@@ -63,7 +63,7 @@ class APA(Unlearner):
     options_class = APAOptions
     answers_alone = False
 
-    def unlearn(self, original: LLMRec, request: Request) -> Unlearned:
+    def unlearn(self, original: LLMRec, request: UnlearningTask) -> Unlearned:
         """See :meth:`Unlearner.unlearn`; the cost is that of the adapters trained again."""
         started = time.perf_counter()
         members = self._members(original, request)
@@ -79,10 +79,10 @@ class APA(Unlearner):
         cost["prior_seconds"] = total([*made.prior_costs, prior])["seconds"] + clustering
         return Unlearned(after, cost, [], made.digest, before)
 
-    def _members(self, model: LLMRec, request: Request) -> list[NDArray[np.int64]]:
+    def _members(self, model: LLMRec, request: UnlearningTask) -> list[NDArray[np.int64]]:
         """Cluster users by the mean of what the untrained backbone makes of their prompts."""
         rows, user = request.train, request.user[request.train]
-        with model.shown(request.forget_history):
+        with model.using_history(request.forget_history):
             states = request.tools.untrained.ask(model, rows).voices[0].states.cpu().double()
         users, place = np.unique(user, return_inverse=True)
         sums = torch.zeros(len(users), states.shape[1], dtype=torch.double)
@@ -93,7 +93,7 @@ class APA(Unlearner):
         return [users[cluster == number] for number in range(count)]
 
     def _merged(
-        self, model: LLMRec, request: Request, fits: Sequence[Fit], valid: NDArray[np.int64]
+        self, model: LLMRec, request: UnlearningTask, fits: Sequence[Fit], valid: NDArray[np.int64]
     ) -> tuple[Mixture, dict[str, Any]]:
         """Judge the adapters on validation rows, and let them answer together."""
         started = time.perf_counter()
@@ -102,7 +102,7 @@ class APA(Unlearner):
             assert model.labels is not None  # Original was trained on them
             labels = torch.from_numpy(model.labels[valid])
             words = model.language_model.answer_ids
-            with model.shown(request.retain_history):
+            with model.using_history(request.retain_history):
                 looks = request.tools.untrained.ask(model, valid).voices[0].states.cpu()
                 answers = [fit.scorer.ask(model, valid).yes(words).cpu() for fit in fits]
             errors = torch.stack([(answer - labels).abs() for answer in answers], dim=1)

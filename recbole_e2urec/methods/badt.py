@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from recbole_e2urec.methods.base import GradientUnlearner
-from recbole_e2urec.trainer.student import ORIGINAL, Batch, Student, StudentOptions
+from recbole_e2urec.trainer.student import ORIGINAL, ForgetRetainBatch, Student, StudentOptions
 
 INCOMPETENT = "incompetent"
 
@@ -29,7 +29,7 @@ class BadT(GradientUnlearner):
         student.teach(INCOMPETENT, student.request.tools.untrained, forget=True)
         return []
 
-    def loss(self, batch: Batch) -> Mapping[str, Tensor]:
+    def loss(self, batch: ForgetRetainBatch) -> Mapping[str, Tensor]:
         """Loss terms of a step."""
         forget, retain = batch.forget.distance_to(INCOMPETENT), batch.retain.distance_to(ORIGINAL)
         return {"loss": forget + retain, "forget": forget, "retain": retain}

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Adapted, Scorer
-from recbole_e2urec.trainer.adapter import Request
-from recbole_e2urec.trainer.student import ORIGINAL, Batch, JointOptions, Student
+from recbole_e2urec.trainer.adapter import UnlearningTask
+from recbole_e2urec.trainer.student import ORIGINAL, ForgetRetainBatch, JointOptions, Student
 
 
 class Unlearned(NamedTuple):
@@ -61,7 +61,7 @@ class Unlearner(ABC):
         return {key: bounds for key, bounds in cls.space.items() if key not in fixed}
 
     @abstractmethod
-    def unlearn(self, original: LLMRec, request: Request) -> Unlearned:
+    def unlearn(self, original: LLMRec, request: UnlearningTask) -> Unlearned:
         """Make the unlearned model beside ``original``, whose own answers do not change."""
 
 
@@ -83,7 +83,7 @@ class GradientUnlearner(Unlearner):
     has_only_original = True
 
     @abstractmethod
-    def loss(self, batch: Batch) -> Mapping[str, Tensor]:
+    def loss(self, batch: ForgetRetainBatch) -> Mapping[str, Tensor]:
         """Loss terms of a piece of a step, each a scalar; ``loss`` is minimised.
 
         They are sums of means over the step's rows (:meth:`Side.mean`), so that the terms of all
@@ -99,7 +99,7 @@ class GradientUnlearner(Unlearner):
         if self.options.scale_to_target and len(student.request.forget):
             student.aim()
 
-    def unlearn(self, original: LLMRec, request: Request) -> Unlearned:
+    def unlearn(self, original: LLMRec, request: UnlearningTask) -> Unlearned:
         """See :meth:`Unlearner.unlearn`; the student bears the method's name."""
         student = self.student(original, request)
         teacher = Adapted(original.adapter)
@@ -125,7 +125,7 @@ class GradientUnlearner(Unlearner):
         """Settings that the method found by itself; ``losses`` are means of the terms by epoch."""
         return {}
 
-    def student(self, original: LLMRec, request: Request) -> Student:
+    def student(self, original: LLMRec, request: UnlearningTask) -> Student:
         """Make the student; it has not learned yet."""
         return Student(original, request, type(self).__name__, self.options, self.warmup)
 

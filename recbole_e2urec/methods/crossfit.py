@@ -7,7 +7,7 @@ from recbole_e2urec.methods.base import RATES, Unlearned, total
 from recbole_e2urec.methods.negatede2urec import FORGETTING, NegatedE2URec, NegatedE2URecOptions
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Scorer
-from recbole_e2urec.trainer.adapter import Request
+from recbole_e2urec.trainer.adapter import UnlearningTask
 from recbole_e2urec.trainer.student import Student
 from recbole_e2urec.trainer.teachers import CrossFitOptions, CrossFitted, Direction, cross_fit
 
@@ -47,7 +47,7 @@ class CrossFit(NegatedE2URec):
     has_only_original = False
     _fitted: CrossFitted | None = None
 
-    def unlearn(self, original: LLMRec, request: Request) -> Unlearned:
+    def unlearn(self, original: LLMRec, request: UnlearningTask) -> Unlearned:
         """See :meth:`Unlearner.unlearn`."""
         made = super().unlearn(original, request)
         if self._fitted is None:  # nothing to forget, or tokens alone
@@ -63,7 +63,7 @@ class CrossFit(NegatedE2URec):
     def teach_forgetting(self, student: Student, direction: Direction, strength: float) -> None:
         """Let models that never saw a row's user answer it."""
         assert self._fitted is not None
-        student.teach(FORGETTING, self._fitted.stranger, forget=True)
+        student.teach(FORGETTING, self._fitted.held_out_model, forget=True)
 
     def teach(self, student: Student) -> list[dict[str, Any]]:
         """See :meth:`NegatedE2URec.teach`; the part models are trained before."""
@@ -83,7 +83,7 @@ class _Part(NegatedE2URec):
         super().__init__(options)
         self._name, self._stranger = name, stranger
 
-    def student(self, original: LLMRec, request: Request) -> Student:
+    def student(self, original: LLMRec, request: UnlearningTask) -> Student:
         """See :meth:`GradientUnlearner.student`; it bears the part's name."""
         student = Student(original, request, self._name, self.options, self.warmup)
         student.stage.curves.chief = False  # CrossFit's own student is the run's
@@ -97,17 +97,17 @@ class _Part(NegatedE2URec):
 def _part_forgets(
     options: CrossFitMethodOptions,
     original: LLMRec,
-    request: Request,
+    request: UnlearningTask,
     fitted: CrossFitted,
     number: int,
 ) -> dict[str, Any]:
     """Have a part model forget the users whom it saw; gives what that cost."""
     user, fit = request.user, fitted.fits[number]
-    saw = fitted.stranger.shares[:, number] == 0  # by inner user id
+    saw = fitted.held_out_model.shares[:, number] == 0  # by inner user id
     forget, retain = (rows[saw[user[rows]]] for rows in (request.forget, request.retain))
     if len(forget) == 0:
         return total([])
     name = f"Without{number}Forgets"
     own = replace(request, forget=forget, retain=retain).apart(part=fit.digest)
-    with original.bank.lent(original.adapter, fit.weights()):
-        return _Part(options, name, fitted.stranger).unlearn(original, own).cost
+    with original.bank.swapped_weights(original.adapter, fit.weights()):
+        return _Part(options, name, fitted.held_out_model).unlearn(original, own).cost

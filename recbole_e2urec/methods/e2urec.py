@@ -10,7 +10,13 @@ from torch import Tensor
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.methods.base import RATES, GradientUnlearner
 from recbole_e2urec.model.losses import e2urec_loss, forgetting_teacher, kl_divergence
-from recbole_e2urec.trainer.student import ORIGINAL, Batch, JointOptions, Side, Student
+from recbole_e2urec.trainer.student import (
+    ORIGINAL,
+    BatchPart,
+    ForgetRetainBatch,
+    JointOptions,
+    Student,
+)
 from recbole_e2urec.trainer.teachers import AUGMENTED, AugmentedOptions, teach_augmented
 
 
@@ -81,7 +87,7 @@ class E2URec(GradientUnlearner):
         """Train Original further on the forget set, and keep what it answers there."""
         return [teach_augmented(student)] if self.options.forgetting_teacher else []
 
-    def loss(self, batch: Batch) -> Mapping[str, Tensor]:
+    def loss(self, batch: ForgetRetainBatch) -> Mapping[str, Tensor]:
         """The forgetting loss; in joint steps beside the remembering loss."""
         rows, retain = batch
         if not self.options.forgetting_teacher:
@@ -96,7 +102,7 @@ class E2URec(GradientUnlearner):
         loss = e2urec_loss(forget, remember, self.options.beta)
         return {"loss": loss, "forget": forget, "remember": remember}
 
-    def _remember(self, retain: Side) -> Tensor:
+    def _remember(self, retain: BatchPart) -> Tensor:
         """The remembering loss."""
         truth = retain.answer_loss()
         return truth + retain.distance_to(ORIGINAL) if self.options.remembering_teacher else truth

@@ -15,14 +15,14 @@ from recbole_e2urec.model.losses import (
     margin_of,
     meeting_alpha,
 )
-from recbole_e2urec.trainer.student import ORIGINAL, Batch, Student
+from recbole_e2urec.trainer.student import ORIGINAL, ForgetRetainBatch, Student
 from recbole_e2urec.trainer.teachers import (
     AUGMENTED,
-    STRANGER,
+    HELD_OUT,
     AugmentedOptions,
     CrossFitOptions,
     teach_augmented,
-    teach_stranger,
+    teach_held_out,
 )
 
 
@@ -66,7 +66,7 @@ class E2URecRef(GradientUnlearner):
 
     def teach(self, student: Student) -> list[dict[str, Any]]:
         """Ask models that lack a part of the users each, and the augmented model."""
-        fitted = teach_stranger(student)
+        fitted = teach_held_out(student)
         self._costs = fitted.costs if fitted is not None else ()
         return [teach_augmented(student)]
 
@@ -79,11 +79,11 @@ class E2URecRef(GradientUnlearner):
         used = [terms["alpha"] for terms in losses if "alpha" in terms]  # none without any step
         return {"alpha": used[0]} if used else {}
 
-    def loss(self, batch: Batch) -> Mapping[str, Tensor]:
+    def loss(self, batch: ForgetRetainBatch) -> Mapping[str, Tensor]:
         """The forgetting loss; in joint steps beside the remembering loss."""
         rows, retain = batch
         original, augmented = rows.teachers[ORIGINAL], rows.teachers[AUGMENTED]
-        margin = margin_of(rows.teachers[STRANGER], rows.answer_ids)
+        margin = margin_of(rows.teachers[HELD_OUT], rows.answer_ids)
         most = self.options.most_alpha
         each = meeting_alpha(original, augmented, margin, rows.answer_ids, most)
         teacher = forgetting_teacher(original, augmented, each[:, None])

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from recbole_e2urec.methods.base import RATES, GradientUnlearner
 from recbole_e2urec.model.losses import answer_cross_entropy
-from recbole_e2urec.trainer.student import Batch, StudentOptions
+from recbole_e2urec.trainer.student import ForgetRetainBatch, StudentOptions
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class FlipLabel(GradientUnlearner):
     options_class = FlipLabelOptions
     space: ClassVar = {"unlearn_learning_rate": RATES, "forget_weight": (0.005, 1.0)}
 
-    def loss(self, batch: Batch) -> Mapping[str, Tensor]:
+    def loss(self, batch: ForgetRetainBatch) -> Mapping[str, Tensor]:
         """Loss terms of a step."""
         forget, retain = batch.forget, batch.retain.answer_loss()
         wrong = answer_cross_entropy(forget.logits, 1 - forget.labels, forget.answer_ids)

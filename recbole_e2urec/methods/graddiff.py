@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from recbole_e2urec.methods.base import RATES, GradientUnlearner
-from recbole_e2urec.trainer.student import Batch, StudentOptions
+from recbole_e2urec.trainer.student import ForgetRetainBatch, StudentOptions
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class GradDiff(GradientUnlearner):
     options_class = GradDiffOptions
     space: ClassVar = {"unlearn_learning_rate": RATES, "retain_weight": (0.5, 50.0)}
 
-    def loss(self, batch: Batch) -> Mapping[str, Tensor]:
+    def loss(self, batch: ForgetRetainBatch) -> Mapping[str, Tensor]:
         """Loss terms of a step."""
         forget, retain = batch.forget.answer_loss(), batch.retain.answer_loss()
         loss = self.options.retain_weight * retain - forget

@@ -12,10 +12,15 @@ from recbole_e2urec.methods.base import RATES, GradientUnlearner, Unlearned
 from recbole_e2urec.methods.tokenreset import TokenReset, TokenResetOptions
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.losses import e2urec_loss
-from recbole_e2urec.trainer.adapter import Request
-from recbole_e2urec.trainer.batches import Pairing
-from recbole_e2urec.trainer.student import ORIGINAL, Batch, JointOptions, Student
-from recbole_e2urec.trainer.teachers import Direction, NegationOptions, learn_direction, turned
+from recbole_e2urec.trainer.adapter import UnlearningTask
+from recbole_e2urec.trainer.batches import ForgetRetainBatches
+from recbole_e2urec.trainer.student import ORIGINAL, ForgetRetainBatch, JointOptions, Student
+from recbole_e2urec.trainer.teachers import (
+    Direction,
+    NegationOptions,
+    learn_direction,
+    negation_strength,
+)
 
 FORGETTING = "forgetting"  # teacher
 DIRECTION = "direction"  # adapter
@@ -78,10 +83,10 @@ class NegatedE2URec(GradientUnlearner):
     }
     asks_on_retain = True
 
-    def unlearn(self, original: LLMRec, request: Request) -> Unlearned:
+    def unlearn(self, original: LLMRec, request: UnlearningTask) -> Unlearned:
         """See :meth:`Unlearner.unlearn`."""
         started = time.perf_counter()
-        named = named_by_tokens(original, request)
+        named = rows_have_forget_only_tokens(original, request)
         seconds = time.perf_counter() - started
         if named:
             given = self.options.strength
@@ -107,7 +112,7 @@ class NegatedE2URec(GradientUnlearner):
     def _turn(self, student: Student, direction: Direction) -> None:
         model, request, options = student.model, student.request, self.options
         strength, target = student.timed(
-            lambda: turned(model, request, direction, options.strength)
+            lambda: negation_strength(model, request, direction, options.strength)
         )
         student.target = target if options.scale_to_target else None
         if target is not None:
@@ -121,7 +126,7 @@ class NegatedE2URec(GradientUnlearner):
         """Let the negated adapter answer the forget rows, as the teacher ``FORGETTING``."""
         student.teach(FORGETTING, direction.scorer(-strength), forget=True)
 
-    def loss(self, batch: Batch) -> Mapping[str, Tensor]:
+    def loss(self, batch: ForgetRetainBatch) -> Mapping[str, Tensor]:
         """The forgetting loss beside the remembering loss."""
         rows, retain = batch
         forget = rows.distance_to(FORGETTING)
@@ -132,7 +137,7 @@ class NegatedE2URec(GradientUnlearner):
         return {"loss": loss, "forget": forget, "remember": remember}
 
 
-def named_by_tokens(model: LLMRec, request: Request) -> bool:
+def rows_have_forget_only_tokens(model: LLMRec, request: UnlearningTask) -> bool:
     """Whether each forget row shows a token that no retain row's prompt does.
 
     User numbers are such tokens in prompts that show them. They alone need to change then, if
@@ -140,6 +145,6 @@ def named_by_tokens(model: LLMRec, request: Request) -> bool:
     """
     if model.adapter is not None and not model.bank.reaches_words(model.lora):
         return False
-    pairing = Pairing(request, model.table, 1)
-    tokens = pairing.own_tokens()
+    pairing = ForgetRetainBatches(request, model.table, 1)
+    tokens = pairing.forget_only_tokens()
     return bool(len(tokens) and pairing.reached(tokens).all())

@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from recbole_e2urec.methods.base import RATES, GradientUnlearner
-from recbole_e2urec.trainer.student import Batch, StudentOptions
+from recbole_e2urec.trainer.student import ForgetRetainBatch, StudentOptions
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class NegGrad(GradientUnlearner):
     options_class = NegGradOptions
     space: ClassVar = {"unlearn_learning_rate": RATES, "forget_weight": (0.005, 1.0)}
 
-    def loss(self, batch: Batch) -> Mapping[str, Tensor]:
+    def loss(self, batch: ForgetRetainBatch) -> Mapping[str, Tensor]:
         """Loss terms of a step."""
         forget, retain = batch.forget.answer_loss(), batch.retain.answer_loss()
         loss = retain - self.options.forget_weight * forget

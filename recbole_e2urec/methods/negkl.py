@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from recbole_e2urec.methods.base import RATES, GradientUnlearner
-from recbole_e2urec.trainer.student import ORIGINAL, Batch, StudentOptions
+from recbole_e2urec.trainer.student import ORIGINAL, ForgetRetainBatch, StudentOptions
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class NegKL(GradientUnlearner):
     space: ClassVar = {"unlearn_learning_rate": RATES, "forget_weight": (0.005, 1.0)}
     asks_on_forget = asks_on_retain = True
 
-    def loss(self, batch: Batch) -> Mapping[str, Tensor]:
+    def loss(self, batch: ForgetRetainBatch) -> Mapping[str, Tensor]:
         """Loss terms of a step."""
         forget, retain = batch.forget.distance_to(ORIGINAL), batch.retain.distance_to(ORIGINAL)
         loss = retain - self.options.forget_weight * forget

@@ -9,7 +9,7 @@ from torch import Tensor
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.methods.base import RATES, GradientUnlearner
 from recbole_e2urec.model.losses import answer_cross_entropy, npo_loss
-from recbole_e2urec.trainer.student import ORIGINAL, Batch, StudentOptions
+from recbole_e2urec.trainer.student import ORIGINAL, ForgetRetainBatch, StudentOptions
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class NPO(GradientUnlearner):
     }
     asks_on_forget = True
 
-    def loss(self, batch: Batch) -> Mapping[str, Tensor]:
+    def loss(self, batch: ForgetRetainBatch) -> Mapping[str, Tensor]:
         """Loss terms of a step."""
         rows = batch.forget
         student, original = (

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from recbole_e2urec.methods.base import Unlearned, Unlearner, total
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Ensemble, Scorer
-from recbole_e2urec.trainer.adapter import Fit, Request
+from recbole_e2urec.trainer.adapter import Fit, UnlearningTask
 from recbole_e2urec.trainer.shards import (
     AttentionPlan,
     ShardOptions,
@@ -56,7 +56,7 @@ class RecEraser(Unlearner):
     options_class = RecEraserOptions
     answers_alone = False
 
-    def unlearn(self, original: LLMRec, request: Request) -> Unlearned:
+    def unlearn(self, original: LLMRec, request: UnlearningTask) -> Unlearned:
         """See :meth:`Unlearner.unlearn`; the cost is that of what was trained again."""
         started = time.perf_counter()
         members = self._members(request)
@@ -75,7 +75,7 @@ class RecEraser(Unlearner):
         cost["prior_seconds"] = total([*made.prior_costs, prior])["seconds"] + clustering
         return Unlearned(after, cost, [], made.digest, before)
 
-    def _members(self, request: Request) -> list[NDArray[np.int64]]:
+    def _members(self, request: UnlearningTask) -> list[NDArray[np.int64]]:
         users = np.unique(request.user[request.train])
         count = min(self.options.shards, len(users))
         points = request.tools.embed(request.train)[users]
@@ -85,7 +85,7 @@ class RecEraser(Unlearner):
     def _attended(
         self,
         model: LLMRec,
-        request: Request,
+        request: UnlearningTask,
         fits: list[Fit],
         rows: NDArray[np.int64],
         history: NDArray[np.int64],
@@ -96,7 +96,7 @@ class RecEraser(Unlearner):
         count = min(options.attention_rows, len(rows))
         rows = np.sort(generator.choice(rows, count, replace=False))
         scorers = [fit.scorer for fit in fits]
-        with model.shown(history):
+        with model.using_history(history):
             asked = Ensemble(scorers).ask(model, rows)
         plan = AttentionPlan(
             options.attention_size,

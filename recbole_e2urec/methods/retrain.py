@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from recbole_e2urec.methods.base import Unlearned, Unlearner, total
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Adapted
-from recbole_e2urec.trainer.adapter import Request
+from recbole_e2urec.trainer.adapter import UnlearningTask
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Retrain(Unlearner):
 
     options_class = RetrainOptions
 
-    def unlearn(self, original: LLMRec, request: Request) -> Unlearned:
+    def unlearn(self, original: LLMRec, request: UnlearningTask) -> Unlearned:
         """See :meth:`Unlearner.unlearn`."""
         if len(request.forget) == 0:  # Original is what would come out
             return Unlearned(Adapted(original.adapter), total([]), [], "original")

@@ -3,7 +3,7 @@
 from recbole_e2urec.methods.base import Unlearned, Unlearner, total
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Ensemble
-from recbole_e2urec.trainer.adapter import Request
+from recbole_e2urec.trainer.adapter import UnlearningTask
 from recbole_e2urec.trainer.shards import ShardOptions, fit_shards, random_shards
 
 
@@ -20,7 +20,7 @@ class SISA(Unlearner):
     options_class = ShardOptions
     answers_alone = False
 
-    def unlearn(self, original: LLMRec, request: Request) -> Unlearned:
+    def unlearn(self, original: LLMRec, request: UnlearningTask) -> Unlearned:
         """See :meth:`Unlearner.unlearn`; the cost is that of the shards trained again."""
         name = type(self).__name__
         users = request.user[request.train]

@@ -11,9 +11,14 @@ from torch import Tensor
 from recbole_e2urec.methods.base import Unlearned, Unlearner, total
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Adapted, Stored
-from recbole_e2urec.trainer.adapter import Request
+from recbole_e2urec.trainer.adapter import UnlearningTask
 from recbole_e2urec.trainer.checkpoint import Stage
-from recbole_e2urec.trainer.teachers import Direction, NegationOptions, learn_direction, turned
+from recbole_e2urec.trainer.teachers import (
+    Direction,
+    NegationOptions,
+    learn_direction,
+    negation_strength,
+)
 from recbole_e2urec.trainer.training_log import memory_used
 
 
@@ -44,7 +49,7 @@ class TaskVector(Unlearner):
     space: ClassVar = {"augmented_learning_rate": (0.0001, 0.01), "augmented_epochs": (1.0, 6.0)}
     has_only_original = True
 
-    def unlearn(self, original: LLMRec, request: Request) -> Unlearned:
+    def unlearn(self, original: LLMRec, request: UnlearningTask) -> Unlearned:
         """See :meth:`Unlearner.unlearn`."""
         if len(request.forget) == 0:
             return Unlearned(Adapted(original.adapter), total([]), [], "original")
@@ -57,7 +62,7 @@ class TaskVector(Unlearner):
         scorer = Stored(original.adapter, stage.weights)
         return Unlearned(scorer, cost, losses, stage.digest, found=found)
 
-    def _negate(self, original: LLMRec, request: Request, stage: Stage) -> None:
+    def _negate(self, original: LLMRec, request: UnlearningTask, stage: Stage) -> None:
         forget = learn_direction(original, request, self.options)
         costs, direction = [forget.cost], forget
         if self.options.contrast:
@@ -65,7 +70,7 @@ class TaskVector(Unlearner):
             costs.append(retain.cost)
             direction = Direction(forget.place, forget.start, _apart(forget, retain), {})
         started = time.perf_counter()
-        strength, target = turned(original, request, direction, self.options.strength)
+        strength, target = negation_strength(original, request, direction, self.options.strength)
         seconds = time.perf_counter() - started
         spent = {"seconds": seconds, "steps": 0, "trained_parameters": 0, **memory_used()}
         found = {"strength": strength, **target.found} if target else {}
@@ -73,7 +78,7 @@ class TaskVector(Unlearner):
         stage.finish(direction.at(-strength), {**total([*costs, spent]), **more})
 
 
-def _retained(request: Request) -> Request:
+def _retained(request: UnlearningTask) -> UnlearningTask:
     """The request, of as many retain rows."""
     rows = request.retain
     count = min(len(request.forget), len(rows))

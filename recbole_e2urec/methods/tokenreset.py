@@ -9,11 +9,11 @@ from recbole_e2urec.errors import InputError
 from recbole_e2urec.methods.base import NOT_REACHED, Unlearned, Unlearner, total
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Adapted, Stored
-from recbole_e2urec.trainer.adapter import Request
-from recbole_e2urec.trainer.batches import Pairing
+from recbole_e2urec.trainer.adapter import UnlearningTask
+from recbole_e2urec.trainer.batches import ForgetRetainBatches
 from recbole_e2urec.trainer.checkpoint import Stage
-from recbole_e2urec.trainer.strength import reaching, target_loss
-from recbole_e2urec.trainer.teachers import renewing
+from recbole_e2urec.trainer.strength import strength_reaching, target_loss
+from recbole_e2urec.trainer.teachers import token_reset_scorer
 from recbole_e2urec.trainer.training_log import memory_used
 
 MOST_WAY = 8.0  # times the way to where no training would leave a token
@@ -65,7 +65,7 @@ class TokenReset(Unlearner):
     options_class = TokenResetOptions
     has_only_original = True
 
-    def unlearn(self, original: LLMRec, request: Request) -> Unlearned:
+    def unlearn(self, original: LLMRec, request: UnlearningTask) -> Unlearned:
         """See :meth:`Unlearner.unlearn`.
 
         Raises:
@@ -83,10 +83,10 @@ class TokenReset(Unlearner):
         scorer = Stored(original.adapter, stage.weights)
         return Unlearned(scorer, cost, [], stage.digest, found=found)
 
-    def _reset(self, original: LLMRec, request: Request, stage: Stage) -> None:
+    def _reset(self, original: LLMRec, request: UnlearningTask, stage: Stage) -> None:
         started = time.perf_counter()
-        pairing = Pairing(request, original.table, 1)
-        tokens = pairing.own_tokens()
+        pairing = ForgetRetainBatches(request, original.table, 1)
+        tokens = pairing.forget_only_tokens()
         reached = pairing.reached(tokens)
         missed = int((~reached).sum())
         if len(tokens) == 0:
@@ -105,7 +105,7 @@ class TokenReset(Unlearner):
                 "TokenReset: tuning: lora did not reach the embeddings; choose another model, or "
                 "adapt them (lora_target_modules)"
             )
-        scorer = renewing(original, request, tokens)
+        scorer = token_reset_scorer(original, request, tokens)
         overshoot = self.options.overshoot
         found: dict[str, float] = {}
         if overshoot is None:
@@ -117,10 +117,10 @@ class TokenReset(Unlearner):
 
 
 def _overshoot_for(
-    model: LLMRec, request: Request, scorer: Callable[[float], Stored]
+    model: LLMRec, request: UnlearningTask, scorer: Callable[[float], Stored]
 ) -> tuple[float, dict[str, float]]:
     """The overshoot at which a request whose rows all show the tokens loses what it is to lose."""
     target = target_loss(model, request)
-    share = reaching(model, request, target, lambda share: scorer(share - 1), MOST_WAY)
+    share = strength_reaching(model, request, target, lambda share: scorer(share - 1), MOST_WAY)
     overshoot = max(0.0, share - 1)
     return overshoot, {"overshoot": overshoot, **target.found}

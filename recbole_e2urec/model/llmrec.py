@@ -260,13 +260,13 @@ class LLMRec(GeneralRecommender):
             self.bank.copy(self.adapter, name)
 
     @contextmanager
-    def shown(self, history: NDArray[np.int64]) -> Iterator[None]:
+    def using_history(self, history: NDArray[np.int64]) -> Iterator[None]:
         """Use these histories in the prompts inside the block ([n, k], see shown_histories)."""
-        with self.reading(self.table.with_history(history)):
+        with self.using_prompts(self.table.with_history(history)):
             yield
 
     @contextmanager
-    def reading(self, table: PromptTable) -> Iterator[None]:
+    def using_prompts(self, table: PromptTable) -> Iterator[None]:
         """Read the prompts of this table inside the block."""
         before, self.table = self.table, table
         try:

@@ -19,14 +19,14 @@ from recbole_e2urec.model.losses import yes_probability
 CHUNK = 128  # rows whose whole distributions are looked at together: what a cache can hold
 
 
-class Voice(NamedTuple):
+class ModelOutput(NamedTuple):
     """What one model answered."""
 
     states: Tensor  # [n, h]
     head: Callable[[Tensor], Tensor]  # [b, h] -> [b, vocab], float32
 
 
-class Asked:
+class CachedAnswers:
     """Kept answers to n rows.
 
     Args:
@@ -34,7 +34,7 @@ class Asked:
         weights: [n, voices], how much each of them counts in a row; None: all alike.
     """
 
-    def __init__(self, voices: Sequence[Voice], weights: Tensor | None = None) -> None:
+    def __init__(self, voices: Sequence[ModelOutput], weights: Tensor | None = None) -> None:
         self.voices, self.weights = list(voices), weights
 
     def __len__(self) -> int:
@@ -73,7 +73,7 @@ class Scorer(ABC):
     """Answers rows of a recommender's data, under the histories that its prompts show."""
 
     @abstractmethod
-    def ask(self, model: LLMRec, rows: Rows, items: Rows | None = None) -> Asked:
+    def ask(self, model: LLMRec, rows: Rows, items: Rows | None = None) -> CachedAnswers:
         """Ask about these rows, or about other items in their place: [n], [n]."""
 
     @abstractmethod
@@ -91,16 +91,16 @@ class Adapted(Scorer):
     def __init__(self, adapter: str | None) -> None:
         self.adapter = adapter
 
-    def ask(self, model: LLMRec, rows: Rows, items: Rows | None = None) -> Asked:
+    def ask(self, model: LLMRec, rows: Rows, items: Rows | None = None) -> CachedAnswers:
         """See :meth:`Scorer.ask`."""
         with model.bank.frozen(self.adapter):
             states = model.hidden(rows, items)
-            return Asked([Voice(states, model.language_model.head_copy())])
+            return CachedAnswers([ModelOutput(states, model.language_model.head_copy())])
 
     def further(self, model: LLMRec, learn: Learn) -> list[Scorer]:
         """See :meth:`Scorer.further`."""
         place = None if model.adapter is None else self.adapter
-        with model.bank.kept(place):
+        with model.bank.restored_after(place):
             return [Stored(place, _giving(w), self.adapter) for w in learn(self.adapter, place)]
 
 
@@ -119,14 +119,14 @@ class Stored(Scorer):
         self.place, self.read = place, read
         self.adapter = adapter if place is None else place
 
-    def ask(self, model: LLMRec, rows: Rows, items: Rows | None = None) -> Asked:
+    def ask(self, model: LLMRec, rows: Rows, items: Rows | None = None) -> CachedAnswers:
         """See :meth:`Scorer.ask`; the weights that were there come back."""
-        with model.bank.lent(self.place, self.read()):
+        with model.bank.swapped_weights(self.place, self.read()):
             return Adapted(self.adapter).ask(model, rows, items)
 
     def further(self, model: LLMRec, learn: Learn) -> list[Scorer]:
         """See :meth:`Scorer.further`."""
-        with model.bank.kept(self.place):
+        with model.bank.restored_after(self.place):
             model.bank.load(self.place, self.read())
             return Adapted(self.adapter).further(model, learn)
 
@@ -140,14 +140,14 @@ class Ensemble(Scorer):
     """
 
     def __init__(
-        self, members: Sequence[Scorer], weigh: Callable[[list[Voice]], Tensor] | None = None
+        self, members: Sequence[Scorer], weigh: Callable[[list[ModelOutput]], Tensor] | None = None
     ) -> None:
         self.members, self.weigh = list(members), weigh
 
-    def ask(self, model: LLMRec, rows: Rows, items: Rows | None = None) -> Asked:
+    def ask(self, model: LLMRec, rows: Rows, items: Rows | None = None) -> CachedAnswers:
         """See :meth:`Scorer.ask`."""
         voices = [voice for one in self.members for voice in one.ask(model, rows, items).voices]
-        return Asked(voices, self.weigh(voices) if self.weigh else None)
+        return CachedAnswers(voices, self.weigh(voices) if self.weigh else None)
 
     def further(self, model: LLMRec, learn: Learn) -> list[Scorer]:
         """See :meth:`Scorer.further`; every member learns all of it."""
@@ -173,7 +173,7 @@ class Mixture(Scorer):
     ) -> None:
         self.adapters, self.start, self.weigh = list(adapters), start, weigh
 
-    def ask(self, model: LLMRec, rows: Rows, items: Rows | None = None) -> Asked:
+    def ask(self, model: LLMRec, rows: Rows, items: Rows | None = None) -> CachedAnswers:
         """See :meth:`Scorer.ask`; backbone and adapters are as before afterwards."""
         bank, lm = model.bank, model.language_model
         with self._loaded(model) as names:
@@ -189,7 +189,7 @@ class Mixture(Scorer):
                     return lm.hidden(*batch.to(states.device))
 
             mixed = model.states(model.score_batches(lengths), len(rows), read)
-            return Asked([Voice(mixed, lm.head_copy())])
+            return CachedAnswers([ModelOutput(mixed, lm.head_copy())])
 
     def further(self, model: LLMRec, learn: Learn) -> list[Scorer]:
         """See :meth:`Scorer.further`; every adapter learns all of it, the backbone nothing."""
@@ -220,7 +220,7 @@ def on_start(model: LLMRec, start: Callable[[], Weights] | None) -> Iterator[Non
     if start is None:
         yield
         return
-    with model.bank.lent(None, start()):
+    with model.bank.swapped_weights(None, start()):
         yield
 
 

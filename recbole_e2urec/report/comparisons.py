@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from recbole_e2urec.config.keys import LORA, TRAINING
 from recbole_e2urec.config.yaml import properties
 from recbole_e2urec.evaluator.bootstrap import bias_in_floors
-from recbole_e2urec.report.results import Said, load_said, place_of
+from recbole_e2urec.report.results import ForgetAnswers, load_answers, place_of
 from recbole_e2urec.report.tables import NOISE, Row, value_of
 
 ORIGINAL, RETRAIN = "Original", "Retrain"
@@ -196,10 +196,10 @@ def _distinctions(own: Sequence[Row], others: Sequence[Row]) -> list[str]:
 def _with_bias(rows: Sequence[Row], folder: Path) -> list[Row]:
     """Name the lines of a table, and give one row of each its bias over seeds, where it has one."""
     labels = _labels(rows)
-    said: dict[str, dict[int, Said | None]] = {}
+    said: dict[str, dict[int, ForgetAnswers | None]] = {}
     for row, label in zip(rows, labels, strict=True):
         if "to_retrain" in row and label != NOISE:
-            said.setdefault(label, {})[row["seed"]] = load_said(folder, row)
+            said.setdefault(label, {})[row["seed"]] = load_answers(folder, row)
     retrains = said.get(RETRAIN, {})
     biases = {label: _bias(ours, retrains) for label, ours in said.items()}
     found: list[Row] = []
@@ -209,7 +209,9 @@ def _with_bias(rows: Sequence[Row], folder: Path) -> list[Row]:
     return found
 
 
-def _bias(ours: Mapping[int, Said | None], retrains: Mapping[int, Said | None]) -> float | None:
+def _bias(
+    ours: Mapping[int, ForgetAnswers | None], retrains: Mapping[int, ForgetAnswers | None]
+) -> float | None:
     """See :func:`bias_in_floors`; None as well where an answer is missing, or on other rows."""
     answers = [*ours.values(), *retrains.values()]
     if None in answers or not ours.keys() <= retrains.keys():

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from recbole_e2urec.report.tables import Cells, value_of
+from recbole_e2urec.report.tables import TextTable, value_of
 from recbole_e2urec.utils.html import SHEETS
 
 Row = Mapping[str, Any]
@@ -245,7 +245,7 @@ _PAGE = SHEETS.from_string("""\
 
 def page(
     groups: Sequence[tuple[str, Sequence[Row]]],
-    tables: Sequence[Sequence[Cells]],
+    tables: Sequence[Sequence[TextTable]],
     notes: Sequence[Sequence[str]],
 ) -> str:
     """Write the page.

@@ -23,7 +23,7 @@ from recbole_e2urec.report.tables import (
     READING,
     UNLEARNING,
     WITHIN,
-    Cells,
+    TextTable,
     inserted,
     row_by_row,
     seeds_of,
@@ -93,7 +93,7 @@ def _drawn(one: Comparison, kind: str) -> str:
     return "\n".join([one.title, "", drawn, "", *notes])
 
 
-def _notes(rows: Sequence[Mapping[str, Any]], tables: Sequence[Cells]) -> list[str]:
+def _notes(rows: Sequence[Mapping[str, Any]], tables: Sequence[TextTable]) -> list[str]:
     """What a reader of the tables must know."""
     notes = []
     if len({row["seed"] for row in rows}) > 1:

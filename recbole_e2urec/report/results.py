@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from recbole_e2urec import __version__
 from recbole_e2urec.config.config import Config
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.utils.io import alone, read_tensors, remove_parts, write_tensors, write_text
+from recbole_e2urec.utils.io import file_lock, read_tensors, remove_parts, write_tensors, write_text
 
 RESULTS = "results.jsonl"
 KEY = ("model", "dataset", "backbone", "seed", "stage", "request", "request_digest")
@@ -37,7 +37,7 @@ def save_rows(path: Path, rows: Iterable[Mapping[str, Any]], key: Sequence[str] 
     Raises:
         InputError: the disk is full, or the file holds something else.
     """
-    with alone(path.with_name(f".{path.name}.lock")):
+    with file_lock(path.with_name(f".{path.name}.lock")):
         kept = {place_of(row, key): row for row in [*load_rows(path), *rows]}
         write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in kept.values()))
         remove_parts(path.parent, path.name)
@@ -68,7 +68,7 @@ def load_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-class Said(NamedTuple):
+class ForgetAnswers(NamedTuple):
     """What a model says of the forget rows.
 
     Attributes:
@@ -80,7 +80,7 @@ class Said(NamedTuple):
     alike: str
 
 
-def save_said(folder: Path, row: Mapping[str, Any], said: Said) -> None:
+def save_answers(folder: Path, row: Mapping[str, Any], said: ForgetAnswers) -> None:
     """Keep the answers of a row beside the results that lie in a folder.
 
     Raises:
@@ -91,11 +91,11 @@ def save_said(folder: Path, row: Mapping[str, Any], said: Said) -> None:
     remove_parts(path.parent, path.name)
 
 
-def load_said(folder: Path, row: Mapping[str, Any]) -> Said | None:
+def load_answers(folder: Path, row: Mapping[str, Any]) -> ForgetAnswers | None:
     """Read the answers of a row; None where they are gone, were never kept, or are damaged."""
     try:
         tensors, told = read_tensors(_said_of(folder, row))
-        return Said(tensors["yes"].numpy(), told["alike"])
+        return ForgetAnswers(tensors["yes"].numpy(), told["alike"])
     except (OSError, KeyError, ValueError):
         return None
 
@@ -119,7 +119,7 @@ def completed(rows: list[dict[str, Any]], config: Config) -> list[dict[str, Any]
 
 
 def save_measured(
-    path: Path, rows: Sequence[dict[str, Any]], said: Mapping[tuple[str, str], Said]
+    path: Path, rows: Sequence[dict[str, Any]], said: Mapping[tuple[str, str], ForgetAnswers]
 ) -> None:
     """Add rows to the results' file, after their answers: by the name and the stage of the row.
 
@@ -128,5 +128,5 @@ def save_measured(
     """
     for row in rows:
         if (row["model"], row.get("stage")) in said:
-            save_said(path.parent, row, said[row["model"], row["stage"]])
+            save_answers(path.parent, row, said[row["model"], row["stage"]])
     save_rows(path, rows)

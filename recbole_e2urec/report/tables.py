@@ -83,7 +83,7 @@ READ_BIAS = (
 )
 
 
-class Cells(NamedTuple):
+class TextTable(NamedTuple):
     """A table as text."""
 
     header: list[str]
@@ -112,7 +112,7 @@ class Cells(NamedTuple):
         )
 
 
-def tables_of(rows: Sequence[Row]) -> list[Cells]:
+def tables_of(rows: Sequence[Row]) -> list[TextTable]:
     """The measures of all models; ranking metrics and what was tuned, where there is any."""
     names = dict.fromkeys(name for row in rows for name in row.get("ranking", {}))
     ranking = tuple((name, f"ranking.{name}", 4) for name in names)
@@ -184,7 +184,7 @@ def inserted(columns: Columns, more: Columns, after: str) -> Columns:
     return (*columns[:place], *more, *columns[place:])
 
 
-def tuning(tuned: Mapping[str, Mapping[str, Any]]) -> Cells:
+def tuning(tuned: Mapping[str, Mapping[str, Any]]) -> TextTable:
     """The setting that each method was given, and what it showed on the development request."""
     lines = []
     for model, told in tuned.items():
@@ -193,10 +193,10 @@ def tuning(tuned: Mapping[str, Mapping[str, Any]]) -> Cells:
         shown = [f"{trial[name]:.4f}" for name in ("gap", "lost")]
         lines.append([model, str(len(told["trials"])), *shown, chosen or "defaults"])
     header = ["tuned on other users", "trials", "gap", "AUC lost", "chosen"]
-    return Cells(header, lines)
+    return TextTable(header, lines)
 
 
-def comparison(rows: Sequence[Row], wanted: Columns = COMPARED) -> Cells:
+def comparison(rows: Sequence[Row], wanted: Columns = COMPARED) -> TextTable:
     """Give a line a model and a column a measure; a missing value is a dash.
 
     Columns without any value are left out, and so are models.
@@ -219,7 +219,7 @@ def comparison(rows: Sequence[Row], wanted: Columns = COMPARED) -> Cells:
             if path in DISTANCES and not is_retrain(model) and within_noise(own, path, floor):
                 cells[place] += f" {WITHIN}"
         lines.append([model, *cells])
-    return Cells(["", *(title for title, _, _ in columns)], lines)
+    return TextTable(["", *(title for title, _, _ in columns)], lines)
 
 
 def is_retrain(model: str) -> bool:

@@ -15,7 +15,7 @@ from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Scorer, Stored
 from recbole_e2urec.trainer.checkpoint import Stage
 from recbole_e2urec.trainer.loop import (
-    Clock,
+    EpochPosition,
     Losses,
     StepRule,
     adamw,
@@ -31,7 +31,7 @@ from recbole_e2urec.trainer.training_log import memory_used
 
 
 @dataclass(frozen=True)
-class Plan:
+class AdapterTrainingPlan:
     """How an adapter is trained.
 
     Attributes:
@@ -66,13 +66,15 @@ class Plan:
     end: Callable[[], None] = lambda: None
     found: Mapping[str, float] = field(default_factory=dict)
 
-    def clock(self, name: str, epoch: int, steps: int) -> Clock:
+    def clock(self, name: str, epoch: int, steps: int) -> EpochPosition:
         """Where an epoch of so many steps lies in its stage, and how many of them are taken."""
         end = steps_until(self.stop, steps_until(self.epochs, steps))
-        return Clock(name, epoch, self.epochs, self.show, max(0, end - epoch * steps))
+        return EpochPosition(name, epoch, self.epochs, self.show, max(0, end - epoch * steps))
 
 
-def train_adapter(model: LLMRec, name: str | None, stage: Stage, plan: Plan) -> dict[str, Any]:
+def train_adapter(
+    model: LLMRec, name: str | None, stage: Stage, plan: AdapterTrainingPlan
+) -> dict[str, Any]:
     """Train the adapter ``name``, resume it, or load what a finished stage holds.
 
     No other weight learns; None trains the backbone's own. Files are written after every epoch.
@@ -80,7 +82,7 @@ def train_adapter(model: LLMRec, name: str | None, stage: Stage, plan: Plan) -> 
     Returns:
         Its summary: ``seconds``, ``steps``, ``epochs``, ``trained_parameters``,
         ``peak_memory_mb``, ``losses``, the mean of each term by epoch, and ``found``, see
-        :class:`Plan`.
+        :class:`AdapterTrainingPlan`.
     """
     with stage.open():
         if stage.finished:
@@ -89,7 +91,9 @@ def train_adapter(model: LLMRec, name: str | None, stage: Stage, plan: Plan) -> 
         return _finish(model, name, stage, plan)
 
 
-def _finish(model: LLMRec, name: str | None, stage: Stage, plan: Plan) -> dict[str, Any]:
+def _finish(
+    model: LLMRec, name: str | None, stage: Stage, plan: AdapterTrainingPlan
+) -> dict[str, Any]:
     optimizer = adamw(model.bank.parameters(name), plan.rule)
     state: dict[str, Any] = {"epoch": 0, "seconds": plan.spent, "steps": 0, "losses": []}
     progress = stage.progress()
@@ -152,7 +156,7 @@ class Fit(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Tools:
+class TrainingServices:
     """What a method can ask the run for.
 
     Attributes:
@@ -174,7 +178,7 @@ class Tools:
 
 
 @dataclass(frozen=True)
-class Request:
+class UnlearningTask:
     """What an unlearner works with.
 
     Attributes:
@@ -200,7 +204,7 @@ class Request:
     item: NDArray[np.int64]
     forget_history: NDArray[np.int64]
     retain_history: NDArray[np.int64]
-    tools: Tools
+    tools: TrainingServices
     seed: int
     show: bool = True
 
@@ -213,7 +217,7 @@ class Request:
         """The stage of a part of the method."""
         return self.tools.stage(name, settings)
 
-    def apart(self, **settings: Any) -> "Request":
+    def apart(self, **settings: Any) -> "UnlearningTask":
         """The same request; these settings tell its stages from those of this one."""
         tools = replace(self.tools, stage=lambda name, own: self.stage(name, {**own, **settings}))
         return replace(self, tools=tools)

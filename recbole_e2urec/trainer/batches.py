@@ -9,22 +9,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recbole_e2urec.data.prompt_table import PromptTable, length_grouped_batches
-from recbole_e2urec.trainer.adapter import Request
+from recbole_e2urec.trainer.adapter import UnlearningTask
 from recbole_e2urec.trainer.loop import epoch_seed, steps_until
 
 Rows = NDArray[np.int64]
 
 
-class OwnTokens(NamedTuple):
+class ForgetOnlyTokens(NamedTuple):
     """Tokens whose embeddings alone are to learn.
 
     Attributes:
         tokens: int64 [m].
-        beside: retain rows whose prompts show one of them, sorted: no other's answer can change.
+        retain_pool: retain rows whose prompts show one of them, sorted; no other row's answer can
+            change.
     """
 
     tokens: Tensor
-    beside: Rows
+    retain_pool: Rows
 
 
 class RequestRows(NamedTuple):
@@ -43,7 +44,7 @@ class RequestRows(NamedTuple):
     user: NDArray[np.int64]
 
 
-def own_tokens_of(sides: RequestRows, own: Tensor, most: float) -> OwnTokens | None:
+def forget_only_tokens_of(sides: RequestRows, own: Tensor, most: float) -> ForgetOnlyTokens | None:
     """Tokens by which every forget row can be forgotten, if the request is small.
 
     A user who leaves wholly needs a token that all of the user's prompts show. Where none of
@@ -73,7 +74,7 @@ def own_tokens_of(sides: RequestRows, own: Tensor, most: float) -> OwnTokens | N
         return None
     shared = np.array([token for token, _ in rarest], dtype=np.int64)
     tokens = torch.from_numpy(np.union1d(mine, shared))
-    return OwnTokens(tokens, retain[sides.retain_table.shows(retain, shared)])
+    return ForgetOnlyTokens(tokens, retain[sides.retain_table.shows(retain, shared)])
 
 
 def _common(table: PromptTable, rows: Rows, of: NDArray[np.int64]) -> list[int]:
@@ -103,7 +104,7 @@ class Step(NamedTuple):
     retain: Rows
 
 
-class Pairing:
+class ForgetRetainBatches:
     """The steps of a request's epochs; they depend on its seed and the epoch's number alone.
 
     Args:
@@ -119,12 +120,12 @@ class Pairing:
     Attributes:
         forget: row ids of the forget rows that the steps show, sorted.
         forget_table, retain_table: prompts of the forget rows and of the others.
-        beside: retain rows that joint steps may show, sorted; all of them, until told otherwise.
+        retain_pool: retain rows that joint steps may show, sorted; all of them unless limited.
     """
 
     def __init__(
         self,
-        request: Request,
+        request: UnlearningTask,
         table: PromptTable,
         batch_size: int,
         share: float = 1.0,
@@ -140,7 +141,7 @@ class Pairing:
         self.forget = np.union1d(drawn, forget[alone])
         self.forget_table = table.with_history(request.forget_history)
         self.retain_table = table.with_history(request.retain_history)
-        self.beside = request.retain
+        self.retain_pool = request.retain
 
     def steps(self, epoch: int, joint: bool) -> list[Step]:
         """Its forget rows in batches; if joint, as many retain rows, drawn anew, beside them."""
@@ -148,7 +149,7 @@ class Pairing:
         generator = np.random.default_rng(epoch_seed(request.seed, epoch))
         lengths = self.forget_table.lengths(self.forget)
         parts = length_grouped_batches(lengths, size, generator)
-        if not joint or len(self.beside) == 0:
+        if not joint or len(self.retain_pool) == 0:
             return [Step(self.forget[part], request.retain[:0]) for part in parts]
         drawn = self.retain_rows(epoch)
         beside = length_grouped_batches(self.retain_table.lengths(drawn), size, generator)
@@ -164,7 +165,7 @@ class Pairing:
         tables = self.forget_table, self.retain_table
         return RequestRows(request.forget, request.retain, *tables, request.user)
 
-    def own_tokens(self) -> Tensor:
+    def forget_only_tokens(self) -> Tensor:
         """Tokens that prompts of forget rows show and no prompt of a retain row does, int64 [m].
 
         What a model keeps in their embeddings is of use to forget rows alone.
@@ -180,8 +181,8 @@ class Pairing:
     def retain_rows(self, epoch: int) -> Rows:
         """Retain rows of a joint epoch, as many as there are forget rows, without repetition."""
         seed = np.random.SeedSequence([self.request.seed, epoch, 1])
-        count = min(len(self.forget), len(self.beside))
-        return np.random.default_rng(seed).choice(self.beside, count, replace=False)
+        count = min(len(self.forget), len(self.retain_pool))
+        return np.random.default_rng(seed).choice(self.retain_pool, count, replace=False)
 
     def retain_rows_of(self, first: int, end: float) -> Rows:
         """Retain rows of the steps of joint epochs, each once, sorted.

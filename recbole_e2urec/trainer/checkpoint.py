@@ -25,7 +25,7 @@ from recbole_e2urec.errors import InputError, one_line
 from recbole_e2urec.trainer.training_log import Curves
 from recbole_e2urec.utils import distributed
 from recbole_e2urec.utils.io import (
-    alone,
+    file_lock,
     read_json,
     read_tensors,
     remove_parts,
@@ -62,17 +62,17 @@ class Stage:
     def of(cls, root: Path, name: str, digest: str) -> "Stage":
         """The finished stage that has this digest, such as another run's."""
         folder = root / f"{name}-{digest}"
-        return cls(root, name, distributed.from_writer(lambda: _outcome(folder)["inputs"]))
+        return cls(root, name, distributed.on_main_process(lambda: _outcome(folder)["inputs"]))
 
     @property
     def finished(self) -> bool:
         """Whether the outcome is there."""
-        return distributed.agreed(self._is_finished())
+        return distributed.broadcast(self._is_finished())
 
     @contextmanager
     def open(self) -> Iterator[None]:
         """Train in the body, and nobody else; whoever waits for it then finds it finished."""
-        with alone(self.folder / ".lock", getLogger().info):
+        with file_lock(self.folder / ".lock", getLogger().info):
             self.tidy()
             yield
 
@@ -96,7 +96,9 @@ class Stage:
 
     def summary(self) -> dict[str, Any]:
         """What a finished stage said about itself."""
-        summary: dict[str, Any] = distributed.from_writer(lambda: _outcome(self.folder)["summary"])
+        summary: dict[str, Any] = distributed.on_main_process(
+            lambda: _outcome(self.folder)["summary"]
+        )
         return summary
 
     def save_progress(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
@@ -107,7 +109,7 @@ class Stage:
     def progress(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """What :meth:`save_progress` wrote last; None for a stage that has not begun."""
         name = "progress.safetensors"
-        if not distributed.agreed((self.folder / name).is_file()):
+        if not distributed.broadcast((self.folder / name).is_file()):
             return None
         tensors, metadata = self._read(name)
         with _undamaged(self.folder, name):
@@ -129,7 +131,7 @@ class Stage:
             with _undamaged(self.folder, name):
                 return read_tensors(self.folder / name)
 
-        return distributed.tensors_from_writer(read)
+        return distributed.tensors_from_main_process(read)
 
 
 def _outcome(folder: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.trainer.checkpoint import Stage
 from recbole_e2urec.trainer.loop import (
     Average,
-    Clock,
+    EpochPosition,
     StepRule,
     adamw,
     epoch_seed,
@@ -24,7 +24,7 @@ from recbole_e2urec.trainer.loop import (
     with_prefix,
     without_prefix,
 )
-from recbole_e2urec.trainer.recbole_trainer import plain
+from recbole_e2urec.trainer.recbole_trainer import plain_values
 from recbole_e2urec.trainer.training_log import memory_used
 from recbole_e2urec.utils import distributed
 
@@ -104,7 +104,7 @@ class LLMRecTrainer(Trainer):
         Processes decide by one result, that of the writer.
         """
         found = super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
-        return distributed.agreed(found)
+        return distributed.broadcast(found)
 
     def _build_optimizer(self, **_: Any) -> torch.optim.Optimizer:
         return adamw(self.model.bank.parameters(self.model.adapter), self._rule)
@@ -128,7 +128,7 @@ class LLMRecTrainer(Trainer):
         generator = np.random.default_rng(epoch_seed(self.config["seed"], epoch_idx))
         size = self.config["train_batch_size"]
         batches = length_grouped_batches(model.table.lengths(rows), size, generator)
-        clock = Clock(self.stage.name, epoch_idx, self.epochs, show_progress)
+        clock = EpochPosition(self.stage.name, epoch_idx, self.epochs, show_progress)
         self.steps += len(batches)
         if epoch_idx > 0:
             self.average.swap()
@@ -148,7 +148,7 @@ class LLMRecTrainer(Trainer):
 
     def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> Any:
         score, result = super()._valid_epoch(valid_data, show_progress)
-        self.stage.curves.validated(max(self.train_loss_dict), plain(result))
+        self.stage.curves.validated(max(self.train_loss_dict), plain_values(result))
         return score, result
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **_: Any) -> None:
@@ -163,7 +163,7 @@ class LLMRecTrainer(Trainer):
             "epoch": epoch + 1,
             "cur_step": self.cur_step,
             "best_valid_score": float(self.best_valid_score),
-            "best_valid_result": plain(self.best_valid_result),
+            "best_valid_result": plain_values(self.best_valid_result),
             "train_loss": {str(key): float(loss) for key, loss in self.train_loss_dict.items()},
             "seconds": self._seconds(),
             "steps": self.steps,
@@ -217,5 +217,5 @@ class LLMRecTrainer(Trainer):
             "trained_parameters": self.model.bank.learning(self.model.adapter),
             **memory_used(),
             "train_loss": list(self.train_loss_dict.values()),
-            "valid": plain(self.best_valid_result),
+            "valid": plain_values(self.best_valid_result),
         }

@@ -121,7 +121,7 @@ class Average:
 
 
 @dataclass(frozen=True)
-class Clock:
+class EpochPosition:
     """Where an epoch lies in its stage."""
 
     stage: str  # what is trained, for the progress bar
@@ -140,7 +140,7 @@ def train_epoch(
     optimizer: torch.optim.Optimizer,
     batches: Sequence[Any],
     losses: Losses,
-    clock: Clock,
+    clock: EpochPosition,
     rule: StepRule,
     follow: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:

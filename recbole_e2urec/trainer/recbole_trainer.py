@@ -92,7 +92,7 @@ class QuickSampledRanking:
 
 
 @cache
-def eased(trainer_class: type) -> type:
+def recbole_trainer_class(trainer_class: type) -> type:
     """Give a trainer class of RecBole with both mixins in front, made once per class."""
     mixins = (OwnCheckpoints, QuickSampledRanking)
     return type(trainer_class.__name__, (*mixins, trainer_class), {})
@@ -134,8 +134,8 @@ def fit_classic(config: Any, loaders: Loaders) -> ClassicFit:
     test = trainer.evaluate(loaders.test, show_progress=config["show_progress"])
     epochs = len(trainer.train_loss_dict)
     results = {
-        "valid": plain(valid),
-        "test": plain(test),
+        "valid": plain_values(valid),
+        "test": plain_values(test),
         "epochs": epochs,
         "steps": epochs * len(loaders.train),
         "seconds": seconds,
@@ -167,10 +167,10 @@ def ready_trainer(config: Any, model: Any, loaders: Loaders) -> Any:
 
 
 def _trainer_of(config: Any, model: Any) -> Any:
-    return eased(get_trainer(config["MODEL_TYPE"], config["model"]))(config, model)
+    return recbole_trainer_class(get_trainer(config["MODEL_TYPE"], config["model"]))(config, model)
 
 
-def plain(metrics: Any) -> dict[str, float]:
+def plain_values(metrics: Any) -> dict[str, float]:
     """Metrics as Python floats (NumPy 2 would print ``np.float64(0.5)``); None is empty."""
     return {str(name): float(value) for name, value in (metrics or {}).items()}
 

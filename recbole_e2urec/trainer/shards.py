@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.model.losses import answer_cross_entropy
-from recbole_e2urec.model.scorers import Asked, Voice
-from recbole_e2urec.trainer.adapter import Fit, Request
+from recbole_e2urec.model.scorers import CachedAnswers, ModelOutput
+from recbole_e2urec.trainer.adapter import Fit, UnlearningTask
 from recbole_e2urec.trainer.loop import StepRule, adamw
 
 
@@ -58,13 +58,13 @@ class ShardAttention(nn.Module):
         return torch.softmax(torch.cat(scores, dim=1), dim=1)
 
     @torch.no_grad()
-    def weigh(self, voices: Sequence[Voice]) -> Tensor:  # -> [n, shards]
+    def weigh(self, voices: Sequence[ModelOutput]) -> Tensor:  # -> [n, shards]
         """Weights for what the shards' models answered."""
         return self([voice.states for voice in voices])
 
 
 def train_attention(
-    asked: Asked, labels: Tensor, answer_ids: tuple[int, int], plan: AttentionPlan
+    asked: CachedAnswers, labels: Tensor, answer_ids: tuple[int, int], plan: AttentionPlan
 ) -> tuple[ShardAttention, int]:
     """Learn to weigh the shards by the cross-entropy of their weighted answers.
 
@@ -147,7 +147,7 @@ class Shards(NamedTuple):
 
 
 def fit_shards(
-    request: Request,
+    request: UnlearningTask,
     name: str,
     users: Sequence[Rows],
     fit: Callable[[str, Rows, Rows], Fit],

@@ -22,10 +22,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from recbole_e2urec.model.backbones.lora import on_line
+from recbole_e2urec.model.backbones.lora import interpolated
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Adapted, Scorer, Stored
-from recbole_e2urec.trainer.adapter import Request
+from recbole_e2urec.trainer.adapter import UnlearningTask
 from recbole_e2urec.utils import distributed
 
 Rows = NDArray[np.int64]
@@ -156,7 +156,7 @@ class TargetLoss(NamedTuple):
         }
 
 
-def target_loss(model: LLMRec, request: Request) -> TargetLoss:
+def target_loss(model: LLMRec, request: UnlearningTask) -> TargetLoss:
     """Foretell the loss on forget rows of a model that never saw them.
 
     Where no users are kept out, validation rows of users who stay take the control rows' place.
@@ -173,21 +173,21 @@ def target_loss(model: LLMRec, request: Request) -> TargetLoss:
     forget, stay, unseen = (
         some_of(rows, request.seed) for rows in (request.forget, request.retain, request.unseen)
     )
-    with model.shown(request.forget_history):
+    with model.using_history(request.forget_history):
         original = Adapted(model.adapter)
         losses = [loss_of(model, original, rows) for rows in (forget, stay, unseen)]
     told = easy.losses(forget), easy.losses(stay, fitted=True), easy.losses(unseen)
     beyond = [own - plain for own, plain in zip(losses, told, strict=True)]
     users = [request.user[rows] for rows in (forget, stay, unseen)]
     (own, own_error), (general, _), (strange, error) = map(mean_over_users, beyond, users)
-    gap, spread = weighed(strange - own, own_error, strange - general)
+    gap, spread = shrunken_gap(strange - own, own_error, strange - general)
     before = float(losses[0].mean())
     return TargetLoss(forget, before + gap, float(np.hypot(error, spread)), before)
 
 
-def reaching(
+def strength_reaching(
     model: LLMRec,
-    request: Request,
+    request: UnlearningTask,
     target: TargetLoss,
     scorer: Callable[[float], Scorer],
     most: float,
@@ -197,13 +197,13 @@ def reaching(
     def loss(share: float) -> float:
         return float(loss_of(model, scorer(share), target.rows).mean())
 
-    with model.shown(request.forget_history):
+    with model.using_history(request.forget_history):
         return strength_for(loss, target, most)
 
 
 def scale_to_target(
     model: LLMRec,
-    request: Request,
+    request: UnlearningTask,
     name: str,
     start: Mapping[str, Tensor],
     target: TargetLoss,
@@ -226,14 +226,14 @@ def scale_to_target(
     trained = model.bank.state(name)
 
     def scorer(factor: float) -> Scorer:
-        return Stored(name, lambda: on_line(start, trained, factor))
+        return Stored(name, lambda: interpolated(start, trained, factor))
 
-    factor = max(least, reaching(model, request, target, scorer, most))
-    model.bank.load(name, on_line(start, trained, factor))
+    factor = max(least, strength_reaching(model, request, target, scorer, most))
+    model.bank.load(name, interpolated(start, trained, factor))
     return factor
 
 
-def weighed(own: float, error: float, general: float) -> tuple[float, float]:
+def shrunken_gap(own: float, error: float, general: float) -> tuple[float, float]:
     """What a request remembers, from its own rows and from all others; mean and standard error.
 
     Requests differ by ``UNLIKE`` of what is remembered in general; a request's own mean differs by
@@ -300,6 +300,6 @@ def strength_for(loss: Callable[[float], float], target: TargetLoss, most: float
     high = min(1.0, most)
     while missing(high) > 0:
         if high >= most:
-            return distributed.agreed(most)
+            return distributed.broadcast(most)
         high = min(2 * high, most)
-    return distributed.agreed(float(brentq(missing, 0.0, high, xtol=CLOSE * high)))
+    return distributed.broadcast(float(brentq(missing, 0.0, high, xtol=CLOSE * high)))

@@ -16,9 +16,9 @@ from torch import Tensor
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.model.llmrec import LLMRec, Schedule
 from recbole_e2urec.model.losses import answer_cross_entropy, kl_divergence
-from recbole_e2urec.model.scorers import Adapted, Asked, Scorer, Stored
-from recbole_e2urec.trainer.adapter import Plan, Request, train_adapter
-from recbole_e2urec.trainer.batches import Pairing, Step, own_tokens_of
+from recbole_e2urec.model.scorers import Adapted, CachedAnswers, Scorer, Stored
+from recbole_e2urec.trainer.adapter import AdapterTrainingPlan, UnlearningTask, train_adapter
+from recbole_e2urec.trainer.batches import ForgetRetainBatches, Step, forget_only_tokens_of
 from recbole_e2urec.trainer.loop import StepRule
 from recbole_e2urec.trainer.strength import TargetLoss, scale_to_target, target_loss
 from recbole_e2urec.utils import distributed
@@ -86,7 +86,7 @@ class StudentOptions(StepOptions):
         own_tokens_only: an adapted embedding learns only the tokens that no retain row's prompt
             shows; where fewer than 80 % of the forget rows show one, or if False, all tokens.
         own_tokens_until: share of the training rows, in [0, 1], up to which a request changes
-            nothing but such tokens, see :func:`own_tokens_of`; 0 = it always changes more.
+            nothing but such tokens, see :func:`forget_only_tokens_of`; 0 = it always changes more.
         unlearn_dropout: whether the backbone drops activations while the student learns. Teachers
             answer without, so a student does best without too, and saves the time; an adapter's
             own dropout stays.
@@ -124,7 +124,7 @@ class StudentOptions(StepOptions):
 ORIGINAL = "original"  # the teacher that every student has
 
 
-class Side(NamedTuple):
+class BatchPart(NamedTuple):
     """Forget rows or retain rows of a piece of a step; logits are those at the answer position.
 
     Attributes:
@@ -154,21 +154,21 @@ class Side(NamedTuple):
         return self.mean(kl_divergence(self.teachers[teacher], self.logits))
 
 
-class Batch(NamedTuple):
+class ForgetRetainBatch(NamedTuple):
     """What a loss sees of a piece of a step; a step on forget rows alone has no retain rows."""
 
-    forget: Side
-    retain: Side
+    forget: BatchPart
+    retain: BatchPart
 
 
-Loss = Callable[[Batch], Mapping[str, Tensor]]
+Loss = Callable[[ForgetRetainBatch], Mapping[str, Tensor]]
 
 
-class Taught(NamedTuple):
+class TeacherCache(NamedTuple):
     """A teacher's kept answers to sorted rows."""
 
     rows: NDArray[np.int64]
-    answers: Asked
+    answers: CachedAnswers
 
     def of(self, rows: NDArray[np.int64]) -> Tensor:  # [b] -> [b, vocab]
         """Logits of some of the rows."""
@@ -202,10 +202,10 @@ T = TypeVar("T")
 # alone: what other rows show could not be unlearned there. Where prompts name users, a few names
 # are words of other prompts too, such as an age; on ml-100k .87 to 1 of the rows of 42 users or
 # more show one. Where they do not, rare words reach .003 to .03.
-LEAST_REACH = 0.8
+LEAST_COVERAGE = 0.8
 
 
-class Learns(NamedTuple):
+class TrainableTokens(NamedTuple):
     """What of an adapter learns.
 
     Attributes:
@@ -231,7 +231,7 @@ class Student:
     def __init__(
         self,
         model: LLMRec,
-        request: Request,
+        request: UnlearningTask,
         name: str,
         options: StudentOptions,
         warmup: int = 0,
@@ -242,7 +242,7 @@ class Student:
         self.name, self.warmup = name, warmup
         self.epochs = warmup + options.joint_epochs  # all of its training
         size, share = options.unlearn_batch_size, options.unlearn_share
-        self.pairing = Pairing(request, model.table, size, share, options.share_of_all)
+        self.pairing = ForgetRetainBatches(request, model.table, size, share, options.share_of_all)
         epsilon = {"adam_epsilon": self.rule(0.0).adam_epsilon}  # whoever sets it
         self.stage = request.stage(name, {**asdict(options), **epsilon})
         self.stage.curves.chief = True
@@ -251,8 +251,8 @@ class Student:
         self.target: TargetLoss | None = None  # to which its adapter is multiplied in the end
         # May change its weights before the first step.
         self.begin: Callable[[], None] = lambda: None
-        self._on_forget: dict[str, Taught] = {}
-        self._on_retain: dict[str, Taught] = {}
+        self._on_forget: dict[str, TeacherCache] = {}
+        self._on_retain: dict[str, TeacherCache] = {}
         labels = model.labels
         assert labels is not None  # Original was trained on them
         self._labels = torch.from_numpy(labels).to(model.device)
@@ -277,13 +277,13 @@ class Student:
     def _ask(self, name: str, teacher: Scorer, forget: bool, retain: bool) -> None:
         request = self.request
         if forget:
-            with self.model.shown(request.forget_history):
+            with self.model.using_history(request.forget_history):
                 rows = self.pairing.forget
-                self._on_forget[name] = Taught(rows, teacher.ask(self.model, rows))
+                self._on_forget[name] = TeacherCache(rows, teacher.ask(self.model, rows))
         if retain:
-            with self.model.shown(request.retain_history):
+            with self.model.using_history(request.retain_history):
                 rows = self.pairing.retain_rows_of(self.warmup, self.epochs)
-                self._on_retain[name] = Taught(rows, teacher.ask(self.model, rows))
+                self._on_retain[name] = TeacherCache(rows, teacher.ask(self.model, rows))
 
     def timed(self, prepare: Callable[[], T]) -> T:
         """Do what comes before training; the time counts as the student's."""
@@ -295,7 +295,7 @@ class Student:
     def train(self, loss: Loss) -> dict[str, Any]:
         """Train the student; see :func:`train_adapter` for what comes back."""
         tokens, alone = self.learns
-        plan = Plan(
+        plan = AdapterTrainingPlan(
             self.epochs,
             self.rule(self.options.unlearn_learning_rate),
             self.request.seed,
@@ -318,7 +318,7 @@ class Student:
         """How a gradient becomes a step of what is trained for this request."""
         return self.options.rule(learning_rate, self.model.options.adam_epsilon)
 
-    def batches(self, step: Step) -> Iterator[Batch]:
+    def batches(self, step: Step) -> Iterator[ForgetRetainBatch]:
         """What the loss sees of a step, piece by piece; the student passes once over all rows.
 
         Of several processes each sees its share of both kinds of rows.
@@ -333,9 +333,9 @@ class Student:
             parts = Step(forget[place[:cut]], retain[place[cut:] - len(forget)])
             logits = lm(*prompts.to(device))
             taught = self._on_forget, self._on_retain
-            yield Batch(
+            yield ForgetRetainBatch(
                 *(
-                    Side(
+                    BatchPart(
                         said,
                         self._labels[torch.from_numpy(rows)],
                         {name: teacher.of(rows) for name, teacher in teachers.items()},
@@ -365,7 +365,7 @@ class Student:
     def _place(self) -> Iterator[None]:
         """Make the student's adapter, or lend it the backbone, whose weights come back."""
         if self._adapter is None:
-            with self.model.bank.kept(None):
+            with self.model.bank.restored_after(None):
                 yield
             return
         self.model.fresh_adapter(self.name, self.request.seed)
@@ -373,22 +373,22 @@ class Student:
         yield
 
     @cached_property
-    def learns(self) -> Learns:
+    def learns(self) -> TrainableTokens:
         """Which tokens an adapted embedding learns, and whether anything else does."""
         if self._adapter is None or not self.options.own_tokens_only or self.stage.finished:
-            return Learns(None, False)
+            return TrainableTokens(None, False)
         return self.timed(self._learns)
 
-    def _learns(self) -> Learns:
+    def _learns(self) -> TrainableTokens:
         """See :attr:`learns`; where nothing else does, steps show rows that show these tokens.
 
-        An embedding is limited to own tokens where ``LEAST_REACH`` of the forget rows show one.
+        An embedding is limited to own tokens where ``LEAST_COVERAGE`` of the forget rows show one.
         """
-        own, most = self.pairing.own_tokens(), self.options.own_tokens_until
+        own, most = self.pairing.forget_only_tokens(), self.options.own_tokens_until
         if most > 0 and self.model.bank.reaches_words(self.model.lora):
-            small = own_tokens_of(self.pairing.sides, own, most)
+            small = forget_only_tokens_of(self.pairing.sides, own, most)
             if small is not None:
-                self.pairing.beside = small.beside
-                return Learns(small.tokens, True)
-        enough = len(own) > 0 and self.pairing.reached(own).mean() >= LEAST_REACH
-        return Learns(own if enough else None, False)
+                self.pairing.retain_pool = small.retain_pool
+                return TrainableTokens(small.tokens, True)
+        enough = len(own) > 0 and self.pairing.reached(own).mean() >= LEAST_COVERAGE
+        return TrainableTokens(own if enough else None, False)

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.model.backbones.lora import on_line
-from recbole_e2urec.model.backbones.merging import renewed
+from recbole_e2urec.model.backbones.lora import interpolated
+from recbole_e2urec.model.backbones.merging import reset_forget_tokens
 from recbole_e2urec.model.llmrec import LLMRec
-from recbole_e2urec.model.scorers import Adapted, Asked, Learn, Scorer, Stored, Voice
-from recbole_e2urec.trainer.adapter import Fit, Plan, Request, train_adapter
-from recbole_e2urec.trainer.batches import Pairing
+from recbole_e2urec.model.scorers import Adapted, CachedAnswers, Learn, ModelOutput, Scorer, Stored
+from recbole_e2urec.trainer.adapter import AdapterTrainingPlan, Fit, UnlearningTask, train_adapter
+from recbole_e2urec.trainer.batches import ForgetRetainBatches
 from recbole_e2urec.trainer.shards import random_shards
-from recbole_e2urec.trainer.strength import TargetLoss, reaching, target_loss
+from recbole_e2urec.trainer.strength import TargetLoss, strength_reaching, target_loss
 from recbole_e2urec.trainer.student import JointOptions, StepOptions, Student, StudentOptions
 
 AUGMENTED = "augmented"
@@ -61,7 +61,7 @@ def teach_augmented(student: Student) -> dict[str, Any]:
         "batch_size": options.unlearn_batch_size,
         "share": options.unlearn_share,
     }
-    plan = Plan(
+    plan = AdapterTrainingPlan(
         options.augmented_epochs,
         rule,
         request.seed,
@@ -71,7 +71,7 @@ def teach_augmented(student: Student) -> dict[str, Any]:
     )
     stage = request.stage(AUGMENTED, settings)
     with _augmentable(model, request.seed) as name:
-        with model.shown(request.forget_history):
+        with model.using_history(request.forget_history):
             cost = train_adapter(model, name, stage, plan)
         student.teach(AUGMENTED, Adapted(name), forget=True)
     return cost
@@ -87,7 +87,7 @@ def _augmentable(model: LLMRec, seed: int) -> Iterator[str | None]:
         model.fresh_adapter(AUGMENTED, seed)
         yield AUGMENTED
         return
-    with model.bank.kept(None):
+    with model.bank.restored_after(None):
         yield None
 
 
@@ -143,7 +143,7 @@ class Direction(NamedTuple):
 
     def at(self, share: float) -> dict[str, Tensor]:
         """Weights: 0 = Original, 1 = as learned, -1 = as far before Original."""
-        return on_line(self.start, self.end, share)
+        return interpolated(self.start, self.end, share)
 
     def scorer(self, share: float) -> Stored:
         """Who answers with these weights."""
@@ -151,7 +151,7 @@ class Direction(NamedTuple):
 
 
 def learn_direction(
-    model: LLMRec, request: Request, options: NegationOptions, adapter: str | None = None
+    model: LLMRec, request: UnlearningTask, options: NegationOptions, adapter: str | None = None
 ) -> Direction:
     """Learn the forget rows, from Original on, or take what was learned from its stage.
 
@@ -163,10 +163,10 @@ def learn_direction(
             lora`` a copy of Original's. None: whatever Original trained learns.
     """
     size = options.batch_size(len(request.forget))
-    pairing = Pairing(request, model.table, size)
+    pairing = ForgetRetainBatches(request, model.table, size)
     rule = options.rule(options.augmented_learning_rate, model.options.adam_epsilon)
     settings = {**asdict(rule), "epochs": options.augmented_epochs, "batch_size": size}
-    plan = Plan(
+    plan = AdapterTrainingPlan(
         options.augmented_epochs,
         rule,
         request.seed,
@@ -180,14 +180,14 @@ def learn_direction(
     place = adapter or model.adapter
     stage = request.stage(DIRECTION, {**settings, "adapter": adapter is not None})
     start = model.bank.state(place)
-    kept = nullcontext() if adapter is not None else model.bank.kept(place)
-    with kept, model.shown(request.forget_history):
+    kept = nullcontext() if adapter is not None else model.bank.restored_after(place)
+    with kept, model.using_history(request.forget_history):
         cost = train_adapter(model, place, stage, plan)
         return Direction(place, start, model.bank.state(place), cost)
 
 
-def turned(
-    model: LLMRec, request: Request, direction: Direction, strength: float | None
+def negation_strength(
+    model: LLMRec, request: UnlearningTask, direction: Direction, strength: float | None
 ) -> tuple[float, TargetLoss | None]:
     """How often to take a change off Original, and what forget rows are then to lose.
 
@@ -200,12 +200,16 @@ def turned(
     if strength is not None:
         return strength, None
     target = target_loss(model, request)
-    found = reaching(model, request, target, lambda share: direction.scorer(-share), MOST_STRENGTH)
+    found = strength_reaching(
+        model, request, target, lambda share: direction.scorer(-share), MOST_STRENGTH
+    )
     return max(LEAST_STRENGTH, found), target
 
 
-def renewing(model: LLMRec, request: Request, tokens: Tensor) -> Callable[[float], Stored]:
-    """Original without what it learned of some tokens, see :func:`renewed`, by the overshoot.
+def token_reset_scorer(
+    model: LLMRec, request: UnlearningTask, tokens: Tensor
+) -> Callable[[float], Stored]:
+    """Original with some tokens reset, see :func:`reset_forget_tokens`, by the overshoot.
 
     For tokens that only forget rows show, such as forgotten users' names, that is about what
     Retrain has: it is read off Original and its start alone. The overshoot is how much further they
@@ -221,14 +225,16 @@ def renewing(model: LLMRec, request: Request, tokens: Tensor) -> Callable[[float
     def scorer(overshoot: float) -> Stored:
         def read() -> Mapping[str, Tensor]:
             start, state = request.tools.untrained.read(), model.bank.state(model.adapter)
-            return renewed(model.language_model, state, start, tokens, unshown, overshoot)
+            return reset_forget_tokens(
+                model.language_model, state, start, tokens, unshown, overshoot
+            )
 
         return Stored(model.adapter, read)
 
     return scorer
 
 
-def unshown_tokens(model: LLMRec, request: Request) -> Tensor:
+def unshown_tokens(model: LLMRec, request: UnlearningTask) -> Tensor:
     """Tokens that no prompt of Original's training shows, int64 [u], sorted.
 
     Special tokens are left out, and the answer words, which every step teaches. Words of earlier
@@ -243,7 +249,7 @@ def unshown_tokens(model: LLMRec, request: Request) -> Tensor:
 
 
 Rows = NDArray[np.int64]
-STRANGER = "stranger"  # teacher
+HELD_OUT = "stranger"  # teacher
 Shares = NDArray[np.float32]
 
 
@@ -260,7 +266,7 @@ class Chosen(Scorer):
     def __init__(self, members: Sequence[Scorer], user: Rows, shares: Shares) -> None:
         self.members, self.user, self.shares = list(members), user, shares
 
-    def ask(self, model: LLMRec, rows: Rows, items: Rows | None = None) -> Asked:
+    def ask(self, model: LLMRec, rows: Rows, items: Rows | None = None) -> CachedAnswers:
         """See :meth:`Scorer.ask`."""
         shares = self.shares[self.user[rows]]
         voices = [
@@ -268,7 +274,7 @@ class Chosen(Scorer):
             for one, share in zip(self.members, shares.T, strict=True)
             for voice in _heard(one, model, rows, items, share > 0)
         ]
-        return Asked(voices, torch.from_numpy(shares).to(voices[0].states.device))
+        return CachedAnswers(voices, torch.from_numpy(shares).to(voices[0].states.device))
 
     def further(self, model: LLMRec, learn: Learn) -> list[Scorer]:
         """See :meth:`Scorer.further`; every member learns all of it."""
@@ -278,12 +284,12 @@ class Chosen(Scorer):
 
 def _heard(
     one: Scorer, model: LLMRec, rows: Rows, items: Rows | None, asked: NDArray[np.bool_]
-) -> list[Voice]:
+) -> list[ModelOutput]:
     """What a single model says of the rows about which it is asked; nothing of the others."""
     (voice,) = one.ask(model, rows[asked], None if items is None else items[asked]).voices
     states: Tensor = voice.states.new_zeros(len(rows), voice.states.shape[1])
     states[torch.from_numpy(asked).to(states.device)] = voice.states
-    return [Voice(states, voice.head)]
+    return [ModelOutput(states, voice.head)]
 
 
 @dataclass(frozen=True)
@@ -307,11 +313,11 @@ class CrossFitted(NamedTuple):
     """Models of which each was trained without a part of the users.
 
     Attributes:
-        stranger: answers for a user as those models do that never saw a row of that user.
+        held_out_model: answers for a user as those models do that never saw a row of that user.
         fits: the models, which are trained once for an Original, before any request.
     """
 
-    stranger: Chosen
+    held_out_model: Chosen
     fits: list[Fit]
 
     @property
@@ -320,7 +326,7 @@ class CrossFitted(NamedTuple):
         return [dict(fit.cost) for fit in self.fits]
 
 
-def cross_fit(request: Request, parts: int) -> CrossFitted:
+def cross_fit(request: UnlearningTask, parts: int) -> CrossFitted:
     """Train a model without each part of the training users, or take it from its stage.
 
     Parts are drawn at random from the seed, and models have Original's start weights, settings
@@ -347,8 +353,8 @@ def cross_fit(request: Request, parts: int) -> CrossFitted:
     return CrossFitted(stranger, fits)
 
 
-def teach_stranger(student: Student) -> CrossFitted | None:
-    """Let models that never saw a forget row's user answer it, as the teacher ``STRANGER``.
+def teach_held_out(student: Student) -> CrossFitted | None:
+    """Let models that never saw a forget row's user answer it, as the teacher ``HELD_OUT``.
 
     The student's options are :class:`CrossFitOptions`. Nothing is trained for an empty request.
     """
@@ -356,5 +362,5 @@ def teach_stranger(student: Student) -> CrossFitted | None:
     if len(student.request.forget) == 0:
         return None
     fitted = cross_fit(student.request, options.parts)
-    student.teach(STRANGER, fitted.stranger, forget=True)
+    student.teach(HELD_OUT, fitted.held_out_model, forget=True)
     return fitted

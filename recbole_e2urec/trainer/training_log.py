@@ -77,7 +77,7 @@ class Curves:
     """
 
     def __init__(self, config: Any, name: str, folder: str) -> None:
-        self._config = config if distributed.is_writer() else None
+        self._config = config if distributed.is_main_process() else None
         self._name, self._folder = name, folder
         self.chief = config is not None and name == str(config["model"])
 

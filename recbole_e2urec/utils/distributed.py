@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 ENVIRONMENT = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-_alone = False  # inside by_itself
+_alone = False  # inside single_process
 
 
-class Lost(InputError):
+class PeerLostError(InputError):
     """Another process is gone, or does not answer."""
 
 
@@ -47,7 +47,7 @@ def local_count() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", count())) if count() > 1 else 1
 
 
-def is_writer() -> bool:
+def is_main_process() -> bool:
     """Whether this process writes files, logs and progress bars."""
     return rank() == 0
 
@@ -81,7 +81,7 @@ def join(device: "torch.device", minutes: float) -> None:
             "--gpu_id=0,1,..., or --use_gpu=False"
         )
     os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))  # or accelerate guesses
-    with talking(minutes):
+    with translate_dist_errors(minutes):
         state = PartialState(cpu=device.type == "cpu", timeout=timedelta(minutes=minutes))
     atexit.register(state.destroy_process_group)
 
@@ -96,7 +96,7 @@ def summed(values: "Tensor") -> "Tensor":
     if count() > 1:
         import torch
 
-        with talking():
+        with translate_dist_errors():
             torch.distributed.all_reduce(values)
     return values
 
@@ -113,19 +113,19 @@ def total(value: float) -> float:
 def added(terms: dict[str, float]) -> dict[str, float]:
     """Add up named numbers; a process that lacks one has 0."""
     sums: dict[str, float] = {}
-    for part in gathered(terms):
+    for part in all_gather(terms):
         for name, value in part.items():
             sums[name] = sums.get(name, 0.0) + value
     return sums if count() > 1 else terms
 
 
-def gathered(value: T) -> list[T]:
+def all_gather(value: T) -> list[T]:
     """What all processes have for this value, by rank."""
     if count() == 1:
         return [value]
     from accelerate.utils import gather_object
 
-    with talking():
+    with translate_dist_errors():
         return list(gather_object([value]))
 
 
@@ -141,7 +141,7 @@ def device() -> Any:
 
 
 @contextmanager
-def by_itself() -> Iterator[None]:
+def single_process() -> Iterator[None]:
     """Act as the only process in the body."""
     global _alone
     _alone = True
@@ -152,13 +152,13 @@ def by_itself() -> Iterator[None]:
 
 
 @contextmanager
-def talking(minutes: float | None = None) -> Iterator[None]:
+def translate_dist_errors(minutes: float | None = None) -> Iterator[None]:
     """Say in one line that another process is gone."""
     try:
         yield
     except RuntimeError as error:
         waited = f" within {minutes:g} minutes" if minutes else ""
-        raise Lost(
+        raise PeerLostError(
             f"process {rank()} of {count()}: another one is gone or did not answer{waited}, see "
             f"process_timeout ({one_line(error)[:150]}); the same command goes on"
         ) from error
@@ -168,11 +168,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Told(InputError):
+class RemoteError(InputError):
     """What went wrong in the writer, which says so itself."""
 
 
-def from_writer(make: Callable[[], T]) -> T:
+def on_main_process(make: Callable[[], T]) -> T:
     """Let the writer do it alone, and give what came of it, or went wrong, to all.
 
     What is done sees one process.
@@ -181,8 +181,8 @@ def from_writer(make: Callable[[], T]) -> T:
         return make()
     made: list[Any] = [None, None]
     failure: Exception | None = None
-    if is_writer():
-        with by_itself():
+    if is_main_process():
+        with single_process():
             try:
                 made[0] = make()
             except Exception as error:
@@ -192,16 +192,16 @@ def from_writer(make: Callable[[], T]) -> T:
     if failure is not None:
         raise failure
     if problem is not None:
-        raise Told(problem)
+        raise RemoteError(problem)
     return value
 
 
-def agreed(value: T) -> T:
+def broadcast(value: T) -> T:
     """What the writer has for this value."""
-    return value if count() == 1 else from_writer(lambda: value)
+    return value if count() == 1 else on_main_process(lambda: value)
 
 
-def tensors_from_writer(
+def tensors_from_main_process(
     read: Callable[[], tuple[Mapping[str, "Tensor"], T]],
 ) -> tuple[dict[str, "Tensor"], T]:
     """Give all what the writer reads: named tensors, on the CPU, and what is said about them."""
@@ -217,11 +217,11 @@ def tensors_from_writer(
         found.update(tensors)
         return [(name, one.shape, one.dtype) for name, one in found.items()], more
 
-    names, more = from_writer(listed)
+    names, more = on_main_process(listed)
     for name, shape, dtype in names:
-        sent = found[name] if is_writer() else torch.empty(shape, dtype=dtype)
+        sent = found[name] if is_main_process() else torch.empty(shape, dtype=dtype)
         sent = sent.to(device()).contiguous()
-        with talking():
+        with translate_dist_errors():
             torch.distributed.broadcast(sent, src=0)
         found[name] = sent.cpu()
     return found, more
@@ -233,7 +233,7 @@ def check_alike(name: str, inputs: Mapping[str, Any]) -> None:
     Raises:
         InputError: names the input that differs.
     """
-    first, *others = gathered(dict(inputs))
+    first, *others = all_gather(dict(inputs))
     for place, other in enumerate(others, start=1):
         different = [key for key in first if first[key] != other[key]]
         if different:
@@ -243,13 +243,13 @@ def check_alike(name: str, inputs: Mapping[str, Any]) -> None:
             )
 
 
-def leaves_it_to_writer(error: InputError) -> bool:
+def main_process_only(error: InputError) -> bool:
     """Whether the writer says it: it has told us, or all see the same in their settings."""
-    return not is_writer() and (isinstance(error, Told) or not joined())
+    return not is_main_process() and (isinstance(error, RemoteError) or not joined())
 
 
 def _broadcast(values: list[Any]) -> list[Any]:
     from accelerate.utils import broadcast_object_list
 
-    with talking():
+    with translate_dist_errors():
         return list(broadcast_object_list(values))

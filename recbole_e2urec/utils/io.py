@@ -46,7 +46,7 @@ def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write named tensors and text metadata into one safetensors file, atomically."""
-    if not distributed.is_writer():
+    if not distributed.is_main_process():
         return
     whole = _whole(tensors)
     _write_atomically(path, lambda temporary: save_file(whole, temporary, dict(metadata or {})))
@@ -79,7 +79,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 @contextmanager
-def alone(path: Path, waiting: Callable[[str], None] = lambda message: None) -> Iterator[None]:
+def file_lock(path: Path, waiting: Callable[[str], None] = lambda message: None) -> Iterator[None]:
     """Hold the lock file ``path``; another process that asks for it waits until the body ends.
 
     The lock of a killed process is free again. ``waiting`` is told if there is a wait. Of several
@@ -88,7 +88,7 @@ def alone(path: Path, waiting: Callable[[str], None] = lambda message: None) -> 
     Raises:
         InputError: the folder cannot be written to.
     """
-    if not distributed.is_writer():
+    if not distributed.is_main_process():
         yield
         return
     lock = FileLock(path)
@@ -126,14 +126,14 @@ def flush_folder(folder: Path) -> None:
 
 def remove_parts(folder: Path, name: str = "*") -> None:
     """Remove what killed writes of the files of this name (a pattern) left in the folder."""
-    if not distributed.is_writer():
+    if not distributed.is_main_process():
         return
     for part in folder.glob(f".{name}.*.part"):
         part.unlink(missing_ok=True)
 
 
 def _write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    if not distributed.is_writer():
+    if not distributed.is_main_process():
         return
     temporary: Path | None = None
     try:

@@ -109,7 +109,7 @@ def open_tensorboard_late() -> None:
     """
     original = trainer.get_tensorboard
     trainer.get_tensorboard = lambda logger: LateWriter(
-        lambda: original(logger) if distributed.is_writer() else Nowhere()
+        lambda: original(logger) if distributed.is_main_process() else Nowhere()
     )
 
 

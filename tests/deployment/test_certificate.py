@@ -25,7 +25,7 @@ from recbole_e2urec.deployment import forget
 from recbole_e2urec.deployment.certificate import certify, hashes_of, salted, seal_of
 from recbole_e2urec.deployment.certificate_page import certificate_page
 from recbole_e2urec.deployment.certificate_words import words_of
-from recbole_e2urec.deployment.evidence import Reference, change_of, measured, watched_of
+from recbole_e2urec.deployment.evidence import Reference, delta_of, evaluation_rows_of, measured
 from recbole_e2urec.deployment.model_folder import ModelFolder
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.report.tables import NOISE
@@ -280,13 +280,13 @@ def test_a_retrain_of_all_rows_is_the_model_itself(certified: Path, tmp_path: Pa
     make_model(tmp_path / "fresh", **WITH_CONTROL)
     run = opened(tmp_path / "fresh" / "model")
     nothing = np.empty(0, np.int64)
-    change = change_of(run, nothing, nothing)
+    change = delta_of(run, nothing, nothing)
     reference = Reference(run, tmp_path / "work", run.config["seed"])
     cost = reference.train(change)
     weights = run.model.bank.state(None)
     assert all((weights[key] == one).all() for key, one in reference.model.bank.state(None).items())
     assert cost["seconds"] > 0
-    watched = watched_of(run, change)
+    watched = evaluation_rows_of(run, change)
     ours, theirs = (measured(one, change, watched, change.after) for one in (run, reference))
     assert ours.measures == theirs.measures
 

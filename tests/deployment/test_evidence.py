@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from in_use import opened
 
-from recbole_e2urec.deployment.evidence import change_of, counts_of, measured, watched_of
+from recbole_e2urec.deployment.evidence import counts_of, delta_of, evaluation_rows_of, measured
 
 pytestmark = pytest.mark.usefixtures("certified")
 
@@ -18,8 +18,8 @@ def test_rows_that_are_asked_about():
     run = opened()
     user, splits = run.dataset.rows.user, run.parts.splits
     earlier, new = run.forgotten, rows_of(run, "u7")
-    change = change_of(run, earlier, np.union1d(earlier, new))
-    watched = watched_of(run, change)
+    change = delta_of(run, earlier, np.union1d(earlier, new))
+    watched = evaluation_rows_of(run, change)
     assert set(watched.forget) == set(new) & set(splits.train)
     assert set(watched.heldout) == set(new) & set(splits.test)
     assert len(watched.heldout) == 1
@@ -32,15 +32,15 @@ def test_rows_that_are_asked_about():
 def test_a_control_user_whom_a_request_names_is_no_control_any_more():
     run = opened()
     row = run.parts.control[0]
-    change = change_of(run, run.forgotten, np.union1d(run.forgotten, [row]))
+    change = delta_of(run, run.forgotten, np.union1d(run.forgotten, [row]))
     user = run.dataset.rows.user
-    assert user[row] not in user[watched_of(run, change).control]
+    assert user[row] not in user[evaluation_rows_of(run, change).control]
 
 
 def test_counts_are_those_of_training_rows():
     run = opened()
     new = rows_of(run, "u7")
-    change = change_of(
+    change = delta_of(
         run, run.forgotten, np.union1d(run.forgotten, [*new, *rows_of(run, "u8")[:1]])
     )
     counts = counts_of(run, change)
@@ -53,8 +53,8 @@ def test_counts_are_those_of_training_rows():
 
 def test_measures_are_what_the_answers_say():
     run = opened()
-    change = change_of(run, run.forgotten, np.union1d(run.forgotten, rows_of(run, "u7", "u8")))
-    watched = watched_of(run, change)
+    change = delta_of(run, run.forgotten, np.union1d(run.forgotten, rows_of(run, "u7", "u8")))
+    watched = evaluation_rows_of(run, change)
     label = run.dataset.rows.label
 
     def losses(rows):
@@ -82,8 +82,8 @@ def test_measures_are_what_the_answers_say():
 def test_where_nothing_is_to_be_measured_there_is_no_number():
     run = opened()
     row = run.parts.splits.test[0]
-    change = change_of(run, run.forgotten, np.union1d(run.forgotten, [row]))
-    nobody = watched_of(run, change)._replace(control=np.empty(0, np.int64))
+    change = delta_of(run, run.forgotten, np.union1d(run.forgotten, [row]))
+    nobody = evaluation_rows_of(run, change)._replace(control=np.empty(0, np.int64))
     found = measured(run, change, nobody, change.after).measures
     assert found["forget"] == found["heldout"] == found["control"] == {"loss": None, "rows": 0}
     assert found["mia"] is None

@@ -12,7 +12,7 @@ from recbole_e2urec import cli
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.deployment.recommend import load_recommender
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.experiment.comparison import Given
+from recbole_e2urec.experiment.comparison import RunSettings
 from recbole_e2urec.experiment.finished import settings_of
 from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.methods import method_of
@@ -49,7 +49,7 @@ def exported(finished: Path) -> Path:
 def test_exported_models_answer_as_those_of_the_run(finished: Path, exported: Path):
     saved = finished / "saved"
     row = next(row for row in load_rows(saved / "results.jsonl") if row["model"] == "E2URec")
-    config = settings_of(row, saved, Given())
+    config = settings_of(row, saved, RunSettings())
     run = Forgetting(config, load_dataset(config))
     run.train()
     asked = {

@@ -113,7 +113,7 @@ def test_whoever_reads_beside_a_writer_has_one_state_or_another():
     def write_many() -> None:
         for number in range(60):
             tensors = {**found.tensors, "forgotten": {"rows": torch.tensor([number])}}
-            with folder.alone():
+            with folder.locked():
                 folder.write({**found.record, "seed": number}, tensors)
 
     writer = FORK.Process(target=write_many)

@@ -20,7 +20,7 @@ from recbole_e2urec import cli
 from recbole_e2urec.deployment import forget
 from recbole_e2urec.deployment.export import ExportOptions, export
 from recbole_e2urec.deployment.model_folder import ModelFolder
-from recbole_e2urec.experiment.comparison import Given
+from recbole_e2urec.experiment.comparison import RunSettings
 from recbole_e2urec.quick_start import run_recbole_e2urec
 from recbole_e2urec.trainer.checkpoint import Stage
 
@@ -129,7 +129,7 @@ def odd_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         given = {"data_path": str(folder / "data"), **settings}
         run_recbole_e2urec("LLMRec", "small", config_dict=given)
-        export(ExportOptions("model"), "LLMRec", Given())
+        export(ExportOptions("model"), "LLMRec", RunSettings())
     return folder / "model"
 
 

@@ -23,7 +23,7 @@ from recbole_e2urec.deployment.scan import (
     REMOVED,
     Kind,
     Places,
-    let_go,
+    close_log_handlers,
     recorded,
 )
 from recbole_e2urec.errors import InputError
@@ -243,7 +243,7 @@ def test_files_that_are_open_are_not_written_again():
 
 def test_a_run_of_wandb_ends_first(wandb):
     wandb.run = object()
-    let_go(None)
+    close_log_handlers(None)
     assert wandb.run is None
 
 

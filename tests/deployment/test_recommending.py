@@ -39,7 +39,7 @@ def test_the_prompt_of_a_user_shows_the_newest_rows():
     unseen = int(np.setdiff1d(np.arange(1, 21), run.dataset.rows.item[own])[0])
     wanted = run.model.table.with_history(history).text(int(own[0]), unseen)
     assert prompt(recommender, recommender._known("u3", 1, 1), unseen) == wanted
-    with run.model.shown(history):
+    with run.model.using_history(history):
         score = float(run.model.answer(own[:1], np.array([unseen]))[0])
     token = next(token for token, inner in run.dataset.ids.items.items() if inner == unseen)
     found = {one.item: one.score for one in recommender.recommend("u3", 20)}

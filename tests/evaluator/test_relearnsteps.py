@@ -55,7 +55,7 @@ def test_a_curve_leaves_the_weights_as_they_were_and_shows_one_half_alone(small_
     assert BATCH == 16
     assert all(sorted(part) == shown.tolist() for part in seen)
     assert not {row for part in seen for row in part} & set(rest.tolist())
-    with run.model.shown(history):
+    with run.model.using_history(history):
         yes = run.model.answer(rest, None).double().numpy()
     label = run.dataset.rows.label[rest]
     wanted = -np.log(np.where(label == 1, yes, 1 - yes)).mean()

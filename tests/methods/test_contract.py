@@ -13,7 +13,7 @@ from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.data.request.selection import ForgetSplit
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.evaluator.metrics import labelled_metrics
-from recbole_e2urec.experiment.unlearning import Answered, Forgetting
+from recbole_e2urec.experiment.unlearning import Forgetting, MeasuredModel
 from recbole_e2urec.methods import METHODS, method_of
 from recbole_e2urec.model.scorers import Adapted, Ensemble, Mixture
 
@@ -67,7 +67,7 @@ def forget_only(run: Forgetting, rows: NDArray[np.int64]) -> Forgetting:
     return run
 
 
-def unlearn(run: Forgetting) -> Answered:
+def unlearn(run: Forgetting) -> MeasuredModel:
     return run.unlearn(method_of(run.config))
 
 
@@ -79,7 +79,7 @@ def everything(run: Forgetting) -> list[torch.Tensor]:
         return [*weights, run.model.hidden(run.split.forget)]
 
 
-def asked(made: Answered) -> NDArray[np.float64]:
+def asked(made: MeasuredModel) -> NDArray[np.float64]:
     return made.answers.yes[~np.isnan(made.answers.yes)]
 
 

@@ -13,7 +13,7 @@ from recbole_e2urec.deployment.forget import check_method
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.methods import method_of
-from recbole_e2urec.trainer.student import Batch, Side
+from recbole_e2urec.trainer.student import BatchPart, ForgetRetainBatch
 
 
 def of(*probabilities: float) -> Tensor:  # -> [1, 2], no and yes
@@ -24,8 +24,8 @@ def kl(teacher: tuple[float, float], student: tuple[float, float]) -> float:
     return sum(p * math.log(p / q) for p, q in zip(teacher, student, strict=True))
 
 
-def side(student: Tensor, **teachers: Tensor) -> Side:
-    return Side(student, torch.ones(len(student)), teachers, (0, 1), len(student))
+def side(student: Tensor, **teachers: Tensor) -> BatchPart:
+    return BatchPart(student, torch.ones(len(student)), teachers, (0, 1), len(student))
 
 
 FORGET = side(
@@ -39,7 +39,7 @@ REMEMBERED = kl((0.5, 0.5), (0.25, 0.75))
 
 def test_crossfit_answers_forget_rows_as_the_stranger(small_config: Callable[..., Any]) -> None:
     method: Any = method_of(small_config("CrossFit", beta=0.4, true_answers=True))
-    terms = method.loss(Batch(FORGET, RETAIN))
+    terms = method.loss(ForgetRetainBatch(FORGET, RETAIN))
     forget = kl((0.4, 0.6), (0.5, 0.5))
     remember = REMEMBERED - math.log(0.75)  # and the true answer is yes
     assert float(terms["forget"]) == pytest.approx(forget, rel=1e-4)
@@ -49,12 +49,12 @@ def test_crossfit_answers_forget_rows_as_the_stranger(small_config: Callable[...
 
 def test_e2urecrefs_teacher_is_as_sure_as_the_stranger(small_config: Callable[..., Any]) -> None:
     method: Any = method_of(small_config("E2URecRef", most_alpha=1000.0))
-    terms = method.loss(Batch(FORGET, NONE))
+    terms = method.loss(ForgetRetainBatch(FORGET, NONE))
     risen = math.log(0.95 / 0.9)  # of yes alone; margins are log 9 and log 1.5
     assert float(terms["alpha"]) == pytest.approx((math.log(9) - math.log(1.5)) / risen, rel=1e-4)
     assert float(terms["loss"]) == pytest.approx(kl((0.4, 0.6), (0.5, 0.5)), rel=1e-3)
     limited: Any = method_of(small_config("E2URecRef", most_alpha=2.0))
-    terms = limited.loss(Batch(FORGET, NONE))
+    terms = limited.loss(ForgetRetainBatch(FORGET, NONE))
     assert float(terms["alpha"]) == 2.0
     odds = 9 * (0.95 / 0.9) ** -2
     teacher = (1 / (1 + odds), odds / (1 + odds))

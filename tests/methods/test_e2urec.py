@@ -64,7 +64,7 @@ def test_the_loss_of_a_step_is_the_formula_with_teachers_asked_on_the_spot(
     options: Any = config.options(E2URecOptions)
     method = E2URec(options)
     student = method.student(model, run.request)
-    with model.shown(run.after):
+    with model.using_history(run.after):
         student.teach(ORIGINAL, Adapted(model.adapter), forget=True, retain=True)
         method.teach(student)
         student.train(method.loss)
@@ -73,7 +73,7 @@ def test_the_loss_of_a_step_is_the_formula_with_teachers_asked_on_the_spot(
         (found,) = map(method.loss, student.batches(step))
 
     def asked(adapter: str | None, history: NDArray[np.int64], rows: NDArray[np.int64]) -> Tensor:
-        with model.bank.frozen(adapter), model.shown(history):
+        with model.bank.frozen(adapter), model.using_history(history):
             return model.language_model.head(model.hidden(rows))
 
     original, augmented, answered = (
@@ -115,7 +115,7 @@ def taught(config: Any) -> tuple[Forgetting, E2URec, Any]:
     run.train()
     method = E2URec(config.options(E2URecOptions))
     student = method.student(run.model, run.request)
-    with run.model.shown(run.after):
+    with run.model.using_history(run.after):
         student.teach(ORIGINAL, Adapted(run.model.adapter), forget=True, retain=True)
         method.teach(student)
         student.train(method.loss)

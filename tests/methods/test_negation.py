@@ -106,7 +106,7 @@ def test_the_forget_rows_lose_what_they_are_to_lose(
     model, request = run.model, run.request
     monkeypatch.setattr("recbole_e2urec.trainer.teachers.target_loss", to_lose(0.004))
     made = method_of(run.config).unlearn(model, request)
-    with model.shown(request.forget_history):
+    with model.using_history(request.forget_history):
         before, now = (
             float(loss_of(model, scorer, request.forget).mean())
             for scorer in (Adapted(None), made.scorer)
@@ -133,7 +133,7 @@ def test_any_student_can_be_scaled_to_what_forget_rows_are_to_lose(
     model, request = run.model, run.request
     monkeypatch.setattr("recbole_e2urec.trainer.student.target_loss", to_lose(0.004))
     made = method_of(run.config).unlearn(model, request)
-    with model.shown(request.forget_history):
+    with model.using_history(request.forget_history):
         now = float(loss_of(model, made.scorer, request.forget).mean())
     assert made.found["scale"] > 0
     assert now == pytest.approx(made.found["original_logloss"] + 0.004, abs=0.001)

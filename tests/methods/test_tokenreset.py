@@ -14,7 +14,7 @@ from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.methods import method_of
 from recbole_e2urec.methods.tokenreset import TokenReset, TokenResetOptions
-from recbole_e2urec.trainer.batches import Pairing
+from recbole_e2urec.trainer.batches import ForgetRetainBatches
 from recbole_e2urec.trainer.checkpoint import Stage
 from recbole_e2urec.trainer.strength import TargetLoss, loss_of, target_loss
 from recbole_e2urec.trainer.teachers import unshown_tokens
@@ -37,7 +37,7 @@ def test_own_tokens_have_their_start_and_the_mean_drift_and_all_else_is_as_it_wa
     begin: Callable[..., Forgetting], backbone: str
 ) -> None:
     run = begin(backbone=backbone)
-    own = Pairing(run.request, run.model.table, 1).own_tokens()
+    own = ForgetRetainBatches(run.request, run.model.table, 1).forget_only_tokens()
     forget = run.dataset.rows.user[run.split.forget]
     assert len(own) == len(np.unique(forget))  # a token a user
     unshown = unshown_tokens(run.model, run.request)
@@ -64,7 +64,7 @@ def test_reset_tokens_are_nearer_to_retrains_than_their_start_is(
 ) -> None:
     last = {"epochs": 6, "eval_step": 6}  # both models are those of the last epoch
     run = begin(backbone=backbone, train_batch_size=16, **last)
-    own = Pairing(run.request, run.model.table, 1).own_tokens()
+    own = ForgetRetainBatches(run.request, run.model.table, 1).forget_only_tokens()
     embedding = run.model.language_model.model.get_input_embeddings().weight
     (name,) = [key for key, weight in run.start.items() if weight.shape == embedding.shape]
     retrained = Stage.of(run.stages, "Retrain", run.retrain.stage).weights()[name][own]
@@ -77,10 +77,10 @@ def test_overshoot_goes_further_from_original_by_this_share(
     begin: Callable[..., Forgetting],
 ) -> None:
     run = begin()
-    own = Pairing(run.request, run.model.table, 1).own_tokens()
+    own = ForgetRetainBatches(run.request, run.model.table, 1).forget_only_tokens()
     before = run.model.bank.state(None)
     plain, further = (
-        method_of(run.config.moved({"overshoot": share})).unlearn(run.model, run.request)
+        method_of(run.config.with_settings({"overshoot": share})).unlearn(run.model, run.request)
         for share in (0.0, 0.5)
     )
     assert plain.digest != further.digest
@@ -137,7 +137,7 @@ def test_what_it_cannot_forget_is_refused_in_one_line(begin: Callable[..., Forge
     run.split = ForgetSplit(np.setdiff1d(train, rows), rows)
     with pytest.raises(InputError, match=f"1 of {len(rows)} forget rows show no token that is"):
         run.unlearn(method_of(run.config))
-    told = run.unlearn(method_of(run.config.moved({"partial": True})))
+    told = run.unlearn(method_of(run.config.with_settings({"partial": True})))
     assert told.found == {"rows_not_reached": 1}
     run = begin(tuning="lora", lora_target_modules=["q", "v"])
     with pytest.raises(InputError, match="did not reach the embeddings"):
@@ -151,7 +151,7 @@ def test_without_an_overshoot_tokens_go_as_far_as_the_target_asks(
     model, request = run.model, run.request
     fixed = TokenResetOptions(partial=False, overshoot=0.7)
     known = TokenReset(fixed).unlearn(model, request).scorer
-    with model.shown(request.forget_history):
+    with model.using_history(request.forget_history):
         wanted = float(loss_of(model, known, request.forget).mean())
 
     def target(*given: Any) -> TargetLoss:

@@ -26,7 +26,7 @@ def test_candidates_of_a_row_are_answered_as_by_whole_prompts(
     history = shown_histories(dataset.rows, parts, parts.train[:0], 3)
     items = np.tile(np.arange(1, dataset.item_num), 4)  # some stand in the histories
     rows = np.repeat(parts.test[:4], dataset.item_num - 1)
-    with model.shown(history):
+    with model.using_history(history):
         assert any(
             np.isin(items[rows == row], dataset.rows.item[history[row]]).any() for row in rows
         )

@@ -10,7 +10,7 @@ from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.data.loaders import build_splits, make_loaders
 from recbole_e2urec.data.request.sampling import choose_control_users
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.trainer.recbole_trainer import fit_classic, make_trainer, plain
+from recbole_e2urec.trainer.recbole_trainer import fit_classic, make_trainer, plain_values
 
 SMALL = {"train_batch_size": 64, "MAX_ITEM_LIST_LENGTH": 5, "mlp_hidden_size": [8]}
 RECBOLE_RANKED = {
@@ -81,7 +81,7 @@ def test_fit_tests_the_best_epoch(small_config):
     config = small_config("FM", **{**SMALL, "epochs": 5, "learning_rate": 0.5})
     run = fit(config)
     again = run.trainer.evaluate(loaders_of(config).valid, load_best_model=False)
-    assert plain(again) == run.results["valid"]
+    assert plain_values(again) == run.results["valid"]
 
 
 def test_fit_refuses_a_loss_that_became_nan(small_config, monkeypatch):

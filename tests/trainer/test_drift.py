@@ -15,7 +15,7 @@ def drift(config: Any) -> float:
     model = run.model
     weights = model.language_model.model.get_input_embeddings().weight
     before = weights.detach().clone()
-    with model.shown(run.history(run.parts.control[:0])):
+    with model.using_history(run.history(run.parts.control[:0])):
         shown = model.table.batch(run.parts.splits.train).input_ids.unique()
     run.recommend()
     moved = (weights.detach() - before).abs().mean(dim=1)

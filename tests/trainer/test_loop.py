@@ -3,7 +3,14 @@ import torch
 from torch import nn
 
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.trainer.loop import Average, Clock, StepRule, adamw, steps_until, train_epoch
+from recbole_e2urec.trainer.loop import (
+    Average,
+    EpochPosition,
+    StepRule,
+    adamw,
+    steps_until,
+    train_epoch,
+)
 
 
 def rates_of(rule, epochs, steps, mosts):
@@ -17,7 +24,7 @@ def rates_of(rule, epochs, steps, mosts):
         return [{"loss": weight * 1.0}]
 
     for epoch, most in enumerate(mosts):
-        clock = Clock("s", epoch, epochs, show=False, most=most)
+        clock = EpochPosition("s", epoch, epochs, show=False, most=most)
         train_epoch(optimizer, [0] * steps, losses, clock, rule)
     return rates
 
@@ -43,7 +50,7 @@ def test_a_gradient_is_scaled_down_to_the_norm_or_left_alone(clip, moved):
     optimizer = torch.optim.SGD([weights], lr=1.0)
     loss = lambda _: [{"loss": (weights * torch.tensor([3.0, 4.0])).sum()}]  # noqa: E731
     rule = StepRule(1.0, clip_norm=clip)
-    train_epoch(optimizer, [0], loss, Clock("s", 0, 1, show=False), rule)
+    train_epoch(optimizer, [0], loss, EpochPosition("s", 0, 1, show=False), rule)
     assert weights.tolist() == pytest.approx(moved)
 
 
@@ -74,7 +81,7 @@ def test_pieces_of_a_batch_take_one_step_together_and_their_terms_add_up():
             yield {"loss": part * weight, "part": torch.tensor(part)}
 
     found = train_epoch(
-        optimizer, [[0.25, 0.5]], losses, Clock("s", 0, 1, show=False), StepRule(1.0)
+        optimizer, [[0.25, 0.5]], losses, EpochPosition("s", 0, 1, show=False), StepRule(1.0)
     )
     assert seen == [0.0, 0.0]
     assert weight.item() == pytest.approx(-0.75)

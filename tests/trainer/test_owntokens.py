@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_e2urec.trainer.batches import RequestRows, own_tokens_of
+from recbole_e2urec.trainer.batches import RequestRows, forget_only_tokens_of
 
 NOBODY = torch.zeros(0, dtype=torch.int64)
 
@@ -37,37 +37,39 @@ USER = [7, 7, 8, 8, 9, 9, 9]
 
 
 def test_tokens_of_ones_own_do_and_no_other_row_is_learned_from() -> None:
-    found = own_tokens_of(sides(PROMPTS, USER, [0, 1]), torch.tensor([70]), 2 / 7)
+    found = forget_only_tokens_of(sides(PROMPTS, USER, [0, 1]), torch.tensor([70]), 2 / 7)
     assert found.tokens.tolist() == [70]
-    assert found.beside.tolist() == []
+    assert found.retain_pool.tolist() == []
 
 
 def test_a_request_above_the_share_is_not_small() -> None:
-    assert own_tokens_of(sides(PROMPTS, USER, [0, 1]), torch.tensor([70]), 0.28) is None  # 2/7
+    assert (
+        forget_only_tokens_of(sides(PROMPTS, USER, [0, 1]), torch.tensor([70]), 0.28) is None
+    )  # 2/7
 
 
 def test_a_user_whose_number_others_show_has_the_rarest_token_of_all_prompts() -> None:
-    found = own_tokens_of(sides(PROMPTS, USER, [0, 1, 2, 3]), torch.tensor([70]), 0.6)
+    found = forget_only_tokens_of(sides(PROMPTS, USER, [0, 1, 2, 3]), torch.tensor([70]), 0.6)
     assert found.tokens.tolist() == [70, 80]  # 1 is in all three others, 5 not in both of user 8
-    assert found.beside.tolist() == [5]
+    assert found.retain_pool.tolist() == [5]
 
 
 def test_a_token_that_many_others_show_does_not_do() -> None:
     of = sides(PROMPTS, USER, [2, 3])  # 80 is shown by one of five retain rows
-    assert own_tokens_of(of, NOBODY, 0.29).tokens.tolist() == [80]
+    assert forget_only_tokens_of(of, NOBODY, 0.29).tokens.tolist() == [80]
     crowded = [*PROMPTS[:4], *({1, 80, 90} for _ in range(3))]
-    assert own_tokens_of(sides(crowded, USER, [2, 3]), NOBODY, 0.29) is None
+    assert forget_only_tokens_of(sides(crowded, USER, [2, 3]), NOBODY, 0.29) is None
 
 
 def test_a_rare_word_in_some_prompts_of_a_user_is_not_the_users() -> None:
     prompts = [*PROMPTS[:2], {1, 80, 60}, {1, 80, 61}, *PROMPTS[4:]]  # 60 and 61: nobody else's
-    found = own_tokens_of(sides(prompts, USER, [2, 3]), torch.tensor([60, 61]), 0.29)
+    found = forget_only_tokens_of(sides(prompts, USER, [2, 3]), torch.tensor([60, 61]), 0.29)
     assert found.tokens.tolist() == [60, 61, 80]
-    assert found.beside.tolist() == [5]
+    assert found.retain_pool.tolist() == [5]
 
 
 @pytest.mark.parametrize(("forget", "unnamed"), [([2], ()), ([2, 3], (8,))])
 def test_rows_of_who_stays_or_has_no_name_need_a_token_of_their_own(forget, unnamed) -> None:
     of = sides(PROMPTS, USER, forget, unnamed)
-    assert own_tokens_of(of, NOBODY, 1.0) is None
-    assert own_tokens_of(of, torch.tensor([80]), 1.0) is not None
+    assert forget_only_tokens_of(of, NOBODY, 1.0) is None
+    assert forget_only_tokens_of(of, torch.tensor([80]), 1.0) is not None

@@ -7,7 +7,7 @@ import pytest
 
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.experiment.unlearning import Forgetting
-from recbole_e2urec.trainer.batches import Pairing, share_of_each
+from recbole_e2urec.trainer.batches import ForgetRetainBatches, share_of_each
 
 
 @pytest.fixture
@@ -16,12 +16,12 @@ def pairing(small_config):
     config = small_config("E2URec", prompt="numbered")
     run = Forgetting(config, load_dataset(config))
     request = run.request
-    return Pairing(request, run.model.table, 16), run
+    return ForgetRetainBatches(request, run.model.table, 16), run
 
 
 def test_own_tokens_are_in_prompts_of_forget_rows_and_in_no_other(pairing):
     pairs, run = pairing
-    own = pairs.own_tokens()
+    own = pairs.forget_only_tokens()
     assert 0 < len(own) < 1000
     shown = {
         name: table.batch(rows).input_ids.unique()
@@ -69,18 +69,18 @@ def test_a_share_of_the_rows_leaves_no_user_out() -> None:
 def test_a_small_request_learns_from_all_of_its_rows(pairing):
     _, run = pairing
     assert len(run.split.forget) < 512
-    shown = Pairing(run.request, run.model.table, 16, share=0.3).forget
+    shown = ForgetRetainBatches(run.request, run.model.table, 16, share=0.3).forget
     assert np.array_equal(shown, run.split.forget)
 
 
 def test_without_names_every_forget_row_is_shown(pairing, small_config, monkeypatch):
     monkeypatch.setattr("recbole_e2urec.trainer.batches.LEAST_ROWS", 1)
     _, run = pairing
-    named = Pairing(run.request, run.model.table, 16, share=0.3).forget
+    named = ForgetRetainBatches(run.request, run.model.table, 16, share=0.3).forget
     assert len(named) < len(run.split.forget)
     config = small_config("E2URec", user_fields=["age"])  # each user has another one
     nameless = Forgetting(config, load_dataset(config))
-    shown = Pairing(nameless.request, nameless.model.table, 16, share=0.3).forget
+    shown = ForgetRetainBatches(nameless.request, nameless.model.table, 16, share=0.3).forget
     assert np.array_equal(shown, run.split.forget)
 
 
@@ -93,6 +93,6 @@ def test_of_users_who_stay_every_forget_row_is_shown(pairing, monkeypatch):
     forget = np.concatenate([rows[user[rows] == stays][:4], rows[user[rows] == leaves]])
     forget = np.sort(forget)
     asked = replace(request, forget=forget, retain=np.setdiff1d(rows, forget))
-    shown = Pairing(asked, run.model.table, 16, share=0.3).forget
+    shown = ForgetRetainBatches(asked, run.model.table, 16, share=0.3).forget
     assert (user[shown] == stays).sum() == 4
     assert (user[shown] == leaves).sum() == -(-3 * (user[forget] == leaves).sum() // 10)

@@ -12,7 +12,7 @@ from recbole_e2urec.experiment.base import Experiment
 from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.methods.e2urec import E2URec, E2URecOptions
 from recbole_e2urec.model.llmrec import LLMRecOptions
-from recbole_e2urec.trainer.adapter import Plan
+from recbole_e2urec.trainer.adapter import AdapterTrainingPlan
 from recbole_e2urec.trainer.loop import StepRule
 
 
@@ -32,7 +32,7 @@ def unused(*given: Any) -> Any:
     ],
 )
 def test_a_fraction_cuts_the_last_epoch(epochs: float, stop: float, taken: list[int]) -> None:
-    plan = Plan(epochs, StepRule(0.1), 1, unused, unused, stop=stop)
+    plan = AdapterTrainingPlan(epochs, StepRule(0.1), 1, unused, unused, stop=stop)
     clocks = [plan.clock("s", epoch, 812) for epoch in range(ceil(epochs))]
     assert [min(812, clock.most or 0) for clock in clocks] == taken
 
@@ -73,7 +73,7 @@ def test_how_original_steps_names_its_stage(small_config: Callable[..., Any]) ->
         config = small_config("LLMRec", **more)
         run = Experiment(config, load_dataset(config))
         rows = run.parts.splits
-        with run.model.shown(run.history(rows.train[:0])):
+        with run.model.using_history(run.history(rows.train[:0])):
             return run.trainer("LLMRec", rows.train, rows.valid).stage.digest
 
     changes = [{}, {"rate_schedule": "constant"}, {"clip_norm": None}, {"weight_decay": 0.1}]

@@ -11,7 +11,7 @@ from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.data.request.selection import ForgetSplit
 from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.methods import method_of
-from recbole_e2urec.trainer.student import LEAST_REACH, Student
+from recbole_e2urec.trainer.student import LEAST_COVERAGE, Student
 
 RARE = "i19"  # its title has a word that no other prompt shows
 
@@ -37,13 +37,15 @@ def test_a_rare_word_of_a_few_rows_leaves_the_embedding_free_to_learn_all_tokens
 ) -> None:
     run = nameless(small_config("E2URec", own_tokens_only=True, user_fields=[], control_users=0))
     student = student_of(run)
-    own = student.pairing.own_tokens()
+    own = student.pairing.forget_only_tokens()
     shown = student.pairing.forget_table.shows(run.split.forget, own.numpy())
     assert 0 < shown.sum() < len(shown) / 2
     assert student.learns == (None, False)
 
 
-@pytest.mark.parametrize(("reached", "limited"), [(LEAST_REACH, True), (LEAST_REACH - 0.1, False)])
+@pytest.mark.parametrize(
+    ("reached", "limited"), [(LEAST_COVERAGE, True), (LEAST_COVERAGE - 0.1, False)]
+)
 def test_own_tokens_alone_learn_where_nearly_every_forget_row_shows_one(
     small_config: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
@@ -57,7 +59,7 @@ def test_own_tokens_alone_learn_where_nearly_every_forget_row_shows_one(
     rows = len(run.split.forget)
     shows = np.arange(rows) < np.ceil(reached * rows)
     monkeypatch.setattr(student.pairing, "reached", lambda tokens: shows)
-    own = student.pairing.own_tokens().tolist()
+    own = student.pairing.forget_only_tokens().tolist()
     assert len(own) > 0
     tokens, alone = student.learns
     assert not alone

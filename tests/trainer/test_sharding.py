@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.model.scorers import Adapted, Asked, Voice
-from recbole_e2urec.trainer.adapter import Fit, Request, Tools
+from recbole_e2urec.model.scorers import Adapted, CachedAnswers, ModelOutput
+from recbole_e2urec.trainer.adapter import Fit, TrainingServices, UnlearningTask
 from recbole_e2urec.trainer.checkpoint import Stage
 from recbole_e2urec.trainer.shards import (
     AttentionPlan,
@@ -27,7 +27,7 @@ from recbole_e2urec.trainer.shards import (
 USER = np.array([1, 1, 2, 2, 3, 3, 4, 4])
 
 
-def request(forget: list[int], calls: list[tuple[str, list[int]]]) -> Request:
+def request(forget: list[int], calls: list[tuple[str, list[int]]]) -> UnlearningTask:
     """Rows of four users; what is fitted is noted in ``calls``."""
 
     def fit(name: str, rows: Any, history: Any) -> Fit:
@@ -38,11 +38,13 @@ def request(forget: list[int], calls: list[tuple[str, list[int]]]) -> Request:
         return Stage(Path("stages"), name, settings)
 
     embed = lambda rows: np.zeros((5, 1), np.float32)  # noqa: E731
-    tools = Tools(stage, fit, fit, None, Adapted(None), embed)
+    tools = TrainingServices(stage, fit, fit, None, Adapted(None), embed)
     nothing = np.empty((8, 0), np.int64)
     gone = np.array(forget, dtype=np.int64)
     stays = np.setdiff1d(np.arange(8), gone)
-    return Request(gone, stays, gone[:0], gone[:0], USER, USER, nothing, nothing, tools, seed=3)
+    return UnlearningTask(
+        gone, stays, gone[:0], gone[:0], USER, USER, nothing, nothing, tools, seed=3
+    )
 
 
 def test_a_request_trains_only_the_touched_shard_again() -> None:
@@ -117,19 +119,19 @@ def test_cosine_clusters_differ_by_one_point_at_most(count: int, size: int, seed
     assert sizes.max() - sizes.min() <= 1
 
 
-def voice(answers: list[list[float]]) -> Voice:
+def voice(answers: list[list[float]]) -> ModelOutput:
     """A model whose head is the identity: its states are its logits."""
-    return Voice(torch.tensor(answers), lambda states: states)
+    return ModelOutput(torch.tensor(answers), lambda states: states)
 
 
 def test_an_ensemble_answers_with_the_mean_of_its_logits() -> None:
-    asked = Asked([voice([[0.0, 2.0]]), voice([[4.0, 0.0]])])
+    asked = CachedAnswers([voice([[0.0, 2.0]]), voice([[4.0, 0.0]])])
     assert asked.logits().tolist() == [[2.0, 1.0]]
 
 
 def test_weights_count_row_by_row() -> None:
     weights = torch.tensor([[0.25, 0.75], [1.0, 0.0]])
-    asked = Asked([voice([[0.0, 4.0]] * 2), voice([[8.0, 0.0]] * 2)], weights)
+    asked = CachedAnswers([voice([[0.0, 4.0]] * 2), voice([[8.0, 0.0]] * 2)], weights)
     assert asked.logits().tolist() == [[6.0, 1.0], [0.0, 4.0]]
     assert asked.logits(slice(1, 2)).tolist() == [[0.0, 4.0]]
 
@@ -146,7 +148,7 @@ def test_attention_learns_whom_to_believe() -> None:
     right = [[0.0, 3.0] if label else [3.0, 0.0] for label in labels.tolist()]
     wrong = [line[::-1] for line in right]
     plan = AttentionPlan(size=4, learning_rate=0.05, epochs=20, batch_size=8, seed=1)
-    asked = Asked([voice(wrong), voice(right)])
+    asked = CachedAnswers([voice(wrong), voice(right)])
     attention, steps = train_attention(asked, labels, (0, 1), plan)
     assert steps == 100
     assert (attention.weigh(asked.voices)[:, 1] > 0.9).all()

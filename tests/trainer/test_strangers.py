@@ -15,8 +15,8 @@ from recbole_e2urec.data.request.selection import ForgetSplit
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.model.scorers import Adapted
-from recbole_e2urec.trainer.adapter import Fit, Request
-from recbole_e2urec.trainer.teachers import cross_fit, renewing, unshown_tokens
+from recbole_e2urec.trainer.adapter import Fit, UnlearningTask
+from recbole_e2urec.trainer.teachers import cross_fit, token_reset_scorer, unshown_tokens
 
 Rows = NDArray[np.int64]
 
@@ -30,7 +30,7 @@ def run(small_config: Callable[..., Any]) -> Forgetting:
     return made
 
 
-def watched(request: Request) -> tuple[Request, list[tuple[Rows, Rows]]]:
+def watched(request: UnlearningTask) -> tuple[UnlearningTask, list[tuple[Rows, Rows]]]:
     """A request whose trainings are written down: rows, and the histories that prompts show."""
     seen: list[tuple[Rows, Rows]] = []
 
@@ -46,7 +46,7 @@ def test_who_answers_for_a_user_learned_from_no_row_of_that_user(
     run: Forgetting, parts: int
 ) -> None:
     request, seen = watched(run.request)
-    stranger = cross_fit(request, parts).stranger
+    stranger = cross_fit(request, parts).held_out_model
     assert len(seen) == parts
     user, train = request.user, request.train
     shares = stranger.shares[user[train]]
@@ -65,10 +65,10 @@ def test_a_stranger_answers_row_by_row_as_its_model_and_all_answer_for_the_unkno
     run: Forgetting,
 ) -> None:
     request, model = run.request, run.model
-    stranger = cross_fit(request, 2).stranger
+    stranger = cross_fit(request, 2).held_out_model
     words = model.language_model.answer_ids
     rows = np.random.default_rng(1).permutation(np.r_[request.forget, run.parts.control])
-    with model.shown(request.forget_history):
+    with model.using_history(request.forget_history):
         found = stranger.ask(model, rows)
         each = [one.ask(model, rows).logits() for one in stranger.members]
     shares = torch.from_numpy(stranger.shares[request.user[rows]])
@@ -111,7 +111,7 @@ def test_renewed_tokens_are_as_if_never_shown_and_all_others_stay(
     rows = request.train
     shown = [set(model.table.tokens(rows[at : at + 1])) for at in range(len(rows))]
     tokens = np.array(sorted(shown[0] - shown[-1]))  # what the first row shows, not the last
-    scorer = renewing(model, request, torch.from_numpy(tokens))(0.0)
+    scorer = token_reset_scorer(model, request, torch.from_numpy(tokens))(0.0)
     before = model.bank.state(model.adapter)
     after = scorer.read()
     changed = {name for name in before if not torch.equal(before[name], after[name])}

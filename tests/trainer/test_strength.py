@@ -6,9 +6,9 @@ import pytest
 from recbole_e2urec.trainer.strength import (
     TargetLoss,
     mean_over_users,
+    shrunken_gap,
     some_of,
     strength_for,
-    weighed,
 )
 
 
@@ -62,11 +62,11 @@ def test_some_of_draws_each_row_once_and_always_the_same():
 
 def test_weighed_counts_each_guess_by_the_variance_of_the_other():
     # Between requests .5 * .04 = .02, by chance .02: both count alike, and the error is a root 2nd.
-    mean, error = weighed(0.10, 0.02, 0.04)
+    mean, error = shrunken_gap(0.10, 0.02, 0.04)
     assert (mean, error) == (pytest.approx(0.07), pytest.approx(0.02 / np.sqrt(2)))
 
 
 def test_weighed_of_an_exact_request_is_its_own_and_never_below_nothing():
-    assert weighed(0.10, 0.0, 0.04) == (pytest.approx(0.10), 0.0)
-    assert weighed(-0.10, 0.0, 0.04) == (0.0, 0.0)
-    assert weighed(0.0, 0.0, 0.0) == (0.0, 0.0)
+    assert shrunken_gap(0.10, 0.0, 0.04) == (pytest.approx(0.10), 0.0)
+    assert shrunken_gap(-0.10, 0.0, 0.04) == (0.0, 0.0)
+    assert shrunken_gap(0.0, 0.0, 0.0) == (0.0, 0.0)

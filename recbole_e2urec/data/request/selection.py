@@ -247,7 +247,7 @@ def select(
     train[np.asarray(train_rows, dtype=np.int64)] = True
     own = None if options.request_id is None else str(options.request_id)
     if options.file is not None:
-        return distributed.from_writer(lambda: _by_file(options, own, train, table, ids))
+        return distributed.on_main_process(lambda: _by_file(options, own, train, table, ids))
     if options.where is None:
         rows, chosen = np.flatnonzero(train), np.zeros(len(table), dtype=bool)
         drawn = draw_rows(options.by, options.ratio, options.seed, rows, table, ids)
@@ -309,7 +309,7 @@ class ForgetSplit(NamedTuple):
     forget: NDArray[np.int64]  # row ids
 
 
-class Asked(NamedTuple):
+class ForgetRequest(NamedTuple):
     """A request that can be carried out."""
 
     split: ForgetSplit
@@ -319,7 +319,9 @@ class Asked(NamedTuple):
     warnings: tuple[str, ...]
 
 
-def read_request(options: ForgetOptions, train_rows: NDArray[np.int64], dataset: Any) -> Asked:
+def read_request(
+    options: ForgetOptions, train_rows: NDArray[np.int64], dataset: Any
+) -> ForgetRequest:
     """Read a request and name it.
 
     Raises:
@@ -330,7 +332,7 @@ def read_request(options: ForgetOptions, train_rows: NDArray[np.int64], dataset:
     split = split_of(found, train_rows)
     digest = request_digest(dataset.dataset_name, table, ids, found.chosen)
     own = found.request_id or digest
-    return Asked(split, np.flatnonzero(found.chosen), digest, own, found.warnings)
+    return ForgetRequest(split, np.flatnonzero(found.chosen), digest, own, found.warnings)
 
 
 def split_of(found: Selection, train_rows: NDArray[np.int64]) -> ForgetSplit:

@@ -219,7 +219,7 @@ class AdapterBank:
                 weight.copy_(state[key])
 
     @contextmanager
-    def kept(self, name: str | None) -> Iterator[None]:
+    def restored_after(self, name: str | None) -> Iterator[None]:
         """Put the weights of an adapter, or of the bare backbone, back after the body."""
         before = self.state(name)
         try:
@@ -228,7 +228,7 @@ class AdapterBank:
             self.load(name, before)
 
     @contextmanager
-    def lent(self, name: str | None, state: Mapping[str, Tensor]) -> Iterator[None]:
+    def swapped_weights(self, name: str | None, state: Mapping[str, Tensor]) -> Iterator[None]:
         """Answer with other weights, see :meth:`load`, in the body, which must not train them.
 
         They take the place of the own ones as they are: no set of weights is copied.

@@ -267,7 +267,7 @@ def load_pretrained(options: BackboneOptions) -> LanguageModel:
     Raises:
         InputError: out of reach, not a whole language model, or options that do not suit it.
     """
-    if not distributed.is_writer():
+    if not distributed.is_main_process():
         transformers.utils.logging.disable_progress_bar()
     read = Reader(options.name, find_source(options.source or options.name))
     config = read(AutoConfig.from_pretrained)

@@ -113,7 +113,7 @@ def adapter_weights(model: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
     return found
 
 
-def on_line(
+def interpolated(
     start: Mapping[str, Tensor], end: Mapping[str, Tensor], share: float
 ) -> dict[str, Tensor]:
     """Weights on the line through two sets of them: 0 = start, 1 = end, -1 = as far before it.

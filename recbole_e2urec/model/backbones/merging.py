@@ -174,7 +174,7 @@ def part_weights(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 LEAST_UNSHOWN = 30  # tokens; the error of their mean is then below a fifth of their spread
 
 
-def renewed(
+def reset_forget_tokens(
     language_model: LanguageModel,
     state: Mapping[str, Tensor],
     start: Mapping[str, Tensor],
@@ -203,14 +203,14 @@ def renewed(
     found = dict(state)
     for name, weight in state.items():
         if name in rows:
-            found[name] = _renewed(weight, start[name], tokens, unshown, overshoot)
+            found[name] = _reset(weight, start[name], tokens, unshown, overshoot)
         elif name.endswith(COLUMNS):
-            columns = _renewed(weight.T, start[name].T, tokens, unshown, overshoot)
+            columns = _reset(weight.T, start[name].T, tokens, unshown, overshoot)
             found[name] = columns.T.contiguous()
     return found
 
 
-def _renewed(
+def _reset(
     now: Tensor, start: Tensor, tokens: Tensor, unshown: Tensor, overshoot: float
 ) -> Tensor:  # [v, h], [v, h], [m], [u] -> [v, h]
     """A copy of an embedding in which these tokens have their start and the mean drift."""

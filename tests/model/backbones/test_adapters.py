@@ -249,15 +249,15 @@ def test_lent_weights_answer_and_the_own_ones_come_back_after_an_error(bank, bat
     shake(bank, "a")
     before, places = bank.state(name), [weight.data_ptr() for weight in bank.parameters(name)]
     other = {key: weight + 0.1 for key, weight in before.items()}
-    with bank.kept(name):
+    with bank.restored_after(name):
         bank.load(name, other)
         expected = answer(bank, batch, "a")
-    with pytest.raises(ZeroDivisionError), bank.lent(name, other):
+    with pytest.raises(ZeroDivisionError), bank.swapped_weights(name, other):
         1 / (answer(bank, batch, "a") != expected).sum().item()
     assert not changed(before, bank.state(name))
     assert [weight.data_ptr() for weight in bank.parameters(name)] == places
 
 
 def test_weights_that_do_not_fit_are_not_lent(bank):
-    with pytest.raises(ValueError, match="does not fit"), bank.lent("a", {}):
+    with pytest.raises(ValueError, match="does not fit"), bank.swapped_weights("a", {}):
         pass

@@ -9,7 +9,7 @@ import pytest
 from recbole_e2urec.report import report
 from recbole_e2urec.report.tables import (
     NOISE,
-    Cells,
+    TextTable,
     comparison,
     floor_of,
     row_by_row,
@@ -149,7 +149,7 @@ def test_a_gap_within_noise_is_marked_but_not_retrains_own() -> None:
     ],
 )
 def test_formats(kind: str, expected: str) -> None:
-    assert expected in Cells(["", "AUC"], [["NPO", "0.5_"]]).drawn(kind)
+    assert expected in TextTable(["", "AUC"], [["NPO", "0.5_"]]).drawn(kind)
 
 
 def test_the_module_prints_each_comparison_of_a_file(

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.model.backbones.lora import LoraOptions, on_line
+from recbole_e2urec.model.backbones.lora import LoraOptions, interpolated
 
 
 def test_unknown_target_module_is_refused_with_the_known_ones(bank):
@@ -27,7 +27,7 @@ def test_lora_weights_are_two_thin_matrices_a_layer(bank):
 def test_on_line_multiplies_the_matrix_that_began_as_zeros():
     start = {"l.lora_A.weight": torch.ones(2, 3), "l.lora_B.weight": torch.zeros(3, 2)}
     end = {"l.lora_A.weight": torch.full((2, 3), 2.0), "l.lora_B.weight": torch.ones(3, 2)}
-    found = on_line(start, end, -0.5)
+    found = interpolated(start, end, -0.5)
     assert torch.equal(found["l.lora_A.weight"], end["l.lora_A.weight"])
     assert torch.equal(found["l.lora_B.weight"], torch.full((3, 2), -0.5))
     update = found["l.lora_B.weight"] @ found["l.lora_A.weight"]
@@ -37,6 +37,6 @@ def test_on_line_multiplies_the_matrix_that_began_as_zeros():
 @pytest.mark.parametrize("name", ["weight", "lora_B.weight"])
 def test_on_line_of_other_weights_is_straight(name):
     start, end = {name: torch.tensor([1.0, 2.0])}, {name: torch.tensor([2.0, 0.0])}
-    assert on_line(start, end, 0.0)[name].tolist() == [1.0, 2.0]
-    assert on_line(start, end, 1.0)[name].tolist() == [2.0, 0.0]
-    assert on_line(start, end, -2.0)[name].tolist() == [-1.0, 6.0]
+    assert interpolated(start, end, 0.0)[name].tolist() == [1.0, 2.0]
+    assert interpolated(start, end, 1.0)[name].tolist() == [2.0, 0.0]
+    assert interpolated(start, end, -2.0)[name].tolist() == [-1.0, 6.0]

@@ -47,18 +47,18 @@ def test_plan_takes_the_mode_of_one_phase_for_the_other() -> None:
 
 
 def test_settle_replaces_a_default_validation_metric_that_is_not_computed() -> None:
-    settled = plan_evaluation({}, "full", False).settle(DEFAULTS, {"topk": [20]})
+    settled = plan_evaluation({}, "full", False).resolve(DEFAULTS, {"topk": [20]})
     assert settled["valid_metric"] == "Recall@20"
 
 
 def test_settle_refuses_a_given_validation_metric_that_is_not_computed() -> None:
     with pytest.raises(InputError, match="valid_metric: MRR@10 is not among Recall@5, Recall@10"):
-        plan_evaluation({}, "full", False).settle(DEFAULTS, {"valid_metric": "MRR@10"})
+        plan_evaluation({}, "full", False).resolve(DEFAULTS, {"valid_metric": "MRR@10"})
 
 
 def test_settle_leaves_its_arguments_alone() -> None:
     given = {"eval_args": {"order": "RO"}}
-    plan_evaluation({}, "full", False).settle(DEFAULTS, given)
+    plan_evaluation({}, "full", False).resolve(DEFAULTS, given)
     assert given == {"eval_args": {"order": "RO"}}
     assert "mode" not in DEFAULTS["eval_args"]
 

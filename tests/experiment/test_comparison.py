@@ -19,7 +19,7 @@ from recbole_e2urec.experiment.launch import workers_of
 from recbole_e2urec.report.results import load_rows
 from recbole_e2urec.report.tables import NOISE
 
-CHECKOUT = Path(__file__).parents[1]
+CHECKOUT = Path(__file__).parents[2]
 
 
 def settings(data: Path, **more: Any) -> dict[str, Any]:

@@ -5,7 +5,13 @@ import pytest
 from command_line import write
 
 from recbole_e2urec.config.config import Config
-from recbole_e2urec.config.yaml import properties, properties_folder, read_switch, read_yaml, typed
+from recbole_e2urec.config.yaml import (
+    parse_value,
+    properties,
+    properties_folder,
+    read_switch,
+    read_yaml,
+)
 from recbole_e2urec.errors import InputError
 
 
@@ -28,8 +34,8 @@ from recbole_e2urec.errors import InputError
     ],
 )
 def test_typed_reads_yaml(text: str, value: Any) -> None:
-    assert typed(text) == value
-    assert type(typed(text)) is type(value)
+    assert parse_value(text) == value
+    assert type(parse_value(text)) is type(value)
 
 
 @pytest.mark.parametrize(
@@ -41,12 +47,12 @@ def test_typed_reads_yaml(text: str, value: Any) -> None:
     ],
 )
 def test_typed_keeps_other_text_as_typed(text: str) -> None:
-    assert typed(text) == text
+    assert parse_value(text) == text
 
 
 def test_typed_refuses_a_mapping_without_its_space() -> None:
     with pytest.raises(InputError, match=r"--threshold=.*write a space after each colon"):
-        typed("{rating:4}", "threshold")
+        parse_value("{rating:4}", "threshold")
 
 
 @pytest.mark.parametrize(

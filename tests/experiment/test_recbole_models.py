@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from recbole_e2urec import cli
-from recbole_e2urec.config.keys import name_of, way_of
+from recbole_e2urec.config.keys import split_forget_method, with_forget_method
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment.comparison import run_comparison
@@ -26,8 +26,8 @@ def run_of(config: Any) -> ClassicForgetting:
     [("FM", ("FM", None)), ("FM-SISA", ("FM", "SISA")), ("S3Rec-x", ("S3Rec-x", None))],
 )
 def test_way_of_takes_a_name_apart(name: str, parts: tuple[str, str | None]) -> None:
-    assert way_of(name) == parts
-    assert name_of(*parts) == name
+    assert split_forget_method(name) == parts
+    assert with_forget_method(*parts) == name
 
 
 @pytest.mark.parametrize("model", ["FM", "BPR", "SASRec", "Pop"])

@@ -16,7 +16,7 @@ from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.quick_start import run_recbole_e2urec
 from recbole_e2urec.report import report
 from recbole_e2urec.report.comparisons import Comparison, comparisons
-from recbole_e2urec.report.results import Said, load_rows, save_said
+from recbole_e2urec.report.results import ForgetAnswers, load_rows, save_answers
 from recbole_e2urec.report.tables import NOISE
 
 HERE = Path("saved")
@@ -233,7 +233,7 @@ class TestBias:
         for one in rows:
             if one["model"] in self.YES:
                 yes = np.array(self.YES[one["model"]][one["seed"]])
-                save_said(HERE, one, Said(yes, alike))
+                save_answers(HERE, one, ForgetAnswers(yes, alike))
 
     def found(self, rows: list[dict[str, Any]]) -> dict[str, float]:
         (one,) = comparisons(rows, HERE)

@@ -37,7 +37,7 @@ def test_importing_the_recbole_side_imports_neither_ray_nor_quick_start() -> Non
         "recbole_e2urec.utils.recbole_compat.apply()\n"
         "print([name for name in sys.modules if name in ('ray', 'recbole.quick_start')])"
     )
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
     )
@@ -175,7 +175,7 @@ def test_a_sequential_model_leaves_anomaly_detection_off() -> None:
         "import torch; from recbole_e2urec.config.keys import find_model\n"
         "find_model('SASRec'); print(torch.is_anomaly_enabled())"
     )
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
     )

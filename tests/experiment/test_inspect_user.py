@@ -15,9 +15,9 @@ from recbole_e2urec import cli
 from recbole_e2urec.cli import COMMANDS
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.experiment.comparison import Given, run_comparison
+from recbole_e2urec.experiment.comparison import RunSettings, run_comparison
 from recbole_e2urec.experiment.finished import settings_of
-from recbole_e2urec.experiment.inspect_user import Case, CaseOptions, study
+from recbole_e2urec.experiment.inspect_user import Case, CaseOptions, inspect_user
 from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.methods import method_of
 from recbole_e2urec.report.results import load_rows
@@ -72,14 +72,14 @@ def here(finished: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Pat
 
 
 def looked_at(user: str, model: str | None = None, topk: int = 10, **overrides: Any) -> Case:
-    return study(CaseOptions(user, topk, rows=3), model, Given(overrides=overrides))
+    return inspect_user(CaseOptions(user, topk, rows=3), model, RunSettings(overrides=overrides))
 
 
 @pytest.fixture(scope="module")
 def users(finished: Path) -> dict[str, str]:
     """A forgotten user, one who stays, and a control user."""
     row = load_rows(finished / "saved" / "results.jsonl")[0]
-    config = settings_of(row, finished / "saved", Given())
+    config = settings_of(row, finished / "saved", RunSettings())
     run = Forgetting(config, load_dataset(config))
     user = run.dataset.rows.user
     tokens = {inner: token for token, inner in run.dataset.ids.users.items()}
@@ -114,7 +114,7 @@ def test_its_answers_are_those_that_were_measured(
     user = users["forgotten"]
     case = looked_at(user)
     rows = {row["model"]: row for row in load_rows(here / "saved" / "results.jsonl")}
-    config = settings_of(rows["E2URec"], here / "saved", Given())
+    config = settings_of(rows["E2URec"], here / "saved", RunSettings())
     run = Forgetting(config, load_dataset(config))
     run.train()
     answers = {
@@ -230,7 +230,7 @@ def test_what_cannot_be_looked_at_is_one_line(
 def test_users_named_by_numbers_stay_text(here: Path) -> None:
     own = cli.parse(["case", "--user=007"]).own
     with pytest.raises(InputError, match="user '007' is no user of small"):
-        COMMANDS["case"].run(None, Given(), own)
+        COMMANDS["case"].run(None, RunSettings(), own)
 
 
 def test_probabilities_are_numbers_of_this_user_alone(here: Path, users: dict[str, str]) -> None:

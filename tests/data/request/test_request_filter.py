@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from atomic_files import INTER, small_interactions, write_table
 
-from recbole_e2urec.config.expression import Value, masked
+from recbole_e2urec.config.expression import Value, without_values
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.data.request.filter import Comparison, Fields, filter_rows, parse
 from recbole_e2urec.errors import InputError
@@ -193,4 +193,6 @@ def test_quotes_and_backslashes_in_a_text() -> None:
 
 
 def test_results_keep_a_filter_without_its_values() -> None:
-    assert masked("user_id == 'Zoe' and not (age < 30)") == "user_id == ? and not ( age < ? )"
+    assert (
+        without_values("user_id == 'Zoe' and not (age < 30)") == "user_id == ? and not ( age < ? )"
+    )

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from command_line import as_arguments
 
-CHECKOUT = Path(__file__).parents[1]
+CHECKOUT = Path(__file__).parents[2]
 PROGRAM = str(CHECKOUT / "run_recbole_e2urec.py")
 # Runs the command line until it ends well, each time in a process of its own that dies by SIGKILL
 # in the place of the first write into saved/ at which none died before: a new file and one that is

@@ -16,9 +16,9 @@ from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.data.rows import Splits
 from recbole_e2urec.errors import Diverged, InputError
 from recbole_e2urec.experiment.base import parts_of
-from recbole_e2urec.experiment.comparison import Given
+from recbole_e2urec.experiment.comparison import RunSettings
 from recbole_e2urec.experiment.search import SearchOptions, Space, search, whole
-from recbole_e2urec.experiment.tuning import Trial, badness, choose
+from recbole_e2urec.experiment.tuning import Trial, choose, objective
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.trainer import llmrec
 
@@ -36,7 +36,7 @@ def found(data: Path, model: str, params: str, algo: str = "exhaustive", **more:
     """Search on ``small``; keyword arguments that are no options of the search are settings."""
     file = write(Path("hyper.test"), params)
     own = {key: more.pop(key) for key in ("max_evals", "early_stop") if key in more}
-    given = Given("small", (), {"data_path": str(data), **ALWAYS, **more})
+    given = RunSettings("small", (), {"data_path": str(data), **ALWAYS, **more})
     return search(SearchOptions(file, algo, **own), model, given)  # type: ignore[arg-type]
 
 
@@ -94,7 +94,7 @@ def test_the_params_files_of_the_docs_fit_their_models(
     file: str, model: str, small_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(searching.HyperTuning, "run", lambda self: None)
-    params = (Path(__file__).parents[1] / "docs" / f"{file}.test").read_text(encoding="utf-8")
+    params = (Path(__file__).parents[2] / "docs" / f"{file}.test").read_text(encoding="utf-8")
     settings = {"title_field": "movie_title", "learning_rate": 0.01}
     with pytest.raises(InputError, match="no trial came to an end"):
         found(small_data, model, params, "random", **settings)
@@ -106,7 +106,7 @@ def test_the_params_files_of_the_docs_fit_their_models(
 def test_badness_orders_trials_as_the_choice_of_tune_does() -> None:
     # left, lost, residual: (0.2 + 1) / 2.2; dear ones come after all others, the least dear first
     trials = [Trial({}, 0.0, *rest) for rest in ((0.2, 0.0, 1.0), (0.0, 0.02, 0.0), (9, 0.011, 9))]
-    assert [badness(trial) for trial in trials] == pytest.approx([1.2 / 2.2, 1.02, 1.011])
+    assert [objective(trial) for trial in trials] == pytest.approx([1.2 / 2.2, 1.02, 1.011])
     assert choose(trials) is trials[0]
     assert choose(trials[1:]) is trials[2]
 
@@ -171,7 +171,7 @@ def test_a_methods_settings_are_chosen_on_the_development_request(
     assert len(made["trials"]) == 4
     for trial in made["trials"]:
         assert trial["valid"].keys() == {"gap", "left", "lost", "residual"}
-        assert trial["score"] == pytest.approx(badness(Trial({}, **trial["valid"])))
+        assert trial["score"] == pytest.approx(objective(Trial({}, **trial["valid"])))
     assert made["best"]["score"] == min(trial["score"] for trial in made["trials"])
     assert len({trial["valid"]["residual"] for trial in made["trials"]}) == 4
     stages = [path.name.split("-")[0] for path in Path("saved").glob("**/stages/*")]
