@@ -10,7 +10,7 @@ PROPERTIES = f"{PACKAGE}.properties"
 
 REQUIRES = [
     # RecBole 1.2.1 demands ray<=2.6.3, which has no wheel for Python 3.12; 1.2.0 has ray as an
-    # extra. compat.py is written against these two versions and no other.
+    # extra. utils/recbole_compat.py is written against these two versions and no other.
     'recbole==1.2.1; python_version < "3.12"',
     'recbole==1.2.0; python_version >= "3.12"',
     # The general models of RecBole 1.2.0 import it without declaring it.
@@ -40,7 +40,7 @@ REQUIRES = [
 GGUF_REQUIRES = ["gguf>=0.10"]
 
 # RecBole 1.2.1 names hyperopt 0.2.5. Up to 0.2.7 it needs pkg_resources, gone from setuptools 82;
-# compat_training.py mends what RecBole needs for later ones.
+# utils/recbole_compat.py mends what RecBole needs for later ones.
 HYPER_REQUIRES = ["hyperopt>=0.3"]
 
 TEST_REQUIRES = [

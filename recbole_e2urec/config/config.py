@@ -198,7 +198,8 @@ class Config(RecBoleConfig):
         model, self.forget_method = split_forget_method(str(model or chosen["model"]))
         found = find_model(model)
         if self.forget_method and found.__module__.startswith("recbole_e2urec."):
-            raise InputError(f"{model}-{self.way}: for classic models; write --model={self.way}")
+            way = self.forget_method
+            raise InputError(f"{model}-{way}: for classic models; write --model={way}")
         return model, found, name
 
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:

@@ -13,8 +13,6 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from recbole.utils import InputType
-
 from recbole_e2urec.errors import InputError
 
 # Whole numbers, and the least that does.
@@ -110,6 +108,8 @@ def check_negatives(settings: Mapping[str, Any], model: str) -> None:
     Raises:
         InputError: says what to set.
     """
+    from recbole.utils import InputType
+
     no_negatives = settings["train_neg_sample_args"]["distribution"] == "none"
     if no_negatives and settings["MODEL_INPUT_TYPE"] == InputType.PAIRWISE:
         raise InputError(

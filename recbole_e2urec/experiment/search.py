@@ -357,7 +357,9 @@ def _check(space: Space, objective: Objective, config: Config, options: SearchOp
         InputError: names the key.
     """
     if config.forget_method:
-        raise InputError(f"hyper: search {config.model} itself; {config.way} takes its settings")
+        raise InputError(
+            f"hyper: search {config.model} itself; {config.forget_method} takes its settings"
+        )
     if options.algo == "exhaustive" and space.ranges:
         name = next(iter(space.ranges))
         raise InputError(f"hyper: {name} is a range; a grid needs choices, or take --algo=random")

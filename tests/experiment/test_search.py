@@ -275,7 +275,7 @@ def test_the_command_prints_every_trial(
 
 
 def test_a_missing_hyperopt_is_one_line(small_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "find_spec", lambda name: None)
+    monkeypatch.setattr(searching, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install hyperopt"):
         found(small_data, "FM", "learning_rate choice [0.1]\n")
 
