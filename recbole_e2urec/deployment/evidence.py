@@ -193,7 +193,7 @@ class Reference(Experiment):
         train = splits.train[np.isin(splits.train, change.retain)]
         valid = splits.valid[~np.isin(splits.valid, change.forgotten)]
         self.parts = self.parts._replace(splits=splits._replace(valid=valid))
-        return self._trained(RETRAIN, train, train, change.after)[0]
+        return self.trained(RETRAIN, train, train, change.after)[0]
 
     def stage(self, name: str, inputs: Mapping[str, Any]) -> Stage:
         """The stage of this name and these inputs, in the folder; no logger is told of it."""

@@ -137,7 +137,7 @@ def _unlearn(run: ServedModel, folder: ModelFolder, change: RequestDelta) -> dic
     request = UnlearningTask(
         change.forget, change.retain, np.setdiff1d(run.parts.splits.valid, run.forgotten),
         unseen_of(run.parts, rows.user, change.retain), rows.user, rows.item,
-        *shown, _tools(run, folder, change.forget, shown),
+        *shown, FolderServices(run, folder, change.forget, shown),
         run.config["seed"], run.shows,
     )  # fmt: skip
     restart_peak()
@@ -148,32 +148,46 @@ def _unlearn(run: ServedModel, folder: ModelFolder, change: RequestDelta) -> dic
     return {**made.cost, "found": dict(made.found)}
 
 
-def _tools(
-    run: ServedModel, folder: ModelFolder, forget: Rows, shown: tuple[Rows, Rows]
-) -> TrainingServices:
-    """What a method may ask for: its stages are in the folder, until the request is carried out."""
-    inputs = {
-        "weights": run.record["files"][WEIGHTS],
-        "lora": {key: str(run.config[key]) for key in LORA},
-        "forget": hash_of(forget),
-        "histories": [hash_of(history) for history in shown],
-        "training": run.training_settings(),
-    }
+class FolderServices(TrainingServices):
+    """What a served model can do for a method: it has only itself, and trains nothing anew.
 
-    def stage(name: str, settings: Mapping[str, Any]) -> Stage:
-        return Stage(folder.work, name, {**inputs, "settings": dict(settings)})
+    Stages are in the folder until the request is executed.
 
-    def no_fit(name: str, train: Rows, history: Rows) -> Fit:
+    Args:
+        run: the served model.
+        folder: its files.
+        forget: training rows to forget.
+        histories: what prompts show before and after the request, [n, k] each.
+    """
+
+    def __init__(
+        self, run: ServedModel, folder: ModelFolder, forget: Rows, histories: tuple[Rows, Rows]
+    ) -> None:
+        super().__init__(run.model, run.start)
+        self._work = folder.work
+        self._inputs = {
+            "weights": run.record["files"][WEIGHTS],
+            "lora": {key: str(run.config[key]) for key in LORA},
+            "forget": hash_of(forget),
+            "histories": [hash_of(history) for history in histories],
+            "training": run.training_settings(),
+        }
+
+    def stage(self, name: str, settings: Mapping[str, Any]) -> Stage:
+        """The stage of a part of a method that forgets this request."""
+        return Stage(self._work, name, {**self._inputs, "settings": dict(settings)})
+
+    def fit(self, name: str, rows: Rows, history: Rows) -> Fit:
+        """Refuse: nothing is trained anew."""
         raise InputError(f"{name} would be trained anew; a model in use has only itself")
 
-    def no_users(train: Rows) -> Any:
-        raise InputError("users are grouped before a model is trained, not after")
+    def fit_adapter(self, name: str, rows: Rows, history: Rows) -> Fit:
+        """Refuse: nothing is trained anew."""
+        return self.fit(name, rows, history)
 
-    adapter = run.model.adapter
-    start = (lambda: run.start) if adapter is None else None
-    return TrainingServices(
-        stage, no_fit, no_fit, start, Stored(adapter, lambda: run.start), no_users
-    )
+    def embed(self, rows: Rows) -> Any:
+        """Refuse: users are grouped before Original is trained."""
+        raise InputError("users are grouped before a model is trained, not after")
 
 
 SALT = 16  # bytes

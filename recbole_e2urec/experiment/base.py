@@ -146,7 +146,7 @@ class Experiment:
         row = {"model": "LLMRec", "stage": trainer.stage.digest, "test": test}
         return [self.completed(row, summary)], {}
 
-    def _trained(
+    def trained(
         self, name: str, train: Rows, validating: Rows, shown: Rows
     ) -> tuple[dict[str, Any], Stage]:
         """Train from the start weights, which the model has; ``validating`` names users by rows."""

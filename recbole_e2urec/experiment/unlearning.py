@@ -257,16 +257,11 @@ class Forgetting(Measuring):
     @property
     def request(self) -> UnlearningTask:
         """What a method works with."""
-        untrained = Stored(self.model.adapter, lambda: self.start)
-        start = (lambda: self.start) if self.model.adapter is None else None
-        tools = TrainingServices(
-            self._part, self._fit_apart, self._fit_adapter, start, untrained, self._embed
-        )
         rows, retain = self.dataset.rows, self.split.retain
         return UnlearningTask(
             self.split.forget, retain, self.parts.splits.valid,
             unseen_of(self.parts, rows.user, retain), rows.user, rows.item, self.before, self.after,
-            tools, self.config["seed"], self.shows,
+            RunServices(self), self.config["seed"], self.shows,
         )  # fmt: skip
 
     def unlearn(self, method: Unlearner) -> MeasuredModel:
@@ -280,45 +275,59 @@ class Forgetting(Measuring):
     def _fit(self, name: str, train: Rows, validating: Rows, shown: Rows) -> MeasuredModel:
         """Train Original or Retrain."""
         restart_peak()
-        cost, stage = self._trained(name, train, validating, shown)
+        cost, stage = self.trained(name, train, validating, shown)
         return self.answered(stage.digest, Adapted(self.model.adapter), cost)
 
-    def _fit_apart(self, name: str, train: Rows, shown: Rows) -> Fit:
+
+class RunServices(TrainingServices):
+    """What an unlearning run can do for a method.
+
+    Args:
+        run: has trained Original.
+    """
+
+    def __init__(self, run: Forgetting) -> None:
+        super().__init__(run.model, run.start)
+        self._run = run
+
+    def fit(self, name: str, rows: Rows, history: Rows) -> Fit:
         """Train another recommender in Original's place, which comes back."""
-        adapter = self.model.adapter
-        with self.model.bank.restored_after(adapter):
-            self.model.bank.load(adapter, self.start)
-            cost, stage = self._trained(name, train, train, shown)
+        model = self._run.model
+        adapter = model.adapter
+        with model.bank.restored_after(adapter):
+            model.bank.load(adapter, self._run.start)
+            cost, stage = self._run.trained(name, rows, rows, history)
         return Fit(Stored(adapter, stage.weights), cost, stage.digest, stage.weights)
 
-    def _fit_adapter(self, name: str, train: Rows, shown: Rows) -> Fit:
+    def fit_adapter(self, name: str, rows: Rows, history: Rows) -> Fit:
         """Train an adapter on the backbone as it was before tuning, which comes back."""
-        model = self.model
+        model = self._run.model
         if model.adapter is not None:  # that is how Original was trained, too
-            return self._fit_apart(name, train, shown)
-        with on_start(model, lambda: self.start):
-            model.bank.add(name, model.lora, self.config["seed"])
+            return self.fit(name, rows, history)
+        with on_start(model, lambda: self._run.start):
+            model.bank.add(name, model.lora, self._run.config["seed"])
             model.adapter = name
             try:
-                cost, stage = self._trained(name, train, train, shown)
+                cost, stage = self._run.trained(name, rows, rows, history)
             finally:
                 model.adapter = None
                 model.bank.remove(name)
-        scorer = Mixture([stage.weights], lambda: self.start, None)
+        scorer = Mixture([stage.weights], lambda: self._run.start, None)
         return Fit(scorer, cost, stage.digest, stage.weights)
 
-    def _embed(self, train: Rows) -> NDArray[np.float32]:
-        return distributed.on_main_process(
-            lambda: user_embeddings(self.config, self.parts.splits, train)
-        )
+    def embed(self, rows: Rows) -> NDArray[np.float32]:
+        """Embed users by BPR, in the main process."""
+        config, splits = self._run.config, self._run.parts.splits
+        return distributed.on_main_process(lambda: user_embeddings(config, splits, rows))
 
-    def _part(self, name: str, settings: Mapping[str, Any]) -> Stage:
-        """The stage of a part of a method."""
+    def stage(self, name: str, settings: Mapping[str, Any]) -> Stage:
+        """The stage of a part of a method that forgets this request."""
+        run = self._run
         inputs = {
-            "original": self.original.stage,
+            "original": run.original.stage,
             "settings": dict(settings),
-            "lora": {key: str(self.config[key]) for key in LORA},
-            "forget": hash_of(self.split.forget),
-            "histories": [hash_of(self.before), hash_of(self.after)],
+            "lora": {key: str(run.config[key]) for key in LORA},
+            "forget": hash_of(run.split.forget),
+            "histories": [hash_of(run.before), hash_of(run.after)],
         }
-        return self.stage(name, inputs)
+        return run.stage(name, inputs)

@@ -68,7 +68,7 @@ class APA(Unlearner):
         started = time.perf_counter()
         members = self._members(original, request)
         clustering = time.perf_counter() - started
-        made = fit_shards(request, type(self).__name__, members, request.tools.fit_adapter)
+        made = fit_shards(request, type(self).__name__, members, request.services.fit_adapter)
         valid, user = request.valid, request.user
         before, prior = self._merged(original, request, made.before, valid)
         after, again = before, total([])
@@ -83,7 +83,7 @@ class APA(Unlearner):
         """Cluster users by the mean of what the untrained backbone makes of their prompts."""
         rows, user = request.train, request.user[request.train]
         with model.using_history(request.forget_history):
-            states = request.tools.untrained.ask(model, rows).voices[0].states.cpu().double()
+            states = request.services.untrained.ask(model, rows).voices[0].states.cpu().double()
         users, place = np.unique(user, return_inverse=True)
         sums = torch.zeros(len(users), states.shape[1], dtype=torch.double)
         sums.index_add_(0, torch.from_numpy(place), states)
@@ -103,7 +103,7 @@ class APA(Unlearner):
             labels = torch.from_numpy(model.labels[valid])
             words = model.language_model.answer_ids
             with model.using_history(request.retain_history):
-                looks = request.tools.untrained.ask(model, valid).voices[0].states.cpu()
+                looks = request.services.untrained.ask(model, valid).voices[0].states.cpu()
                 answers = [fit.scorer.ask(model, valid).yes(words).cpu() for fit in fits]
             errors = torch.stack([(answer - labels).abs() for answer in answers], dim=1)
             weigh = _Judge(looks, errors, self.options)
@@ -113,7 +113,7 @@ class APA(Unlearner):
             "trained_parameters": 0,
             **memory_used(),
         }
-        return Mixture([fit.weights for fit in fits], request.tools.start, weigh), cost
+        return Mixture([fit.weights for fit in fits], request.services.start, weigh), cost
 
 
 class _Judge:

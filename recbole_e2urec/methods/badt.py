@@ -26,7 +26,7 @@ class BadT(GradientUnlearner):
 
     def teach(self, student: Student) -> list[dict[str, Any]]:
         """Ask the untrained model."""
-        student.teach(INCOMPETENT, student.request.tools.untrained, forget=True)
+        student.teach(INCOMPETENT, student.request.services.untrained, forget=True)
         return []
 
     def loss(self, batch: ForgetRetainBatch) -> Mapping[str, Tensor]:

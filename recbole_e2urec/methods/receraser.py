@@ -61,7 +61,7 @@ class RecEraser(Unlearner):
         started = time.perf_counter()
         members = self._members(request)
         clustering = time.perf_counter() - started
-        made = fit_shards(request, type(self).__name__, members, request.tools.fit)
+        made = fit_shards(request, type(self).__name__, members, request.services.fit)
         before, prior = self._attended(
             original, request, made.before, request.train, request.forget_history
         )
@@ -78,7 +78,7 @@ class RecEraser(Unlearner):
     def _members(self, request: UnlearningTask) -> list[NDArray[np.int64]]:
         users = np.unique(request.user[request.train])
         count = min(self.options.shards, len(users))
-        points = request.tools.embed(request.train)[users]
+        points = request.services.embed(request.train)[users]
         cluster = balanced_clusters(points, count, request.seed)
         return [users[cluster == number] for number in range(count)]
 

@@ -25,7 +25,7 @@ class SISA(Unlearner):
         name = type(self).__name__
         users = request.user[request.train]
         members = random_shards(users, request.seed, self.options.shards)
-        made = fit_shards(request, name, members, request.tools.fit)
+        made = fit_shards(request, name, members, request.services.fit)
         before, after = (
             Ensemble([fit.scorer for fit in fits]) for fits in (made.before, made.after)
         )

@@ -1,6 +1,7 @@
 """Training of one adapter, epoch by epoch, in a stage: what gradient unlearning is made of."""
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from math import ceil
@@ -155,26 +156,48 @@ class Fit(NamedTuple):
     weights: Callable[[], Mapping[str, Tensor]]  # of what was trained
 
 
-@dataclass(frozen=True)
-class TrainingServices:
-    """What a method can ask the run for.
+class TrainingServices(ABC):
+    """What a method can ask the run for: stages, and models that are trained anew.
 
-    Attributes:
-        stage: makes the stage of a part of the method, from its name and settings.
-        fit: trains a recommender, or takes it from its stage: name, row ids, histories [n, k].
-            Only the rows' own users validate it.
-        fit_adapter: the same for an adapter on the backbone as it was before tuning.
-        start: the backbone's weights before tuning; None where tuning leaves them alone.
-        untrained: answers as the model did before it was tuned.
-        embed: user embeddings of RecBole's BPR trained on the rows, by inner user id, [users, d].
+    Args:
+        model: the recommender.
+        start: its weights before tuning.
     """
 
-    stage: Callable[[str, Mapping[str, Any]], Stage]
-    fit: Callable[[str, NDArray[np.int64], NDArray[np.int64]], Fit]
-    fit_adapter: Callable[[str, NDArray[np.int64], NDArray[np.int64]], Fit]
-    start: Callable[[], Mapping[str, Tensor]] | None
-    untrained: Stored
-    embed: Callable[[NDArray[np.int64]], NDArray[np.float32]]
+    def __init__(self, model: LLMRec, start: Mapping[str, Tensor]) -> None:
+        self._adapter, self._start = model.adapter, start
+
+    @property
+    def untrained(self) -> Stored:
+        """Answers as the model did before it was tuned."""
+        return Stored(self._adapter, lambda: self._start)
+
+    @property
+    def start(self) -> Callable[[], Mapping[str, Tensor]] | None:
+        """The backbone's weights before tuning; None where tuning leaves them alone."""
+        return None if self._adapter is not None else lambda: self._start
+
+    @abstractmethod
+    def stage(self, name: str, settings: Mapping[str, Any]) -> Stage:
+        """Make the stage of a part of the method."""
+
+    @abstractmethod
+    def fit(self, name: str, rows: NDArray[np.int64], history: NDArray[np.int64]) -> Fit:
+        """Train a recommender, or take it from its stage.
+
+        Args:
+            name: of its stage.
+            rows: ids of the training rows; only their own users validate it.
+            history: what prompts show, [n, k] by row id.
+        """
+
+    @abstractmethod
+    def fit_adapter(self, name: str, rows: NDArray[np.int64], history: NDArray[np.int64]) -> Fit:
+        """Do the same for an adapter on the backbone as it was before tuning."""
+
+    @abstractmethod
+    def embed(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """User embeddings of RecBole's BPR trained on the rows, by inner user id, [users, d]."""
 
 
 @dataclass(frozen=True)
@@ -191,9 +214,10 @@ class UnlearningTask:
         forget_history: histories that the prompts of forget rows show, [n, k] by row id; they are
             those that all prompts showed before the request.
         retain_history: the same for all other rows, after it.
-        tools: what the run can do for a method.
+        services: what the run can do for a method.
         seed: of everything random in the method.
         show: whether to draw progress bars.
+        stage_settings: what tells stages of this task from those of others, see :meth:`apart`.
     """
 
     forget: NDArray[np.int64]
@@ -204,9 +228,10 @@ class UnlearningTask:
     item: NDArray[np.int64]
     forget_history: NDArray[np.int64]
     retain_history: NDArray[np.int64]
-    tools: TrainingServices
+    services: TrainingServices
     seed: int
     show: bool = True
+    stage_settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def train(self) -> NDArray[np.int64]:
@@ -215,9 +240,8 @@ class UnlearningTask:
 
     def stage(self, name: str, settings: Mapping[str, Any]) -> Stage:
         """The stage of a part of the method."""
-        return self.tools.stage(name, settings)
+        return self.services.stage(name, {**settings, **self.stage_settings})
 
     def apart(self, **settings: Any) -> "UnlearningTask":
         """The same request; these settings tell its stages from those of this one."""
-        tools = replace(self.tools, stage=lambda name, own: self.stage(name, {**own, **settings}))
-        return replace(self, tools=tools)
+        return replace(self, stage_settings={**self.stage_settings, **settings})

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from math import inf
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
@@ -256,6 +255,7 @@ class Student:
         labels = model.labels
         assert labels is not None  # Original was trained on them
         self._labels = torch.from_numpy(labels).to(model.device)
+        self.learns = self._trainable_tokens()
 
     @property
     def scorer(self) -> Scorer:
@@ -265,7 +265,6 @@ class Student:
     def teach(self, name: str, teacher: Scorer, forget: bool = False, retain: bool = False) -> None:
         """Let a teacher answer each row once; nobody is asked for a finished student."""
         if not self.stage.finished:
-            _ = self.learns  # before retain rows are asked about: it may leave few to be shown
             self.timed(lambda: self._ask(name, teacher, forget, retain))
 
     def aim(self) -> None:
@@ -294,24 +293,23 @@ class Student:
 
     def train(self, loss: Loss) -> dict[str, Any]:
         """Train the student; see :func:`train_adapter` for what comes back."""
-        tokens, alone = self.learns
-        plan = AdapterTrainingPlan(
-            self.epochs,
-            self.rule(self.options.unlearn_learning_rate),
-            self.request.seed,
-            lambda epoch: self.pairing.steps(epoch, joint=epoch >= self.warmup),
-            lambda step: map(loss, self.batches(step)),
-            self.request.show,
-            spent=self.asking,
-            tokens=tokens,
-            alone=alone,
-            dropout=self.options.unlearn_dropout,
-            stop=self.options.unlearn_stop,
-            begin=self.begin,
-            end=self._end,
-            found=self.found,
-        )
-        with self._place():
+        with self._trained_weights() as start:
+            plan = AdapterTrainingPlan(
+                self.epochs,
+                self.rule(self.options.unlearn_learning_rate),
+                self.request.seed,
+                lambda epoch: self.pairing.steps(epoch, joint=epoch >= self.warmup),
+                lambda step: map(loss, self.batches(step)),
+                self.request.show,
+                spent=self.asking,
+                tokens=self.learns.tokens,
+                alone=self.learns.alone,
+                dropout=self.options.unlearn_dropout,
+                stop=self.options.unlearn_stop,
+                begin=self.begin,
+                end=lambda: self._scale(start),
+                found=self.found,
+            )
             return train_adapter(self.model, self._adapter, self.stage, plan)
 
     def rule(self, learning_rate: float) -> StepRule:
@@ -352,38 +350,38 @@ class Student:
     def _adapter(self) -> str | None:
         return self.name if self.options.student == "lora" else None
 
-    def _end(self) -> None:
+    def _scale(self, start: Mapping[str, Tensor]) -> None:
         """Multiply the adapter so that forget rows lose what they are to lose, if that is known."""
         if self.target is None or self._adapter is None:
             return
-        factor = scale_to_target(
-            self.model, self.request, self.name, self._start, self.target, self.options.factors
+        self.found["scale"] = scale_to_target(
+            self.model, self.request, self.name, start, self.target, self.options.factors
         )
-        self.found["scale"] = factor
 
     @contextmanager
-    def _place(self) -> Iterator[None]:
-        """Make the student's adapter, or lend it the backbone, whose weights come back."""
+    def _trained_weights(self) -> Iterator[Mapping[str, Tensor]]:
+        """Make the student's adapter, or lend it the backbone, whose weights come back.
+
+        Gives the weights of the new adapter; nothing for the backbone.
+        """
         if self._adapter is None:
             with self.model.bank.restored_after(None):
-                yield
+                yield {}
             return
         self.model.fresh_adapter(self.name, self.request.seed)
-        self._start = self.model.bank.state(self.name)
-        yield
+        yield self.model.bank.state(self.name)
 
-    @cached_property
-    def learns(self) -> TrainableTokens:
-        """Which tokens an adapted embedding learns, and whether anything else does."""
+    def _trainable_tokens(self) -> TrainableTokens:
+        """Which tokens an adapted embedding learns, and whether anything else does.
+
+        An embedding is limited to forget-only tokens where ``LEAST_COVERAGE`` of the forget rows
+        show one. Where nothing else learns, steps show retain rows that show these tokens.
+        """
         if self._adapter is None or not self.options.own_tokens_only or self.stage.finished:
             return TrainableTokens(None, False)
-        return self.timed(self._learns)
+        return self.timed(self._forget_only_tokens)
 
-    def _learns(self) -> TrainableTokens:
-        """See :attr:`learns`; where nothing else does, steps show rows that show these tokens.
-
-        An embedding is limited to own tokens where ``LEAST_COVERAGE`` of the forget rows show one.
-        """
+    def _forget_only_tokens(self) -> TrainableTokens:
         own, most = self.pairing.forget_only_tokens(), self.options.own_tokens_until
         if most > 0 and self.model.bank.reaches_words(self.model.lora):
             small = forget_only_tokens_of(self.pairing.sides, own, most)

@@ -224,7 +224,7 @@ def token_reset_scorer(
 
     def scorer(overshoot: float) -> Stored:
         def read() -> Mapping[str, Tensor]:
-            start, state = request.tools.untrained.read(), model.bank.state(model.adapter)
+            start, state = request.services.untrained.read(), model.bank.state(model.adapter)
             return reset_forget_tokens(
                 model.language_model, state, start, tokens, unshown, overshoot
             )
@@ -346,7 +346,7 @@ def cross_fit(request: UnlearningTask, parts: int) -> CrossFitted:
     for number, users in enumerate(members):
         lacking[users, number] = 1
         others = train[~np.isin(user[train], users)]
-        fits.append(request.tools.fit(f"Without{number}", others, request.forget_history))
+        fits.append(request.services.fit(f"Without{number}", others, request.forget_history))
     lacking[lacking.sum(axis=1) == 0] = 1
     shares = lacking / lacking.sum(axis=1, keepdims=True)
     stranger = Chosen([fit.scorer for fit in fits], user, shares)

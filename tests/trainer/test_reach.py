@@ -11,6 +11,7 @@ from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.data.request.selection import ForgetSplit
 from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.methods import method_of
+from recbole_e2urec.trainer.batches import ForgetRetainBatches
 from recbole_e2urec.trainer.student import LEAST_COVERAGE, Student
 
 RARE = "i19"  # its title has a word that no other prompt shows
@@ -55,10 +56,10 @@ def test_own_tokens_alone_learn_where_nearly_every_forget_row_shows_one(
     config = small_config("E2URec", own_tokens_only=True, prompt="numbered")
     run = Forgetting(config, load_dataset(config))
     run.train()
-    student = student_of(run)
     rows = len(run.split.forget)
     shows = np.arange(rows) < np.ceil(reached * rows)
-    monkeypatch.setattr(student.pairing, "reached", lambda tokens: shows)
+    monkeypatch.setattr(ForgetRetainBatches, "reached", lambda pairing, tokens: shows)
+    student = student_of(run)
     own = student.pairing.forget_only_tokens().tolist()
     assert len(own) > 0
     tokens, alone = student.learns

@@ -27,30 +27,41 @@ from recbole_e2urec.trainer.shards import (
 USER = np.array([1, 1, 2, 2, 3, 3, 4, 4])
 
 
-def request(forget: list[int], calls: list[tuple[str, list[int]]]) -> UnlearningTask:
-    """Rows of four users; what is fitted is noted in ``calls``."""
+class NotedServices(TrainingServices):
+    """Trains nothing, and notes in ``calls`` what it was asked to train."""
 
-    def fit(name: str, rows: Any, history: Any) -> Fit:
-        calls.append((name, rows.tolist()))
+    def __init__(self, calls: list[tuple[str, list[int]]]) -> None:
+        self.calls = calls
+
+    def fit(self, name: str, rows: Any, history: Any) -> Fit:
+        self.calls.append((name, rows.tolist()))
         return Fit(Adapted(f"{name} {rows.tolist()}"), {"seconds": 1.0}, name, dict)
 
-    def stage(name: str, settings: Any) -> Stage:
+    def fit_adapter(self, name: str, rows: Any, history: Any) -> Fit:
+        return self.fit(name, rows, history)
+
+    def stage(self, name: str, settings: Any) -> Stage:
         return Stage(Path("stages"), name, settings)
 
-    embed = lambda rows: np.zeros((5, 1), np.float32)  # noqa: E731
-    tools = TrainingServices(stage, fit, fit, None, Adapted(None), embed)
+    def embed(self, rows: Any) -> Any:
+        return np.zeros((5, 1), np.float32)
+
+
+def request(forget: list[int], calls: list[tuple[str, list[int]]]) -> UnlearningTask:
+    """Rows of four users; what is fitted is noted in ``calls``."""
     nothing = np.empty((8, 0), np.int64)
     gone = np.array(forget, dtype=np.int64)
     stays = np.setdiff1d(np.arange(8), gone)
+    services = NotedServices(calls)
     return UnlearningTask(
-        gone, stays, gone[:0], gone[:0], USER, USER, nothing, nothing, tools, seed=3
+        gone, stays, gone[:0], gone[:0], USER, USER, nothing, nothing, services, seed=3
     )
 
 
 def test_a_request_trains_only_the_touched_shard_again() -> None:
     calls: list[tuple[str, list[int]]] = []
     given = request([2], calls)
-    made = fit_shards(given, "S", [np.array([1, 3]), np.array([2, 4])], given.tools.fit)
+    made = fit_shards(given, "S", [np.array([1, 3]), np.array([2, 4])], given.services.fit)
     assert calls == [("S0", [0, 1, 4, 5]), ("S1", [2, 3, 6, 7]), ("S1", [3, 6, 7])]
     assert made.after[0] is made.before[0]
     assert made.again == [made.after[1]]
@@ -59,7 +70,7 @@ def test_a_request_trains_only_the_touched_shard_again() -> None:
 def test_a_shard_without_a_row_left_answers_no_more() -> None:
     calls: list[tuple[str, list[int]]] = []
     given = request([0, 1], calls)
-    made = fit_shards(given, "S", [np.array([1]), np.array([2, 3, 4])], given.tools.fit)
+    made = fit_shards(given, "S", [np.array([1]), np.array([2, 3, 4])], given.services.fit)
     assert [name for name, _ in calls] == ["S0", "S1"]
     assert made.after == made.before[1:]
 

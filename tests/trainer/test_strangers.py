@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.data.request.selection import ForgetSplit
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.experiment.unlearning import Forgetting
+from recbole_e2urec.experiment.unlearning import Forgetting, RunServices
 from recbole_e2urec.model.scorers import Adapted
 from recbole_e2urec.trainer.adapter import Fit, UnlearningTask
 from recbole_e2urec.trainer.teachers import cross_fit, token_reset_scorer, unshown_tokens
@@ -30,22 +30,23 @@ def run(small_config: Callable[..., Any]) -> Forgetting:
     return made
 
 
-def watched(request: UnlearningTask) -> tuple[UnlearningTask, list[tuple[Rows, Rows]]]:
-    """A request whose trainings are written down: rows, and the histories that prompts show."""
+def watched(run: Forgetting) -> tuple[UnlearningTask, list[tuple[Rows, Rows]]]:
+    """A run's task whose trainings are written down: rows, and the histories that prompts show."""
     seen: list[tuple[Rows, Rows]] = []
 
-    def fit(name: str, rows: Rows, history: Rows) -> Fit:
-        seen.append((rows, history))
-        return request.tools.fit(name, rows, history)
+    class Watched(RunServices):
+        def fit(self, name: str, rows: Rows, history: Rows) -> Fit:
+            seen.append((rows, history))
+            return super().fit(name, rows, history)
 
-    return replace(request, tools=replace(request.tools, fit=fit)), seen
+    return replace(run.request, services=Watched(run)), seen
 
 
 @pytest.mark.parametrize("parts", [2, 3])
 def test_who_answers_for_a_user_learned_from_no_row_of_that_user(
     run: Forgetting, parts: int
 ) -> None:
-    request, seen = watched(run.request)
+    request, seen = watched(run)
     stranger = cross_fit(request, parts).held_out_model
     assert len(seen) == parts
     user, train = request.user, request.train
