@@ -128,7 +128,7 @@ def _log_odds(share: Numbers) -> Numbers:
 
 ASKED = 2048  # rows of a kind, at most, on which losses are measured; half as many miss by a tenth
 UNLIKE = 0.5  # standard deviation between requests of what is remembered, as a share of its mean
-CLOSE = 0.02  # relative; a strength is not searched for more exactly
+CLOSE = 0.02  # of the gap; a loss so near to its target has reached it
 
 
 class TargetLoss(NamedTuple):
@@ -293,13 +293,14 @@ def strength_for(loss: Callable[[float], float], target: TargetLoss, most: float
 
     @cache
     def missing(strength: float) -> float:
-        return target.loss - (loss(strength) if strength > 0 else target.original)
+        gap = target.loss - (loss(strength) if strength > 0 else target.original)
+        return 0.0 if abs(gap) <= CLOSE * (target.loss - target.original) else gap
 
-    if missing(0.0) <= 0:
+    if target.loss <= target.original:
         return 0.0
-    high = min(1.0, most)
+    low, high = 0.0, min(1.0, most)
     while missing(high) > 0:
         if high >= most:
             return distributed.broadcast(most)
-        high = min(2 * high, most)
-    return distributed.broadcast(float(brentq(missing, 0.0, high, xtol=CLOSE * high)))
+        low, high = high, min(2 * high, most)
+    return distributed.broadcast(float(brentq(missing, low, high)))
