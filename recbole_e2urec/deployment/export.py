@@ -133,7 +133,7 @@ class _Request:
         then = self._retrained() if self.row["model"] == RETRAIN else self._unlearned(first)
         now = _answers(run, self.sample[0], self.change.after)
         before = {WEIGHTS: hash_of_tensors(self.original)}
-        proof = RequestOutcome(
+        outcome = RequestOutcome(
             change=self.change,
             first=first,
             then=then.evidence,
@@ -146,7 +146,7 @@ class _Request:
             unlearning_seconds=then.cost["seconds"],
             measuring_seconds=self.watch.seconds,
         )
-        entry = entry_of(run, run.asked.request_id, run.asked.digest, proof)
+        entry = entry_of(run, run.asked.request_id, run.asked.digest, outcome)
         return Made(run, self.row, self.forgotten, self.sample, then.weights, entry)
 
     def _measured(self, history: Rows) -> Evidence:

@@ -256,7 +256,7 @@ class RequestOutcome(NamedTuple):
 
 
 def entry_of(
-    run: Experiment, request_id: str, digest: str, proof: RequestOutcome
+    run: Experiment, request_id: str, digest: str, outcome: RequestOutcome
 ) -> dict[str, Any]:
     """What the ledger keeps of a request.
 
@@ -264,38 +264,38 @@ def entry_of(
         run: on the data, with the settings of the method.
         request_id: its name.
         digest: its hash.
-        proof: what is known of it.
+        outcome: what is known of it.
 
     Returns:
         ``request_id``, ``digest``, ``method``, ``date``, ``seconds``; ``rows`` and
         ``training_rows`` that were forgotten anew, ``forget_loss`` of the latter before and after,
         ``drift``, ``drift_rows`` and ``evidence``, see :mod:`certificate`.
     """
-    change = proof.change
-    losses = [one.measures["forget"]["loss"] for one in (proof.first, proof.then)]
+    change = outcome.change
+    losses = [one.measures["forget"]["loss"] for one in (outcome.first, outcome.then)]
     seconds = {
-        "request_seconds": proof.unlearning_seconds,
-        "measuring_seconds": proof.measuring_seconds,
+        "request_seconds": outcome.unlearning_seconds,
+        "measuring_seconds": outcome.measuring_seconds,
     }
     return {
         "request_id": request_id,
         "digest": digest,
         "method": str(run.config["model"]),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "seconds": proof.unlearning_seconds,
+        "seconds": outcome.unlearning_seconds,
         "rows": len(change.forgotten) - len(change.earlier),
         "training_rows": len(change.forget),
         "forget_loss": losses if len(change.forget) else None,
-        "drift": proof.drift,
-        "drift_rows": proof.drift_rows,
+        "drift": outcome.drift,
+        "drift_rows": outcome.drift_rows,
         "evidence": {
             "salt": secrets.token_hex(SALT),
             "asked": counts_of(run, change),
-            "method": {**_method_of(run), "found": dict(proof.found)},
-            "before": dict(proof.before),
-            "measures": {"before": proof.first.measures, "after": proof.then.measures},
-            "retrain": proof.retrain,
-            "cost": {**seconds, **proof.cost},
+            "method": {**_method_of(run), "found": dict(outcome.found)},
+            "before": dict(outcome.before),
+            "measures": {"before": outcome.first.measures, "after": outcome.then.measures},
+            "retrain": outcome.retrain,
+            "cost": {**seconds, **outcome.cost},
             "versions": versions(),
         },
     }
@@ -383,17 +383,17 @@ class QueueOptions:
             raise InputError(f"drift_budget is {self.drift_budget}; it must be above 0")
         if self.checkpoint_dir is not None and not self.purge:
             raise InputError("checkpoint_dir says what is purged; write --purge as well")
-        self.proof()
+        self.measuring()
 
-    def proof(self) -> MeasuringOptions:
+    def measuring(self) -> MeasuringOptions:
         """What is measured."""
         return MeasuringOptions(self.with_retrain, self.noise_floor)
 
 
-class _Asked(NamedTuple):
-    """A request on a model in use."""
+class _FolderRequest(NamedTuple):
+    """A request on a served model."""
 
-    found: Selection
+    selection: Selection
     digest: str
     request_id: str
 
@@ -420,6 +420,27 @@ def forget(
         InputError: the folder or the request do not do, or the method does not.
     """
     folder = ModelFolder(options.checkpoint)
+    given = _settings_of(options, settings, config_files)
+    method = model or _default_method(folder)
+    check_method(method)
+    if read_switch(given.get("dry_run", False), "dry_run"):
+        return "\n".join(_preview(folder, given, method, options))
+    folder.read(whole=False)  # refuses what is no model folder before a lock is made in it
+    with folder.locked():
+        folder.tidy()
+        run = open_folder(folder, given, method)
+        method_of(run.config)  # refuses bad settings before the request is looked at
+        request = _read_request(run)
+        lines = _execute(run, folder, options, request)
+        if options.purge:
+            lines += purged_after(run, folder, request.digest, options.checkpoint_dir)
+        return "\n".join(lines)
+
+
+def _settings_of(
+    options: QueueOptions, settings: Mapping[str, Any], config_files: Sequence[str]
+) -> dict[str, Any]:
+    """Settings of the method and of the request; later layers win."""
     given = {
         key: value
         for layer in layers_of(config_files, None, settings)
@@ -429,22 +450,7 @@ def forget(
         given["forget_file"] = options.request
     elif "forget_where" not in given:
         raise InputError("forget: what? write --request=FILE, or --forget_where=FILTER")
-    name = model or _default_method(folder)
-    check_method(name)
-    if read_switch(given.get("dry_run", False), "dry_run"):
-        run, where = open_folder(folder, given, name), options.checkpoint_dir
-        would = purge_beside(folder, run.record, where, dry_run=True)[1] if options.purge else []
-        return "\n".join([_preview(run), *would])
-    folder.read(whole=False)  # refuses what is no model folder before a lock is made in it
-    with folder.locked():
-        folder.tidy()
-        run = open_folder(folder, given, name)
-        method_of(run.config)  # refuses bad settings before the request is looked at
-        asked = _asked(run)
-        told = _carried_out(run, folder, options, asked)
-        if options.purge:
-            told += purged_after(run, folder, asked.digest, options.checkpoint_dir)
-        return "\n".join(told)
+    return given
 
 
 def _default_method(folder: ModelFolder) -> str:
@@ -452,71 +458,87 @@ def _default_method(folder: ModelFolder) -> str:
     return made_by if made_by in METHODS and made_by != "Retrain" else DEFAULT_METHOD
 
 
-def _asked(run: ServedModel) -> _Asked:
+def _read_request(run: ServedModel) -> _FolderRequest:
     options = run.config.options(ForgetOptions, "forget_")
     table, ids = run.dataset.rows, run.dataset.ids
-    found = select(options, run.parts.splits.train, table, ids, Fields(run.dataset))
-    if found.names_nothing:
-        raise InputError(f"{found.source} names nobody; {found.names_nothing}")
-    digest = request_digest(run.dataset.dataset_name, table, ids, found.chosen)
-    return _Asked(found, digest, found.request_id or digest)
+    selection = select(options, run.parts.splits.train, table, ids, Fields(run.dataset))
+    if selection.names_nothing:
+        raise InputError(f"{selection.source} names nobody; {selection.names_nothing}")
+    digest = request_digest(run.dataset.dataset_name, table, ids, selection.chosen)
+    return _FolderRequest(selection, digest, selection.request_id or digest)
 
 
-def _preview(run: ServedModel) -> str:
-    done = _done(run, _asked(run))
-    if done is not None:
-        return done
+def _preview(
+    folder: ModelFolder, given: Mapping[str, Any], method: str, options: QueueOptions
+) -> list[str]:
+    """What a request would forget and purge; nothing is changed."""
+    run = open_folder(folder, given, method)
+    would_purge: list[str] = []
+    if options.purge:
+        would_purge = purge_beside(folder, run.record, options.checkpoint_dir, dry_run=True)[1]
+    executed = _executed_before(run, _read_request(run))
+    if executed is not None:
+        return [executed, *would_purge]
     parts = run.parts._replace(splits=run.parts.splits._replace(train=run.live))
-    return "\n".join(preview_of(run.config, run.dataset, parts).lines())
+    return [*preview_of(run.config, run.dataset, parts).lines(), *would_purge]
 
 
-def _done(run: ServedModel, asked: _Asked) -> str | None:
+def _executed_before(run: ServedModel, request: _FolderRequest) -> str | None:
     """What to say of a request that was carried out before.
 
     Raises:
         InputError: its id was another one's.
     """
-    for before in run.record["requests"]:
-        if before["digest"] == asked.digest:
-            return f"request {before['request_id']} was carried out before; nothing to do"
-        if before["request_id"] == asked.request_id:
-            raise InputError(f"request_id {asked.request_id} was another request's; give a new one")
+    for entry in run.record["requests"]:
+        if entry["digest"] == request.digest:
+            return f"request {entry['request_id']} was carried out before; nothing to do"
+        if entry["request_id"] == request.request_id:
+            raise InputError(
+                f"request_id {request.request_id} was another request's; give a new one"
+            )
     return None
 
 
-def _carried_out(
-    run: ServedModel, folder: ModelFolder, options: QueueOptions, asked: _Asked
+def _execute(
+    run: ServedModel, folder: ModelFolder, options: QueueOptions, request: _FolderRequest
 ) -> list[str]:
-    told = [f"warning: {warning}" for warning in asked.found.warnings]
-    done = _done(run, asked)
-    rows = np.flatnonzero(asked.found.chosen)
+    """Forget what the request asks for, write the new generation, and certify it."""
+    warnings = [f"warning: {warning}" for warning in request.selection.warnings]
+    executed = _executed_before(run, request)
+    rows = np.flatnonzero(request.selection.chosen)
     if len(rows) == 0:
-        raise InputError(f"{asked.found.source} names no row that the data has; look for a slip")
-    if done is None and not len(np.setdiff1d(rows, run.forgotten)):
-        done = f"request {asked.request_id}: all that it names is forgotten already; nothing to do"
-    if done is not None:
+        raise InputError(
+            f"{request.selection.source} names no row that the data has; look for a slip"
+        )
+    if executed is None and not len(np.setdiff1d(rows, run.forgotten)):
+        executed = (
+            f"request {request.request_id}: all that it names is forgotten already; nothing to do"
+        )
+    if executed is not None:
         folder.done()
-        return [*told, done, *_certificate_again(run, folder, asked)]
-    proof = execute_request(run, folder, rows, options.proof())
-    entry = entry_of(run, asked.request_id, asked.digest, proof)
+        return [*warnings, executed, *_missing_certificate(run, folder, request)]
+    outcome = execute_request(run, folder, rows, options.measuring())
+    entry = entry_of(run, request.request_id, request.digest, outcome)
     run.record["requests"].append(entry)
     folder.write(run.record, run.tensors)
     folder.done()
     count = len(run.record["requests"])
     page = f"certificate: {certify(run.named, folder, count)}"
-    first, *others = _lines(entry, options, count)
-    return [*told, first, page, *others]
+    first, *others = _summary(entry, options, count)
+    return [*warnings, first, page, *others]
 
 
-def _certificate_again(run: ServedModel, folder: ModelFolder, asked: _Asked) -> list[str]:
-    """Write what somebody who was killed owed; where all is there, nothing happens."""
-    for number, before in enumerate(run.record["requests"], 1):
-        if before["digest"] == asked.digest:
-            return certify_again(lambda: run.named, folder, before, number)
+def _missing_certificate(
+    run: ServedModel, folder: ModelFolder, request: _FolderRequest
+) -> list[str]:
+    """Write the certificate that a killed command left out; where it is there, do nothing."""
+    for number, entry in enumerate(run.record["requests"], 1):
+        if entry["digest"] == request.digest:
+            return certify_again(lambda: run.named, folder, entry, number)
     return []
 
 
-def _lines(entry: Mapping[str, Any], options: QueueOptions, count: int) -> list[str]:
+def _summary(entry: Mapping[str, Any], options: QueueOptions, count: int) -> list[str]:
     lines = [
         f"request {entry['request_id']} is carried out, the {count}. of this model, by "
         f"{entry['method']} in {entry['seconds']:.1f} s: {entry['training_rows']:,} training rows "
