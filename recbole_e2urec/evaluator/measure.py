@@ -109,10 +109,10 @@ def attacks(losses: NDArray[np.float64], groups: Groups) -> dict[str, float | No
         losses: of the true answer, by row id (see :func:`answer_losses`).
         groups: the rows.
     """
-    members, strangers = losses[groups.forget], losses[groups.control]
+    members, unseen = losses[groups.forget], losses[groups.control]
     found = {
-        "mia_auc": membership_auc(members, strangers),
-        "mia_tpr_at_fpr_01": membership_tpr(members, strangers),
+        "mia_auc": membership_auc(members, unseen),
+        "mia_tpr_at_fpr_01": membership_tpr(members, unseen),
         "mia_auc_same_users": membership_auc(members, losses[groups.heldout_forget_users]),
     }
     return {name: None if np.isnan(value) else value for name, value in found.items()}
@@ -125,14 +125,14 @@ def curves(losses: NDArray[np.float64], groups: Groups) -> dict[str, Any]:
     rows, of control users and of forgotten users' held-out rows are spread. Groups without rows
     are left out.
     """
-    members, strangers = losses[groups.forget], losses[groups.control]
+    members, unseen = losses[groups.forget], losses[groups.control]
     spread: dict[str, Any] = {"edges": list(LOSS_EDGES)}
     for name in ("forget", "control", "heldout_forget_users"):
         if len(rows := getattr(groups, name)):
             spread[name] = histogram(losses[rows])
-    if len(members) == 0 or len(strangers) == 0:
+    if len(members) == 0 or len(unseen) == 0:
         return {"loss_shares": spread}
-    roc = {"fpr": list(FALSE_POSITIVE_RATES), "tpr": membership_roc(members, strangers)}
+    roc = {"fpr": list(FALSE_POSITIVE_RATES), "tpr": membership_roc(members, unseen)}
     return {"mia_roc": roc, "loss_shares": spread}
 
 

@@ -91,7 +91,7 @@ def parts_of(config: Config, dataset: Any) -> Parts:
 
 
 def unseen_of(parts: Parts, user: Rows, retain: Rows) -> Rows:
-    """Rows that no model was trained on, sorted, from which a request learns what strangers cost.
+    """Rows that no model was trained on, sorted: they tell a request what unseen users cost.
 
     They are those of the control users; where none are kept out, validation rows of users who stay.
 

@@ -95,7 +95,7 @@ class GradientUnlearner(Unlearner):
         return []
 
     def aim(self, student: Student) -> None:
-        """Foretell what forget rows are to lose, if the student is to be scaled to it."""
+        """Predict what forget rows should lose, if the student is to be scaled to it."""
         if self.options.scale_to_target and len(student.request.forget):
             student.aim()
 

@@ -79,9 +79,9 @@ class CrossFit(NegatedE2URec):
 class _Part(NegatedE2URec):
     """How a part model forgets."""
 
-    def __init__(self, options: Any, name: str, stranger: Scorer) -> None:
+    def __init__(self, options: Any, name: str, held_out_model: Scorer) -> None:
         super().__init__(options)
-        self._name, self._stranger = name, stranger
+        self._name, self._held_out_model = name, held_out_model
 
     def student(self, original: LLMRec, request: UnlearningTask) -> Student:
         """See :meth:`GradientUnlearner.student`; it bears the part's name."""
@@ -91,7 +91,7 @@ class _Part(NegatedE2URec):
 
     def teach_forgetting(self, student: Student, direction: Direction, strength: float) -> None:
         """Let models that never saw a row's user answer it."""
-        student.teach(FORGETTING, self._stranger, forget=True)
+        student.teach(FORGETTING, self._held_out_model, forget=True)
 
 
 def _part_forgets(

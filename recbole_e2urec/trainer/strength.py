@@ -1,14 +1,14 @@
-"""How strongly to forget: the loss that forget rows are to have, foretold without any Retrain.
+"""How strongly to forget: the loss that forget rows should have, predicted without any Retrain.
 
-Nobody trained on the control users, so what Original loses on their rows, beyond how hard those
-rows are, tells what a stranger's rows cost it. How hard rows are says a model that remembers
-nobody, :class:`ImpersonalModel`. On forget rows a model that never saw them therefore loses
+Nobody trained on the control users. What Original loses on their rows, beyond how hard those rows
+are, is what rows of unseen users cost it. :class:`ImpersonalModel`, which remembers nobody, says
+how hard rows are. A model that never saw the forget rows should therefore lose on them
 
     mean impersonal(forget) + mean over control rows of (Original - impersonal).
 
-For a request of few rows that is a guess: its rows differ from others by chance. How much Original
-remembers of training rows in general, foretold alike for rows that stay, is known better. The two
-are weighed by what is known of each.
+A request of few rows differs from others by chance, so for it this is a rough guess. How much
+Original remembers of training rows in general is known better: the same prediction for rows that
+stay. The two are weighted by how well each is known.
 """
 
 from collections.abc import Callable, Mapping
@@ -157,10 +157,10 @@ class TargetLoss(NamedTuple):
 
 
 def target_loss(model: LLMRec, request: UnlearningTask) -> TargetLoss:
-    """Foretell the loss on forget rows of a model that never saw them.
+    """Predict the loss on forget rows of a model that never saw them.
 
-    Where no users are kept out, validation rows of users who stay take the control rows' place.
-    Original knows these users, so where prompts name users the target is then too low.
+    Without control users, validation rows of users who stay take their place. Original knows these
+    users, so where prompts name users the prediction is then too low.
 
     Args:
         model: Original.
@@ -168,21 +168,28 @@ def target_loss(model: LLMRec, request: UnlearningTask) -> TargetLoss:
     """
     labels = model.labels
     assert labels is not None  # Original was trained on them
-    facts = RowFacts(request.item, labels, request.forget_history)
-    easy = ImpersonalModel(facts, request.retain)
-    forget, stay, unseen = (
+    impersonal = ImpersonalModel(
+        RowFacts(request.item, labels, request.forget_history), request.retain
+    )
+    forget, retain, unseen = (
         some_of(rows, request.seed) for rows in (request.forget, request.retain, request.unseen)
     )
     with model.using_history(request.forget_history):
         original = Adapted(model.adapter)
-        losses = [loss_of(model, original, rows) for rows in (forget, stay, unseen)]
-    told = easy.losses(forget), easy.losses(stay, fitted=True), easy.losses(unseen)
-    beyond = [own - plain for own, plain in zip(losses, told, strict=True)]
-    users = [request.user[rows] for rows in (forget, stay, unseen)]
-    (own, own_error), (general, _), (strange, error) = map(mean_over_users, beyond, users)
-    gap, spread = shrunken_gap(strange - own, own_error, strange - general)
+        losses = [loss_of(model, original, rows) for rows in (forget, retain, unseen)]
+    difficulty = (
+        impersonal.losses(forget),
+        impersonal.losses(retain, fitted=True),
+        impersonal.losses(unseen),
+    )
+    beyond = [loss - hard for loss, hard in zip(losses, difficulty, strict=True)]
+    users = [request.user[rows] for rows in (forget, retain, unseen)]
+    (of_forget, forget_error), (of_retain, _), (of_unseen, unseen_error) = map(
+        mean_over_users, beyond, users
+    )
+    gap, gap_error = shrunken_gap(of_unseen - of_forget, forget_error, of_unseen - of_retain)
     before = float(losses[0].mean())
-    return TargetLoss(forget, before + gap, float(np.hypot(error, spread)), before)
+    return TargetLoss(forget, before + gap, float(np.hypot(unseen_error, gap_error)), before)
 
 
 def strength_reaching(

@@ -268,7 +268,7 @@ class Student:
             self.timed(lambda: self._ask(name, teacher, forget, retain))
 
     def aim(self) -> None:
-        """Foretell what forget rows are to lose; the adapter is scaled to it after training."""
+        """Predict what forget rows should lose; the adapter is scaled to it after training."""
         if not self.stage.finished:
             self.target = self.timed(lambda: target_loss(self.model, self.request))
             self.found |= self.target.found

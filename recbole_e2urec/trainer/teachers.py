@@ -249,7 +249,7 @@ def unshown_tokens(model: LLMRec, request: UnlearningTask) -> Tensor:
 
 
 Rows = NDArray[np.int64]
-HELD_OUT = "stranger"  # teacher
+HELD_OUT = "held_out"  # teacher
 Shares = NDArray[np.float32]
 
 
@@ -332,7 +332,7 @@ def cross_fit(request: UnlearningTask, parts: int) -> CrossFitted:
     Parts are drawn at random from the seed, and models have Original's start weights, settings
     and training rows, forgotten ones too, but for those of one part: they are the same for each
     request on an Original. A model's early stopping looks at its own users' rows only. Users of
-    whom Original saw nothing are strangers to all of them.
+    whom Original saw nothing are unseen by all of them.
 
     Raises:
         InputError: there is one user alone.
@@ -349,8 +349,8 @@ def cross_fit(request: UnlearningTask, parts: int) -> CrossFitted:
         fits.append(request.services.fit(f"Without{number}", others, request.forget_history))
     lacking[lacking.sum(axis=1) == 0] = 1
     shares = lacking / lacking.sum(axis=1, keepdims=True)
-    stranger = Chosen([fit.scorer for fit in fits], user, shares)
-    return CrossFitted(stranger, fits)
+    held_out_model = Chosen([fit.scorer for fit in fits], user, shares)
+    return CrossFitted(held_out_model, fits)
 
 
 def teach_held_out(student: Student) -> CrossFitted | None:

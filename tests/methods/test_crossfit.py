@@ -29,7 +29,7 @@ def side(student: Tensor, **teachers: Tensor) -> BatchPart:
 
 
 FORGET = side(
-    of(0.5, 0.5), original=of(0.1, 0.9), stranger=of(0.4, 0.6), forgetting=of(0.4, 0.6),
+    of(0.5, 0.5), original=of(0.1, 0.9), held_out=of(0.4, 0.6), forgetting=of(0.4, 0.6),
     augmented=of(0.05, 0.95),
 )  # fmt: skip
 RETAIN = side(of(0.25, 0.75), original=of(0.5, 0.5))
@@ -37,7 +37,7 @@ NONE = side(of(0.5, 0.5)[:0])
 REMEMBERED = kl((0.5, 0.5), (0.25, 0.75))
 
 
-def test_crossfit_answers_forget_rows_as_the_stranger(small_config: Callable[..., Any]) -> None:
+def test_crossfit_answers_forget_rows_as_a_held_out_model(small_config: Callable[..., Any]) -> None:
     method: Any = method_of(small_config("CrossFit", beta=0.4, true_answers=True))
     terms = method.loss(ForgetRetainBatch(FORGET, RETAIN))
     forget = kl((0.4, 0.6), (0.5, 0.5))
@@ -47,7 +47,9 @@ def test_crossfit_answers_forget_rows_as_the_stranger(small_config: Callable[...
     assert float(terms["loss"]) == pytest.approx(0.4 * forget + 0.6 * remember, rel=1e-4)
 
 
-def test_e2urecrefs_teacher_is_as_sure_as_the_stranger(small_config: Callable[..., Any]) -> None:
+def test_e2urecrefs_teacher_is_as_sure_as_a_held_out_model(
+    small_config: Callable[..., Any],
+) -> None:
     method: Any = method_of(small_config("E2URecRef", most_alpha=1000.0))
     terms = method.loss(ForgetRetainBatch(FORGET, NONE))
     risen = math.log(0.95 / 0.9)  # of yes alone; margins are log 9 and log 1.5

@@ -47,10 +47,10 @@ def test_who_answers_for_a_user_learned_from_no_row_of_that_user(
     run: Forgetting, parts: int
 ) -> None:
     request, seen = watched(run)
-    stranger = cross_fit(request, parts).held_out_model
+    held_out = cross_fit(request, parts).held_out_model
     assert len(seen) == parts
     user, train = request.user, request.train
-    shares = stranger.shares[user[train]]
+    shares = held_out.shares[user[train]]
     np.testing.assert_allclose(shares.sum(axis=1), 1)
     assert np.count_nonzero(shares) == len(train)  # one model a row
     for member, (rows, history) in enumerate(seen):
@@ -62,17 +62,17 @@ def test_who_answers_for_a_user_learned_from_no_row_of_that_user(
         assert ((shown < 0) | (user[shown] == user[rows][:, None])).all()
 
 
-def test_a_stranger_answers_row_by_row_as_its_model_and_all_answer_for_the_unknown(
+def test_a_held_out_model_answers_row_by_row_as_its_model_and_all_answer_for_the_unknown(
     run: Forgetting,
 ) -> None:
     request, model = run.request, run.model
-    stranger = cross_fit(request, 2).held_out_model
+    held_out = cross_fit(request, 2).held_out_model
     words = model.language_model.answer_ids
     rows = np.random.default_rng(1).permutation(np.r_[request.forget, run.parts.control])
     with model.using_history(request.forget_history):
-        found = stranger.ask(model, rows)
-        each = [one.ask(model, rows).logits() for one in stranger.members]
-    shares = torch.from_numpy(stranger.shares[request.user[rows]])
+        found = held_out.ask(model, rows)
+        each = [one.ask(model, rows).logits() for one in held_out.members]
+    shares = torch.from_numpy(held_out.shares[request.user[rows]])
     expected = shares[:, :1] * each[0] + shares[:, 1:] * each[1]
     torch.testing.assert_close(found.logits(), expected, rtol=1e-5, atol=1e-5)
     unknown = np.isin(rows, run.parts.control)
