@@ -112,10 +112,10 @@ def request_of(config: Config, dataset: Any, parts: Parts) -> ForgetRequest:
     Raises:
         InputError: a request that cannot be carried out.
     """
-    asked = read_request(config.options(ForgetOptions, "forget_"), parts.splits.train, dataset)
-    for warning in asked.warnings if distributed.is_main_process() else ():
-        getLogger().warning("request %s: %s", asked.request_id, warning)
-    return asked
+    request = read_request(config.options(ForgetOptions, "forget_"), parts.splits.train, dataset)
+    for warning in request.warnings if distributed.is_main_process() else ():
+        getLogger().warning("request %s: %s", request.request_id, warning)
+    return request
 
 
 class Experiment:
@@ -153,10 +153,10 @@ class Experiment:
         user, valid = self.dataset.rows.user, self.parts.splits.valid
         valid = valid[np.isin(user[valid], user[validating])]
         loaders = make_loaders(self.config, self.dataset, self.parts.splits, train)
-        own = evaluation_loader(self.config, self.dataset, self.parts.splits, "valid", valid)
+        loader = evaluation_loader(self.config, self.dataset, self.parts.splits, "valid", valid)
         with self.model.using_history(shown):
             trainer = self.trainer(name, train, valid)
-            return trainer.run(loaders.train, own), trainer.stage
+            return trainer.run(loaders.train, loader), trainer.stage
 
     def completed(self, row: dict[str, Any], cost: Mapping[str, Any]) -> dict[str, Any]:
         """Complete a result with what it cost and under which settings."""

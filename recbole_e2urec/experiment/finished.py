@@ -73,17 +73,19 @@ class FinishedRun(Forgetting):
         raise NotFinished("it groups users by a model that is not kept")
 
 
-def rows_of(given: RunSettings) -> tuple[list[dict[str, Any]], Path]:
+def rows_of(settings: RunSettings) -> tuple[list[dict[str, Any]], Path]:
     """Rows of results that agree with the settings, and their folder."""
-    config = Config(None, given.dataset, given.config_files, given.config_dict, given.overrides)
+    config = Config(
+        None, settings.dataset, settings.config_files, settings.config_dict, settings.overrides
+    )
     folder = Path(config["checkpoint_dir"])
     wanted = {
         key: parse_value(value, key) if isinstance(value, str) else value
-        for key, value in (given.overrides or {}).items()
+        for key, value in (settings.overrides or {}).items()
         if key not in _FREE
     }
-    if given.dataset:
-        wanted["dataset"] = given.dataset
+    if settings.dataset:
+        wanted["dataset"] = settings.dataset
     if wanted.get(FILTER):
         wanted[FILTER] = without_values(str(wanted[FILTER]))
     rows = load_rows(folder / RESULTS)
@@ -91,9 +93,9 @@ def rows_of(given: RunSettings) -> tuple[list[dict[str, Any]], Path]:
     return [row for row, agrees in zip(rows, agreeing, strict=True) if agrees], folder
 
 
-def comparison_of(model: str | None, given: RunSettings) -> tuple[list[dict[str, Any]], Path]:
+def comparison_of(model: str | None, settings: RunSettings) -> tuple[list[dict[str, Any]], Path]:
     """Rows of the newest comparison that agrees with the settings, and its folder."""
-    every, folder = rows_of(given)
+    every, folder = rows_of(settings)
     rows = [row for row in every if "request" in row]
     methods = [row for row in rows if model is None or row["model"] == model]
     if not methods:
@@ -110,7 +112,7 @@ def _value(row: Mapping[str, Any], key: str) -> Any:
     return row[key] if key in ("dataset", "seed") else row["settings"].get(key)
 
 
-def settings_of(row: Mapping[str, Any], folder: Path, given: RunSettings) -> Config:
+def settings_of(row: Mapping[str, Any], folder: Path, run_settings: RunSettings) -> Config:
     """The settings under which a row was made."""
     # RecBole writes the last one in a form that it does not read; language models have none.
     left_out = {
@@ -125,7 +127,10 @@ def settings_of(row: Mapping[str, Any], folder: Path, given: RunSettings) -> Con
     }
     settings = {key: value for key, value in row["settings"].items() if key not in left_out}
     if settings.get(FILTER):
-        settings[FILTER] = {**(given.config_dict or {}), **(given.overrides or {})}.get(FILTER)
+        settings[FILTER] = {
+            **(run_settings.config_dict or {}),
+            **(run_settings.overrides or {}),
+        }.get(FILTER)
         if settings[FILTER] is None:
             raise InputError(
                 f"{FILTER}: results keep the comparison's filter without its values; give it again"
@@ -134,7 +139,9 @@ def settings_of(row: Mapping[str, Any], folder: Path, given: RunSettings) -> Con
     if data.name == row["dataset"]:  # RecBole puts the name behind what it is given
         settings["data_path"] = str(data.parent)
     here = {"checkpoint_dir": str(folder), "log_wandb": False, "show_progress": False}
-    free = {key: value for key, value in (given.overrides or {}).items() if key in _FREE}
+    free = {key: value for key, value in (run_settings.overrides or {}).items() if key in _FREE}
     name = row["model"] if row["model"] in METHODS else "LLMRec"
-    more = {**(given.config_dict or {}), "seed": row["seed"]}
-    return Config(name, row["dataset"], given.config_files, {**settings, **more}, {**free, **here})
+    more = {**(run_settings.config_dict or {}), "seed": row["seed"]}
+    return Config(
+        name, row["dataset"], run_settings.config_files, {**settings, **more}, {**free, **here}
+    )

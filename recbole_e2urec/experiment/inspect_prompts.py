@@ -137,8 +137,10 @@ class ShowOptions:
     @property
     def users(self) -> list[str]:
         """The tokens; text is taken apart at its commas."""
-        given = self.prompt_users
-        return [str(one) for one in (given if isinstance(given, list) else str(given).split(","))]
+        tokens = self.prompt_users
+        return [
+            str(user) for user in (tokens if isinstance(tokens, list) else str(tokens).split(","))
+        ]
 
 
 def shown_prompts(config: Config) -> dict[str, Any]:
@@ -177,7 +179,7 @@ def show_prompts(config: Config, dataset: Any) -> dict[str, Any]:
     parts = {"forget": run.split.forget, "retain": run.split.retain, "control": run.parts.control}
     prompts = []
     for row in rows.tolist():
-        part = next(name for name, own in parts.items() if row in own)
+        part = next(name for name, members in parts.items() if row in members)
         prompts.append(shown_prompt(row, part, before if part == "forget" else after, names))
     head = _head(config, run)
     page = Path(config["checkpoint_dir"]) / PAGE
@@ -192,10 +194,10 @@ def _rows_of(users: list[str], run: Experiment) -> Rows:
     for token in users:
         if token not in known:
             raise InputError(f"prompt_users: {token!r} is no user of {run.config['dataset']}")
-    own: Rows = rows[np.isin(run.dataset.rows.user[rows], [known[token] for token in users])]
-    if len(own) == 0:
+    chosen: Rows = rows[np.isin(run.dataset.rows.user[rows], [known[token] for token in users])]
+    if len(chosen) == 0:
         raise InputError("prompt_users: they have no training rows")
-    return own
+    return chosen
 
 
 def _head(config: Config, run: Experiment) -> dict[str, str]:

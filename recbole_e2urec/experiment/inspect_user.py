@@ -88,9 +88,9 @@ def case_text(case: Case) -> str:
     lines += [ANSWERS, "", _answers(case).drawn(), "", READING, ""]
     if case.top:
         lines += [RECOMMENDED, "", _recommended(case).drawn(), ""]
-    for asked in case.rows:
-        lines += [f"{asked.prompt.part}, {asked.prompt.title}: {asked.prompt.length}", "-" * 60]
-        lines += [asked.prompt.text, "-" * 60]
+    for row in case.rows:
+        lines += [f"{row.prompt.part}, {row.prompt.title}: {row.prompt.length}", "-" * 60]
+        lines += [row.prompt.text, "-" * 60]
     return printable("\n".join([*lines, *case.notes]))
 
 
@@ -118,7 +118,8 @@ def _answers(case: Case) -> TextTable:
 def _recommended(case: Case) -> TextTable:
     lists = list(case.top.values())
     lines = [
-        [str(place + 1), *(_told(one[place]) for one in lists)] for place in range(len(lists[0]))
+        [str(place + 1), *(_told(column[place]) for column in lists)]
+        for place in range(len(lists[0]))
     ]
     return TextTable(["", *case.top], lines)
 
@@ -190,20 +191,20 @@ class CaseOptions:
                 raise InputError(f"{name} is {getattr(self, name)}; give 1 or more")
 
 
-def inspect_user(options: CaseOptions, model: str | None, given: RunSettings) -> Case:
+def inspect_user(options: CaseOptions, model: str | None, settings: RunSettings) -> Case:
     """Look at one user, and write the page.
 
     Args:
         options: who.
         model: the method to show; None = all of the comparison.
-        given: settings. The newest comparison in ``checkpoint_dir`` that agrees with them is taken.
+        settings: the newest comparison in ``checkpoint_dir`` that agrees with them is taken.
 
     Raises:
         InputError: there is no such comparison, a model of it is not kept, or the user is unknown.
     """
     recbole_compat.apply()
-    rows, folder = comparison_of(model, given)
-    config = settings_of(rows[-1], folder, given)
+    rows, folder = comparison_of(model, settings)
+    config = settings_of(rows[-1], folder, settings)
     init_seed(config["seed"], config["reproducibility"])
     run = FinishedRun(config, load_dataset(config))
     if options.user not in run.dataset.ids.users:
@@ -215,8 +216,8 @@ def inspect_user(options: CaseOptions, model: str | None, given: RunSettings) ->
     for row in rows:
         if row["model"] in METHODS and row["model"] != "Retrain":
             try:
-                made = run.unlearn(method_of(settings_of(row, folder, given)))
-                scorers[row["model"]] = run.scorers[made.stage]
+                measured = run.unlearn(method_of(settings_of(row, folder, settings)))
+                scorers[row["model"]] = run.scorers[measured.stage]
             except NotFinished as error:
                 notes.append(f"{row['model']} is left out: {error}")
     retrain = FinishedStage.of(run.stages, "Retrain", run.retrain.stage)
@@ -243,25 +244,25 @@ def _look(
     ))  # fmt: skip
     standing = _standing(run, run.dataset.ids.users[options.user])
     words = run.model.language_model.answer_ids
-    asked = []
+    answered = []
     for part, rows in standing.parts.items():
         newest = rows[-options.rows :]
         history = run.before if part == "forget" else run.after
         with run.model.using_history(history):
-            said = {
+            answers_of = {
                 name: scorer.ask(run.model, newest).yes(words).tolist()
                 for name, scorer in scorers.items()
             }
-            asked += [
+            answered += [
                 AnsweredRow(
                     shown_prompt(row, part, run.model.table, names),
                     names.fields(row)[run.config["LABEL_FIELD"]],
-                    {name: answers[place] for name, answers in said.items()},
+                    {name: answers[place] for name, answers in answers_of.items()},
                 )
                 for place, row in enumerate(newest.tolist())
             ]
     top = _top(options, run, scorers, standing.parts, names)
-    return Case(options.user, standing.word, str(run.config["dataset"]), asked, top, notes)
+    return Case(options.user, standing.word, str(run.config["dataset"]), answered, top, notes)
 
 
 def _standing(run: FinishedRun, user: int) -> _Standing:
@@ -277,9 +278,9 @@ def _standing(run: FinishedRun, user: int) -> _Standing:
     }
     parts = {}
     for name, group in groups.items():
-        own = group[rows.user[group] == user]
-        if len(own):
-            parts[name] = own[np.lexsort((own, rows.time[own]))]
+        of_user = group[rows.user[group] == user]
+        if len(of_user):
+            parts[name] = of_user[np.lexsort((of_user, rows.time[of_user]))]
     if kept_out:
         return _Standing(parts, "kept out of all training (control user)")
     if "forget" not in parts:
@@ -300,12 +301,12 @@ def _top(
     newest row there is.
     """
     table = run.dataset.rows
-    own = np.concatenate([np.empty(0, np.int64), *parts.values()])
-    if len(own) == 0:
+    of_user = np.concatenate([np.empty(0, np.int64), *parts.values()])
+    if len(of_user) == 0:
         return {}
-    test = parts.get("test", own[:0])
-    row = test[0] if len(test) else own[np.lexsort((own, table.time[own]))][-1]
-    seen = np.concatenate([own[:0], *(rows for name, rows in parts.items() if name != "test")])
+    test = parts.get("test", of_user[:0])
+    row = test[0] if len(test) else of_user[np.lexsort((of_user, table.time[of_user]))][-1]
+    seen = np.concatenate([of_user[:0], *(rows for name, rows in parts.items() if name != "test")])
     items = np.setdiff1d(np.arange(1, run.dataset.item_num), table.item[seen])
     liked = set(table.item[test[table.label[test] == 1]].tolist())
     words, top = run.model.language_model.answer_ids, {}

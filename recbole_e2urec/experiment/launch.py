@@ -141,12 +141,12 @@ class Launch:
         """Whether processes are to be started, and were not by ``torchrun`` or by this."""
         return self.total > 1 and distributed.count() == 1
 
-    def run(self, job: Callable[..., Any], given: Mapping[str, Any]) -> Any:
+    def run(self, job: Callable[..., Any], job_arguments: Mapping[str, Any]) -> Any:
         """Run a job in all processes of this machine at once.
 
         Args:
             job: a function of a module; what it gives must be JSON.
-            given: its arguments by name.
+            job_arguments: its arguments by name.
 
         Returns:
             What it gives in the first process of all, or on another machine :data:`NO_RESULT`.
@@ -160,7 +160,7 @@ class Launch:
         port = self.port or _free_port()
         with TemporaryDirectory() as name, cores_shared(self.nproc):
             folder = Path(name)
-            arguments = self, port, folder, job, dict(given)
+            arguments = self, port, folder, job, dict(job_arguments)
             context: Any = multiprocessing.start_processes(
                 _enter, arguments, self.nproc, False, start_method=START
             )
@@ -173,8 +173,8 @@ class Launch:
             finally:
                 for process in context.processes:
                     process.terminate()
-            made = folder / MADE
-            return json.loads(made.read_text()) if made.is_file() else dict(NO_RESULT)
+            result = folder / MADE
+            return json.loads(result.read_text()) if result.is_file() else dict(NO_RESULT)
 
     def _reason(self, folder: Path, codes: Sequence[int], first: int) -> Exception:
         """Why a run ended early, by what its processes left: a cause before its consequences.
@@ -184,13 +184,15 @@ class Launch:
             codes: exit codes of all processes.
             first: the process that was seen to end first.
         """
-        told = [json.loads(path.read_text()) for path in sorted(folder.glob("*.failed"))]
-        for cause in (one for one in told if one["kind"] != PeerLostError.__name__):
+        failures = [json.loads(path.read_text()) for path in sorted(folder.glob("*.failed"))]
+        for cause in (failure for failure in failures if failure["kind"] != PeerLostError.__name__):
             if cause["kind"] == OSError.__name__:
                 return OSError(*cause["arguments"])
             known = cause["kind"] == InputError.__name__
             return (InputError if known else RuntimeError)(cause["message"])
-        ended = sorted(range(len(codes)), key=lambda one: (one != first, codes[one] >= 0))
+        ended = sorted(
+            range(len(codes)), key=lambda failure: (failure != first, codes[failure] >= 0)
+        )
         for number in ended:
             if codes[number] and not (folder / f"{number}.failed").is_file():
                 how = "did not start: the script must check __name__ == '__main__'; then"
@@ -198,7 +200,7 @@ class Launch:
                     how = f"was killed by {signal.Signals(-codes[number]).name};"
                 place = f"process {self.group_offset + number} of {self.total}"
                 return InputError(f"nproc: {place} {how} the same command goes on")
-        return InputError(told[0]["message"])
+        return InputError(failures[0]["message"])
 
     def environment(self, number: int, port: int) -> dict[str, str]:
         """What ``torchrun`` would tell the process of this number on this machine."""
@@ -227,15 +229,15 @@ def _enter(
     port: int,
     folder: Path,
     job: Callable[..., Any],
-    given: Mapping[str, Any],
+    job_arguments: Mapping[str, Any],
 ) -> None:
     """Be one of the processes: do the job, and leave behind what came of it."""
     os.environ.update(launch.environment(number, port))
     failed = folder / f"{number}.failed"
     try:
-        made = job(**given)
+        result = job(**job_arguments)
         if distributed.is_main_process():
-            (folder / MADE).write_text(json.dumps(made))
+            (folder / MADE).write_text(json.dumps(result))
     except InputError as error:
         kind = PeerLostError.__name__ if isinstance(error, PeerLostError) else InputError.__name__
         _leave(failed, {"kind": kind, "message": str(error)})
@@ -254,6 +256,6 @@ def _leave(path: Path, reason: Mapping[str, Any]) -> NoReturn:
 
 
 def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("localhost", 0))
-        return int(one.getsockname()[1])
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return int(listener.getsockname()[1])

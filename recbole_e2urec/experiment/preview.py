@@ -60,21 +60,21 @@ class Preview(NamedTuple):
 
     def lines(self) -> list[str]:
         """The same for a person."""
-        own = "" if self.request_id == self.digest else f" (content {self.digest})"
+        content = "" if self.request_id == self.digest else f" (content {self.digest})"
         share = self.forget / self.train
-        told = [
-            f"request {self.request_id}{own} on {self.dataset}",
+        shown = [
+            f"request {self.request_id}{content} on {self.dataset}",
             f"would forget {self.forget:,} of {self.train:,} training rows ({share:.2%})",
             f"  of {self.users.some:,} users, {self.users.whole:,} of them wholly",
             f"  of {self.items.some:,} items, {self.items.whole:,} of them wholly",
         ]
-        told += [
+        shown += [
             f"asked for as well, but not trained on: {count:,} {part} rows"
             for part, count in self.elsewhere.items()
             if count
         ]
-        told += [f"warning: {warning}" for warning in self.warnings]
-        return [*told, "dry run: nothing was trained, nothing was written"]
+        shown += [f"warning: {warning}" for warning in self.warnings]
+        return [*shown, "dry run: nothing was trained, nothing was written"]
 
 
 def preview(config: Config) -> Preview:
@@ -99,25 +99,25 @@ def preview_of(config: Config, dataset: Any, parts: Parts) -> Preview:
     advice = config.options(PreviewOptions)
     options = config.options(ForgetOptions, "forget_")
     train = parts.splits.train
-    found = select(skipping(options), train, dataset.rows, dataset.ids, Fields(dataset))
-    digest = request_digest(dataset.dataset_name, dataset.rows, dataset.ids, found.chosen)
-    chosen = found.chosen[train]
+    selection = select(skipping(options), train, dataset.rows, dataset.ids, Fields(dataset))
+    digest = request_digest(dataset.dataset_name, dataset.rows, dataset.ids, selection.chosen)
+    chosen = selection.chosen[train]
     forget, retain = train[chosen], train[~chosen]
-    warnings = [*found.warnings, *_refusals(found, train, options)]
+    warnings = [*selection.warnings, *_refusals(selection, train, options)]
     if len(forget) > advice.retrain_share * len(train):
         warnings.append(
             f"{len(forget) / len(train):.0%} of the training rows is more than retrain_share "
             f"({advice.retrain_share:.0%}): Retrain is exact and probably as cheap"
         )
     return Preview(
-        found.request_id or digest,
+        selection.request_id or digest,
         digest,
         dataset.dataset_name,
         len(forget),
         len(train),
         touched(dataset.rows.user, forget, retain),
         touched(dataset.rows.item, forget, retain),
-        _elsewhere(found, parts),
+        _elsewhere(selection, parts),
         warnings,
     )
 
@@ -128,27 +128,27 @@ def touched(of: NDArray[np.int64], forget: NDArray[np.int64], retain: NDArray[np
     return Touched(len(some), int((~np.isin(some, of[retain])).sum()))
 
 
-def _elsewhere(found: Selection, parts: Parts) -> dict[str, int]:
+def _elsewhere(selection: Selection, parts: Parts) -> dict[str, int]:
     """Rows that are asked for outside of training."""
     named = {
         "validation": parts.splits.valid,
         "test": parts.splits.test,
         "control users'": np.concatenate(parts.whole),
     }
-    counted = {part: int(found.chosen[rows].sum()) for part, rows in named.items()}
-    own = int(found.chosen[np.concatenate(parts.splits)].sum())
-    counted["control users'"] -= own
-    counted["history-only"] = int(found.chosen.sum()) - counted["control users'"] - own
+    counted = {part: int(selection.chosen[rows].sum()) for part, rows in named.items()}
+    in_parts = int(selection.chosen[np.concatenate(parts.splits)].sum())
+    counted["control users'"] -= in_parts
+    counted["history-only"] = int(selection.chosen.sum()) - counted["control users'"] - in_parts
     return counted
 
 
-def _refusals(found: Selection, train: NDArray[np.int64], options: ForgetOptions) -> list[str]:
+def _refusals(selection: Selection, train: NDArray[np.int64], options: ForgetOptions) -> list[str]:
     """Why a run would refuse the request."""
     refusals = []
-    if options.unknown == "refuse" and any(UNKNOWN in warning for warning in found.warnings):
+    if options.unknown == "refuse" and any(UNKNOWN in warning for warning in selection.warnings):
         refusals.append("a run refuses lines that name nobody known, unless forget_unknown is skip")
     try:
-        split_of(found, train)
+        split_of(selection, train)
     except InputError as error:
         refusals.append(f"a run refuses this: {error}")
     return refusals
@@ -156,6 +156,6 @@ def _refusals(found: Selection, train: NDArray[np.int64], options: ForgetOptions
 
 def run_preview(config: Config) -> dict[str, Any]:
     """A dry run's results: ``preview``, the facts, and ``lines``, the same for a person."""
-    found = preview(config)
-    facts = {**found._asdict(), "users": found.users._asdict(), "items": found.items._asdict()}
-    return {"preview": facts, "lines": found.lines()}
+    result = preview(config)
+    facts = {**result._asdict(), "users": result.users._asdict(), "items": result.items._asdict()}
+    return {"preview": facts, "lines": result.lines()}

@@ -51,16 +51,16 @@ def user_embeddings(
     foreign = (
         _TRAINING | set(properties("model", "LLMRec")) | set(properties("model", config.model))
     )
-    given = {
+    settings = {
         key: value
         for key, value in config.external_config_dict.items()
         if key not in foreign and not key.startswith("backbone_")
     }
     fixed: dict[str, Any] = {"epochs": EPOCHS, "show_progress": False}
-    own = Config("BPR", config.dataset, None, {**given, **fixed})
-    init_seed(own["seed"], own["reproducibility"])
-    loaders = make_loaders(own, load_dataset(own), splits, train)
-    trainer = make_trainer(own, loaders)
+    bpr = Config("BPR", config.dataset, None, {**settings, **fixed})
+    init_seed(bpr["seed"], bpr["reproducibility"])
+    loaders = make_loaders(bpr, load_dataset(bpr), splits, train)
+    trainer = make_trainer(bpr, loaders)
     trainer.fit(loaders.train, None, verbose=False, saved=False, show_progress=False)
     return trainer.model.user_embedding.weight.detach().cpu().numpy().astype(np.float32)
 
@@ -113,7 +113,7 @@ class ClassicForgetting:
             "request_id": self.asked.request_id,
             "request_digest": self.asked.digest,
             **{part: results[part] for part in ("test", "valid") if part in results},
-            **{group: found for group, found in measured.items() if found},
+            **{group: metrics for group, metrics in measured.items() if metrics},
             **({"ranking": ranking} if ranking else {}),
             "cost": {part: results[part] for part in cost if part in results},
             "settings": self.config.settings(),
@@ -123,14 +123,14 @@ class ClassicForgetting:
         """Train on these rows, whose users alone validate; None: on all rows."""
         splits, user = self.splits, self.dataset.rows.user
         if rows is not None:
-            own = splits.valid[np.isin(user[splits.valid], user[rows])]
-            splits = splits._replace(valid=own)
+            validation = splits.valid[np.isin(user[splits.valid], user[rows])]
+            splits = splits._replace(valid=validation)
         return fit_classic(self.config, make_loaders(self.config, self.dataset, splits, rows))
 
     def _sharded(self) -> tuple[nn.Module, dict[str, Any]]:
         """Train all shards, then the touched ones again; the rest stay as they are."""
-        given = self.config.final_config_dict.get("shards")
-        options = ShardOptions(given or properties("model", "SISA")["shards"])
+        shards = self.config.final_config_dict.get("shards")
+        options = ShardOptions(shards or properties("model", "SISA")["shards"])
         user, train = self.dataset.rows.user, self.splits.train
         parts = [train, self.split.retain]
         before, after, again = train_shards(
@@ -147,8 +147,8 @@ class ClassicForgetting:
             for part in ("seconds", "steps", "trained_parameters")
         }
         prior = sum(fit.results["seconds"] for fit in before)
-        found = plain_values(trainer.evaluate(test, load_best_model=False, show_progress=False))
-        return trainer.model, {"test": found, "prior_seconds": prior, **sums}
+        metrics = plain_values(trainer.evaluate(test, load_best_model=False, show_progress=False))
+        return trainer.model, {"test": metrics, "prior_seconds": prior, **sums}
 
     def _ranking(self, model: nn.Module) -> dict[str, float]:
         """Metrics of ranked test items; empty when nobody asked for them."""
@@ -166,10 +166,10 @@ class ClassicForgetting:
         if label is None or not hasattr(model, "predict"):
             return {}
         known, scores = score_rows(model, self.config, self.dataset, rows)
-        found = labelled_metrics(self.config, scores, label[known])
+        metrics = labelled_metrics(self.config, scores, label[known])
         if not self.config.learns_labels:
-            return {"auc": found["auc"], "rows": found["rows"]}
-        return found
+            return {"auc": metrics["auc"], "rows": metrics["rows"]}
+        return metrics
 
 
 class Averaged(nn.Module):
@@ -181,11 +181,11 @@ class Averaged(nn.Module):
 
     def predict(self, interaction: Any) -> Tensor:
         """Mean score of each row."""
-        return torch.stack([one.predict(interaction) for one in self.members]).mean(dim=0)
+        return torch.stack([member.predict(interaction) for member in self.members]).mean(dim=0)
 
     def full_sort_predict(self, interaction: Any) -> Tensor:
         """Mean score of each item for each user."""
-        scores = [one.full_sort_predict(interaction) for one in self.members]
+        scores = [member.full_sort_predict(interaction) for member in self.members]
         return torch.stack([score.view(-1) for score in scores]).mean(dim=0)
 
 

@@ -97,17 +97,17 @@ class Measuring(Experiment):
         self.relearning = Relearning(relearn, self.split.forget, self.before, config["seed"])
         self.forget_answers: dict[tuple[str, str], ForgetAnswers] = {}
 
-    def measured(self, name: str, made: MeasuredModel) -> dict[str, Any]:
+    def measured(self, name: str, model: MeasuredModel) -> dict[str, Any]:
         """All measures of one model, as a row of the results."""
-        labels, answers = self.dataset.rows.label, made.answers
+        labels, answers = self.dataset.rows.label, model.answers
         original, retrained = self.original.answers, self.retrain.answers
         losses = answer_losses(answers.yes, labels)
-        self.forget_answers[name, made.stage] = ForgetAnswers(
+        self.forget_answers[name, model.stage] = ForgetAnswers(
             answers.yes[self.groups.forget], self.alike
         )
         row = {
             "model": name,
-            "stage": made.stage,
+            "stage": model.stage,
             "request": self.retrain.stage,  # Original's measures differ between requests
             "request_id": self.asked.request_id,
             "request_digest": self.asked.digest,
@@ -118,14 +118,14 @@ class Measuring(Experiment):
             **curves(losses, self.groups),
             "intervals": intervals(answers, original, retrained, self.groups, self.dataset.rows),
         }
-        if made.ranking:
-            row["ranking"] = dict(made.ranking)
-        if made.found:
-            row["found"] = dict(made.found)
-        if made.relearning:
-            row["relearning"] = dict(made.relearning)
-        relative = _ratio(made.cost, self.retrain.cost)
-        return self.completed(row, {**made.cost, "relative_to_retrain": relative})
+        if model.ranking:
+            row["ranking"] = dict(model.ranking)
+        if model.found:
+            row["found"] = dict(model.found)
+        if model.relearning:
+            row["relearning"] = dict(model.relearning)
+        relative = _ratio(model.cost, self.retrain.cost)
+        return self.completed(row, {**model.cost, "relative_to_retrain": relative})
 
     @cached_property
     def comparison(self) -> str:
@@ -170,9 +170,9 @@ class Measuring(Experiment):
         user, split = self.dataset.rows.user, self.split
         rows = getattr(self.parts.splits, self.held_out)
         forgotten = np.isin(user[rows], user[split.forget])
-        asked = min(len(split.retain), max(len(split.forget), LEAST_RETAIN))
+        count = min(len(split.retain), max(len(split.forget), LEAST_RETAIN))
         generator = np.random.default_rng(self.config["forget_seed"])
-        retain = np.sort(generator.choice(split.retain, asked, replace=False))
+        retain = np.sort(generator.choice(split.retain, count, replace=False))
         control = self.parts.control
         return Groups(split.forget, retain, rows, rows[forgotten], rows[~forgotten], control)
 
@@ -234,8 +234,8 @@ class Forgetting(Measuring):
 
     def unlearned_row(self, config: Config) -> dict[str, Any]:
         """Unlearn with the method that these settings name, and measure it."""
-        made = self.unlearn(method_of(config))
-        return {**self.measured(config.model, made), "settings": config.settings()}
+        unlearned = self.unlearn(method_of(config))
+        return {**self.measured(config.model, unlearned), "settings": config.settings()}
 
     def noise_row(self, digest: str) -> dict[str, Any] | None:
         """Measure another seed's Retrain as if it were an unlearned model: what noise alone does.
@@ -247,8 +247,10 @@ class Forgetting(Measuring):
             The row; None where it retained other rows, as under a random split, or is an adapter:
             the backbone under it may have been drawn from its seed.
         """
-        own, other = (Stage.of(self.stages, "Retrain", one) for one in (self.retrain.stage, digest))
-        alike = all(own.inputs[name] == other.inputs[name] for name in ("train", "prompts"))
+        retrain, other = (
+            Stage.of(self.stages, "Retrain", one) for one in (self.retrain.stage, digest)
+        )
+        alike = all(retrain.inputs[name] == other.inputs[name] for name in ("train", "prompts"))
         if self.model.adapter is not None or not alike:
             return None
         scorer = Stored(self.model.adapter, other.weights)
@@ -269,8 +271,8 @@ class Forgetting(Measuring):
         restart_peak()
         with self.model.using_history(self.after):
             unlearned = method.unlearn(self.model, self.request)
-        made = self.answered(unlearned.digest, unlearned.scorer, unlearned.cost)
-        return made._replace(found=unlearned.found)
+        measured = self.answered(unlearned.digest, unlearned.scorer, unlearned.cost)
+        return measured._replace(found=unlearned.found)
 
     def _fit(self, name: str, train: Rows, validating: Rows, shown: Rows) -> MeasuredModel:
         """Train Original or Retrain."""

@@ -68,16 +68,16 @@ class APA(Unlearner):
         started = time.perf_counter()
         members = self._members(original, request)
         clustering = time.perf_counter() - started
-        made = fit_shards(request, type(self).__name__, members, request.services.fit_adapter)
+        shards = fit_shards(request, type(self).__name__, members, request.services.fit_adapter)
         valid, user = request.valid, request.user
-        before, prior = self._merged(original, request, made.before, valid)
+        before, prior = self._merged(original, request, shards.before, valid)
         after, again = before, total([])
-        if made.again:
+        if shards.again:
             stays = valid[np.isin(user[valid], user[request.retain])]
-            after, again = self._merged(original, request, made.after, stays)
-        cost = total([*made.again_costs, again])
-        cost["prior_seconds"] = total([*made.prior_costs, prior])["seconds"] + clustering
-        return Unlearned(after, cost, [], made.digest, before)
+            after, again = self._merged(original, request, shards.after, stays)
+        cost = total([*shards.again_costs, again])
+        cost["prior_seconds"] = total([*shards.prior_costs, prior])["seconds"] + clustering
+        return Unlearned(after, cost, [], shards.digest, before)
 
     def _members(self, model: LLMRec, request: UnlearningTask) -> list[NDArray[np.int64]]:
         """Cluster users by the mean of what the untrained backbone makes of their prompts."""

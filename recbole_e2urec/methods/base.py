@@ -114,8 +114,8 @@ class GradientUnlearner(Unlearner):
         if self.options.student == "lora":
             cost["adapter_parameters"] = learned["trained_parameters"]
         losses = learned["losses"]
-        found = {**learned["found"], **self.found(losses)}
-        return Unlearned(student.scorer, cost, losses, student.stage.digest, found=found)
+        settings = {**learned["found"], **self.found(losses)}
+        return Unlearned(student.scorer, cost, losses, student.stage.digest, found=settings)
 
     def prior(self) -> list[dict[str, Any]]:
         """Costs of what :meth:`teach` trained that later requests on the same Original reuse."""

@@ -49,16 +49,16 @@ class CrossFit(NegatedE2URec):
 
     def unlearn(self, original: LLMRec, request: UnlearningTask) -> Unlearned:
         """See :meth:`Unlearner.unlearn`."""
-        made = super().unlearn(original, request)
+        unlearned = super().unlearn(original, request)
         if self._fitted is None:  # nothing to forget, or tokens alone
-            return made
+            return unlearned
         parts = [
             _part_forgets(self.options, original, request, self._fitted, number)
             for number in range(len(self._fitted.fits))
         ]
-        cost = {**made.cost, **total([made.cost, *parts])}
-        found = {**made.found, "parts_seconds": sum(part["seconds"] for part in parts)}
-        return made._replace(cost=cost, found=found)
+        cost = {**unlearned.cost, **total([unlearned.cost, *parts])}
+        settings = {**unlearned.found, "parts_seconds": sum(part["seconds"] for part in parts)}
+        return unlearned._replace(cost=cost, found=settings)
 
     def teach_forgetting(self, student: Student, direction: Direction, strength: float) -> None:
         """Let models that never saw a row's user answer it."""
@@ -108,6 +108,6 @@ def _part_forgets(
     if len(forget) == 0:
         return total([])
     name = f"Without{number}Forgets"
-    own = replace(request, forget=forget, retain=retain).apart(part=fit.digest)
+    task = replace(request, forget=forget, retain=retain).apart(part=fit.digest)
     with original.bank.swapped_weights(original.adapter, fit.weights()):
-        return _Part(options, name, fitted.held_out_model).unlearn(original, own).cost
+        return _Part(options, name, fitted.held_out_model).unlearn(original, task).cost

@@ -89,12 +89,14 @@ class NegatedE2URec(GradientUnlearner):
         named = rows_have_forget_only_tokens(original, request)
         seconds = time.perf_counter() - started
         if named:
-            given = self.options.strength
-            overshoot = None if given is None else max(0.0, given - 1)
-            made = TokenReset(TokenResetOptions(False, overshoot)).unlearn(original, request)
+            strength = self.options.strength
+            overshoot = None if strength is None else max(0.0, strength - 1)
+            unlearned = TokenReset(TokenResetOptions(False, overshoot)).unlearn(original, request)
         else:
-            made = super().unlearn(original, request)
-        return made._replace(cost={**made.cost, "seconds": made.cost["seconds"] + seconds})
+            unlearned = super().unlearn(original, request)
+        return unlearned._replace(
+            cost={**unlearned.cost, "seconds": unlearned.cost["seconds"] + seconds}
+        )
 
     def aim(self, student: Student) -> None:
         """Leave it to :meth:`teach`, which needs the target to turn the direction."""

@@ -61,19 +61,19 @@ class RecEraser(Unlearner):
         started = time.perf_counter()
         members = self._members(request)
         clustering = time.perf_counter() - started
-        made = fit_shards(request, type(self).__name__, members, request.services.fit)
+        shards = fit_shards(request, type(self).__name__, members, request.services.fit)
         before, prior = self._attended(
-            original, request, made.before, request.train, request.forget_history
+            original, request, shards.before, request.train, request.forget_history
         )
-        if not made.again:  # nothing was touched
+        if not shards.again:  # nothing was touched
             after, again = before, total([])
         else:
             after, again = self._attended(
-                original, request, made.after, request.retain, request.retain_history
+                original, request, shards.after, request.retain, request.retain_history
             )
-        cost = total([*made.again_costs, again])
-        cost["prior_seconds"] = total([*made.prior_costs, prior])["seconds"] + clustering
-        return Unlearned(after, cost, [], made.digest, before)
+        cost = total([*shards.again_costs, again])
+        cost["prior_seconds"] = total([*shards.prior_costs, prior])["seconds"] + clustering
+        return Unlearned(after, cost, [], shards.digest, before)
 
     def _members(self, request: UnlearningTask) -> list[NDArray[np.int64]]:
         users = np.unique(request.user[request.train])
@@ -97,7 +97,7 @@ class RecEraser(Unlearner):
         rows = np.sort(generator.choice(rows, count, replace=False))
         scorers = [fit.scorer for fit in fits]
         with model.using_history(history):
-            asked = Ensemble(scorers).ask(model, rows)
+            answers = Ensemble(scorers).ask(model, rows)
         plan = AttentionPlan(
             options.attention_size,
             options.attention_learning_rate,
@@ -107,7 +107,7 @@ class RecEraser(Unlearner):
         )
         assert model.labels is not None  # Original was trained on them
         labels = torch.from_numpy(model.labels[rows]).to(model.device)
-        attention, steps = train_attention(asked, labels, model.language_model.answer_ids, plan)
+        attention, steps = train_attention(answers, labels, model.language_model.answer_ids, plan)
         cost = {
             "seconds": time.perf_counter() - started,
             "steps": steps,

@@ -25,5 +25,5 @@ class Retrain(Unlearner):
         """See :meth:`Unlearner.unlearn`."""
         if len(request.forget) == 0:  # Original is what would come out
             return Unlearned(Adapted(original.adapter), total([]), [], "original")
-        made = request.services.fit(type(self).__name__, request.retain, request.retain_history)
-        return Unlearned(made.scorer, dict(made.cost), [], made.digest)
+        retrain = request.services.fit(type(self).__name__, request.retain, request.retain_history)
+        return Unlearned(retrain.scorer, dict(retrain.cost), [], retrain.digest)

@@ -25,10 +25,10 @@ class SISA(Unlearner):
         name = type(self).__name__
         users = request.user[request.train]
         members = random_shards(users, request.seed, self.options.shards)
-        made = fit_shards(request, name, members, request.services.fit)
+        shards = fit_shards(request, name, members, request.services.fit)
         before, after = (
-            Ensemble([fit.scorer for fit in fits]) for fits in (made.before, made.after)
+            Ensemble([fit.scorer for fit in fits]) for fits in (shards.before, shards.after)
         )
-        cost = total(made.again_costs)
-        cost["prior_seconds"] = total(made.prior_costs)["seconds"]
-        return Unlearned(after, cost, [], made.digest, before)
+        cost = total(shards.again_costs)
+        cost["prior_seconds"] = total(shards.prior_costs)["seconds"]
+        return Unlearned(after, cost, [], shards.digest, before)

@@ -58,9 +58,9 @@ class TaskVector(Unlearner):
             if not stage.finished:
                 self._negate(original, request, stage)
         cost = stage.summary()
-        found, losses = cost.pop("found"), cost.pop("losses")
+        settings, losses = cost.pop("found"), cost.pop("losses")
         scorer = Stored(original.adapter, stage.weights)
-        return Unlearned(scorer, cost, losses, stage.digest, found=found)
+        return Unlearned(scorer, cost, losses, stage.digest, found=settings)
 
     def _negate(self, original: LLMRec, request: UnlearningTask, stage: Stage) -> None:
         forget = learn_direction(original, request, self.options)
@@ -73,8 +73,8 @@ class TaskVector(Unlearner):
         strength, target = negation_strength(original, request, direction, self.options.strength)
         seconds = time.perf_counter() - started
         spent = {"seconds": seconds, "steps": 0, "trained_parameters": 0, **memory_used()}
-        found = {"strength": strength, **target.found} if target else {}
-        more: dict[str, Any] = {"found": found, "losses": forget.cost["losses"]}
+        settings = {"strength": strength, **target.found} if target else {}
+        more: dict[str, Any] = {"found": settings, "losses": forget.cost["losses"]}
         stage.finish(direction.at(-strength), {**total([*costs, spent]), **more})
 
 
@@ -83,8 +83,8 @@ def _retained(request: UnlearningTask) -> UnlearningTask:
     rows = request.retain
     count = min(len(request.forget), len(rows))
     drawn = np.random.default_rng([request.seed, 4]).choice(rows, count, replace=False)
-    own = replace(request, forget=np.sort(drawn), forget_history=request.retain_history)
-    return own.apart(rows="retained")
+    task = replace(request, forget=np.sort(drawn), forget_history=request.retain_history)
+    return task.apart(rows="retained")
 
 
 def _apart(forget: Direction, retain: Direction) -> Mapping[str, Tensor]:

@@ -79,9 +79,9 @@ class TokenReset(Unlearner):
             if not stage.finished:
                 self._reset(original, request, stage)
         cost = stage.summary()
-        found = {NOT_REACHED: cost.pop(NOT_REACHED), **cost.pop("found")}
+        settings = {NOT_REACHED: cost.pop(NOT_REACHED), **cost.pop("found")}
         scorer = Stored(original.adapter, stage.weights)
-        return Unlearned(scorer, cost, [], stage.digest, found=found)
+        return Unlearned(scorer, cost, [], stage.digest, found=settings)
 
     def _reset(self, original: LLMRec, request: UnlearningTask, stage: Stage) -> None:
         started = time.perf_counter()
@@ -107,13 +107,13 @@ class TokenReset(Unlearner):
             )
         scorer = token_reset_scorer(original, request, tokens)
         overshoot = self.options.overshoot
-        found: dict[str, float] = {}
+        settings: dict[str, float] = {}
         if overshoot is None:
-            own = replace(request, forget=request.forget[reached])
-            overshoot, found = _overshoot_for(original, own, scorer)
+            reached_task = replace(request, forget=request.forget[reached])
+            overshoot, settings = _overshoot_for(original, reached_task, scorer)
         weights = scorer(overshoot).read()
         spent = {"seconds": time.perf_counter() - started, "steps": 0, "trained_parameters": 0}
-        stage.finish(weights, {**spent, **memory_used(), NOT_REACHED: missed, "found": found})
+        stage.finish(weights, {**spent, **memory_used(), NOT_REACHED: missed, "found": settings})
 
 
 def _overshoot_for(

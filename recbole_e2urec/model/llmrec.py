@@ -169,11 +169,14 @@ class LLMRec(GeneralRecommender):
         """
         if self.labels is None:
             raise InputError("a language model learns from labels; set threshold, or add a label")
-        own, asked = distributed.share(rows), items if items is None else distributed.share(items)
-        if len(own) == 0 < len(rows):  # fewer rows than processes
+        own_rows, own_items = (
+            distributed.share(rows),
+            items if items is None else distributed.share(items),
+        )
+        if len(own_rows) == 0 < len(rows):  # fewer rows than processes
             return
-        labels, words = torch.from_numpy(self.labels[own]), self.language_model.answer_ids
-        for part, prompts in self.table.batch(own, asked).pieces(self.tokens_at_once):
+        labels, words = torch.from_numpy(self.labels[own_rows]), self.language_model.answer_ids
+        for part, prompts in self.table.batch(own_rows, own_items).pieces(self.tokens_at_once):
             logits = self.language_model(*prompts.to(self.device))
             losses = answer_cross_entropy(logits, labels[part].to(self.device), words)
             yield {"loss": losses.sum() / len(rows)}
@@ -194,8 +197,8 @@ class LLMRec(GeneralRecommender):
                 return self._hidden_after(prompts)
 
         def read(part: NDArray[np.int64]) -> Tensor:
-            asked = None if items is None else items[part]
-            return model.hidden(*self.table.batch(rows[part], asked).to(self.device))
+            part_items = None if items is None else items[part]
+            return model.hidden(*self.table.batch(rows[part], part_items).to(self.device))
 
         return self.states(self.score_batches(self.table.lengths(rows, items)), len(rows), read)
 
@@ -214,10 +217,10 @@ class LLMRec(GeneralRecommender):
             read: states of the prompts of a batch, [b, h].
         """
         model = self.language_model
-        found = torch.zeros(count, model.hidden_size, dtype=model.model.dtype)
+        hidden = torch.zeros(count, model.hidden_size, dtype=model.model.dtype)
         for part in distributed.share(list(batches)):
-            found[part] = read(part).cpu()
-        return distributed.summed(found.to(self.device))
+            hidden[part] = read(part).cpu()
+        return distributed.summed(hidden.to(self.device))
 
     def score_batches(self, lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         """Indices of prompts of these lengths that are scored together."""

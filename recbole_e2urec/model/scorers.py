@@ -146,12 +146,14 @@ class Ensemble(Scorer):
 
     def ask(self, model: LLMRec, rows: Rows, items: Rows | None = None) -> CachedAnswers:
         """See :meth:`Scorer.ask`."""
-        voices = [voice for one in self.members for voice in one.ask(model, rows, items).voices]
+        voices = [
+            voice for member in self.members for voice in member.ask(model, rows, items).voices
+        ]
         return CachedAnswers(voices, self.weigh(voices) if self.weigh else None)
 
     def further(self, model: LLMRec, learn: Learn) -> list[Scorer]:
         """See :meth:`Scorer.further`; every member learns all of it."""
-        parts = zip(*(one.further(model, learn) for one in self.members), strict=True)
+        parts = zip(*(member.further(model, learn) for member in self.members), strict=True)
         return [Ensemble(members, self.weigh) for members in parts]
 
 

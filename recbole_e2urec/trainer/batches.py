@@ -44,17 +44,19 @@ class RequestRows(NamedTuple):
     user: NDArray[np.int64]
 
 
-def forget_only_tokens_of(sides: RequestRows, own: Tensor, most: float) -> ForgetOnlyTokens | None:
+def forget_only_tokens_of(
+    sides: RequestRows, candidates: Tensor, most: float
+) -> ForgetOnlyTokens | None:
     """Tokens by which every forget row can be forgotten, if the request is small.
 
-    A user who leaves wholly needs a token that all of the user's prompts show. Where none of
-    ``own`` is one, since the user's number is a word that others' prompts show as well, such as an
-    age, it is the token that fewest retain rows show. Of a user who stays, or whom prompts do not
-    name, each row needs a token of ``own``.
+    A user who leaves wholly needs a token that all of the user's prompts show. Where no candidate
+    is one, since the user's number is a word that others' prompts show as well, such as an age, it
+    is the token that fewest retain rows show. Of a user who stays, or whom prompts do not name,
+    each row needs one of the candidates.
 
     Args:
         sides: the request.
-        own: tokens that no retain row's prompt shows, int64 [m].
+        candidates: tokens that no retain row's prompt shows, int64 [m].
         most: share of the training rows up to which a request is small; also the share of retain
             rows that may show a user's token.
 
@@ -64,11 +66,11 @@ def forget_only_tokens_of(sides: RequestRows, own: Tensor, most: float) -> Forge
     forget, retain, table = sides.forget, sides.retain, sides.forget_table
     if len(forget) > most * (len(forget) + len(retain)):
         return None
-    mine, user = own.numpy(), sides.user[forget]
+    mine, user = candidates.numpy(), sides.user[forget]
     leaves = table.named(user) & ~np.isin(user, sides.user[retain])
     if not table.shows(forget[~leaves], mine).all():
         return None
-    of_users = [forget[leaves & (user == one)] for one in np.unique(user[leaves])]
+    of_users = [forget[leaves & (user == leaver)] for leaver in np.unique(user[leaves])]
     rarest = [_rarest(sides, rows) for rows in of_users if len(_common(table, rows, mine)) == 0]
     if any(shown > most * len(retain) for _, shown in rarest):
         return None

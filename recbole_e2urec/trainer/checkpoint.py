@@ -137,8 +137,8 @@ class Stage:
 def _outcome(folder: Path) -> dict[str, Any]:
     """What a finished stage's last file says."""
     with _undamaged(folder, "stage.json"):
-        said = read_json(folder / "stage.json")
-        return {"inputs": dict(said["inputs"]), "summary": dict(said["summary"])}
+        record = read_json(folder / "stage.json")
+        return {"inputs": dict(record["inputs"]), "summary": dict(record["summary"])}
 
 
 @contextmanager

@@ -103,8 +103,8 @@ class LLMRecTrainer(Trainer):
 
         Processes decide by one result, that of the writer.
         """
-        found = super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
-        return distributed.broadcast(found)
+        metrics = super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+        return distributed.broadcast(metrics)
 
     def _build_optimizer(self, **_: Any) -> torch.optim.Optimizer:
         return adamw(self.model.bank.parameters(self.model.adapter), self._rule)

@@ -43,7 +43,7 @@ def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
     """Neighbours of one dtype, some millions of numbers together."""
     bucket: list[Tensor] = []
     for gradient in gradients:
-        size = sum(one.numel() for one in bucket) + gradient.numel()
+        size = sum(tensor.numel() for tensor in bucket) + gradient.numel()
         if bucket and (size > BUCKET or bucket[0].dtype != gradient.dtype):
             yield bucket
             bucket = []
@@ -208,10 +208,10 @@ def seed_dropout(seed: int, epoch: int) -> None:
 
     Each process drops other parts of its own rows.
     """
-    own = epoch_seed(seed, epoch)
+    sequence = epoch_seed(seed, epoch)
     if distributed.rank() > 0:
-        own = np.random.SeedSequence(own.entropy, spawn_key=(distributed.rank(),))
-    torch.manual_seed(int(own.generate_state(1)[0]))
+        sequence = np.random.SeedSequence(sequence.entropy, spawn_key=(distributed.rank(),))
+    torch.manual_seed(int(sequence.generate_state(1)[0]))
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -84,8 +84,8 @@ class QuickSampledRanking:
         answers = torch.empty(len(key), device=self.device)
         step = max(self.test_batch_size // self.tot_item_num, 1)
         for start in range(0, len(first), step):
-            asked = interaction[first[start : start + step]].to(self.device)
-            table = self.model.full_sort_predict(asked).view(-1, self.tot_item_num)
+            chunk = interaction[first[start : start + step]].to(self.device)
+            table = self.model.full_sort_predict(chunk).view(-1, self.tot_item_num)
             here = np.flatnonzero((place >= start) & (place < start + step))
             answers[here] = table[place[here] - start, items[here]].to(answers.dtype)
         return answers

@@ -64,12 +64,12 @@ class ShardAttention(nn.Module):
 
 
 def train_attention(
-    asked: CachedAnswers, labels: Tensor, answer_ids: tuple[int, int], plan: AttentionPlan
+    answers: CachedAnswers, labels: Tensor, answer_ids: tuple[int, int], plan: AttentionPlan
 ) -> tuple[ShardAttention, int]:
     """Learn to weigh the shards by the cross-entropy of their weighted answers.
 
     Args:
-        asked: what the shards' models answered to n rows.
+        answers: what the shards' models answered to n rows.
         labels: 1 = yes, 0 = no, [n].
         answer_ids: token ids of (no, yes).
         plan: how.
@@ -77,7 +77,7 @@ def train_attention(
     Returns:
         The attention, and the number of steps it took.
     """
-    voices, steps = asked.voices, 0
+    voices, steps = answers.voices, 0
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
         attention = ShardAttention(voices[0].states.shape[1], len(voices), plan.size)
@@ -161,13 +161,13 @@ def fit_shards(
         fit: trains the model of a shard, see ``Tools``.
     """
     histories = {False: request.forget_history, True: request.retain_history}
-    made = train_shards(
+    trained = train_shards(
         [request.user[rows] for rows in (request.train, request.retain)],
         [request.train, request.retain],
         users,
         lambda number, rows, again: fit(f"{name}{number}", rows, histories[again]),
     )
-    return Shards(*made)
+    return Shards(*trained)
 
 
 def train_shards(
@@ -258,8 +258,8 @@ def cosine_clusters(
         seed: of the first centres.
     """
     directions = normalize(points)
-    found = KMeans(count, n_init=1, random_state=seed).fit(directions)
-    return _in_equal_parts(-directions @ normalize(found.cluster_centers_).T)
+    clusters = KMeans(count, n_init=1, random_state=seed).fit(directions)
+    return _in_equal_parts(-directions @ normalize(clusters.cluster_centers_).T)
 
 
 def _in_equal_parts(

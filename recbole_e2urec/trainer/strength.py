@@ -240,7 +240,7 @@ def scale_to_target(
     return factor
 
 
-def shrunken_gap(own: float, error: float, general: float) -> tuple[float, float]:
+def shrunken_gap(of_request: float, error: float, general: float) -> tuple[float, float]:
     """What a request remembers, from its own rows and from all others; mean and standard error.
 
     Requests differ by ``UNLIKE`` of what is remembered in general; a request's own mean differs by
@@ -249,8 +249,8 @@ def shrunken_gap(own: float, error: float, general: float) -> tuple[float, float
     between, chance = (UNLIKE * general) ** 2, error**2
     whole = between + chance
     if whole == 0:
-        return max(0.0, own), 0.0
-    mean = (between * own + chance * general) / whole
+        return max(0.0, of_request), 0.0
+    mean = (between * of_request + chance * general) / whole
     return max(0.0, mean), float(np.sqrt(between * chance / whole))
 
 

@@ -287,9 +287,9 @@ class Student:
     def timed(self, prepare: Callable[[], T]) -> T:
         """Do what comes before training; the time counts as the student's."""
         started = time.perf_counter()
-        made = prepare()
+        result = prepare()
         self.asking += time.perf_counter() - started
-        return made
+        return result
 
     def train(self, loss: Loss) -> dict[str, Any]:
         """Train the student; see :func:`train_adapter` for what comes back."""
@@ -382,11 +382,11 @@ class Student:
         return self.timed(self._forget_only_tokens)
 
     def _forget_only_tokens(self) -> TrainableTokens:
-        own, most = self.pairing.forget_only_tokens(), self.options.own_tokens_until
+        tokens, most = self.pairing.forget_only_tokens(), self.options.own_tokens_until
         if most > 0 and self.model.bank.reaches_words(self.model.lora):
-            small = forget_only_tokens_of(self.pairing.sides, own, most)
+            small = forget_only_tokens_of(self.pairing.sides, tokens, most)
             if small is not None:
                 self.pairing.retain_pool = small.retain_pool
                 return TrainableTokens(small.tokens, True)
-        enough = len(own) > 0 and self.pairing.reached(own).mean() >= LEAST_COVERAGE
-        return TrainableTokens(own if enough else None, False)
+        enough = len(tokens) > 0 and self.pairing.reached(tokens).mean() >= LEAST_COVERAGE
+        return TrainableTokens(tokens if enough else None, False)

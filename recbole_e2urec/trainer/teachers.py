@@ -200,10 +200,10 @@ def negation_strength(
     if strength is not None:
         return strength, None
     target = target_loss(model, request)
-    found = strength_reaching(
+    reached = strength_reaching(
         model, request, target, lambda share: direction.scorer(-share), MOST_STRENGTH
     )
-    return max(LEAST_STRENGTH, found), target
+    return max(LEAST_STRENGTH, reached), target
 
 
 def token_reset_scorer(
@@ -271,24 +271,24 @@ class Chosen(Scorer):
         shares = self.shares[self.user[rows]]
         voices = [
             voice
-            for one, share in zip(self.members, shares.T, strict=True)
-            for voice in _heard(one, model, rows, items, share > 0)
+            for member, share in zip(self.members, shares.T, strict=True)
+            for voice in _heard(member, model, rows, items, share > 0)
         ]
         return CachedAnswers(voices, torch.from_numpy(shares).to(voices[0].states.device))
 
     def further(self, model: LLMRec, learn: Learn) -> list[Scorer]:
         """See :meth:`Scorer.further`; every member learns all of it."""
-        parts = zip(*(one.further(model, learn) for one in self.members), strict=True)
+        parts = zip(*(member.further(model, learn) for member in self.members), strict=True)
         return [Chosen(members, self.user, self.shares) for members in parts]
 
 
 def _heard(
-    one: Scorer, model: LLMRec, rows: Rows, items: Rows | None, asked: NDArray[np.bool_]
+    scorer: Scorer, model: LLMRec, rows: Rows, items: Rows | None, chosen: NDArray[np.bool_]
 ) -> list[ModelOutput]:
     """What a single model says of the rows about which it is asked; nothing of the others."""
-    (voice,) = one.ask(model, rows[asked], None if items is None else items[asked]).voices
+    (voice,) = scorer.ask(model, rows[chosen], None if items is None else items[chosen]).voices
     states: Tensor = voice.states.new_zeros(len(rows), voice.states.shape[1])
-    states[torch.from_numpy(asked).to(states.device)] = voice.states
+    states[torch.from_numpy(chosen).to(states.device)] = voice.states
     return [ModelOutput(states, voice.head)]
 
 

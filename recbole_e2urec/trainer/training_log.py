@@ -47,9 +47,9 @@ def memory_used() -> dict[str, float]:
 def peak_memory_mb() -> float:
     """Largest resident memory of this process, in MB of 10**6 bytes."""
     with suppress(OSError):
-        found = _PEAK.search((_PROCESS / "status").read_text())
-        if found is not None:
-            return int(found[1]) * 1024 / 1e6
+        match = _PEAK.search((_PROCESS / "status").read_text())
+        if match is not None:
+            return int(match[1]) * 1024 / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024) / 1e6
 

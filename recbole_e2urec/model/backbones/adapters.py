@@ -234,14 +234,14 @@ class AdapterBank:
         They take the place of the own ones as they are: no set of weights is copied.
         """
         weights = self._fitting(name, state)
-        own = {key: weight.data for key, weight in weights.items()}
+        before = {key: weight.data for key, weight in weights.items()}
         try:
             for key, weight in weights.items():
                 weight.data = state[key].to(weight)
             yield
         finally:
             for key, weight in weights.items():
-                weight.data = own[key]
+                weight.data = before[key]
 
     def save(self, name: str, folder: Path) -> None:
         """Write an adapter as peft does; ``PeftModel.from_pretrained(model, folder)`` reads it."""

@@ -164,11 +164,11 @@ class LanguageModel(nn.Module, ABC):
         mask = torch.ones_like(ids)
         return self._agree(self(ids, mask), self.own_logits(ids, mask))
 
-    def _agree(self, ours: Tensor, own: Tensor) -> bool:
+    def _agree(self, ours: Tensor, theirs: Tensor) -> bool:
         """Whether two ways to compute the same differ by no more than the dtype's rounding."""
         exact = self.model.dtype == torch.float32 and not self.mixed
         tolerance = 1e-4 if exact else 1e-2
-        return bool((ours - own).abs().max() <= tolerance * (1 + own.abs().max()))
+        return bool((ours - theirs).abs().max() <= tolerance * (1 + theirs.abs().max()))
 
 
 def _attention_projections(model: PreTrainedModel) -> list[str]:

@@ -73,18 +73,18 @@ class CausalLM(LanguageModel):
         with self.precision(ids):
             kept = model(input_ids=ids, attention_mask=mask, use_cache=True)[word]
             for part, ending in endings.pieces(tokens):
-                asked, last = ending.to(device)
-                own, again = of[part].to(device), copy.deepcopy(kept)
-                again.batch_select_indices(own)
-                place = torch.arange(asked.shape[1], device=device)
-                said = model(
-                    input_ids=asked,
-                    attention_mask=torch.cat([mask[own], last], dim=1),
-                    position_ids=mask.sum(dim=1)[own][:, None] + place,
+                prompts, last = ending.to(device)
+                beginning, again = of[part].to(device), copy.deepcopy(kept)
+                again.batch_select_indices(beginning)
+                place = torch.arange(prompts.shape[1], device=device)
+                output = model(
+                    input_ids=prompts,
+                    attention_mask=torch.cat([mask[beginning], last], dim=1),
+                    position_ids=mask.sum(dim=1)[beginning][:, None] + place,
                     use_cache=True,
                     **{word: again},
                 ).last_hidden_state
-                states[part.to(device)] = _at_last_token(said, last).to(states)
+                states[part.to(device)] = _at_last_token(output, last).to(states)
         return states
 
     def own_logits(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:

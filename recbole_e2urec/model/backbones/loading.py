@@ -399,13 +399,13 @@ def _build(
     options: BackboneOptions, texts: Iterable[str], seed: int, size: EmbeddedOptions
 ) -> LanguageModel:
     """Build an embedded backbone, for which nothing is read."""
-    given = {
+    settings = {
         "source": options.source,
         "chat": options.chat or None,
         "quantization": options.quantization,
         "device_map": options.device_map,
     }
-    for key, value in given.items():
+    for key, value in settings.items():
         if value is not None:
             raise InputError(f"backbone_{key}: {options.name} is made on the spot; leave it out")
     answers = (options.answer_no, options.answer_yes)

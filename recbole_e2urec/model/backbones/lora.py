@@ -101,7 +101,7 @@ def layer_names(model: nn.Module) -> list[str]:
 
 def adapter_weights(model: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
     """Weights of every adapter: by adapter name, then by a weight name without the adapter's."""
-    found: dict[str, dict[str, nn.Parameter]] = {}
+    by_layer: dict[str, dict[str, nn.Parameter]] = {}
     for path, module in model.named_modules():
         if not isinstance(module, BaseTunerLayer):
             continue
@@ -109,8 +109,8 @@ def adapter_weights(model: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
             for key, weight in getattr(module, kind).named_parameters():
                 adapter, _, rest = key.partition(".")
                 name = ".".join(filter(None, (path, kind, rest)))
-                found.setdefault(adapter, {})[name] = weight
-    return found
+                by_layer.setdefault(adapter, {})[name] = weight
+    return by_layer
 
 
 def interpolated(
@@ -204,8 +204,8 @@ def learning_size(
     limited = _limited(weights, tokens)
     others = (weight for name, weight in weights.items() if name not in limited and not alone)
     columns = (weight for name, weight in limited.items() if name.endswith(COLUMNS))
-    own = sum(weight[:, tokens].numel() for weight in columns)
-    return own + sum(weight.numel() for weight in others)
+    learned = sum(weight[:, tokens].numel() for weight in columns)
+    return learned + sum(weight.numel() for weight in others)
 
 
 def _limited(weights: Mapping[str, nn.Parameter], tokens: Tensor | None) -> dict[str, nn.Parameter]:

@@ -118,7 +118,7 @@ def _config_for(model: Any, merged: Mapping[str, Tensor]) -> Any:
     config = copy.deepcopy(model.config)
     config.dtype = model.dtype
     tied = model.all_tied_weights_keys
-    parted = [one for one, other in tied.items() if not torch.equal(merged[one], merged[other])]
+    parted = [name for name, other in tied.items() if not torch.equal(merged[name], merged[other])]
     if not parted:
         return config
     head = model.get_output_embeddings()
@@ -145,7 +145,7 @@ def merge_weights(model: Any, name: str) -> None:
             "an adapter cannot be merged into quantised weights; see docs/backbones.md"
         )
     uses = Counter(id(weight) for _, weight in model.named_parameters(remove_duplicate=False))
-    layers: list[Any] = [one for one in model.modules() if isinstance(one, BaseTunerLayer)]
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
     for layer in layers:
         if name not in layer.scaling:
             continue
@@ -167,8 +167,8 @@ def part_weights(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     for name in set(state) & set(shared) - set(known):
         path, _, kind = name.rpartition(".")
         weight = shared[name]
-        own = nn.Parameter(weight.detach().clone(), weight.requires_grad)
-        setattr(model.get_submodule(path), kind, own)
+        parameter = nn.Parameter(weight.detach().clone(), weight.requires_grad)
+        setattr(model.get_submodule(path), kind, parameter)
 
 
 LEAST_UNSHOWN = 30  # tokens; the error of their mean is then below a fifth of their spread
@@ -200,14 +200,14 @@ def reset_forget_tokens(
     """
     tables = word_embeddings(language_model.model)
     rows = {name for name, w in backbone_weights(language_model.model).items() if w in tables}
-    found = dict(state)
+    weights = dict(state)
     for name, weight in state.items():
         if name in rows:
-            found[name] = _reset(weight, start[name], tokens, unshown, overshoot)
+            weights[name] = _reset(weight, start[name], tokens, unshown, overshoot)
         elif name.endswith(COLUMNS):
             columns = _reset(weight.T, start[name].T, tokens, unshown, overshoot)
-            found[name] = columns.T.contiguous()
-    return found
+            weights[name] = columns.T.contiguous()
+    return weights
 
 
 def _reset(
@@ -218,6 +218,6 @@ def _reset(
     if len(unshown) >= LEAST_UNSHOWN:
         fresh += (now[unshown].float() - start[unshown].to(now.device).float()).mean(dim=0)
     fresh += overshoot * (fresh - now[tokens].float())
-    found = now.clone()
-    found[tokens] = fresh.to(now.dtype)
-    return found
+    reset = now.clone()
+    reset[tokens] = fresh.to(now.dtype)
+    return reset

@@ -83,8 +83,8 @@ class T5LM(Seq2SeqLM):
             itself, other, forward = block.layer
             heard = _alone(itself.SelfAttention, itself.layer_norm(state))
             state = state + itself.dropout(heard)
-            asked = other.layer_norm(state)
-            heard = _attended(other.EncDecAttention, asked, read, attention_mask)
+            normed = other.layer_norm(state)
+            heard = _attended(other.EncDecAttention, normed, read, attention_mask)
             state = forward(state + other.dropout(heard))
         return decoder.dropout(decoder.final_layer_norm(state))[:, 0]
 
@@ -101,17 +101,17 @@ def _attended(
 ) -> Tensor:  # [b, 1, d], [b, t, d], [b, t] -> [b, 1, d]
     """Cross-attention of a single position."""
     heads, width = attention.n_heads, attention.key_value_proj_dim
-    asked = attention.q(state).view(len(state), heads, width)
+    queries = attention.q(state).view(len(state), heads, width)
     if type(attention.k) is nn.Linear:
         key = attention.k.weight.view(heads, width, -1)
-        scores = torch.einsum("bhe,hed->bhd", asked, key) @ read.transpose(1, 2)
+        scores = torch.einsum("bhe,hed->bhd", queries, key) @ read.transpose(1, 2)
     else:  # an adapter or a quantised matrix
         keys = attention.k(read).view(len(read), -1, heads, width)
-        scores = torch.einsum("bhe,bthe->bht", asked, keys)
+        scores = torch.einsum("bhe,bthe->bht", queries, keys)
     scores = scores.float().masked_fill(mask[:, None] == 0, torch.finfo(torch.float32).min)
     weights = scores.softmax(dim=-1).to(read.dtype)
     weights = F.dropout(weights, attention.dropout, attention.training)
-    told = attention.v(weights @ read).view(len(read), heads, heads, width)
+    values = attention.v(weights @ read).view(len(read), heads, heads, width)
     return attention.o(
-        torch.diagonal(told, dim1=1, dim2=2).transpose(1, 2).reshape(len(read), 1, -1)
+        torch.diagonal(values, dim1=1, dim2=2).transpose(1, 2).reshape(len(read), 1, -1)
     )

@@ -138,8 +138,8 @@ class ChatCodec(PromptCodec):
 
     def _space(self, answer: str) -> str:
         """What the template puts between the open turn and its text: a space, or nothing."""
-        told, open_turn = self._turn(MARK, answer), self._turn(MARK)
-        return " " if told.startswith(f"{open_turn} ") else ""
+        turn, open_turn = self._turn(MARK, answer), self._turn(MARK)
+        return " " if turn.startswith(f"{open_turn} ") else ""
 
     def _turn(self, *texts: str) -> str:
         """A chat of these turns as text, the user's first; open for the assistant's next."""
