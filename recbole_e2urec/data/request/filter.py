@@ -1,7 +1,8 @@
 """A filter over features: the rows that fit an expression.
 
-Python's ``ast`` would refuse ml-100k's ``class``, a keyword, and can crash on deep nesting; the
-whole language is small::
+The whole language is small. Python's ``ast`` would not shorten it: it forgets brackets, so that
+``(age) < 3`` must be refused beforehand; it places many errors where the expression begins, not at
+the word in the way; ml-100k's ``class`` is a keyword to it::
 
     any   = all { "or" all }
     all   = not { "and" not }

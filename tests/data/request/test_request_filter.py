@@ -148,6 +148,9 @@ def test_a_field_of_users_and_items_is_ambiguous(dataset: Any) -> None:
         ("class in 'Horror'", "column 1: write field in ('a', 'b'), or 'a' in field"),
         ("class in ()", "column 11: a field, a number or a quoted text is needed, not ')'"),
         ("class == ('a', 'b')", "column 1: a list of values goes with in or not in"),
+        ("(age) < 3", "column 5: a comparison: ==, !=, <, <=, >, >=, in or not in is needed"),
+        ("age in ((1, 2))", "column 9: a field, a number or a quoted text is needed, not '('"),
+        ("(age < 3) < 4", "column 11: and, or, or the end is needed, not '<'"),
         ("1 < 2", "compare a field with values, not two fields or two values"),
         ("age < rating", "compare a field with values, not two fields or two values"),
         ("age < 1e999", "column 7: this number is too large"),
@@ -175,6 +178,23 @@ def test_what_is_no_expression_is_refused_in_one_line(text: str, message: str) -
         parse(text)
     (line,) = str(error.value).splitlines()
     assert line.startswith("forget_where")
+    assert message in line
+
+
+@pytest.mark.parametrize(
+    ("piece", "times", "message"),
+    [
+        ("not ", 10_000, "40,007 characters where 10,000 do"),
+        ("(", 10_000, "10,007 characters where 10,000 do"),
+        ("age < 3 or ", 100_000, "1,100,007 characters where 10,000 do"),
+        ("not ", 2_498, "column 201: nested over 50 deep"),
+        ("(", 9_993, "column 51: nested over 50 deep"),
+    ],
+)
+def test_length_and_depth_are_refused_in_one_line(piece: str, times: int, message: str) -> None:
+    with pytest.raises(InputError) as error:
+        parse(piece * times + "age < 3")
+    (line,) = str(error.value).splitlines()
     assert message in line
 
 
