@@ -94,7 +94,7 @@ def test_the_params_files_of_the_docs_fit_their_models(
     file: str, model: str, small_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hyper.HyperTuning, "run", lambda self: None)
-    params = (Path(__file__).parents[1] / "docs" / f"{file}.test").read_text(encoding="utf-8")
+    params = (Path(__file__).parents[1] / "docs" / "how-to" / f"{file}.test").read_text("utf-8")
     settings = {"title_field": "movie_title", "learning_rate": 0.01}
     with pytest.raises(InputError, match="no trial came to an end"):
         found(small_data, model, params, "random", **settings)
