@@ -2,8 +2,8 @@
 
 The regimes are MovieLens-100k with the paper's prompt on tiny-t5 (a) and on tiny-llama (a-llama),
 with user and item numbers in the prompt (b), and MovieLens 1M with the paper's prompt and rows (c).
-``--ml_1m`` is the ``data_path`` with the folder ``ml-1m``, see docs/datasets.md; ``--only a b``
-leaves it out. Requests name a fifth and a hundredth of the users (``--sizes``).
+``--ml_1m`` is the ``data_path`` with the folder ``ml-1m``, see docs/how-to/own-data.md;
+``--only a b`` leaves it out. Requests name a fifth and a hundredth of the users (``--sizes``).
 
 By default they are fresh requests: nothing was chosen on their users, nor under these seeds, and
 usefulness is measured on test rows. ``--development`` measures the settings of
@@ -163,8 +163,8 @@ def checked_ml_1m(own: argparse.Namespace) -> None:
     """
     if "c" in own.only and not own.small and not (own.ml_1m and (own.ml_1m / "ml-1m").is_dir()):
         raise InputError(
-            f"--ml_1m: no folder ml-1m in {own.ml_1m}; make it as docs/datasets.md says and give "
-            "its parent, or give --only a b"
+            f"--ml_1m: no folder ml-1m in {own.ml_1m}; make it as docs/how-to/own-data.md "
+            "says and give its parent, or give --only a b"
         )
 
 

@@ -184,7 +184,8 @@ COMMANDS = {
             "with_retrain": "measure against a Retrain, which is trained for it: as dear as the "
             "model's own training",
             "noise_floor": "train one more, under the next seed: how far two Retrains are apart",
-            "purge": "afterwards, remove all else that holds the forgotten data: docs/purging.md",
+            "purge": "afterwards, remove all else that holds the forgotten data; "
+            "docs/how-to/purge.md",
             "checkpoint_dir": "of the run that made the model, to purge; what the folder says",
         },
         _forget,

@@ -361,7 +361,7 @@ class QueueOptions:
         request: file of the request; None where ``forget_where`` is the request.
         drift_budget: mean KL, in nats, of yes and no between the first model's answers and the
             present one's above which retraining is due. The default is what Retrain itself moves
-            them on ml-100k, see docs/queue.md.
+            them on ml-100k, see docs/explanation/queue.md.
         with_retrain, noise_floor: see :class:`MeasuringOptions`.
         purge: afterwards, remove what still holds the forgotten data.
         checkpoint_dir: of the run that made the model, for that; None: what the folder says.

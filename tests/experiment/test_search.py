@@ -94,7 +94,8 @@ def test_the_params_files_of_the_docs_fit_their_models(
     file: str, model: str, small_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(searching.HyperTuning, "run", lambda self: None)
-    params = (Path(__file__).parents[2] / "docs" / f"{file}.test").read_text(encoding="utf-8")
+    folder = Path(__file__).parents[2] / "docs" / "how-to"
+    params = (folder / f"{file}.test").read_text(encoding="utf-8")
     settings = {"title_field": "movie_title", "learning_rate": 0.01}
     with pytest.raises(InputError, match="no trial came to an end"):
         found(small_data, model, params, "random", **settings)

@@ -142,7 +142,7 @@ def merge_weights(model: Any, name: str) -> None:
     """
     if getattr(model, "is_quantized", False):
         raise InputError(
-            "an adapter cannot be merged into quantised weights; see docs/backbones.md"
+            "an adapter cannot be merged into quantised weights; see docs/how-to/backbones.md"
         )
     uses = Counter(id(weight) for _, weight in model.named_parameters(remove_duplicate=False))
     layers: list[Any] = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
