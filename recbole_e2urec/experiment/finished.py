@@ -15,10 +15,11 @@ from recbole_e2urec.errors import InputError
 from recbole_e2urec.evaluator.measure import Answers
 from recbole_e2urec.experiment.base import Rows
 from recbole_e2urec.experiment.comparison import ONE_ROW, RunSettings
-from recbole_e2urec.experiment.unlearning import Forgetting, MeasuredModel
+from recbole_e2urec.experiment.unlearning import Forgetting, MeasuredModel, RunServices
 from recbole_e2urec.methods import METHODS
 from recbole_e2urec.model.scorers import CachedAnswers, Scorer
 from recbole_e2urec.report.results import RESULTS, load_rows
+from recbole_e2urec.trainer.adapter import TrainingServices
 from recbole_e2urec.trainer.checkpoint import Stage
 
 FILTER = "forget_where"  # of which results keep what is compared, not with what
@@ -69,7 +70,15 @@ class FinishedRun(Forgetting):
         self.scorers[stage] = scorer
         return MeasuredModel(stage, _NOTHING, cost, {}, None)
 
-    def _embed(self, train: Rows) -> Any:
+    @property
+    def services(self) -> TrainingServices:
+        """What the run can do for a method: nothing is trained."""
+        return _FinishedServices(self)
+
+
+class _FinishedServices(RunServices):
+    def embed(self, rows: Rows) -> Any:
+        """Refuse: the model that groups users is not kept."""
         raise NotFinished("it groups users by a model that is not kept")
 
 

@@ -257,13 +257,18 @@ class Forgetting(Measuring):
         return self.measured(NOISE, self.answered(digest, scorer, other.summary()))
 
     @property
+    def services(self) -> TrainingServices:
+        """What the run can do for a method."""
+        return RunServices(self)
+
+    @property
     def request(self) -> UnlearningTask:
         """What a method works with."""
         rows, retain = self.dataset.rows, self.split.retain
         return UnlearningTask(
             self.split.forget, retain, self.parts.splits.valid,
             unseen_of(self.parts, rows.user, retain), rows.user, rows.item, self.before, self.after,
-            RunServices(self), self.config["seed"], self.shows,
+            self.services, self.config["seed"], self.shows,
         )  # fmt: skip
 
     def unlearn(self, method: Unlearner) -> MeasuredModel:
