@@ -77,7 +77,7 @@ def carried_out(plan: Plan, method: str, notes: Notes, yardstick: Yardstick) -> 
         if key in notes.rows:
             continue
         seconds = None
-        if len(folder.read(whole=False).record["requests"]) < count:
+        if len(folder.read(with_tensors=False).record["requests"]) < count:
             started = time.perf_counter()
             _forget(method, folder, _request(plan, yardstick, count, count))
             seconds = time.perf_counter() - started
@@ -99,7 +99,7 @@ def at_once(plan: Plan, method: str, notes: Notes, yardstick: Yardstick) -> None
 
 def _exported(plan: Plan, name: str) -> ModelFolder:
     folder = ModelFolder(plan.named(name))
-    if not folder.is_one:
+    if not folder.has_model:
         data = {key: plan.given[key] for key in ("data_path",) if key in plan.given}
         given = RunSettings(
             plan.given.get("dataset"), (), {"checkpoint_dir": str(plan.saved), **data}

@@ -1,4 +1,8 @@
-"""The whole story of one run: data, split, training, forgetting, measuring, results."""
+"""Run from Python: train a recommender, make it forget, measure it, and write the results.
+
+:func:`run_recbole_e2urec` carries out one run. :func:`run_and_finalize` also carries out the steps
+that may follow: writing a model folder and purging.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -6,7 +10,7 @@ from typing import Any
 
 from recbole_e2urec.config.config import Config
 from recbole_e2urec.data.loaders import make_loaders
-from recbole_e2urec.deployment.finalize import Ending
+from recbole_e2urec.deployment.finalize import PostRun
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment.base import Experiment, opened, parts_of, refuse_afterwards
 from recbole_e2urec.experiment.comparison import RunSettings
@@ -30,24 +34,25 @@ def run_recbole_e2urec(
     """Train a recommender, make it forget, and measure how well that worked.
 
     Args:
-        model: a method (``E2URec``), ``LLMRec`` alone, any model of RecBole, or one of these that
-            forgets (``DeepFM-Retrain``, ``DeepFM-SISA``).
-        dataset: a data set's name.
-        config_file_list: yaml files, later ones win.
+        model: a method (``E2URec``), ``LLMRec`` alone, any model of RecBole, or a model of RecBole
+            that forgets (``DeepFM-Retrain``, ``DeepFM-SISA``).
+        dataset: name of a data set.
+        config_file_list: yaml files; later files win.
         config_dict: settings from Python.
-        overrides: settings as text, as on the command line; they win over all.
+        overrides: settings as text, as on the command line; they win over all others.
 
     Returns:
-        ``rows``, the objects that also went to ``results.jsonl`` in ``checkpoint_dir``: Original,
-        Retrain and the method, or the one model that ran; ``groups``, the number of rows measured;
-        and ``results_file``. Where ``nproc`` starts processes, they are those of the first one.
-        With ``show_prompts`` nothing is trained, see :func:`show_prompts`; a dry run gives
-        ``preview`` and ``lines`` instead.
+        ``rows``: results of Original, Retrain and the method, or of the one model that ran; they
+        are also written to ``results.jsonl`` in ``checkpoint_dir``. ``groups``: how many rows of
+        each group were measured. ``results_file``: where the results are. If ``nproc`` starts
+        processes, these are the values of the first one. With ``show_prompts`` nothing is trained,
+        see :func:`shown_prompts`. A dry run returns ``preview`` and ``lines`` instead.
 
     Raises:
-        InputError: bad input; one line that says what, where, and what would do.
+        InputError: the input cannot be used; one line says what is wrong, where, and what would
+            work.
     """
-    given: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "model": model,
         "dataset": dataset,
         "config_file_list": config_file_list,
@@ -56,10 +61,10 @@ def run_recbole_e2urec(
     }
     launch = Launch.of(layers_of(config_file_list, config_dict, overrides))
     if launch.is_needed:
-        result: dict[str, Any] = launch.run(run_recbole_e2urec, given)
+        result: dict[str, Any] = launch.run(run_recbole_e2urec, arguments)
         return result
     recbole_compat.apply()
-    config = Config(**given)
+    config = Config(**arguments)
     refuse_afterwards(config)
     if config.options(ShowOptions).show_prompts:
         return shown_prompts(config)
@@ -72,7 +77,7 @@ def run_recbole_e2urec(
         )
     data = opened(config)
     groups: dict[str, int] = {}
-    said: Mapping[tuple[str, str], ForgetAnswers] = {}
+    forget_answers: Mapping[tuple[str, str], ForgetAnswers] = {}
     if not config.is_language_model:
         rows = (
             ClassicForgetting(config, data).run()
@@ -84,10 +89,10 @@ def run_recbole_e2urec(
     else:
         run = Forgetting(config, data)
         rows, groups = run.run()
-        said = run.forget_answers
+        forget_answers = run.forget_answers
     rows = completed(rows, config)
     path = Path(config["checkpoint_dir"]) / RESULTS
-    save_measured(path, rows, said)
+    save_measured(path, rows, forget_answers)
     return {"rows": rows, "groups": groups, "results_file": str(path)}
 
 
@@ -99,35 +104,35 @@ def run_and_finalize(
     overrides: Mapping[str, Any] | None = None,
     show: Callable[[Mapping[str, Any]], None] = lambda results: None,
 ) -> dict[str, Any]:
-    """As :func:`run_recbole_e2urec`, and then what ``finalize`` and ``purge`` say.
+    """Do as :func:`run_recbole_e2urec` does, then what ``finalize`` and ``purge`` ask for.
 
     Args:
-        model: this and the next four as there.
-        dataset: a data set's name.
+        model: as for :func:`run_recbole_e2urec`, and so are the next four arguments.
+        dataset: name of a data set.
         config_file_list: yaml files.
         config_dict: settings from Python.
         overrides: settings as text.
-        show: is given the run's results before anything follows.
+        show: is called with the results of the run before anything follows.
 
     Returns:
-        What the run gives, and ``told``: what followed, for a person.
+        What the run returns, and ``told``: what followed it, for people.
 
     Raises:
-        InputError: as there, and as :class:`Ending`.
+        InputError: as for :func:`run_recbole_e2urec`, and as for :class:`PostRun`.
     """
-    given = RunSettings(dataset, tuple(config_file_list or ()), config_dict, overrides)
-    ending = Ending(model, given)
+    settings = RunSettings(dataset, tuple(config_file_list or ()), config_dict, overrides)
+    post_run = PostRun(model, settings)
     results: dict[str, Any] = dict(NO_RESULT)
-    if not ending.done:
-        own = ending.given
+    if not post_run.is_done:
+        settings = post_run.run_settings
         results = run_recbole_e2urec(
-            model, dataset, config_file_list, own.config_dict, own.overrides
+            model, dataset, config_file_list, settings.config_dict, settings.overrides
         )
         if not distributed.is_main_process() or results == NO_RESULT:  # another process has them
             return {**results, "told": ""}
         show(results)
-    follows = ending.wanted and distributed.is_main_process()
-    return {**results, "told": ending.follow(results["rows"]) if follows else ""}
+    follows = post_run.is_wanted and distributed.is_main_process()
+    return {**results, "told": post_run.carry_out(results["rows"]) if follows else ""}
 
 
 def _run_classic(config: Config, dataset: Any) -> dict[str, Any]:

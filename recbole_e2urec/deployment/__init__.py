@@ -1,1 +1,1 @@
-"""A model in use: a folder, requests on it one after the other, recommendations."""
+"""A served model: its folder, its requests one after the other, and its recommendations."""

@@ -1,24 +1,38 @@
-"""A certificate as one HTML page, without any script: to be read, printed and filed."""
+"""A certificate as one HTML page without scripts, to be read, printed and filed."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from recbole_e2urec.deployment.certificate_words import NO_CONTROL, no_residual
-from recbole_e2urec.deployment.evidence import MOST, TESTED
+from recbole_e2urec.deployment.evidence import MAX_OTHER_ROWS, MAX_TEST_ROWS
 from recbole_e2urec.evaluator.attacks import BATCH
 from recbole_e2urec.utils.html import SHEETS
 
-WIDTH, HEIGHT, LEFT, BOTTOM, MARGIN = 640, 320, 56, 40, 12
+MAX_LISTED = 20  # hashes of a kind on the page; the JSON file has them all
+_TITLES = {
+    "users": "users who left as a whole",
+    "items": "items that left as a whole",
+    "rows": "single rows (user and item)",
+}
+
+WIDTH, HEIGHT, LEFT, BOTTOM, MARGIN = 640, 320, 56, 40, 12  # of the drawing
 TICKS = 4
-# Okabe and Ito, as in figures; who is told by colour is told by dash as well
-LOOKS = (
+# Colours of Okabe and Ito, as in figures. Each curve has its own dash as well as its own colour.
+CURVE_STYLES = (
     ("#0072B2", ""), ("#D55E00", "8 4"), ("#000000", "2 3"),
     ("#009E73", "10 3 2 3"), ("#CC79A7", "5 5"), ("#56B4E9", "1 4"),
 )  # fmt: skip
 
 
+class TableLine(NamedTuple):
+    """A line of a table."""
+
+    title: str
+    cells: list[str]
+
+
 class Curve(NamedTuple):
-    """A line of the drawing."""
+    """A curve of the drawing."""
 
     title: str
     points: str  # as SVG writes them
@@ -27,8 +41,105 @@ class Curve(NamedTuple):
     y: float  # of its line in the legend
 
 
-def drawing(curves: Mapping[str, Mapping[str, Any]]) -> str:
-    """Draw ``loss`` over ``steps`` of each curve, by its title; an empty text if there are none."""
+def certificate_page(certificate: Mapping[str, Any]) -> str:
+    """Render the page of a certificate; it holds nothing that the certificate does not."""
+    identifiers = certificate["identifiers"]
+    hashes = {
+        title: (len(identifiers[kind]), identifiers[kind][:MAX_LISTED])
+        for kind, title in _TITLES.items()
+    }
+    return _PAGE.render(
+        certificate=certificate,
+        words=certificate["in_words"],
+        measures=_measures(certificate),
+        sides=["before", "after", *(["Retrain"] if certificate["retrain"] else [])],
+        curves=_drawing(_relearning_curves(certificate)),
+        distances=_distances(certificate),
+        no_residual=certificate["retrain"] and no_residual(certificate),
+        hashes=hashes,
+        settings=_flat({"method": certificate["method"], "model": certificate["model"]}),
+        cost=_flat(certificate["cost"]),
+        max_test_rows=MAX_TEST_ROWS,
+        max_other_rows=MAX_OTHER_ROWS,
+        batch=BATCH,
+    )
+
+
+def _measures(certificate: Mapping[str, Any]) -> list[TableLine]:
+    """Return a line for each measure, with a cell for each model."""
+    models = [certificate["measures"]["before"], certificate["measures"]["after"]]
+    models += [certificate["retrain"]["measures"]] if certificate["retrain"] else []
+    lines = [
+        TableLine(f"test {title}", [_number(model["test"][key]) for model in models])
+        for title, key in (("AUC", "auc"), ("ACC", "acc"), ("LogLoss", "logloss"))
+    ]
+    for name, title, otherwise in (
+        ("forget", "loss, forgotten rows", "-"),
+        ("heldout", "loss, held-out rows of the same users", "-"),
+        ("control", "loss, rows of control users", NO_CONTROL),
+    ):
+        cells = [_number(model[name]["loss"], otherwise) for model in models]
+        lines.append(TableLine(title, cells))
+    lines += _attacks("control users", [model["mia"] for model in models], NO_CONTROL)
+    lines += _attacks("held-out rows", [model["mia_same_users"] for model in models], "-")
+    for name, title in (("test", "test"), ("heldout", "held-out"), ("control", "control users'")):
+        cells = [f"{model[name]['rows']:,}" for model in models]
+        lines.append(TableLine(f"{title} rows asked", cells))
+    return lines
+
+
+def _attacks(
+    against: str, attacks: Sequence[Mapping[str, Any] | None], otherwise: str
+) -> list[TableLine]:
+    """Return the AUC of membership inference, and its interval in the line below."""
+    cells = [_number(attack and attack["auc"], otherwise) for attack in attacks]
+    auc = TableLine(f"MIA AUC, against {against}", cells)
+    bounds = [attack["interval"] for attack in attacks if attack and attack["interval"]]
+    if len(bounds) < len(attacks):
+        return [auc]
+    intervals = [f"{low:.3f} to {high:.3f}" for low, high in bounds]
+    return [auc, TableLine("its 95 % interval", intervals)]
+
+
+def _distances(certificate: Mapping[str, Any]) -> list[TableLine]:
+    """Return JSD and L2 of each model to Retrain, and the residual if its floor is known."""
+    if not certificate["retrain"]:
+        return []
+    keys = ("jsd", "l2") if no_residual(certificate) else ("jsd", "l2", "residual")
+    return [
+        TableLine(name, [_number(distance[key]) for key in keys])
+        for name, distance in certificate["retrain"]["distances"].items()
+    ]
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> list[TableLine]:
+    """Return a nested mapping as lines."""
+    lines = []
+    for key, item in value.items():
+        if isinstance(item, Mapping):
+            lines += _flat(item, f"{prefix}{key}.")
+        else:
+            text = f"{item:g}" if isinstance(item, float) else f"{item}"
+            lines.append(TableLine(f"{prefix}{key}", [text]))
+    return lines
+
+
+def _number(value: Any, otherwise: str = "-") -> str:
+    return otherwise if value is None else f"{value:.4f}"
+
+
+def _relearning_curves(certificate: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return relearning curves by their titles in the legend."""
+    sides = {side: certificate["measures"][side]["relearning"] for side in ("before", "after")}
+    if certificate["retrain"]:
+        sides["Retrain"] = certificate["retrain"]["measures"]["relearning"]
+    curves = {f"{side}, forgotten rows": pair["forget"] for side, pair in sides.items()}
+    curves |= {f"{side}, control users": pair["control"] for side, pair in sides.items()}
+    return {title: curve for title, curve in curves.items() if curve}
+
+
+def _drawing(curves: Mapping[str, Mapping[str, Any]]) -> str:
+    """Draw ``loss`` over ``steps`` of each curve; return an empty text if there are no curves."""
     if not curves:
         return ""
     losses = [loss for curve in curves.values() for loss in curve["loss"]]
@@ -43,25 +154,25 @@ def drawing(curves: Mapping[str, Mapping[str, Any]]) -> str:
     def y(loss: float) -> float:
         return floor - (floor - MARGIN) * (loss - low) / span
 
-    lines = [
+    drawn = [
         Curve(
             title,
             " ".join(
                 f"{x(step):.1f},{y(loss):.1f}"
                 for step, loss in zip(curve["steps"], curve["loss"], strict=True)
             ),
-            *LOOKS[place % len(LOOKS)],
+            *CURVE_STYLES[place % len(CURVE_STYLES)],
             HEIGHT + 20 * place,
         )
         for place, (title, curve) in enumerate(curves.items())
     ]
     levels = [low + span * part / TICKS for part in range(TICKS + 1)]
     return _DRAWING.render(
-        lines=lines,
-        across=[(step, round(x(step), 1)) for step in steps],
-        up=[(f"{level:.3f}", round(y(level), 1)) for level in levels],
+        curves=drawn,
+        steps=[(step, round(x(step), 1)) for step in steps],
+        levels=[(f"{level:.3f}", round(y(level), 1)) for level in levels],
         width=WIDTH,
-        height=HEIGHT + 20 * len(lines),
+        height=HEIGHT + 20 * len(drawn),
         left=LEFT,
         right=right,
         floor=floor,
@@ -72,130 +183,23 @@ def drawing(curves: Mapping[str, Mapping[str, Any]]) -> str:
 _DRAWING = SHEETS.from_string("""\
 <svg viewBox="0 0 {{ width }} {{ height }}" style="max-width: {{ width }}px; width: 100%"
  font-size="13" role="img" aria-label="loss by steps of relearning; the JSON file has its numbers">
-{% for told, y in up %}
+{% for label, y in levels %}
 <line x1="{{ left }}" x2="{{ right }}" y1="{{ y }}" y2="{{ y }}" stroke="#dddddd"/>
-<text x="{{ left - 6 }}" y="{{ y + 4 }}" text-anchor="end">{{ told }}</text>
+<text x="{{ left - 6 }}" y="{{ y + 4 }}" text-anchor="end">{{ label }}</text>
 {% endfor %}
-{% for step, x in across %}
+{% for step, x in steps %}
 <text x="{{ x }}" y="{{ floor + 16 }}" text-anchor="middle">{{ step }}</text>
 {% endfor %}
 <text x="{{ middle }}" y="{{ floor + 33 }}" text-anchor="middle">steps (loss in nats upwards)</text>
-{% for line in lines %}
-<polyline points="{{ line.points }}" fill="none" stroke="{{ line.color }}" stroke-width="2"
- stroke-dasharray="{{ line.dash }}"/>
-<line x1="{{ left }}" x2="{{ left + 40 }}" y1="{{ line.y + 8 }}" y2="{{ line.y + 8 }}"
- stroke="{{ line.color }}" stroke-width="2" stroke-dasharray="{{ line.dash }}"/>
-<text x="{{ left + 48 }}" y="{{ line.y + 12 }}">{{ line.title }}</text>
+{% for curve in curves %}
+<polyline points="{{ curve.points }}" fill="none" stroke="{{ curve.color }}" stroke-width="2"
+ stroke-dasharray="{{ curve.dash }}"/>
+<line x1="{{ left }}" x2="{{ left + 40 }}" y1="{{ curve.y + 8 }}" y2="{{ curve.y + 8 }}"
+ stroke="{{ curve.color }}" stroke-width="2" stroke-dasharray="{{ curve.dash }}"/>
+<text x="{{ left + 48 }}" y="{{ curve.y + 12 }}">{{ curve.title }}</text>
 {% endfor %}
 </svg>
 """)
-
-
-class Line(NamedTuple):
-    """A line of a table."""
-
-    title: str
-    cells: list[str]
-
-
-def measures(whole: Mapping[str, Any]) -> list[Line]:
-    """Every measure under every model."""
-    told = [whole["measures"]["before"], whole["measures"]["after"]]
-    told += [whole["retrain"]["measures"]] if whole["retrain"] else []
-    lines = [
-        Line(f"test {title}", [_number(one["test"][key]) for one in told])
-        for title, key in (("AUC", "auc"), ("ACC", "acc"), ("LogLoss", "logloss"))
-    ]
-    for name, title, otherwise in (
-        ("forget", "loss, forgotten rows", "-"),
-        ("heldout", "loss, held-out rows of the same users", "-"),
-        ("control", "loss, rows of control users", NO_CONTROL),
-    ):
-        lines.append(Line(title, [_number(one[name]["loss"], otherwise) for one in told]))
-    lines += _attacks("control users", [one["mia"] for one in told], NO_CONTROL)
-    lines += _attacks("held-out rows", [one["mia_same_users"] for one in told], "-")
-    for name, title in (("test", "test"), ("heldout", "held-out"), ("control", "control users'")):
-        lines.append(Line(f"{title} rows asked", [f"{one[name]['rows']:,}" for one in told]))
-    return lines
-
-
-def curves(whole: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Relearning curves by the words of the legend."""
-    sides = {side: whole["measures"][side]["relearning"] for side in ("before", "after")}
-    if whole["retrain"]:
-        sides["Retrain"] = whole["retrain"]["measures"]["relearning"]
-    found = {f"{side}, forgotten rows": one["forget"] for side, one in sides.items()}
-    found |= {f"{side}, control users": one["control"] for side, one in sides.items()}
-    return {title: curve for title, curve in found.items() if curve}
-
-
-def distances(whole: Mapping[str, Any]) -> list[Line]:
-    """JSD, L2 and, beside its floor alone, residual of each model, where there is a Retrain."""
-    if not whole["retrain"]:
-        return []
-    keys = ("jsd", "l2") if no_residual(whole) else ("jsd", "l2", "residual")
-    return [
-        Line(name, [_number(one[key]) for key in keys])
-        for name, one in whole["retrain"]["distances"].items()
-    ]
-
-
-def _number(value: Any, otherwise: str = "-") -> str:
-    return otherwise if value is None else f"{value:.4f}"
-
-
-def _attacks(against: str, found: Sequence[Mapping[str, Any] | None], otherwise: str) -> list[Line]:
-    """Membership inference: AUC, and the interval below it."""
-    whole = Line(
-        f"MIA AUC, against {against}", [_number(one and one["auc"], otherwise) for one in found]
-    )
-    bounds = [one["interval"] for one in found if one and one["interval"]]
-    if len(bounds) < len(found):
-        return [whole]
-    return [whole, Line("its 95 % interval", [f"{low:.3f} to {high:.3f}" for low, high in bounds])]
-
-
-def flat(value: Mapping[str, Any], before: str = "") -> list[Line]:
-    """A nested mapping as lines."""
-    lines = []
-    for key, one in value.items():
-        if isinstance(one, Mapping):
-            lines += flat(one, f"{before}{key}.")
-        else:
-            lines.append(
-                Line(f"{before}{key}", [f"{one:g}" if isinstance(one, float) else f"{one}"])
-            )
-    return lines
-
-
-LISTED = 20  # hashes of a kind on the page; the JSON file has them all
-_TITLES = {
-    "users": "users who left wholly",
-    "items": "items that left wholly",
-    "rows": "single rows (user and item)",
-}
-
-
-def certificate_page(whole: Mapping[str, Any]) -> str:
-    """Write the page of a certificate; it holds nothing that the certificate does not."""
-    return _PAGE.render(
-        whole=whole,
-        words=whole["in_words"],
-        measures=measures(whole),
-        sides=["before", "after", *(["Retrain"] if whole["retrain"] else [])],
-        curves=drawing(curves(whole)),
-        distances=distances(whole),
-        no_residual=whole["retrain"] and no_residual(whole),
-        hashes={
-            title: (len(whole["identifiers"][kind]), whole["identifiers"][kind][:LISTED])
-            for kind, title in _TITLES.items()
-        },
-        settings=flat({"method": whole["method"], "model": whole["model"]}),
-        cost=flat(whole["cost"]),
-        most=(TESTED, MOST),
-        batch=BATCH,
-    )
-
 
 _PAGE = SHEETS.from_string("""\
 {% extends "sheet" %}
@@ -210,11 +214,11 @@ _PAGE = SHEETS.from_string("""\
 {% endfor %}
 </tbody></table></div>
 {% endmacro %}
-{% block title %}Request {{ whole.request.id }}: what was forgotten{% endblock %}
+{% block title %}Request {{ certificate.request.id }}: what was forgotten{% endblock %}
 {% block body %}
-<h1>Request {{ whole.request.id }}: what was forgotten, and what that shows</h1>
-<p class="note">{{ whole.request.date }}; request {{ whole.request.number }} of its model, on \
-{{ whole.data.dataset }}; content {{ whole.request.digest }}</p>
+<h1>Request {{ certificate.request.id }}: what was forgotten, and what that shows</h1>
+<p class="note">{{ certificate.request.date }}; request {{ certificate.request.number }} of its \
+model, on {{ certificate.data.dataset }}; content {{ certificate.request.digest }}</p>
 {% for sentence in words.first %}
 <p><strong>{{ sentence }}</strong></p>
 {% endfor %}
@@ -232,37 +236,37 @@ _PAGE = SHEETS.from_string("""\
 </ul>
 
 <h2>What was asked for, and found</h2>
-<p>{{ "{:,}".format(whole.asked.rows) }} rows of the data, \
-{{ "{:,}".format(whole.asked.training_rows) }} of the \
-{{ "{:,}".format(whole.asked.training_rows_before) }} training rows that there were \
-({{ "{:.2%}".format(whole.asked.share_of_training) }}). These training rows are of \
-{{ "{:,}".format(whole.asked["users"].some) }} users, of whom \
-{{ "{:,}".format(whole.asked["users"].whole) }} keep no training row, and of \
-{{ "{:,}".format(whole.asked["items"].some) }} items, of which \
-{{ "{:,}".format(whole.asked["items"].whole) }} keep none.</p>
+<p>{{ "{:,}".format(certificate.asked.rows) }} rows of the data, \
+{{ "{:,}".format(certificate.asked.training_rows) }} of the \
+{{ "{:,}".format(certificate.asked.training_rows_before) }} training rows that there were \
+({{ "{:.2%}".format(certificate.asked.share_of_training) }}). These training rows belong to \
+{{ "{:,}".format(certificate.asked["users"].some) }} users, of whom \
+{{ "{:,}".format(certificate.asked["users"].whole) }} keep no training row, and to \
+{{ "{:,}".format(certificate.asked["items"].some) }} items, of which \
+{{ "{:,}".format(certificate.asked["items"].whole) }} keep none.</p>
 
 <h2>Measures</h2>
 {{ table(measures, sides) }}
 <p class="note">Losses are the mean cross-entropy of the true answer, in nats. Test rows are those \
-of users who stay, asked as the model is used; all other rows are asked with the histories from \
-before the request. At most {{ "{:,}".format(most[0]) }} test rows and \
-{{ "{:,}".format(most[1]) }} of another kind are asked about, but all of the forgotten ones. \
-MIA AUC: how well a small loss tells forgotten rows from others, with its 95 % interval \
-over resampled users. It is to be compared with Retrain's, never with 0.5.</p>
+of users who stay, asked with the histories that the served model uses. All other rows are asked \
+with the histories from before the request. At most {{ "{:,}".format(max_test_rows) }} test rows \
+and {{ "{:,}".format(max_other_rows) }} rows of another kind are asked about, but all forgotten \
+rows. MIA AUC: how well a small loss tells forgotten rows from others, with its 95 % interval over \
+resampled users. Compare it with Retrain's, never with 0.5.</p>
 {% if curves %}
 <figure>
 <h3>Relearning</h3>
 {{ curves | safe }}
-<figcaption>One half of the rows is shown to a copy of the model, {{ batch }} rows a step; the \
+<figcaption>A copy of the model is trained on one half of the rows, {{ batch }} rows a step. The \
 loss is that of the other half. What was only hidden comes back in a step or two. Rows of control \
-users show how fast what was never known is learned.</figcaption>
+users show how fast the model learns what it never knew.</figcaption>
 </figure>
 {% endif %}
 {% if distances %}
 <h3>Distance to Retrain, on the forgotten rows</h3>
 {{ table(distances, ["JSD, nats", "L2"] + ([] if no_residual else ["residual"])) }}
 <p class="note">{{ no_residual or "residual: 0 = Retrain, 1 = did nothing, above 1 = did harm." }} \
-"Retrain, other seed" is the noise floor: what is nearer than that cannot be told from Retrain.</p>
+"Retrain, other seed" is the noise floor: what is nearer cannot be told from Retrain.</p>
 {% endif %}
 
 <h2>Method and cost</h2>
@@ -270,54 +274,54 @@ users show how fast what was never known is learned.</figcaption>
 {{ table(cost) }}
 
 <h2>What was purged</h2>
-{% if whole.purged is none %}
+{% if certificate.purged is none %}
 <p>Nothing.</p>
 {% else %}
 <div class="wide"><table><thead><tr><th>removed</th><th class="number">files</th>\
 <th class="number">bytes</th></tr></thead><tbody>
-{% for kind, one in whole.purged.removed.items() %}
-<tr><td>{{ kind }}</td><td class="number">{{ "{:,}".format(one.files) }}</td>\
-<td class="number">{{ "{:,}".format(one.bytes) }}</td></tr>
+{% for kind, counts in certificate.purged.removed.items() %}
+<tr><td>{{ kind }}</td><td class="number">{{ "{:,}".format(counts.files) }}</td>\
+<td class="number">{{ "{:,}".format(counts.bytes) }}</td></tr>
 {% endfor %}
 </tbody></table></div>
-{% for one in whole.purged.kept %}
-<p>Kept: {{ one.name }}, {{ one.why }}; SHA-256 {{ one.sha256 }}</p>
+{% for file in certificate.purged.kept %}
+<p>Kept: {{ file.name }}, {{ file.why }}; SHA-256 {{ file.sha256 }}</p>
 {% endfor %}
-{% for name in whole.purged.unknown %}
-<p>Not known to the purge, and left: {{ name }}</p>
+{% for name in certificate.purged.unknown %}
+<p>Left, because the purge does not know it: {{ name }}</p>
 {% endfor %}
 {% endif %}
 
 <h2>Hashes of the model</h2>
 {% for side in ("before", "after") %}
-{% if whole[side].model_json %}
-<h3>{{ side }}: generation {{ whole[side].generation }}</h3>
+{% if certificate[side].model_json %}
+<h3>{{ side }}: generation {{ certificate[side].generation }}</h3>
 <div class="wide"><table><tbody>
-<tr><td>model.json</td><td>{{ whole[side].model_json }}</td></tr>
+<tr><td>model.json</td><td>{{ certificate[side].model_json }}</td></tr>
 {% else %}
 <h3>{{ side }}: the comparison's Original, which was in no folder</h3>
 <div class="wide"><table><tbody>
 {% endif %}
-{% for name, digest in whole[side].files.items() %}
+{% for name, digest in certificate[side].files.items() %}
 <tr><td>{{ name }}</td><td>{{ digest }}</td></tr>
 {% endfor %}
 </tbody></table></div>
 {% endfor %}
 
 <h2>Whom it was about, as salted hashes</h2>
-<p>{{ whole.identifiers.how }}. Salt: <code>{{ whole.identifiers.salt }}</code></p>
-{% for title, (count, some) in hashes.items() if count %}
+<p>{{ certificate.identifiers.how }}. Salt: <code>{{ certificate.identifiers.salt }}</code></p>
+{% for title, (count, listed) in hashes.items() if count %}
 <h3>{{ title }}: {{ "{:,}".format(count) }}</h3>
-<pre>{{ some | join("\n") }}{% if count > some | length %}
+<pre>{{ listed | join("\n") }}{% if count > listed | length %}
 
 ... the JSON file has all{% endif %}</pre>
 {% endfor %}
 
 <h2>Versions</h2>
-<p>{% for name, version in whole.versions.items() %}{{ name }} {{ version }}\
+<p>{% for name, version in certificate.versions.items() %}{{ name }} {{ version }}\
 {{ "" if loop.last else ", " }}{% endfor %}</p>
-<p class="note">This page was made of the JSON file beside it, whose own hash is \
-{{ whole.sha256 }}. <code>recbole-e2urec verify FILE.json</code> computes again what can be \
+<p class="note">This page was made from the JSON file beside it, whose own hash is \
+{{ certificate.sha256 }}. <code>recbole-e2urec verify FILE.json</code> computes again what can be \
 computed.</p>
 {% endblock %}
 """)

@@ -1,7 +1,8 @@
-"""What a request changes for a served model, and how that is measured, with a Retrain or alone.
+"""What a request changes for a served model, and how the change is measured.
 
-It is never put into the folder. What is trained is kept in ``work`` until the request is carried
-out, so that a killed request goes on.
+The model is measured before and after the request, by itself or against a Retrain. A Retrain made
+here is a reference only: it is never put into the model folder. Its training is kept in ``work``
+until the request is carried out, so that a killed request can resume.
 """
 
 from collections.abc import Mapping
@@ -24,19 +25,21 @@ from recbole_e2urec.model.scorers import Adapted
 from recbole_e2urec.report.tables import NOISE
 from recbole_e2urec.trainer.checkpoint import Stage
 
-TESTED = 2000  # test rows, at most, that are asked about; of forgotten ones all are
-MOST = 500  # held-out and control users' rows, the same
+RETRAIN = "Retrain"
+MAX_TEST_ROWS = 2000  # test rows that are asked about
+MAX_OTHER_ROWS = 500  # held-out rows, and rows of control users; forgotten rows have no limit
+Losses = NDArray[np.float64]
 
 
 class RequestDelta(NamedTuple):
-    """A request on a model in use.
+    """What a request changes.
 
     Attributes:
-        earlier: rows that were forgotten before it.
-        forgotten: those that are afterwards, with ``earlier``.
-        forget: training rows that it takes away.
+        earlier: rows that were forgotten before the request.
+        forgotten: rows that are forgotten after it, including the earlier ones.
+        forget: training rows that the request removes.
         retain: training rows that are left.
-        before, after: histories that prompts show, [n, k].
+        before, after: histories that prompts show before and after the request, [n, k].
     """
 
     earlier: Rows
@@ -48,19 +51,41 @@ class RequestDelta(NamedTuple):
 
 
 def delta_of(run: Experiment, earlier: Rows, forgotten: Rows) -> RequestDelta:
-    """The request after which these rows are forgotten, of which the earlier ones were already."""
+    """Return what changes between two states.
+
+    Args:
+        run: the run that has the data.
+        earlier: rows that are forgotten already.
+        forgotten: rows that will be forgotten, including the earlier ones.
+    """
     live = np.setdiff1d(run.parts.splits.train, earlier)
     forget, retain = np.intersect1d(live, forgotten), np.setdiff1d(live, forgotten)
-    shown = run.history(earlier), run.history(forgotten)
-    return RequestDelta(earlier, forgotten, forget, retain, *shown)
+    histories = run.history(earlier), run.history(forgotten)
+    return RequestDelta(earlier, forgotten, forget, retain, *histories)
+
+
+def counts_of(run: Experiment, delta: RequestDelta) -> dict[str, Any]:
+    """Count the rows, users and items that a request asks for, and those that it finds."""
+    columns = {"users": run.dataset.rows.user, "items": run.dataset.rows.item}
+    parts = {
+        name: touched(ids, delta.forget, delta.retain)._asdict() for name, ids in columns.items()
+    }
+    train = len(delta.forget) + len(delta.retain)
+    return {
+        "rows": len(delta.forgotten) - len(delta.earlier),
+        "training_rows": len(delta.forget),
+        "training_rows_before": train,
+        "share_of_training": len(delta.forget) / max(1, train),
+        **parts,
+    }
 
 
 class EvaluationRows(NamedTuple):
     """Rows that are asked about before and after a request.
 
     Attributes:
-        forget: its training rows.
-        heldout: test rows of the same users, which nobody was trained on.
+        forget: training rows that the request removes.
+        heldout: test rows of the same users; no model was trained on them.
         control: rows of users that no model was trained on and no request touched.
         test: test rows of users who stay.
     """
@@ -71,132 +96,110 @@ class EvaluationRows(NamedTuple):
     test: Rows
 
 
-def evaluation_rows_of(run: Experiment, change: RequestDelta) -> EvaluationRows:
-    """The rows to ask about: the same whenever this is asked, and of both models."""
+def evaluation_rows_of(run: Experiment, delta: RequestDelta) -> EvaluationRows:
+    """Return the rows to ask about; they are always the same, and the same for every model."""
     user, test, seed = run.dataset.rows.user, run.parts.splits.test, run.config["seed"]
-    control, users = run.parts.control, np.unique(user[change.forget])
-    own = np.setdiff1d(test[np.isin(user[test], users)], change.earlier)
-    gone = fully_forgotten_users(run, change.forgotten)
-    stay = np.setdiff1d(test[~np.isin(user[test], gone)], change.forgotten)
-    untouched = control[~np.isin(user[control], user[change.forgotten])]
-    heldout, control = (drawn(rows, seed, MOST) for rows in (own, untouched))
-    return EvaluationRows(change.forget, heldout, control, drawn(stay, seed, TESTED))
-
-
-def counts_of(run: Experiment, change: RequestDelta) -> dict[str, Any]:
-    """What was asked for, and found, in numbers."""
-    columns = {"users": run.dataset.rows.user, "items": run.dataset.rows.item}
-    parts = {
-        name: touched(of, change.forget, change.retain)._asdict() for name, of in columns.items()
-    }
-    train = len(change.forget) + len(change.retain)
-    return {
-        "rows": len(change.forgotten) - len(change.earlier),
-        "training_rows": len(change.forget),
-        "training_rows_before": train,
-        "share_of_training": len(change.forget) / max(1, train),
-        **parts,
-    }
-
-
-Losses = NDArray[np.float64]
+    control, forget_users = run.parts.control, np.unique(user[delta.forget])
+    same_users = np.setdiff1d(test[np.isin(user[test], forget_users)], delta.earlier)
+    gone = fully_forgotten_users(run, delta.forgotten)
+    staying = np.setdiff1d(test[~np.isin(user[test], gone)], delta.forgotten)
+    untouched = control[~np.isin(user[control], user[delta.forgotten])]
+    heldout, control = (drawn(rows, seed, MAX_OTHER_ROWS) for rows in (same_users, untouched))
+    return EvaluationRows(delta.forget, heldout, control, drawn(staying, seed, MAX_TEST_ROWS))
 
 
 class Evidence(NamedTuple):
-    """What a model answered, and the measures made of it, as JSON."""
+    """What a model answered, and the measures computed from the answers, as JSON."""
 
     answers: Answers
     measures: dict[str, Any]
 
 
-def measured(
-    run: Experiment, change: RequestDelta, watched: EvaluationRows, history: Rows
-) -> Evidence:
+def measure(run: Experiment, delta: RequestDelta, rows: EvaluationRows, history: Rows) -> Evidence:
     """Measure a model.
 
     Args:
-        run: its model answers.
-        change: the request; all but the test rows are asked with the histories before it, as they
-            were learned.
-        watched: the rows to ask about.
-        history: of the test rows: what prompts show while this model is in use, [n, k].
+        run: the run whose model answers.
+        delta: the request. Forgotten, held-out and control rows are asked with the histories from
+            before the request, with which the model learned them.
+        rows: the rows to ask about.
+        history: for test rows: what prompts show while this model is served, [n, k].
     """
     model, user, labels = run.model, run.dataset.rows.user, run.dataset.rows.label
     assert labels is not None  # the model was trained on them
-    scorer, words = Adapted(model.adapter), model.language_model.answer_ids
+    scorer, answer_ids = Adapted(model.adapter), model.language_model.answer_ids
     yes = np.full(len(labels), np.nan)
-    with model.using_history(change.before):
-        forget = scorer.ask(model, watched.forget)
-        yes[watched.forget] = forget.yes(words).cpu().numpy()
-        others = np.union1d(watched.heldout, watched.control)
+    with model.using_history(delta.before):
+        forget = scorer.ask(model, rows.forget)
+        yes[rows.forget] = forget.yes(answer_ids).cpu().numpy()
+        others = np.union1d(rows.heldout, rows.control)
         yes[others] = model.answer(others, None).cpu().numpy()
     losses = answer_losses(yes, labels)
     seed = run.config["seed"]
     curves = {
-        name: step_curve(model, rows, change.before, seed)
-        for name, rows in (("forget", watched.forget), ("control", watched.control))
+        name: step_curve(model, part, delta.before, seed)
+        for name, part in (("forget", rows.forget), ("control", rows.control))
     }
-    with model.using_history(
-        history
-    ):  # test rows of users who stay may be held-out rows of this request
-        test = model.answer(watched.test, None).double().cpu().numpy()
+    # A test row of a user who stays may also be a held-out row, so it is asked separately.
+    with model.using_history(history):
+        test = model.answer(rows.test, None).double().cpu().numpy()
     measures = {
-        "test": labelled_metrics(run.config, test, labels[watched.test]),
-        **{name: _loss(losses[getattr(watched, name)]) for name in EvaluationRows._fields[:3]},
-        "mia": _attack(losses, watched.forget, watched.control, user),
-        "mia_same_users": _attack(losses, watched.forget, watched.heldout, user),
-        "relearning": {name: one and one._asdict() for name, one in curves.items()},
+        "test": labelled_metrics(run.config, test, labels[rows.test]),
+        **{name: _mean_loss(losses[getattr(rows, name)]) for name in EvaluationRows._fields[:3]},
+        "mia": _membership_attack(losses, rows.forget, rows.control, user),
+        "mia_same_users": _membership_attack(losses, rows.forget, rows.heldout, user),
+        "relearning": {name: curve and curve._asdict() for name, curve in curves.items()},
     }
     return Evidence(Answers(yes, forget), measures)
 
 
-def _loss(losses: Losses) -> dict[str, Any]:  # [n] -> mean cross-entropy of the true answers, nats
+def _mean_loss(losses: Losses) -> dict[str, Any]:  # [n] -> mean cross-entropy, in nats
     return {"loss": float(losses.mean()) if len(losses) else None, "rows": len(losses)}
 
 
-def _attack(losses: Losses, members: Rows, others: Rows, user: Rows) -> dict[str, Any] | None:
-    """Membership inference by the loss: AUC, and its 95 % interval over resampled users."""
+def _membership_attack(
+    losses: Losses, members: Rows, others: Rows, user: Rows
+) -> dict[str, Any] | None:
+    """Infer membership from the loss: AUC, and its 95 % interval over resampled users."""
     if len(members) == 0 or len(others) == 0:
         return None
     rows = np.concatenate([members, others])
-    belongs = np.repeat([1.0, 0.0], [len(members), len(others)])
-    found = UserBootstrap(user[rows], belongs, RESAMPLING_SEED)
+    is_member = np.repeat([1.0, 0.0], [len(members), len(others)])
+    bootstrap = UserBootstrap(user[rows], is_member, RESAMPLING_SEED)
     return {
         "auc": membership_auc(losses[members], losses[others]),
-        "interval": interval(found.auc(-losses[rows])),
+        "interval": interval(bootstrap.auc(-losses[rows])),
         "users": len(np.unique(user[members])),
         "other_users": len(np.unique(user[others])),
     }
 
 
-RETRAIN = "Retrain"
-
-
 class Reference(Experiment):
-    """A model trained on what a request leaves, with the settings of the one in use.
+    """A model trained on what a request leaves, with the settings of the served model.
 
     Args:
-        run: the model in use, which is not touched: this one has a backbone of its own.
+        run: the served model. It is not touched, because the reference has its own backbone.
         folder: where the training is kept.
-        seed: of the weights and of the order of the data; the split is that of the model in use.
+        seed: seed of the weights and of the order of the data. The split stays that of the served
+            model.
     """
 
     def __init__(self, run: ServedModel, folder: Path, seed: int) -> None:
-        given = {**run.config.external_config_dict, "seed": seed}
-        super().__init__(Config("LLMRec", run.config.dataset, None, given), run.dataset)
+        settings = {**run.config.external_config_dict, "seed": seed}
+        super().__init__(Config("LLMRec", run.config.dataset, None, settings), run.dataset)
         self.parts = run.parts
         self._folder = folder
 
-    def train(self, change: RequestDelta) -> dict[str, Any]:
-        """Train on what is left, and give what that cost; users who stay validate it."""
-        splits = self.parts.splits  # whose order decides that of the training
-        train = splits.train[np.isin(splits.train, change.retain)]
-        valid = splits.valid[~np.isin(splits.valid, change.forgotten)]
+    def train(self, delta: RequestDelta) -> dict[str, Any]:
+        """Train on the rows that are left, and return the cost; users who stay validate."""
+        splits = self.parts.splits  # the order of its rows decides the order of the training
+        train = splits.train[np.isin(splits.train, delta.retain)]
+        valid = splits.valid[~np.isin(splits.valid, delta.forgotten)]
         self.parts = self.parts._replace(splits=splits._replace(valid=valid))
-        return self.trained(RETRAIN, train, train, change.after)[0]
+        return self.trained(RETRAIN, train, train, delta.after)[0]
 
     def stage(self, name: str, inputs: Mapping[str, Any]) -> Stage:
-        """The stage of this name and these inputs, in the folder; no logger is told of it."""
+        """Return the stage of this name and these inputs, in the folder; no logger sees it."""
         return Stage(self._folder, name, inputs)
 
 
@@ -204,7 +207,7 @@ def check_reference(run: ServedModel, noise_floor: bool) -> None:
     """Refuse a noise floor that would measure more than noise.
 
     Raises:
-        InputError: an adapter was tuned: the backbone under it may be drawn from the seed.
+        InputError: an adapter was tuned; the backbone under it may depend on the seed.
     """
     if noise_floor and run.model.adapter is not None:
         raise InputError(
@@ -212,10 +215,10 @@ def check_reference(run: ServedModel, noise_floor: bool) -> None:
         )
 
 
-def referred(
+def compare_to_retrain(
     run: ServedModel,
-    change: RequestDelta,
-    watched: EvaluationRows,
+    delta: RequestDelta,
+    rows: EvaluationRows,
     answers: Mapping[str, Answers],
     work: Path,
     noise_floor: bool,
@@ -223,48 +226,51 @@ def referred(
     """Train a Retrain for the request, and measure how far models are from it.
 
     Args:
-        run: the model in use.
-        change: the request; some training rows are forgotten by it.
-        watched: the rows to ask about.
-        answers: of the model ``before`` and ``after`` the request.
+        run: the served model.
+        delta: the request; it removes at least one training row.
+        rows: the rows to ask about.
+        answers: answers of the model ``before`` and ``after`` the request.
         work: where the training is kept.
-        noise_floor: train another one under the next seed as well, and measure it alike.
+        noise_floor: also train a Retrain under the next seed, and measure its distance.
 
     Returns:
-        ``measures`` of Retrain, ``distances`` to it by model, the ``seconds`` of its training;
-        the other seed's Retrain is called as in a comparison.
+        ``measures`` of Retrain, ``distances`` to it by model, and the ``seconds`` of the training.
+        The Retrain of the next seed has the same name as in a comparison.
     """
     seed = run.config["seed"]
-    retrain, cost = _made(run, change, watched, work, seed)
-    asked, seconds = dict(answers), cost["seconds"]
+    retrain, cost = _train_and_measure(run, delta, rows, work, seed)
+    compared, seconds = dict(answers), cost["seconds"]
     if noise_floor:
-        other, cost = _made(run, change, watched, work, seed + 1)
-        asked[NOISE] = other.answers
+        other, cost = _train_and_measure(run, delta, rows, work, seed + 1)
+        compared[NOISE] = other.answers
         seconds += cost["seconds"]
-    return referred_to(retrain, asked, watched, seconds)
+    return distances_to_retrain(retrain, compared, rows, seconds)
 
 
-def referred_to(
-    retrain: Evidence, answers: Mapping[str, Answers], watched: EvaluationRows, seconds: float
+def distances_to_retrain(
+    retrain: Evidence, answers: Mapping[str, Answers], rows: EvaluationRows, seconds: float
 ) -> dict[str, Any]:
-    """How far models are from a Retrain that is there; returns what :func:`referred` does.
+    """Measure how far models are from an existing Retrain.
 
     Args:
-        retrain: what it answered, and its measures.
-        answers: of the model ``before`` the request, and of any others.
-        watched: the rows that were asked about.
-        seconds: of the training.
+        retrain: what Retrain answered, and its measures.
+        answers: answers of the model ``before`` the request, and of any others.
+        rows: the rows that were asked about.
+        seconds: how long Retrain was trained.
+
+    Returns:
+        The same as :func:`compare_to_retrain`.
     """
     distances = {
-        name: distance_to(one, answers["before"], retrain.answers, watched.forget)
-        for name, one in answers.items()
+        name: distance_to(answer, answers["before"], retrain.answers, rows.forget)
+        for name, answer in answers.items()
     }
     return {"measures": retrain.measures, "distances": distances, "seconds": seconds}
 
 
-def _made(
-    run: ServedModel, change: RequestDelta, watched: EvaluationRows, work: Path, seed: int
+def _train_and_measure(
+    run: ServedModel, delta: RequestDelta, rows: EvaluationRows, work: Path, seed: int
 ) -> tuple[Evidence, dict[str, Any]]:
     reference = Reference(run, work, seed)
-    cost = reference.train(change)
-    return measured(reference, change, watched, change.after), cost
+    cost = reference.train(delta)
+    return measure(reference, delta, rows, delta.after), cost

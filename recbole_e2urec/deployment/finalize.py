@@ -1,8 +1,8 @@
-"""``--finalize=DIR`` and ``--purge``: what forgot becomes a model folder, and the rest goes.
+"""``--finalize=DIR`` and ``--purge``: keep the outcome of a run as a model folder, remove the rest.
 
-The folder is refused before anything is trained; written, when the comparison has been measured.
-Whoever is killed gives the same command again: where the folder has the outcome already, nothing is
-trained, and only what is left is removed.
+Unsuitable runs and folders are refused before anything is trained. The folder is written after the
+comparison has been measured. If the process is killed, the same command continues: if the folder
+already holds the outcome, nothing is trained, and only the steps that are left are carried out.
 """
 
 import json
@@ -14,12 +14,12 @@ from typing import Any
 from recbole_e2urec.config.config import Config
 from recbole_e2urec.config.keys import POST_RUN_KEYS
 from recbole_e2urec.data.request.selection import ForgetOptions
-from recbole_e2urec.deployment.certificate import certify_again
+from recbole_e2urec.deployment.certificate import certify_if_missing
 from recbole_e2urec.deployment.export import export_row, refuse_used
-from recbole_e2urec.deployment.model_folder import MADE_FOR, ModelFolder, settings_kept
-from recbole_e2urec.deployment.purge import file_purge, purge
+from recbole_e2urec.deployment.model_folder import ModelFolder, model_settings
+from recbole_e2urec.deployment.purge import certify_purge, purge
 from recbole_e2urec.deployment.scan import Places
-from recbole_e2urec.deployment.served_model import FIRST, open_folder
+from recbole_e2urec.deployment.served_model import FIRST_REQUEST, open_folder
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment.comparison import RunSettings
 from recbole_e2urec.experiment.finished import FILTER
@@ -28,54 +28,7 @@ from recbole_e2urec.experiment.preview import preview
 from recbole_e2urec.methods import METHODS
 from recbole_e2urec.utils import distributed, recbole_compat
 
-
-def refuse_unfit(config: Config) -> None:
-    """Refuse a run whose outcome is no single model that has carried out a request."""
-    name = str(config.model)
-    fitting = ", ".join(one for one, kind in METHODS.items() if kind.answers_alone)
-    if config["model_list"]:
-        raise InputError("finalize: one model; drop model_list, or export one of them afterwards")
-    if config["show_prompts"]:
-        raise InputError("finalize: show_prompts trains nothing; drop one of them")
-    if name not in METHODS:
-        raise InputError(
-            f"finalize: {name} forgets nothing that a model folder holds; {fitting} do"
-        )
-    if not METHODS[name].answers_alone:
-        raise InputError(f"finalize: {name} is several models, a model folder holds one: {fitting}")
-    asked = config.options(ForgetOptions, "forget_")
-    if asked.file is None and asked.where is None:
-        raise InputError(
-            "finalize: of which request? write --forget_file=FILE or --forget_where=FILTER "
-            "(forget_ratio draws users for experiments)"
-        )
-
-
-def refuse_overlap(folder: Path, places: Places) -> None:
-    """Refuse a model folder that a purge of the run would look through, or that holds the run."""
-    own = folder.resolve()
-    for name, place in places._asdict().items():
-        if own.is_relative_to(place) or place.is_relative_to(own):
-            raise InputError(f"finalize: {folder} and {name}, {place}, must not hold one another")
-
-
-def is_outcome(folder: ModelFolder, config: Config) -> bool:
-    """Whether the folder has the model of such a run: method, settings, seed and request."""
-    record = folder.read(whole=False).record
-    settings = settings_kept(config.settings(), config)
-    own = {"model": str(config.model), "dataset": str(config["dataset"]), "seed": config["seed"]}
-    if any(record[key] != value for key, value in own.items()):
-        return False
-    kept = dict(record["settings"])
-    for one in (kept, settings):
-        one.pop("use_gpu", None)
-    if kept != json.loads(json.dumps(settings)):
-        return False
-    made_for = record.get("made_for") or {}
-    return bool(made_for.get(MADE_FOR[1]) == preview(config).digest)
-
-
-_WITHOUT: dict[str, Any] = {"finalize": None, "purge": False}
+_NO_POST_RUN: dict[str, Any] = {"finalize": None, "purge": False}
 
 
 @dataclass(frozen=True)
@@ -101,44 +54,46 @@ class FinalizeOptions:
             )
 
 
-class Ending:
-    """What is to follow a run.
+class PostRun:
+    """The steps that follow a run: writing the model folder, and the purge.
 
     Args:
-        model: as of :func:`run_recbole_e2urec`.
-        given: the same, of the rest.
+        model: the model, as for :func:`run_recbole_e2urec`.
+        settings: its other arguments.
 
     Attributes:
-        wanted: whether anything is.
-        done: whether the folder has the outcome already.
-        given: without what follows, for the run.
+        is_wanted: whether anything is to follow.
+        is_done: whether the folder already holds the outcome.
+        run_settings: the settings of the run, without what follows it.
 
     Raises:
-        InputError: the run could not be finalized, or the folder is not free.
+        InputError: the run cannot be finalized, or the folder is not free.
     """
 
-    def __init__(self, model: str | None, given: RunSettings) -> None:
-        layers = layers_of(given.config_files, given.config_dict, given.overrides)
-        self.wanted = any(key in layer for layer in layers for key in POST_RUN_KEYS)
-        self.done = False
-        self.given = given
-        if not self.wanted:
+    def __init__(self, model: str | None, settings: RunSettings) -> None:
+        layers = layers_of(settings.config_files, settings.config_dict, settings.overrides)
+        self.is_wanted = any(key in layer for layer in layers for key in POST_RUN_KEYS)
+        self.is_done = False
+        self.run_settings = settings
+        if not self.is_wanted:
             return
         recbole_compat.apply()
-        told = {**(given.overrides or {}), "use_gpu": False}  # the run itself looks for a GPU
+        # The run itself will look for a GPU; reading the settings needs none.
+        overrides = {**(settings.overrides or {}), "use_gpu": False}
+        files, config_dict = settings.config_files, settings.config_dict
         with distributed.single_process():
-            config = Config(model, given.dataset, given.config_files, given.config_dict, told)
+            config = Config(model, settings.dataset, files, config_dict, overrides)
             self.options = config.options(FinalizeOptions)
             self._check(config)
-        own = dict(given.config_dict or {})
-        if config[FILTER] is not None:  # which may stand in a file, and results do not keep
-            own[FILTER] = config[FILTER]
-        overrides = {**(given.overrides or {}), **_WITHOUT}
-        self.given = replace(given, config_dict=own, overrides=overrides)
+        without_steps = dict(config_dict or {})
+        if config[FILTER] is not None:  # it may be in a file, and results do not keep its values
+            without_steps[FILTER] = config[FILTER]
+        overrides = {**(settings.overrides or {}), **_NO_POST_RUN}
+        self.run_settings = replace(settings, config_dict=without_steps, overrides=overrides)
 
     def _check(self, config: Config) -> None:
-        self.wanted = self.options.finalize is not None
-        if not self.wanted:
+        self.is_wanted = self.options.finalize is not None
+        if not self.is_wanted:
             return
         refuse_unfit(config)
         self.name = str(config.model)
@@ -147,48 +102,110 @@ class Ending:
         self.places = Places.below(Path.cwd(), self.source)
         refuse_overlap(self.folder.path, self.places)
         if config["dry_run"]:
-            self.wanted = False
-        elif self.folder.is_one:
-            self.done = is_outcome(self.folder, config)
-        if not self.done:
+            self.is_wanted = False
+        elif self.folder.has_model:
+            self.is_done = is_outcome(self.folder, config)
+        if not self.is_done:
             refuse_used(self.folder, "finalize")
 
-    def follow(self, rows: Sequence[Mapping[str, Any]]) -> str:
-        """Make the folder of the run's outcome, and purge if that is asked for; the writer does.
+    def carry_out(self, rows: Sequence[Mapping[str, Any]]) -> str:
+        """Write the model folder, and purge if that is wanted; only the main process does so.
 
         Args:
-            rows: of the run; where the outcome is there already, none.
+            rows: results of the run; empty if the outcome already exists.
 
         Returns:
-            What was done, for a person.
+            What was done, for people.
 
         Raises:
-            InputError: the merged model answers otherwise than the student did, or the disk fails.
+            InputError: the merged model does not answer as the student did, or the disk fails.
         """
         with distributed.single_process():
-            told = [f"{self.folder.path} has it already; nothing was trained"]
-            if not self.done:
+            lines = [f"{self.folder.path} has it already; nothing was trained"]
+            if not self.is_done:
                 row = next(row for row in rows if row["model"] == self.name)
-                told = [export_row(self.folder, row, self.source, self.given)]
+                lines = [export_row(self.folder, row, self.source, self.run_settings)]
             with self.folder.locked():
                 self.folder.tidy()
-                self.folder.done()
-                return "\n".join([*told, *self._filed(), *self._purged()])
+                self.folder.remove_work()
+                return "\n".join([*lines, *self._certify_if_missing(), *self._purge()])
 
-    def _filed(self) -> list[str]:
-        """Write the certificate that somebody who was killed owed."""
-        requests = self.folder.read(whole=False).record["requests"]
+    def _certify_if_missing(self) -> list[str]:
+        """Write the certificate if a killed process left it out."""
+        requests = self.folder.read(with_tensors=False).record["requests"]
         if not requests:
             return []
-        return certify_again(
-            lambda: open_folder(self.folder).named, self.folder, requests[0], FIRST
+        return certify_if_missing(
+            lambda: open_folder(self.folder).request_numbers,
+            self.folder,
+            requests[0],
+            FIRST_REQUEST,
         )
 
-    def _purged(self) -> list[str]:
+    def _purge(self) -> list[str]:
         if not self.options.purge:
             return []
         run = open_folder(self.folder)  # before anything is removed
         purged = purge(self.places, self.folder.path)
         for entry in run.record["requests"][:1]:
-            file_purge(run, self.folder, entry["digest"], purged)
+            certify_purge(run, self.folder, entry["digest"], purged)
         return purged.lines()
+
+
+def refuse_unfit(config: Config) -> None:
+    """Refuse a run whose outcome is not a single model that has carried out a request."""
+    name = str(config.model)
+    fitting = ", ".join(method for method, kind in METHODS.items() if kind.answers_alone)
+    if config["model_list"]:
+        raise InputError("finalize: one model; drop model_list, or export one of them afterwards")
+    if config["show_prompts"]:
+        raise InputError("finalize: show_prompts trains nothing; drop one of them")
+    if name not in METHODS:
+        raise InputError(
+            f"finalize: {name} forgets nothing that a model folder holds; {fitting} do"
+        )
+    if not METHODS[name].answers_alone:
+        raise InputError(f"finalize: {name} is several models, a model folder holds one: {fitting}")
+    options = config.options(ForgetOptions, "forget_")
+    if options.file is None and options.where is None:
+        raise InputError(
+            "finalize: of which request? write --forget_file=FILE or --forget_where=FILTER "
+            "(forget_ratio draws users for experiments)"
+        )
+
+
+def refuse_overlap(folder: Path, places: Places) -> None:
+    """Refuse a model folder inside a folder that a purge of the run scans, or the other way round.
+
+    Args:
+        folder: the model folder.
+        places: the folders of the run.
+    """
+    path = folder.resolve()
+    for name, place in places._asdict().items():
+        if path.is_relative_to(place) or place.is_relative_to(path):
+            raise InputError(f"finalize: {folder} and {name}, {place}, must not hold one another")
+
+
+def is_outcome(folder: ModelFolder, config: Config) -> bool:
+    """Return whether a folder holds the model of such a run.
+
+    Method, data set, seed, settings and request must be the same. Whether a GPU was used does not
+    matter.
+    """
+    record = folder.read(with_tensors=False).record
+    settings = model_settings(config.settings(), config)
+    identity = {
+        "model": str(config.model),
+        "dataset": str(config["dataset"]),
+        "seed": config["seed"],
+    }
+    if any(record[key] != value for key, value in identity.items()):
+        return False
+    recorded = dict(record["settings"])
+    recorded.pop("use_gpu", None)
+    settings.pop("use_gpu", None)
+    if recorded != json.loads(json.dumps(settings)):
+        return False
+    made_for = record.get("made_for") or {}
+    return bool(made_for.get("request_digest") == preview(config).digest)

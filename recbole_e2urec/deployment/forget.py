@@ -1,10 +1,10 @@
-"""``recbole-e2urec forget``: requests on a model in use, one after the other.
+"""``recbole-e2urec forget``: carry out requests on a served model, one after the other.
 
-The student of a request is the Original of the next one. Rows that were forgotten are never trained
-on again and are in no history; a request that was carried out does nothing the second time.
+The model that one request leaves is the Original of the next. Forgotten rows are never trained on
+again and are in no history. A request that was carried out does nothing the second time.
 
-All that a certificate says is in the ledger or in the folder's other files, so that nothing is lost
-to whoever is killed between the new generation and its certificate.
+The certificate of a request is made from the ledger and the folder's other files alone. If the
+process is killed after the new generation is written, the certificate can still be made.
 """
 
 import secrets
@@ -24,20 +24,20 @@ from recbole_e2urec.config.yaml import read_switch
 from recbole_e2urec.data.request.filter import Fields
 from recbole_e2urec.data.request.identity import request_digest
 from recbole_e2urec.data.request.selection import ForgetOptions, Selection, select
-from recbole_e2urec.deployment.certificate import certify, certify_again
+from recbole_e2urec.deployment.certificate import certify, certify_if_missing
 from recbole_e2urec.deployment.certificate_words import unreached
 from recbole_e2urec.deployment.evidence import (
     Evidence,
     RequestDelta,
     check_reference,
+    compare_to_retrain,
     counts_of,
     delta_of,
     evaluation_rows_of,
-    measured,
-    referred,
+    measure,
 )
 from recbole_e2urec.deployment.model_folder import WEIGHTS, ModelFolder
-from recbole_e2urec.deployment.purge import purge_beside, purged_after
+from recbole_e2urec.deployment.purge import purge_after_request, purge_with_run
 from recbole_e2urec.deployment.served_model import ServedModel, open_folder, with_orphaned_rows
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment.base import Experiment, Rows, hash_of, unseen_of
@@ -52,146 +52,11 @@ from recbole_e2urec.trainer.adapter import Fit, TrainingServices, UnlearningTask
 from recbole_e2urec.trainer.checkpoint import Stage
 from recbole_e2urec.trainer.training_log import restart_peak
 
-CHECKED = 512  # rows of a part, at most, on which a merged model is compared with the student
-ROUNDING = {torch.float32: 1e-4}  # most that P(yes) may differ; 2e-2 in smaller dtypes
-
-
-def merge(model: LLMRec, scorer: Scorer, rows: Rows) -> dict[str, Tensor]:
-    """As :func:`weights_of`, if the model then answers these rows as the scorer did.
-
-    Raises:
-        InputError: it does not, or several models answer together.
-    """
-    wanted = scorer.ask(model, rows).yes(model.language_model.answer_ids).cpu()
-    weights = weights_of(model, scorer)
-    _check_alike(wanted, model.answer(rows, None).cpu(), model.language_model.model.dtype)
-    return weights
-
-
-def weights_of(model: LLMRec, scorer: Scorer) -> dict[str, Tensor]:
-    """The weights that answer as a scorer does; the model then has them itself.
-
-    A student's adapter is merged into the backbone's weights, or takes the place of the adapter
-    that was tuned: nothing of the model before is left to go back to.
-
-    Raises:
-        InputError: several models answer together.
-    """
-    bank = model.bank
-    if isinstance(scorer, Stored) and scorer.place == scorer.adapter == model.adapter:
-        bank.load(model.adapter, scorer.read())
-    elif isinstance(scorer, Adapted) and scorer.adapter is not None:
-        if model.adapter is None:
-            bank.merge(scorer.adapter)
-        else:
-            bank.load(model.adapter, bank.state(scorer.adapter))
-            bank.remove(scorer.adapter)
-    else:
-        raise NotFinished("several models answer together; a model folder holds one")
-    return bank.state(model.adapter)
-
-
-def _check_alike(student: Tensor, merged: Tensor, dtype: torch.dtype) -> None:
-    apart = float((student - merged).abs().max()) if len(student) else 0.0
-    if not apart <= ROUNDING.get(dtype, 2e-2):
-        raise InputError(
-            f"merged into the weights, the model answers {apart:.2g} otherwise than before; "
-            "no folder is changed or made (backbone_dtype: float32 rounds less)"
-        )
-
-
-def check_method(name: str) -> None:
-    """Refuse a method that cannot follow a model in use.
-
-    Raises:
-        InputError: it is none, trains anew instead of changing the model, or needs other models.
-    """
-    known = [one for one, kind in METHODS.items() if kind.has_only_original]
-    if name not in known:
-        raise InputError(f"--model={name}: a model in use forgets by one of {', '.join(known)}")
-
-
-def apply_unlearning(run: ServedModel, folder: ModelFolder, change: RequestDelta) -> dict[str, Any]:
-    """Forget rows, and put the successor in the model's place, in memory.
-
-    Args:
-        run: the model; it has forgotten the rows afterwards.
-        folder: where what is needed to go on after a kill is kept.
-        change: the request.
-
-    Returns:
-        What it cost: nothing where no training row is to be forgotten.
-
-    Raises:
-        InputError: the merged model answers otherwise than the student did.
-    """
-    cost = _unlearn(run, folder, change) if len(change.forget) else {}
-    run.forget(change.forgotten)
-    return cost
-
-
-def _unlearn(run: ServedModel, folder: ModelFolder, change: RequestDelta) -> dict[str, Any]:
-    """Unlearn the rows; the successor's weights are the model's afterwards."""
-    model, shown = run.model, (change.before, change.after)
-    rows = run.dataset.rows
-    request = UnlearningTask(
-        change.forget, change.retain, np.setdiff1d(run.parts.splits.valid, run.forgotten),
-        unseen_of(run.parts, rows.user, change.retain), rows.user, rows.item,
-        *shown, FolderServices(run, folder, change.forget, shown),
-        run.config["seed"], run.shows,
-    )  # fmt: skip
-    restart_peak()
-    with model.using_history(change.after):
-        made = method_of(run.config).unlearn(model, request)
-        rows = np.concatenate([change.forget[:CHECKED], run.sample.rows[:CHECKED]])
-        merge(model, made.scorer, rows)
-    return {**made.cost, "found": dict(made.found)}
-
-
-class FolderServices(TrainingServices):
-    """What a served model can do for a method: it has only itself, and trains nothing anew.
-
-    Stages are in the folder until the request is executed.
-
-    Args:
-        run: the served model.
-        folder: its files.
-        forget: training rows to forget.
-        histories: what prompts show before and after the request, [n, k] each.
-    """
-
-    def __init__(
-        self, run: ServedModel, folder: ModelFolder, forget: Rows, histories: tuple[Rows, Rows]
-    ) -> None:
-        super().__init__(run.model, run.start)
-        self._work = folder.work
-        self._inputs = {
-            "weights": run.record["files"][WEIGHTS],
-            "lora": {key: str(run.config[key]) for key in LORA},
-            "forget": hash_of(forget),
-            "histories": [hash_of(history) for history in histories],
-            "training": run.training_settings(),
-        }
-
-    def stage(self, name: str, settings: Mapping[str, Any]) -> Stage:
-        """The stage of a part of a method that forgets this request."""
-        return Stage(self._work, name, {**self._inputs, "settings": dict(settings)})
-
-    def fit(self, name: str, rows: Rows, history: Rows) -> Fit:
-        """Refuse: nothing is trained anew."""
-        raise InputError(f"{name} would be trained anew; a model in use has only itself")
-
-    def fit_adapter(self, name: str, rows: Rows, history: Rows) -> Fit:
-        """Refuse: nothing is trained anew."""
-        return self.fit(name, rows, history)
-
-    def embed(self, rows: Rows) -> Any:
-        """Refuse: users are grouped before Original is trained."""
-        raise InputError("users are grouped before a model is trained, not after")
-
-
-SALT = 16  # bytes
-_MODEL = ("backbone", "backbone_dtype", "tuning", *LORA)
+DEFAULT_METHOD = "NegatedE2URec"
+CHECKED_ROWS = 512  # rows of a part, at most, on which a merged model is compared to the student
+ROUNDING = {torch.float32: 1e-4}  # how far P(yes) may differ; 2e-2 for smaller dtypes
+SALT_BYTES = 16
+_MODEL_KEYS = ("backbone", "backbone_dtype", "tuning", *LORA)
 
 
 @dataclass(frozen=True)
@@ -210,146 +75,6 @@ class MeasuringOptions:
         """Refuse what cannot work, by the name of its key."""
         if self.noise_floor and not self.with_retrain:
             raise InputError("noise_floor: there is no Retrain to compare with; add --with_retrain")
-
-
-class Stopwatch:
-    """Adds up seconds."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Count while the body runs."""
-        started = time.perf_counter()
-        yield
-        self.seconds += time.perf_counter() - started
-
-
-class RequestOutcome(NamedTuple):
-    """What is known of a request that was carried out.
-
-    Attributes:
-        change: the request.
-        first, then: what the model answered before and after it.
-        before: files and hashes of the model before.
-        drift: mean KL from the first model's answers, in nats; None: unknown.
-        drift_rows: on so many rows.
-        retrain: measures of a Retrain and distances to it, as of :func:`referred`; None: there is
-            none.
-        cost: what the method tells of it.
-        found: what the method found by itself.
-        unlearning_seconds, measuring_seconds: apart.
-    """
-
-    change: RequestDelta
-    first: Evidence
-    then: Evidence
-    before: Mapping[str, Any]
-    drift: float | None
-    drift_rows: int
-    retrain: Mapping[str, Any] | None
-    cost: Mapping[str, Any]
-    found: Mapping[str, float]
-    unlearning_seconds: float
-    measuring_seconds: float
-
-
-def entry_of(
-    run: Experiment, request_id: str, digest: str, outcome: RequestOutcome
-) -> dict[str, Any]:
-    """What the ledger keeps of a request.
-
-    Args:
-        run: on the data, with the settings of the method.
-        request_id: its name.
-        digest: its hash.
-        outcome: what is known of it.
-
-    Returns:
-        ``request_id``, ``digest``, ``method``, ``date``, ``seconds``; ``rows`` and
-        ``training_rows`` that were forgotten anew, ``forget_loss`` of the latter before and after,
-        ``drift``, ``drift_rows`` and ``evidence``, see :mod:`certificate`.
-    """
-    change = outcome.change
-    losses = [one.measures["forget"]["loss"] for one in (outcome.first, outcome.then)]
-    seconds = {
-        "request_seconds": outcome.unlearning_seconds,
-        "measuring_seconds": outcome.measuring_seconds,
-    }
-    return {
-        "request_id": request_id,
-        "digest": digest,
-        "method": str(run.config["model"]),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "seconds": outcome.unlearning_seconds,
-        "rows": len(change.forgotten) - len(change.earlier),
-        "training_rows": len(change.forget),
-        "forget_loss": losses if len(change.forget) else None,
-        "drift": outcome.drift,
-        "drift_rows": outcome.drift_rows,
-        "evidence": {
-            "salt": secrets.token_hex(SALT),
-            "asked": counts_of(run, change),
-            "method": {**_method_of(run), "found": dict(outcome.found)},
-            "before": dict(outcome.before),
-            "measures": {"before": outcome.first.measures, "after": outcome.then.measures},
-            "retrain": outcome.retrain,
-            "cost": {**seconds, **outcome.cost},
-            "versions": versions(),
-        },
-    }
-
-
-def execute_request(
-    run: ServedModel, folder: ModelFolder, asked: Rows, options: MeasuringOptions
-) -> RequestOutcome:
-    """Carry out a request in memory.
-
-    Args:
-        run: the model; it has forgotten the rows afterwards.
-        folder: of the model; what is needed to go on after a kill is kept there.
-        asked: row ids, of training or not.
-        options: what is measured besides.
-
-    Raises:
-        InputError: no training row would be left, the merged model answers otherwise than the
-            student did, or a noise floor cannot be measured.
-    """
-    check_reference(run, options.noise_floor)
-    change = delta_of(run, run.forgotten, with_orphaned_rows(run, np.union1d(run.forgotten, asked)))
-    if len(change.retain) == 0:
-        raise InputError("the request leaves no training row; train and export anew")
-    watched, before = evaluation_rows_of(run, change), run.state
-    measuring, unlearning = Stopwatch(), Stopwatch()
-    with measuring.running():
-        first = measured(run, change, watched, change.before)
-    with unlearning.running():
-        cost = apply_unlearning(run, folder, change)
-    with measuring.running():
-        then = measured(run, change, watched, change.after)
-        drift = run.drift()
-    retrain = None
-    if options.with_retrain and len(change.forget):
-        answers = {"before": first.answers, "after": then.answers}
-        retrain = referred(run, change, watched, answers, folder.work, options.noise_floor)
-    found = cost.pop("found", {})
-    return RequestOutcome(
-        change, first, then, before, drift, len(run.sample.rows), retrain, cost, found,
-        unlearning.seconds, measuring.seconds,
-    )  # fmt: skip
-
-
-def _method_of(run: Experiment) -> dict[str, Any]:
-    return {
-        "name": str(run.config["model"]),
-        "options": asdict(method_of(run.config).options),
-        "seed": run.config["seed"],
-        "model": {key: run.config[key] for key in _MODEL},
-    }
-
-
-DEFAULT_METHOD = "NegatedE2URec"
 
 
 @dataclass(frozen=True)
@@ -398,6 +123,49 @@ class _FolderRequest(NamedTuple):
     request_id: str
 
 
+class RequestOutcome(NamedTuple):
+    """What is known about a request that was carried out.
+
+    Attributes:
+        delta: what the request changed.
+        evidence_before, evidence_after: what the model answered before and after it.
+        state_before: name and hashes of the model before it.
+        drift: mean KL from the first model's answers, in nats; None: unknown.
+        drift_rows: on how many rows drift was measured.
+        retrain: measures of a Retrain and distances to it, see :func:`compare_to_retrain`; None:
+            there is no Retrain.
+        cost: the cost that the method reports.
+        findings: what the method found out by itself.
+        unlearning_seconds, measuring_seconds: how long each took.
+    """
+
+    delta: RequestDelta
+    evidence_before: Evidence
+    evidence_after: Evidence
+    state_before: Mapping[str, Any]
+    drift: float | None
+    drift_rows: int
+    retrain: Mapping[str, Any] | None
+    cost: Mapping[str, Any]
+    findings: Mapping[str, float]
+    unlearning_seconds: float
+    measuring_seconds: float
+
+
+class Stopwatch:
+    """Adds up seconds."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Count while the body runs."""
+        started = time.perf_counter()
+        yield
+        self.seconds += time.perf_counter() - started
+
+
 def forget(
     options: QueueOptions,
     model: str | None,
@@ -409,52 +177,64 @@ def forget(
     Args:
         options: the folder and the request.
         model: the method; None: the one that made the model, or NegatedE2URec.
-        settings: options of the method and of the request, ``dry_run``; text is read as on the
+        settings: options of the method and of the request, and ``dry_run``. Text is read as on the
             command line.
         config_files: yaml files with such settings.
 
     Returns:
-        What was done, for a person; no user and no item is named.
+        A report for people. It names no user and no item.
 
     Raises:
-        InputError: the folder or the request do not do, or the method does not.
+        InputError: the folder, the request or the method cannot be used.
     """
     folder = ModelFolder(options.checkpoint)
-    given = _settings_of(options, settings, config_files)
+    merged = _merged_settings(options, settings, config_files)
     method = model or _default_method(folder)
     check_method(method)
-    if read_switch(given.get("dry_run", False), "dry_run"):
-        return "\n".join(_preview(folder, given, method, options))
-    folder.read(whole=False)  # refuses what is no model folder before a lock is made in it
+    if read_switch(merged.get("dry_run", False), "dry_run"):
+        return "\n".join(_preview(folder, merged, method, options))
+    folder.read(with_tensors=False)  # refuses other folders before a lock is made in them
     with folder.locked():
         folder.tidy()
-        run = open_folder(folder, given, method)
-        method_of(run.config)  # refuses bad settings before the request is looked at
+        run = open_folder(folder, merged, method)
+        method_of(run.config)  # refuses bad settings before the request is read
         request = _read_request(run)
         lines = _execute(run, folder, options, request)
         if options.purge:
-            lines += purged_after(run, folder, request.digest, options.checkpoint_dir)
+            lines += purge_after_request(run, folder, request.digest, options.checkpoint_dir)
         return "\n".join(lines)
 
 
-def _settings_of(
+def check_method(name: str) -> None:
+    """Refuse a method that cannot forget in a served model.
+
+    Raises:
+        InputError: there is no such method, it trains anew instead of changing the model, or it
+            needs other models.
+    """
+    fitting = [method for method, kind in METHODS.items() if kind.has_only_original]
+    if name not in fitting:
+        raise InputError(f"--model={name}: a model in use forgets by one of {', '.join(fitting)}")
+
+
+def _merged_settings(
     options: QueueOptions, settings: Mapping[str, Any], config_files: Sequence[str]
 ) -> dict[str, Any]:
-    """Settings of the method and of the request; later layers win."""
-    given = {
+    """Merge the settings of the method and of the request; later layers win."""
+    merged = {
         key: value
         for layer in layers_of(config_files, None, settings)
         for key, value in layer.items()
     }
     if options.request is not None:
-        given["forget_file"] = options.request
-    elif "forget_where" not in given:
+        merged["forget_file"] = options.request
+    elif "forget_where" not in merged:
         raise InputError("forget: what? write --request=FILE, or --forget_where=FILTER")
-    return given
+    return merged
 
 
 def _default_method(folder: ModelFolder) -> str:
-    made_by = str(folder.read(whole=False).record["model"])
+    made_by = str(folder.read(with_tensors=False).record["model"])
     return made_by if made_by in METHODS and made_by != "Retrain" else DEFAULT_METHOD
 
 
@@ -469,13 +249,13 @@ def _read_request(run: ServedModel) -> _FolderRequest:
 
 
 def _preview(
-    folder: ModelFolder, given: Mapping[str, Any], method: str, options: QueueOptions
+    folder: ModelFolder, settings: Mapping[str, Any], method: str, options: QueueOptions
 ) -> list[str]:
-    """What a request would forget and purge; nothing is changed."""
-    run = open_folder(folder, given, method)
+    """Return what a request would forget and purge; nothing is changed."""
+    run = open_folder(folder, settings, method)
     would_purge: list[str] = []
     if options.purge:
-        would_purge = purge_beside(folder, run.record, options.checkpoint_dir, dry_run=True)[1]
+        would_purge = purge_with_run(folder, run.record, options.checkpoint_dir, dry_run=True)[1]
     executed = _executed_before(run, _read_request(run))
     if executed is not None:
         return [executed, *would_purge]
@@ -484,10 +264,10 @@ def _preview(
 
 
 def _executed_before(run: ServedModel, request: _FolderRequest) -> str | None:
-    """What to say of a request that was carried out before.
+    """Return what to report about a request that was carried out before; None: it was not.
 
     Raises:
-        InputError: its id was another one's.
+        InputError: another request had its id.
     """
     for entry in run.record["requests"]:
         if entry["digest"] == request.digest:
@@ -508,33 +288,33 @@ def _execute(
     rows = np.flatnonzero(request.selection.chosen)
     if len(rows) == 0:
         raise InputError(
-            f"{request.selection.source} names no row that the data has; look for a slip"
+            f"{request.selection.source} names no row that the data has; look for a typing error"
         )
     if executed is None and not len(np.setdiff1d(rows, run.forgotten)):
         executed = (
             f"request {request.request_id}: all that it names is forgotten already; nothing to do"
         )
     if executed is not None:
-        folder.done()
+        folder.remove_work()
         return [*warnings, executed, *_missing_certificate(run, folder, request)]
     outcome = execute_request(run, folder, rows, options.measuring())
-    entry = entry_of(run, request.request_id, request.digest, outcome)
+    entry = ledger_entry(run, request.request_id, request.digest, outcome)
     run.record["requests"].append(entry)
     folder.write(run.record, run.tensors)
-    folder.done()
+    folder.remove_work()
     count = len(run.record["requests"])
-    page = f"certificate: {certify(run.named, folder, count)}"
+    certificate = f"certificate: {certify(run.request_numbers, folder, count)}"
     first, *others = _summary(entry, options, count)
-    return [*warnings, first, page, *others]
+    return [*warnings, first, certificate, *others]
 
 
 def _missing_certificate(
     run: ServedModel, folder: ModelFolder, request: _FolderRequest
 ) -> list[str]:
-    """Write the certificate that a killed command left out; where it is there, do nothing."""
+    """Write the certificate if the process was killed before it could; report what was written."""
     for number, entry in enumerate(run.record["requests"], 1):
         if entry["digest"] == request.digest:
-            return certify_again(lambda: run.named, folder, entry, number)
+            return certify_if_missing(lambda: run.request_numbers, folder, entry, number)
     return []
 
 
@@ -558,3 +338,226 @@ def _summary(entry: Mapping[str, Any], options: QueueOptions, count: int) -> lis
     if drift > options.drift_budget:
         lines.append(f"that is above drift_budget ({options.drift_budget:g}): retraining is due")
     return lines
+
+
+def execute_request(
+    run: ServedModel, folder: ModelFolder, asked_rows: Rows, options: MeasuringOptions
+) -> RequestOutcome:
+    """Carry out a request in memory.
+
+    Args:
+        run: the model; afterwards it has forgotten the rows.
+        folder: the model's folder, which keeps what is needed to resume after a kill.
+        asked_rows: ids of the rows that the request names, training rows or not.
+        options: what is measured besides.
+
+    Raises:
+        InputError: no training row would be left, the merged model does not answer as the student
+            did, or a noise floor cannot be measured.
+    """
+    check_reference(run, options.noise_floor)
+    forgotten = with_orphaned_rows(run, np.union1d(run.forgotten, asked_rows))
+    delta = delta_of(run, run.forgotten, forgotten)
+    if len(delta.retain) == 0:
+        raise InputError("the request leaves no training row; train and export anew")
+    rows, state_before = evaluation_rows_of(run, delta), run.state
+    measuring, unlearning = Stopwatch(), Stopwatch()
+    with measuring.running():
+        before = measure(run, delta, rows, delta.before)
+    with unlearning.running():
+        cost = apply_unlearning(run, folder, delta)
+    with measuring.running():
+        after = measure(run, delta, rows, delta.after)
+        drift = run.drift()
+    retrain = None
+    if options.with_retrain and len(delta.forget):
+        answers = {"before": before.answers, "after": after.answers}
+        retrain = compare_to_retrain(run, delta, rows, answers, folder.work, options.noise_floor)
+    findings = cost.pop("found", {})
+    return RequestOutcome(
+        delta, before, after, state_before, drift, len(run.sample.rows), retrain, cost, findings,
+        unlearning.seconds, measuring.seconds,
+    )  # fmt: skip
+
+
+def ledger_entry(
+    run: Experiment, request_id: str, digest: str, outcome: RequestOutcome
+) -> dict[str, Any]:
+    """Return what the ledger keeps of a request.
+
+    Args:
+        run: the run that has the data and the settings of the method.
+        request_id: name of the request.
+        digest: hash of the request.
+        outcome: what is known about it.
+
+    Returns:
+        ``request_id``, ``digest``, ``method``, ``date``, ``seconds``; ``rows`` and
+        ``training_rows``, how many were newly forgotten; ``forget_loss`` of these training rows
+        before and after; ``drift``, ``drift_rows`` and ``evidence``, see :mod:`certificate`.
+    """
+    delta, before, after = outcome.delta, outcome.evidence_before, outcome.evidence_after
+    losses = [evidence.measures["forget"]["loss"] for evidence in (before, after)]
+    seconds = {
+        "request_seconds": outcome.unlearning_seconds,
+        "measuring_seconds": outcome.measuring_seconds,
+    }
+    return {
+        "request_id": request_id,
+        "digest": digest,
+        "method": str(run.config["model"]),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "seconds": outcome.unlearning_seconds,
+        "rows": len(delta.forgotten) - len(delta.earlier),
+        "training_rows": len(delta.forget),
+        "forget_loss": losses if len(delta.forget) else None,
+        "drift": outcome.drift,
+        "drift_rows": outcome.drift_rows,
+        "evidence": {
+            "salt": secrets.token_hex(SALT_BYTES),
+            "asked": counts_of(run, delta),
+            "method": {**_method_settings(run), "found": dict(outcome.findings)},
+            "before": dict(outcome.state_before),
+            "measures": {"before": before.measures, "after": after.measures},
+            "retrain": outcome.retrain,
+            "cost": {**seconds, **outcome.cost},
+            "versions": versions(),
+        },
+    }
+
+
+def _method_settings(run: Experiment) -> dict[str, Any]:
+    return {
+        "name": str(run.config["model"]),
+        "options": asdict(method_of(run.config).options),
+        "seed": run.config["seed"],
+        "model": {key: run.config[key] for key in _MODEL_KEYS},
+    }
+
+
+def apply_unlearning(run: ServedModel, folder: ModelFolder, delta: RequestDelta) -> dict[str, Any]:
+    """Forget rows: replace the model by its successor, in memory.
+
+    Args:
+        run: the model; afterwards it has forgotten the rows.
+        folder: the model's folder, which keeps what is needed to resume after a kill.
+        delta: the request.
+
+    Returns:
+        The cost; empty if the request removes no training row.
+
+    Raises:
+        InputError: the merged model does not answer as the student did.
+    """
+    cost = _unlearn(run, folder, delta) if len(delta.forget) else {}
+    run.forget(delta.forgotten)
+    return cost
+
+
+def _unlearn(run: ServedModel, folder: ModelFolder, delta: RequestDelta) -> dict[str, Any]:
+    """Unlearn the rows; afterwards the model has the weights of its successor."""
+    model, histories = run.model, (delta.before, delta.after)
+    rows = run.dataset.rows
+    task = UnlearningTask(
+        delta.forget, delta.retain, np.setdiff1d(run.parts.splits.valid, run.forgotten),
+        unseen_of(run.parts, rows.user, delta.retain), rows.user, rows.item,
+        *histories, FolderServices(run, folder, delta.forget, histories),
+        run.config["seed"], run.shows,
+    )  # fmt: skip
+    restart_peak()
+    with model.using_history(delta.after):
+        unlearned = method_of(run.config).unlearn(model, task)
+        checked = np.concatenate([delta.forget[:CHECKED_ROWS], run.sample.rows[:CHECKED_ROWS]])
+        merge(model, unlearned.scorer, checked)
+    return {**unlearned.cost, "found": dict(unlearned.found)}
+
+
+class FolderServices(TrainingServices):
+    """What a served model can do for a method: it has only itself, and trains nothing anew.
+
+    Stages are kept in the folder until the request is carried out.
+
+    Args:
+        run: the served model.
+        folder: its files.
+        forget: training rows to forget.
+        histories: what prompts show before and after the request, [n, k] each.
+    """
+
+    def __init__(
+        self, run: ServedModel, folder: ModelFolder, forget: Rows, histories: tuple[Rows, Rows]
+    ) -> None:
+        super().__init__(run.model, run.start)
+        self._work = folder.work
+        self._inputs = {
+            "weights": run.record["files"][WEIGHTS],
+            "lora": {key: str(run.config[key]) for key in LORA},
+            "forget": hash_of(forget),
+            "histories": [hash_of(history) for history in histories],
+            "training": run.training_settings(),
+        }
+
+    def stage(self, name: str, settings: Mapping[str, Any]) -> Stage:
+        """Return the stage of a part of a method that forgets this request."""
+        return Stage(self._work, name, {**self._inputs, "settings": dict(settings)})
+
+    def fit(self, name: str, rows: Rows, history: Rows) -> Fit:
+        """Refuse: nothing is trained anew."""
+        raise InputError(f"{name} would be trained anew; a served model has only itself")
+
+    def fit_adapter(self, name: str, rows: Rows, history: Rows) -> Fit:
+        """Refuse: nothing is trained anew."""
+        return self.fit(name, rows, history)
+
+    def embed(self, rows: Rows) -> Any:
+        """Refuse: users are grouped before Original is trained."""
+        raise InputError("users are grouped before a model is trained, not after")
+
+
+def merge(model: LLMRec, scorer: Scorer, rows: Rows) -> dict[str, Tensor]:
+    """Merge as :func:`merged_weights` does, and check that the model answers as the scorer did.
+
+    Args:
+        model: the model.
+        scorer: what answers until now.
+        rows: rows on which the answers are compared.
+
+    Raises:
+        InputError: the answers differ, or several models answer together.
+    """
+    expected = scorer.ask(model, rows).yes(model.language_model.answer_ids).cpu()
+    weights = merged_weights(model, scorer)
+    _check_alike(expected, model.answer(rows, None).cpu(), model.language_model.model.dtype)
+    return weights
+
+
+def merged_weights(model: LLMRec, scorer: Scorer) -> dict[str, Tensor]:
+    """Give the model the weights that answer as a scorer does, and return them.
+
+    A student's adapter is merged into the backbone's weights, or replaces the adapter that was
+    tuned. The previous weights are lost.
+
+    Raises:
+        InputError: several models answer together.
+    """
+    bank = model.bank
+    if isinstance(scorer, Stored) and scorer.place == scorer.adapter == model.adapter:
+        bank.load(model.adapter, scorer.read())
+    elif isinstance(scorer, Adapted) and scorer.adapter is not None:
+        if model.adapter is None:
+            bank.merge(scorer.adapter)
+        else:
+            bank.load(model.adapter, bank.state(scorer.adapter))
+            bank.remove(scorer.adapter)
+    else:
+        raise NotFinished("several models answer together; a model folder holds one")
+    return bank.state(model.adapter)
+
+
+def _check_alike(student: Tensor, merged: Tensor, dtype: torch.dtype) -> None:
+    difference = float((student - merged).abs().max()) if len(student) else 0.0
+    if not difference <= ROUNDING.get(dtype, 2e-2):
+        raise InputError(
+            f"merged into the weights, the model answers {difference:.2g} otherwise than before; "
+            "no folder is changed or made (backbone_dtype: float32 rounds less)"
+        )

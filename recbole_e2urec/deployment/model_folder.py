@@ -1,16 +1,18 @@
-"""A model folder: a model in use as files, which goes from one state to the next at one moment.
+"""A model folder: a served model as files. The folder moves from one state to the next atomically.
 
-``current.json`` names the generation that counts, ``generations/000001`` and so on. A generation is
-written beside the one that counts, flushed to the disk, and then named by replacing the small
-file: whoever is killed leaves the old state or the new one. A generation has
+``current.json`` names the current generation, ``generations/000001`` and so on. A new generation is
+written beside the current one and flushed to the disk. Replacing ``current.json`` then makes it
+current. If the process is killed, the folder holds either the old state or the new one. A
+generation consists of
 
-- ``model.json``: settings, what was forgotten by which request, and hashes of the other files;
-- ``weights.safetensors``: of the backbone, or of the adapter that was tuned;
+- ``model.json``: settings, the requests carried out so far, and hashes of the other files;
+- ``weights.safetensors``: the weights of the backbone, or of the adapter that was tuned;
 - ``forgotten.safetensors``: ids of rows that no later training and no history may show;
 - ``sample.safetensors``: rows on which drift is measured, and what the first model answered.
 
-``certificates`` has a file and a page of each request, which stay when generations go. Nothing here
-is ever unpickled, no name in a file leads to another file, and links are refused.
+``certificates`` holds a JSON file and a page for each request. They stay when generations are
+removed. Nothing here is ever unpickled, no name in a file leads to another file, and links are
+refused.
 """
 
 import hashlib
@@ -27,121 +29,79 @@ import numpy as np
 from torch import Tensor
 
 from recbole_e2urec.config.keys import REMOVED_KEYS
-from recbole_e2urec.deployment.scan import DEFAULT, Places
+from recbole_e2urec.deployment.scan import DEFAULT_CHECKPOINT_DIR, Places
 from recbole_e2urec.errors import InputError, one_line
 from recbole_e2urec.experiment.base import Experiment, hash_of
 from recbole_e2urec.report.results import versions
 from recbole_e2urec.utils import io
 from recbole_e2urec.utils.io import file_lock, flush_folder, remove_parts, write_json, write_tensors
 
-MOST_JSON = 2**26  # bytes of a JSON file
-_CHANGED = "it is not what was written"
+POINTER, RECORD, GENERATIONS, WORK = "current.json", "model.json", "generations", "work"
+CERTIFICATES = "certificates"
+TENSORS = ("weights", "forgotten", "sample")
+WEIGHTS = f"{TENSORS[0]}.safetensors"
+NO_GENERATION = "000000"  # stands for a model that was in no folder
+FOLDER_FORMAT = 2  # format 1 did not say which request a forgotten row belongs to
+MAX_JSON_BYTES = 2**26
+READ_ATTEMPTS = 5  # while another process replaces the generation that is being read
 
-
-class Broken(Exception):
-    """Why a file cannot be used."""
-
-
-def hash_of_file(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while part := file.read(2**20):
-            digest.update(part)
-    return digest.hexdigest()
-
-
-def has_link(folder: Path, name: str) -> bool:
-    """Whether a file, or a folder on the way to it, is a link.
-
-    Args:
-        folder: where the way begins; it may be a link itself.
-        name: of the file, from there.
-    """
-    path = folder / name
-    return any(one.is_symlink() for one in (path, *path.parents) if folder in one.parents)
-
-
-def read_json(path: Path, digest: str | None = None) -> dict[str, Any]:
-    """Read a mapping from a JSON file.
-
-    Args:
-        path: the file.
-        digest: its hash; None: of whatever content.
-
-    Raises:
-        Broken: too large, no such file, no JSON, no mapping, or another content.
-    """
-    try:
-        if path.stat().st_size > MOST_JSON:
-            raise Broken("it is too large")
-        data = path.read_bytes()
-        if digest is not None and hashlib.sha256(data).hexdigest() != digest:
-            raise Broken(_CHANGED)
-        value = json.loads(data)
-    except (OSError, ValueError, RecursionError) as error:
-        raise Broken(one_line(error)) from error
-    if not isinstance(value, dict):
-        raise Broken("it holds no mapping")
-    return value
-
-
-def read_tensors(path: Path, digest: str) -> dict[str, Tensor]:
-    """Read the tensors of a safetensors file of this hash.
-
-    Raises:
-        Broken: no such file, another content, or no safetensors.
-    """
-    try:
-        if hash_of_file(path) != digest:
-            raise Broken(_CHANGED)
-        return io.read_tensors(path)[0]
-    except (OSError, ValueError) as error:
-        raise Broken(one_line(error)) from error
-
-
-# What a run says about itself and its request, not about the model.
+# Settings that describe a run and its request, not the model.
 RUN_ONLY_KEYS = {
     "model", "dataset", "checkpoint_dir", "show_prompts", "prompt_users", "train_neg_sample_args",
     "model_list", "seeds", "tune", "nproc_rows", "forget_by", "forget_ratio", "forget_file",
     "forget_where", "forget_unknown", "request_id", "dry_run", "retrain_share", "ranking_pass",
     "log_wandb", "processes", "show_progress", *REMOVED_KEYS,
 }  # fmt: skip
-MADE_FOR = ("request_id", "request_digest")  # of the comparison that it comes from
-_PATHS = ("backbone", "backbone_source", "prompt")  # which may be paths
+REQUEST_KEYS = ("request_id", "request_digest")  # of the comparison that the model comes from
+_PATH_KEYS = ("backbone", "backbone_source", "prompt")  # settings that may be paths
+_RECORD_TYPES = {
+    "format": int, "model": str, "dataset": str, "seed": int, "settings": dict,
+    "fingerprint": dict, "requests": list, "files": dict,
+}  # fmt: skip
+_GENERATION_NAME = re.compile(r"[0-9]{6}")
+_CHANGED = "it is not what was written"
 
 
 def first_record(row: Mapping[str, Any], run: Experiment) -> dict[str, Any]:
-    """What a new folder says about a model of the results."""
-    told = str(row["settings"].get("checkpoint_dir") or DEFAULT)
-    places = Places.of_run(Path(run.config["checkpoint_dir"]), told)
+    """Return what a new folder records about a model of the results."""
+    configured = str(row["settings"].get("checkpoint_dir") or DEFAULT_CHECKPOINT_DIR)
+    places = Places.of_run(Path(run.config["checkpoint_dir"]), configured)
     return {
         "model": row["model"],
         "dataset": row["dataset"],
         "seed": row["seed"],
-        "settings": settings_kept(row["settings"], run.config),
+        "settings": model_settings(row["settings"], run.config),
         "fingerprint": fingerprint(run),
         "requests": [],
         "versions": versions(),
-        "made_for": {key: row.get(key) for key in MADE_FOR},
-        "places": places.told(row["stage"]),
+        "made_for": {key: row.get(key) for key in REQUEST_KEYS},
+        "places": places.as_record(row["stage"]),
     }
 
 
-def settings_kept(settings: Mapping[str, Any], config: Any) -> dict[str, Any]:
-    """Those of a run's settings that say something of its model; paths are made absolute."""
-    kept = {key: value for key, value in settings.items() if key not in RUN_ONLY_KEYS}
-    if "data_path" in settings:  # RecBole puts the name behind what it is given
+def model_settings(settings: Mapping[str, Any], config: Any) -> dict[str, Any]:
+    """Return the settings of a run that describe its model, with absolute paths."""
+    described = {key: value for key, value in settings.items() if key not in RUN_ONLY_KEYS}
+    if "data_path" in settings:  # RecBole appends the name of the data set to it
         path = Path(str(config["data_path"])).resolve()
-        kept["data_path"] = str(path.parent if path.name == config["dataset"] else path)
-    for key in _PATHS:
-        if kept.get(key) and Path(str(kept[key])).exists():
-            kept[key] = str(Path(str(kept[key])).resolve())
-    return kept
+        described["data_path"] = str(path.parent if path.name == config["dataset"] else path)
+    for key in _PATH_KEYS:
+        if described.get(key) and Path(str(described[key])).exists():
+            described[key] = str(Path(str(described[key])).resolve())
+    return described
+
+
+def fingerprint(run: Experiment) -> dict[str, str]:
+    """Hash what must not change for the model to keep its meaning: data, prompts and split."""
+    return {
+        "data": data_digest(run.dataset),
+        "prompts": run.model.table.fingerprint(),
+        "train": hash_of(run.parts.splits.train),
+    }
 
 
 def data_digest(dataset: Any) -> str:
-    """Hash of all rows with users, items and their names, in the order of the files."""
+    """Hash all rows, with the names of users and items, in the order of the files."""
     rows, ids = dataset.rows, dataset.ids
     digest = hashlib.sha256(dataset.dataset_name.encode())
     for names in (ids.users, ids.items):
@@ -151,31 +111,71 @@ def data_digest(dataset: Any) -> str:
     return digest.hexdigest()
 
 
-def fingerprint(run: Experiment) -> dict[str, str]:
-    """What must be the same for the model to mean the same: data, prompts and parts."""
-    return {
-        "data": data_digest(run.dataset),
-        "prompts": run.model.table.fingerprint(),
-        "train": hash_of(run.parts.splits.train),
-    }
+class UnusableFile(Exception):
+    """A file cannot be used; the message says why."""
 
 
-POINTER, RECORD, GENERATIONS, WORK = "current.json", "model.json", "generations", "work"
-CERTIFICATES = "certificates"
-TENSORS = ("weights", "forgotten", "sample")
-WEIGHTS = f"{TENSORS[0]}.safetensors"
-NO_GENERATION = "000000"  # stands for a model that came from elsewhere
-FORMAT = 2  # 1 did not say which request a forgotten row belongs to
-TRIES = 5  # to read while another process replaces what is read
-_NAME = re.compile(r"[0-9]{6}")
-_KEYS = {
-    "format": int, "model": str, "dataset": str, "seed": int, "settings": dict,
-    "fingerprint": dict, "requests": list, "files": dict,
-}  # fmt: skip
+def hash_of_file(path: Path) -> str:
+    """Return the SHA-256 of a file, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def has_link(folder: Path, name: str) -> bool:
+    """Return whether a file, or a folder on the way to it, is a link.
+
+    Args:
+        folder: where the way begins; it may itself be a link.
+        name: path of the file, relative to the folder.
+    """
+    path = folder / name
+    return any(step.is_symlink() for step in (path, *path.parents) if folder in step.parents)
+
+
+def read_json(path: Path, digest: str | None = None) -> dict[str, Any]:
+    """Read a mapping from a JSON file.
+
+    Args:
+        path: the file.
+        digest: its expected hash; None: any content will do.
+
+    Raises:
+        UnusableFile: the file is missing or too large, is not JSON, holds no mapping, or does not
+            have the expected hash.
+    """
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise UnusableFile("it is too large")
+        data = path.read_bytes()
+        if digest is not None and hashlib.sha256(data).hexdigest() != digest:
+            raise UnusableFile(_CHANGED)
+        value = json.loads(data)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UnusableFile(one_line(error)) from error
+    if not isinstance(value, dict):
+        raise UnusableFile("it holds no mapping")
+    return value
+
+
+def read_tensors(path: Path, digest: str) -> dict[str, Tensor]:
+    """Read the tensors of a safetensors file that has this hash.
+
+    Raises:
+        UnusableFile: the file is missing, is not safetensors, or does not have the expected hash.
+    """
+    try:
+        if hash_of_file(path) != digest:
+            raise UnusableFile(_CHANGED)
+        return io.read_tensors(path)[0]
+    except (OSError, ValueError) as error:
+        raise UnusableFile(one_line(error)) from error
 
 
 class Generation(NamedTuple):
-    """A state of the model: what ``model.json`` says, and the tensors of the other files."""
+    """A state of the model: the content of ``model.json``, and the tensors of the other files."""
 
     name: str
     digest: str  # SHA-256 of ``model.json``
@@ -184,77 +184,72 @@ class Generation(NamedTuple):
 
     @property
     def state(self) -> dict[str, Any]:
-        """What tells it from any other, as JSON: its name and the hashes of its files."""
+        """What identifies this state, as JSON: its name and the hashes of its files."""
         return {"generation": self.name, "model_json": self.digest, "files": self.record["files"]}
 
 
 class _Pointer(NamedTuple):
-    """Which generation counts, and the hash of its record."""
+    """The name of the current generation, and the hash of its record."""
 
     name: str
     digest: str
 
 
-def _is_request(entry: Any) -> bool:
-    keys = ("request_id", "digest")
-    return isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in keys)
-
-
 class ModelFolder:
-    """The folder at ``path``; nothing is read or written yet."""
+    """The folder at ``path``. Creating this object reads and writes nothing."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
 
     @property
     def work(self) -> Path:
-        """Where a request that is being carried out keeps what it needs to go on when killed."""
+        """Where a request keeps what it needs to resume if it is killed."""
         return self.path / WORK
 
     @property
-    def is_one(self) -> bool:
-        """Whether there is a model in it."""
+    def has_model(self) -> bool:
+        """Whether the folder holds a model."""
         return (self.path / POINTER).is_file()
 
     @property
     def is_free(self) -> bool:
-        """Whether there is nothing in it, but for what a killed first writer left."""
+        """Whether the folder is empty, except for what a killed first writer may have left."""
         if not self.path.exists():
             return True
-        left = {".lock", GENERATIONS}
-        return self.path.is_dir() and all(path.name in left for path in self.path.iterdir())
+        leftovers = {".lock", GENERATIONS}
+        return self.path.is_dir() and all(path.name in leftovers for path in self.path.iterdir())
 
-    def read(self, whole: bool = True) -> Generation:
-        """Read the generation that counts; not ``whole``: its record alone.
+    def read(self, with_tensors: bool = True) -> Generation:
+        """Read the current generation; without ``with_tensors``, its record alone.
 
         Raises:
-            InputError: there is none, or the folder is damaged.
+            InputError: the folder holds no model, or is damaged.
         """
-        for _ in range(TRIES):
+        for _ in range(READ_ATTEMPTS):
             pointer = self.pointer()
             try:
-                return self._generation(*pointer, TENSORS if whole else ())
+                return self._read_generation(*pointer, TENSORS if with_tensors else ())
             except InputError:
                 if self.pointer() == pointer:
                     raise
         raise InputError(f"{self.path} changes all the time; try again")
 
     def write(self, record: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Make this the generation that counts, and remove all others; call it inside alone().
+        """Write a new current generation, and remove all others. Call this inside ``locked()``.
 
         Raises:
-            InputError: the disk is full, or a link is in the way; the generation that counted
-                still does.
+            InputError: the disk is full, or a link is in the way. The current generation stays as
+                it was.
         """
-        number = int(self.pointer().name) + 1 if self.is_one else 1
+        number = int(self.pointer().name) + 1 if self.has_model else 1
         name = f"{number:06d}"
         folder = self.path / GENERATIONS / name
         self._refuse_link(f"{GENERATIONS}/{name}")
-        shutil.rmtree(folder, ignore_errors=True)  # of one that was killed
+        shutil.rmtree(folder, ignore_errors=True)  # left by a killed process
         try:
             self._write_generation(folder, record, tensors)
         except InputError:
-            shutil.rmtree(folder, ignore_errors=True)  # it takes the room that is wanted
+            shutil.rmtree(folder, ignore_errors=True)  # gives back the room on the full disk
             raise
         write_json(
             self.path / POINTER, {"generation": name, "sha256": hash_of_file(folder / RECORD)}
@@ -262,20 +257,8 @@ class ModelFolder:
         flush_folder(self.path)
         self.tidy()
 
-    def _write_generation(
-        self, folder: Path, record: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]]
-    ) -> None:
-        files = {}
-        for kind in TENSORS:
-            path = folder / f"{kind}.safetensors"
-            write_tensors(path, tensors[kind])
-            files[path.name] = hash_of_file(path)
-        write_json(folder / RECORD, {**record, "format": FORMAT, "files": files})
-        for each in (folder, folder.parent, self.path):
-            flush_folder(each)
-
     def tidy(self) -> None:
-        """Remove all that does not count: old generations, and what a killed process left."""
+        """Remove old generations, and what a killed process left."""
         name = self.pointer().name
         for folder in (self.path / GENERATIONS).iterdir():
             if folder.name != name and not folder.is_symlink():
@@ -283,14 +266,14 @@ class ModelFolder:
         remove_parts(self.path)
         remove_parts(self.path / CERTIFICATES)
 
-    def done(self) -> None:
-        """Remove what a request that is carried out kept on the way: it knows the data well."""
+    def remove_work(self) -> None:
+        """Remove the working files of a request; their models know the forgotten rows well."""
         if not self.work.is_symlink():
             shutil.rmtree(self.work, ignore_errors=True)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Have the folder for oneself; another process that wants to write waits.
+        """Lock the folder; another process that wants to write waits.
 
         Raises:
             InputError: something that would be written to is a link.
@@ -300,43 +283,62 @@ class ModelFolder:
         with file_lock(self.path / ".lock", getLogger().warning):
             yield
 
-    def pointer(self) -> "_Pointer":
-        """Which generation counts; InputError: none, or the file that names it is damaged."""
+    def pointer(self) -> _Pointer:
+        """Return the name of the current generation, and the hash of its record.
+
+        Raises:
+            InputError: the folder holds no model, or ``current.json`` is damaged.
+        """
         if not (self.path / POINTER).exists():
             raise InputError(
                 f"{self.path} is no model folder (it has no {POINTER}); make one by "
                 "recbole-e2urec export --output=DIR"
             )
-        pointer = self._sealed(read_json, POINTER)
+        pointer = self._read_file(read_json, POINTER)
         name, digest = pointer.get("generation"), pointer.get("sha256")
-        if not isinstance(name, str) or not _NAME.fullmatch(name) or not isinstance(digest, str):
+        is_name = isinstance(name, str) and _GENERATION_NAME.fullmatch(name)
+        if not is_name or not isinstance(digest, str):
             raise self._damaged(f"{POINTER}: it names no generation")
         return _Pointer(name, digest)
 
-    def _generation(self, name: str, digest: str, kinds: Sequence[str]) -> Generation:
-        place = f"{GENERATIONS}/{name}"
-        record = self._sealed(read_json, f"{place}/{RECORD}", digest)
-        for key, wanted in _KEYS.items():
-            if not isinstance(record.get(key), wanted):
+    def _read_generation(self, name: str, digest: str, kinds: Sequence[str]) -> Generation:
+        folder = f"{GENERATIONS}/{name}"
+        record = self._read_file(read_json, f"{folder}/{RECORD}", digest)
+        for key, expected_type in _RECORD_TYPES.items():
+            if not isinstance(record.get(key), expected_type):
                 raise self._damaged(f"{RECORD}: {key} is missing or of another kind")
         if not all(_is_request(entry) for entry in record["requests"]):
             raise self._damaged(f"{RECORD}: a request in it has no id")
-        if record["format"] != FORMAT:
-            raise self._damaged(f"{RECORD}: format {record['format']} is not known, {FORMAT} is")
+        if record["format"] != FOLDER_FORMAT:
+            raise self._damaged(
+                f"{RECORD}: format {record['format']} is not known, {FOLDER_FORMAT} is"
+            )
         tensors = {}
         for kind in kinds:
             file = f"{kind}.safetensors"
-            tensors[kind] = self._sealed(
-                read_tensors, f"{place}/{file}", str(record["files"].get(file))
+            tensors[kind] = self._read_file(
+                read_tensors, f"{folder}/{file}", str(record["files"].get(file))
             )
         return Generation(name, digest, record, tensors)
 
-    def _sealed(self, read: Callable[..., dict[str, Any]], name: str, *digest: str) -> Any:
-        """Read a file below the folder; none of the names on the way may be a link."""
+    def _write_generation(
+        self, folder: Path, record: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]]
+    ) -> None:
+        files = {}
+        for kind in TENSORS:
+            path = folder / f"{kind}.safetensors"
+            write_tensors(path, tensors[kind])
+            files[path.name] = hash_of_file(path)
+        write_json(folder / RECORD, {**record, "format": FOLDER_FORMAT, "files": files})
+        for changed in (folder, folder.parent, self.path):
+            flush_folder(changed)
+
+    def _read_file(self, read: Callable[..., dict[str, Any]], name: str, *digest: str) -> Any:
+        """Read a file of the folder; refuse it if its path leads through a link."""
         self._refuse_link(name)
         try:
             return read(self.path / name, *digest)
-        except Broken as error:
+        except UnusableFile as error:
             raise self._damaged(f"{Path(name).name}: {error}") from error
 
     def _refuse_link(self, name: str) -> None:
@@ -345,3 +347,8 @@ class ModelFolder:
 
     def _damaged(self, why: str) -> InputError:
         return InputError(f"{self.path} is damaged: {why}; restore or export it anew")
+
+
+def _is_request(entry: Any) -> bool:
+    keys = ("request_id", "digest")
+    return isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in keys)

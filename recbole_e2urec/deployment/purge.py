@@ -1,11 +1,14 @@
-"""A purge that follows a request on a model in use, and is told in the request's certificate.
+"""``recbole-e2urec purge``: remove what a run or a killed request left.
 
-What is known to be written by this package and by RecBole is removed (see :mod:`scan`); whatever
-else lies in the same folders stays, and is named. Killed, the same command removes the rest.
-Nothing is overwritten: what a disk keeps of a removed file is out of reach from here.
+A purge removes the files that this package and RecBole are known to write, see :mod:`scan`. All
+else in the same folders stays, and is named. If the purge is killed, the same command removes the
+rest. Files are removed, not overwritten: what the disk itself keeps of them is out of reach. A
+purge that follows a request is reported in the request's certificate.
 """
 
+import logging
 import os
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,21 +21,21 @@ from recbole_e2urec.deployment.certificate import certify, name_of
 from recbole_e2urec.deployment.model_folder import ModelFolder, hash_of_file
 from recbole_e2urec.deployment.scan import (
     Entry,
-    Found,
     Places,
-    by_kind,
-    close_log_handlers,
+    ScanResult,
     is_still_there,
-    recorded,
+    recorded_places,
     scan_files,
+    sums_by_kind,
 )
 from recbole_e2urec.deployment.served_model import ServedModel
 from recbole_e2urec.deployment.verify import read_certificate
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.utils.html import printable
 from recbole_e2urec.utils.io import flush_folder
+from recbole_e2urec.utils.recbole_compat import close_events
 
-NAMED = 20  # of what is left, at most, in a terminal
+MAX_NAMED = 20  # unknown files in a terminal
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,10 @@ class Purged(NamedTuple):
     """What a purge did.
 
     Attributes:
-        removed: files and bytes by kind.
-        kept: name, SHA-256 and why, of what stays on purpose.
-        unknown: names of what was left because nothing here writes it.
-        dry: whether it would have done it.
+        removed: number of files and bytes by kind.
+        kept: name, SHA-256 and reason of each file that stays on purpose.
+        unknown: names of files that were left because no run writes them.
+        dry: whether this was a dry run, which removes nothing.
     """
 
     removed: dict[str, tuple[int, int]]
@@ -72,43 +75,188 @@ class Purged(NamedTuple):
     dry: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        """The same as JSON: ``removed`` (``files``, ``bytes``), ``kept`` and ``unknown``."""
+        """Return it as JSON: ``removed`` (``files``, ``bytes``), ``kept`` and ``unknown``."""
         kinds = {name: {"files": n, "bytes": size} for name, (n, size) in self.removed.items()}
         kept = [{"name": name, "sha256": digest, "why": why} for name, digest, why in self.kept]
         return {"removed": kinds, "kept": kept, "unknown": list(self.unknown)}
 
     def lines(self) -> list[str]:
-        """The same for a person."""
-        files = sum(one[0] for one in self.removed.values())
-        size = sum(one[1] for one in self.removed.values())
-        told = [f"{'would purge' if self.dry else 'purged'} {files:,} files of {size:,} bytes"]
-        told += [f"  {name}: {n:,}, {part:,} bytes" for name, (n, part) in self.removed.items()]
-        told += [f"kept: {name}, sha256 {digest} ({why})" for name, digest, why in self.kept]
+        """Return it as lines for people."""
+        files = sum(n for n, _ in self.removed.values())
+        total = sum(size for _, size in self.removed.values())
+        lines = [f"{'would purge' if self.dry else 'purged'} {files:,} files of {total:,} bytes"]
+        lines += [f"  {name}: {n:,}, {size:,} bytes" for name, (n, size) in self.removed.items()]
+        lines += [f"kept: {name}, sha256 {digest} ({why})" for name, digest, why in self.kept]
         if self.unknown:
-            more = len(self.unknown) - NAMED
-            names = ", ".join(self.unknown[:NAMED]) + (f" and {more:,} more" if more > 0 else "")
-            told.append(f"warning: left, as no run writes them; look what they hold: {names}")
-        return [printable(line) for line in told]
+            more = len(self.unknown) - MAX_NAMED
+            suffix = f" and {more:,} more" if more > 0 else ""
+            names = ", ".join(self.unknown[:MAX_NAMED]) + suffix
+            lines.append(f"warning: left, as no run writes them; look what they hold: {names}")
+        return [printable(line) for line in lines]
+
+
+def purge_by(options: PurgeOptions) -> str:
+    """Carry out ``recbole-e2urec purge``.
+
+    Returns:
+        What was done, for people.
+
+    Raises:
+        InputError: there is no such folder, or :func:`purge` refuses.
+    """
+    checkpoint_dir = options.checkpoint_dir
+    if checkpoint_dir is not None and not Path(checkpoint_dir).is_dir():
+        raise InputError(
+            f"checkpoint_dir: {checkpoint_dir} is no folder; name the one that a run wrote to"
+        )
+    if options.checkpoint is None:
+        places = Places.of_run(Path(str(checkpoint_dir)), str(checkpoint_dir))
+        where = ", ".join(str(path) for path in places if path.is_dir())
+        return "\n".join([f"in {where}:", *purge(places, None, options.dry_run).lines()])
+    folder = ModelFolder(options.checkpoint)
+    record = folder.read(with_tensors=False).record
+    if options.dry_run:
+        return "\n".join(purge_with_run(folder, record, checkpoint_dir, dry_run=True)[1])
+    with folder.locked():
+        folder.tidy()
+        return "\n".join(purge_with_run(folder, record, checkpoint_dir)[1])
+
+
+def purge_after_request(
+    run: ServedModel, folder: ModelFolder, digest: str, checkpoint_dir: str | None
+) -> list[str]:
+    """Purge a model folder and its run, and report that in the certificate of the request.
+
+    Args:
+        run: the model, opened on its data.
+        folder: the model's folder; call this inside ``locked()``.
+        digest: hash of the request.
+        checkpoint_dir: of the run; None: the one that the folder records.
+
+    Returns:
+        What was done, for people.
+
+    Raises:
+        InputError: a file cannot be removed, or another run is at work there.
+    """
+    record = folder.read(with_tensors=False).record
+    purged, lines = purge_with_run(folder, record, checkpoint_dir)
+    certify_purge(run, folder, digest, purged)
+    return lines
+
+
+def purge_with_run(
+    folder: ModelFolder,
+    record: Mapping[str, Any],
+    checkpoint_dir: str | None,
+    dry_run: bool = False,
+) -> tuple[Purged, list[str]]:
+    """Purge a model folder and the run that made it; call this inside ``locked()``.
+
+    Args:
+        folder: the model's folder.
+        record: the content of its ``model.json``.
+        checkpoint_dir: of the run; None: the one that the folder records.
+        dry_run: remove nothing.
+
+    Returns:
+        What was done, and the same for people.
+    """
+    places, warnings = recorded_places(record), []
+    if checkpoint_dir is not None:
+        stated = Places.of_run(Path(checkpoint_dir), checkpoint_dir)
+        places = stated if places is None else places._replace(checkpoint_dir=stated.checkpoint_dir)
+    elif places is None:
+        warnings = [
+            "warning: the model folder does not say where its run wrote; --checkpoint_dir does"
+        ]
+    elif not is_still_there(places, record):
+        warnings = [
+            f"warning: {places.checkpoint_dir} is not, or no more, the folder of the run that made "
+            "this model, and is left; --checkpoint_dir says where that is"
+        ]
+        places = None
+    purged = purge(places, folder.path, dry_run)
+    return purged, [*purged.lines(), *warnings]
 
 
 def purge(places: Places | None, model: Path | None = None, dry_run: bool = False) -> Purged:
     """Remove what a run left, and what a killed request left in a model folder.
 
     Args:
-        places: folders of the run; None: there is none.
-        model: the folder, which the caller has for itself; what is in use stays.
+        places: folders of the run; None: there is no run.
+        model: the model folder, which the caller has locked. The served model stays.
         dry_run: remove nothing.
 
     Raises:
-        InputError: another run is at work there, or the disk does not let go of a file.
+        InputError: another run is at work there, or a file cannot be removed.
     """
-    found = scan_files(places, model)
+    scanned = scan_files(places, model)
     if not dry_run:
-        _refuse_busy(found.removed)
+        _refuse_busy(scanned.removed)
         close_log_handlers(places)
-        _remove(found)
-    kept = [(one.name, _hash(one.path), one.kind.holds) for one in found.kept]
-    return Purged(dict(by_kind(found.removed)), kept, found.unknown, dry_run)
+        _remove(scanned)
+    kept = [(entry.name, _hash(entry.path), entry.kind.holds) for entry in scanned.kept]
+    return Purged(dict(sums_by_kind(scanned.removed)), kept, scanned.unknown, dry_run)
+
+
+def close_log_handlers(places: Places | None) -> None:
+    """Close the log, TensorBoard's events and the run of wandb; later messages go to the terminal.
+
+    Args:
+        places: the places whose log is closed; None: no log is.
+    """
+    close_events()
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and getattr(wandb, "run", None) is not None:
+        wandb.finish()
+    if places is None:
+        return
+    log = logging.getLogger()
+    for handler in list(log.handlers):
+        name = getattr(handler, "baseFilename", None)
+        if name and Path(name).resolve().is_relative_to(places.log):
+            log.removeHandler(handler)
+            handler.close()
+
+
+def _refuse_busy(entries: list[Entry]) -> None:
+    """Refuse to remove a stage that another run is training."""
+    for entry in entries:
+        if entry.path.name != ".lock":
+            continue
+        try:
+            with FileLock(entry.path, timeout=0):
+                pass
+        except Timeout as error:
+            raise InputError(
+                f"purge: another run is at work in {entry.path.parent}; wait until it has ended"
+            ) from error
+        except OSError as error:
+            raise _cannot_remove(entry.path, error) from error
+
+
+def _remove(scanned: ScanResult) -> None:
+    """Remove the files, flush their folders to the disk, and remove folders that are then empty."""
+    path = Path()
+    try:
+        for path in [entry.path for entry in scanned.removed]:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+        for path in dict.fromkeys(entry.path.parent for entry in scanned.removed):
+            flush_folder(path)
+        for path in scanned.folders:
+            if not any(os.scandir(path)):
+                path.rmdir()
+    except OSError as error:
+        raise _cannot_remove(path, error) from error
+
+
+def _cannot_remove(path: Path, error: OSError) -> InputError:
+    return InputError(
+        f"purge: cannot remove {path}: {error.strerror}; mend that, and give the same command "
+        "again, which goes on"
+    )
 
 
 def _hash(path: Path) -> str:
@@ -118,145 +266,41 @@ def _hash(path: Path) -> str:
         raise InputError(f"purge: cannot read {path}: {error.strerror}; mend that") from error
 
 
-def purge_by(options: PurgeOptions) -> str:
-    """``recbole-e2urec purge``; gives what was done, for a person.
+def certify_purge(run: ServedModel, folder: ModelFolder, digest: str, purged: Purged) -> None:
+    """Report a purge in the certificate of a request.
 
-    Raises:
-        InputError: no such folder, or as :func:`purge`.
-    """
-    given = options.checkpoint_dir
-    if given is not None and not Path(given).is_dir():
-        raise InputError(f"checkpoint_dir: {given} is no folder; name the one that a run wrote to")
-    if options.checkpoint is None:
-        places = Places.of_run(Path(str(given)), str(given))
-        where = ", ".join(str(path) for path in places if path.is_dir())
-        return "\n".join([f"in {where}:", *purge(places, None, options.dry_run).lines()])
-    folder = ModelFolder(options.checkpoint)
-    record = folder.read(whole=False).record
-    if options.dry_run:
-        return "\n".join(purge_beside(folder, record, given, dry_run=True)[1])
-    with folder.locked():
-        folder.tidy()
-        return "\n".join(purge_beside(folder, record, given)[1])
-
-
-def purge_beside(
-    folder: ModelFolder, record: Mapping[str, Any], given: str | None, dry_run: bool = False
-) -> tuple[Purged, list[str]]:
-    """Purge a model folder and the run that made it; call it inside ``alone()``.
-
-    Args:
-        folder: where the model is.
-        record: what it says.
-        given: the run's checkpoint_dir; None: what the folder says.
-        dry_run: remove nothing.
-
-    Returns:
-        What was done, and the same for a person.
-    """
-    places, told = recorded(record), []
-    if given is not None:
-        own = Places.of_run(Path(given), given)
-        places = own if places is None else places._replace(checkpoint_dir=own.checkpoint_dir)
-    elif places is None:
-        told = ["warning: the model folder does not say where its run wrote; --checkpoint_dir does"]
-    elif not is_still_there(places, record):
-        told = [
-            f"warning: {places.checkpoint_dir} is not, or no more, the folder of the run that made "
-            "this model, and is left; --checkpoint_dir says where that is"
-        ]
-        places = None
-    done = purge(places, folder.path, dry_run)
-    return done, [*done.lines(), *told]
-
-
-def _refuse_busy(entries: list[Entry]) -> None:
-    """Refuse to take a stage away from a run that trains it."""
-    for one in entries:
-        if one.path.name != ".lock":
-            continue
-        try:
-            with FileLock(one.path, timeout=0):
-                pass
-        except Timeout as error:
-            raise InputError(
-                f"purge: another run is at work in {one.path.parent}; wait until it has ended"
-            ) from error
-        except OSError as error:
-            raise _stuck(one.path, error) from error
-
-
-def _remove(found: Found) -> None:
-    """Remove the files, see to it that the disk knows, and then the folders that are empty."""
-    at = Path()
-    try:
-        for at in [one.path for one in found.removed]:
-            with suppress(FileNotFoundError):
-                os.unlink(at)
-        for at in dict.fromkeys(one.path.parent for one in found.removed):
-            flush_folder(at)
-        for at in found.folders:
-            if not any(os.scandir(at)):
-                at.rmdir()
-    except OSError as error:
-        raise _stuck(at, error) from error
-
-
-def _stuck(path: Path, error: OSError) -> InputError:
-    return InputError(
-        f"purge: cannot remove {path}: {error.strerror}; mend that, and give the same command "
-        "again, which goes on"
-    )
-
-
-def purged_after(
-    run: ServedModel, folder: ModelFolder, digest: str, given: str | None
-) -> list[str]:
-    """Purge a model folder and its run; the certificate of the request then says so.
+    A certificate that reports an earlier purge stays as it is if nothing was removed this time.
 
     Args:
         run: the model, opened on its data.
-        folder: where it is; call this inside ``alone()``.
-        digest: of the request.
-        given: checkpoint_dir of the run; None: what the folder says.
-
-    Returns:
-        What was done, for a person.
-
-    Raises:
-        InputError: the disk does not let go of a file, or another run is at work there.
+        folder: the model's folder; call this inside ``locked()``.
+        digest: hash of the request.
+        purged: what the purge did.
     """
-    record = folder.read(whole=False).record
-    purged, told = purge_beside(folder, record, given)
-    file_purge(run, folder, digest, purged)
-    return told
-
-
-def file_purge(run: ServedModel, folder: ModelFolder, digest: str, purged: Purged) -> None:
-    """Have the certificate of a request tell of a purge; where nothing was left, it stays."""
     for number, entry in enumerate(run.record["requests"], 1):
         if entry["digest"] == digest:
-            before = _told(folder, entry, number)
-            if before is None or purged.removed:
-                certify(run.named, folder, number, _together(before, purged))
+            earlier = _earlier_purge(folder, entry, number)
+            if earlier is None or purged.removed:
+                certify(run.request_numbers, folder, number, _combined(earlier, purged))
 
 
-def _told(folder: ModelFolder, entry: Mapping[str, Any], number: int) -> Mapping[str, Any] | None:
-    """What the certificate says of an earlier purge."""
+def _earlier_purge(
+    folder: ModelFolder, entry: Mapping[str, Any], number: int
+) -> Mapping[str, Any] | None:
+    """Return what the certificate reports of an earlier purge; None if it reports none."""
     try:
-        purged: Mapping[str, Any] | None = read_certificate(folder.path / name_of(entry, number))[
-            "purged"
-        ]
-    except InputError:  # it is written anew
+        certificate = read_certificate(folder.path / name_of(entry, number))
+    except InputError:  # the certificate is then written anew
         return None
+    purged: Mapping[str, Any] | None = certificate["purged"]
     return purged
 
 
-def _together(before: Mapping[str, Any] | None, purged: Purged) -> dict[str, Any]:
-    """What two purges removed, and what is left now."""
-    now = purged.as_json()
-    for kind, counts in (before or {}).get("removed", {}).items():
-        own = now["removed"].setdefault(kind, {"files": 0, "bytes": 0})
-        for name in own:
-            own[name] += counts[name]
-    return now
+def _combined(earlier: Mapping[str, Any] | None, purged: Purged) -> dict[str, Any]:
+    """Return what two purges removed, and what is left now."""
+    combined = purged.as_json()
+    for kind, earlier_counts in (earlier or {}).get("removed", {}).items():
+        counts = combined["removed"].setdefault(kind, {"files": 0, "bytes": 0})
+        for name in counts:
+            counts[name] += earlier_counts[name]
+    return combined

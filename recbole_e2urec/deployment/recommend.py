@@ -1,10 +1,10 @@
-"""``recbole-e2urec recommend``: what a model in use recommends, for the terminal.
+"""``recbole-e2urec recommend``: what a served model recommends, from Python and in the terminal.
 
-A recommender's prompts are made of rows of its data. Somebody who asks now has no row there, and
-somebody new has none at all, so each gets rows of their own, beside nobody else's.
+A recommender's prompts are made from rows of its data. A user who asks now has no row for the
+question, and a new user has no rows at all. Each user therefore gets rows in a table of their own.
 
-A user is answered by what the data says about them now, but for forgotten rows. Of a user who was
-forgotten nothing is known, as of anybody whom the data never had: they may give a history.
+Answers use what the data says about a user, except for forgotten rows. A fully forgotten user is
+treated like one whom the data never had: nothing is known, but a history may be given.
 """
 
 import json
@@ -24,16 +24,28 @@ from recbole_e2urec.errors import InputError, one_line
 from recbole_e2urec.utils.html import json_line, shortened
 from recbole_e2urec.utils.io import read_lines
 
+ASKED_AT_ONCE = 2**17  # pairs of a user and an item, at most
+_EXAMPLE = """'["50", ["181", 4]]'"""
+Entry = str | tuple[str, float]  # an item, or an item and its rating
+
+
+class Recommendation(NamedTuple):
+    """An item, and the probability that the user likes it."""
+
+    item: str
+    title: str
+    score: float
+
 
 class QueryUser(NamedTuple):
-    """Somebody who asks.
+    """A user who asks for recommendations.
 
     Attributes:
         items: inner ids of the items of the history, oldest first, [m].
-        ratings: of these, as published, NaN where there is none, [m].
-        features: what is known besides; empty for strangers.
+        ratings: their ratings as published, NaN where there is none, [m].
+        features: what else is known about the user; empty for new users.
         seen: inner ids of items not to be recommended.
-        user: token in the data; empty for strangers.
+        user: token in the data; empty for new users.
     """
 
     items: NDArray[np.int64]
@@ -44,14 +56,14 @@ class QueryUser(NamedTuple):
 
 
 class QueryTable(NamedTuple):
-    """The table of some visitors.
+    """A table of the users who ask.
 
     Attributes:
-        rows: the table; visitor ``i`` is user ``i + 1`` of it.
-        history: of each row of the table, [n, k].
-        asking: the row of each visitor's question.
-        features: by user of the table.
-        tokens: the same.
+        rows: the table; user ``i`` of the query is user ``i + 1`` of the table.
+        history: history of each row of the table, [n, k].
+        asking: for each user of the query, the row of the question.
+        features: features by user of the table.
+        tokens: tokens by user of the table.
     """
 
     rows: RowTable
@@ -61,66 +73,55 @@ class QueryTable(NamedTuple):
     tokens: list[str]
 
 
-def query_table(visitors: Sequence[QueryUser], length: int, highest: float | None) -> QueryTable:
-    """Put visitors into a table.
+def query_table(users: Sequence[QueryUser], length: int, highest: float | None) -> QueryTable:
+    """Put the users who ask into a table.
 
     Args:
-        visitors: who asks.
-        length: most entries that a history shows, the newest ones.
-        highest: the highest rating of the data, which prompts may show; None: it has no ratings.
+        users: who asks.
+        length: how many entries a history shows at most; these are the newest.
+        highest: highest rating of the data, which prompts may show; None: the data has no ratings.
     """
-    shown = [visitor.items[max(0, len(visitor.items) - length) :] for visitor in visitors]
+    shown = [user.items[max(0, len(user.items) - length) :] for user in users]
     counts = np.array([len(items) for items in shown], dtype=np.int64)
-    # Row 0 is nobody's and holds the highest rating; then each visitor's history and question.
+    # Row 0 is nobody's and holds the highest rating; then each user's history and question.
     asking = np.cumsum(counts + 1)
-    rated = [v.ratings[len(v.ratings) - n :] for v, n in zip(visitors, counts, strict=True)]
-    user = np.repeat(np.arange(len(visitors) + 1), np.concatenate([[1], counts + 1]))
-    item, rating = np.zeros(len(user), np.int64), np.full(len(user), np.nan)
-    history = np.full((len(user), length), -1, dtype=np.int64)
-    for row, items, ratings in zip(asking, shown, rated, strict=True):
-        own = np.arange(row - len(items), row)
-        item[own], rating[own] = items, ratings
-        history[row, length - len(own) :] = own
+    shown_ratings = [
+        user.ratings[len(user.ratings) - count :] for user, count in zip(users, counts, strict=True)
+    ]
+    user_column = np.repeat(np.arange(len(users) + 1), np.concatenate([[1], counts + 1]))
+    item, rating = np.zeros(len(user_column), np.int64), np.full(len(user_column), np.nan)
+    history = np.full((len(user_column), length), -1, dtype=np.int64)
+    for question, items, ratings in zip(asking, shown, shown_ratings, strict=True):
+        rows_before = np.arange(question - len(items), question)
+        item[rows_before], rating[rows_before] = items, ratings
+        history[question, length - len(rows_before) :] = rows_before
     rating[0] = np.nan if highest is None else highest
-    rows = RowTable(user, item, np.zeros(len(user)), None if highest is None else rating)
-    features = [{}, *(visitor.features for visitor in visitors)]
-    return QueryTable(
-        rows, history, asking, features, ["", *(visitor.user for visitor in visitors)]
-    )
-
-
-ASKED_AT_ONCE = 2**17  # pairs of a visitor and an item, at most
-Entry = str | tuple[str, float]  # an item, or an item and its rating
-
-
-class Recommendation(NamedTuple):
-    """An item and how sure the model is that it is liked."""
-
-    item: str
-    title: str
-    score: float
+    times = np.zeros(len(user_column))
+    rows = RowTable(user_column, item, times, None if highest is None else rating)
+    features = [{}, *(user.features for user in users)]
+    return QueryTable(rows, history, asking, features, ["", *(user.user for user in users)])
 
 
 class Recommender:
-    """Answers by the model in a folder; it does not change when the folder does."""
+    """Recommends by the model in a folder; it does not change when the folder does."""
 
     def __init__(self, run: ServedModel) -> None:
         self._run = run
         rows = run.dataset.rows
-        kept = np.setdiff1d(np.arange(len(rows)), run.forgotten)
-        order = kept[np.lexsort((kept, rows.time[kept], rows.user[kept]))]
+        live = np.setdiff1d(np.arange(len(rows)), run.forgotten)
+        order = live[np.lexsort((live, rows.time[live], rows.user[live]))]
         self._rows, self._user = order, rows.user[order]  # by user and time
         self._highest = None if rows.rating is None else float(np.nanmax(rows.rating))
         self._tokens = {inner: token for token, inner in run.dataset.ids.items.items()}
         self._items = np.array(sorted(self._tokens), dtype=np.int64)
 
     def recommend(self, user: str, k: int = 10, seen: bool = False) -> list[Recommendation]:
-        """The k best items of a user, best first; fewer where there are fewer.
+        """Return the k best items for a user, best first; fewer if there are fewer.
 
         Args:
-            user: as the data names the user.
+            user: the user's token in the data.
             k: how many items.
-            seen: recommend items of the user's own rows as well.
+            seen: also recommend items of the user's own rows.
 
         Raises:
             InputError: nothing is known about the user, or k is below 1.
@@ -130,33 +131,33 @@ class Recommender:
     def recommend_many(
         self, users: Sequence[str], k: int = 10, seen: bool = False
     ) -> list[list[Recommendation]]:
-        """The same for each of several users, who are asked for together.
+        """Return the k best items for each of several users, who are asked about together.
 
         Args:
-            users: as the data names them.
+            users: tokens of the users in the data.
             k: how many items for each.
-            seen: recommend items of their own rows as well.
+            seen: also recommend items of their own rows.
 
         Raises:
-            InputError: as :meth:`recommend`; says which of the users it is by number.
+            InputError: as for :meth:`recommend`; it says by number which user is meant.
         """
-        visitors = [self._known(user, place, len(users)) for place, user in enumerate(users, 1)]
-        return self._best(visitors, k, seen)
+        known = [self._known(user, place, len(users)) for place, user in enumerate(users, 1)]
+        return self._best(known, k, seen)
 
     def recommend_new(
         self, histories: Sequence[Sequence[Entry]], k: int = 10, seen: bool = False
     ) -> list[list[Recommendation]]:
-        """The same for people whom the data does not have, by their histories.
+        """Return the k best items for users whom the data does not have, by their histories.
 
         Args:
-            histories: of each of them items, or pairs of an item and a rating, oldest first.
+            histories: for each user items, or pairs of an item and a rating, oldest first.
             k: how many items for each.
-            seen: recommend items of the histories as well.
+            seen: also recommend items of the histories.
 
         Raises:
-            InputError: an item that the data does not have, or a rating that is no number.
+            InputError: an item is not in the data, a rating is no number, or k is below 1.
         """
-        return self._best([self._stranger(history) for history in histories], k, seen)
+        return self._best([self._new_user(history) for history in histories], k, seen)
 
     def _known(self, user: str, place: int, count: int) -> QueryUser:
         run = self._run
@@ -165,14 +166,15 @@ class Recommender:
             which = "this user" if count == 1 else f"user {place} of {count}"
             raise InputError(f"nothing is known about {which}; give a history of items instead")
         low, high = np.searchsorted(self._user, [inner, inner + 1])
-        own, rows = self._rows[low:high], run.dataset.rows
-        nothing = np.full(len(own), np.nan)
-        ratings = nothing if rows.rating is None else rows.rating[own]
-        known = run.model.wording.users
-        features = known[inner] if known else {}
-        return QueryUser(rows.item[own], ratings, features, rows.item[own], user)
+        user_rows, rows = self._rows[low:high], run.dataset.rows
+        no_ratings = np.full(len(user_rows), np.nan)
+        ratings = no_ratings if rows.rating is None else rows.rating[user_rows]
+        features_of = run.model.wording.users
+        features = features_of[inner] if features_of else {}
+        items = rows.item[user_rows]
+        return QueryUser(items, ratings, features, items, user)
 
-    def _stranger(self, history: Sequence[Entry]) -> QueryUser:
+    def _new_user(self, history: Sequence[Entry]) -> QueryUser:
         items, ratings = np.zeros(len(history), np.int64), np.full(len(history), np.nan)
         for place, entry in enumerate(history):
             item, rating = (entry, None) if isinstance(entry, str) else entry
@@ -184,34 +186,31 @@ class Recommender:
                 ratings[place] = _number(rating, place)
         return QueryUser(items, ratings, {}, items)
 
-    def _best(
-        self, visitors: Sequence[QueryUser], k: int, seen: bool
-    ) -> list[list[Recommendation]]:
+    def _best(self, users: Sequence[QueryUser], k: int, seen: bool) -> list[list[Recommendation]]:
         if k < 1:
             raise InputError(f"topk is {k}; give 1 or more")
         size = max(1, ASKED_AT_ONCE // max(1, len(self._items)))
-        parts = [visitors[at : at + size] for at in range(0, len(visitors), size)]
-        return [best for part in parts for best in self._best_of(part, k, seen)]
+        batches = [users[start : start + size] for start in range(0, len(users), size)]
+        return [best for batch in batches for best in self._best_of_batch(batch, k, seen)]
 
-    def _best_of(
-        self, visitors: Sequence[QueryUser], k: int, seen: bool
+    def _best_of_batch(
+        self, users: Sequence[QueryUser], k: int, seen: bool
     ) -> list[list[Recommendation]]:
-        """Ask about all items of all these visitors at once."""
-        table, asking = self._table(visitors)
-        offered = [
-            self._items if seen else np.setdiff1d(self._items, visitor.seen) for visitor in visitors
-        ]
+        """Ask about all items of all these users at once."""
+        table, asking = self._table(users)
+        offered = [self._items if seen else np.setdiff1d(self._items, user.seen) for user in users]
         counts = [len(items) for items in offered]
         with self._run.model.using_prompts(table):
-            said = self._run.model.answer(np.repeat(asking, counts), np.concatenate(offered))
-        scores = np.split(said.cpu().numpy(), np.cumsum(counts)[:-1])
-        return [self._top(own, of, k) for own, of in zip(offered, scores, strict=True)]
+            answers = self._run.model.answer(np.repeat(asking, counts), np.concatenate(offered))
+        scores = np.split(answers.cpu().numpy(), np.cumsum(counts)[:-1])
+        return [self._top(*pair, k) for pair in zip(offered, scores, strict=True)]
 
-    def _table(self, visitors: Sequence[QueryUser]) -> tuple[PromptTable, NDArray[np.int64]]:
+    def _table(self, users: Sequence[QueryUser]) -> tuple[PromptTable, NDArray[np.int64]]:
         model = self._run.model
-        made = query_table(visitors, model.prompt_options.history_length, self._highest)
-        wording = model.wording._replace(users=made.features, user_tokens=made.tokens)
-        return model.prompts(made.rows, made.history, prompt_texts(wording, made.rows)), made.asking
+        query = query_table(users, model.prompt_options.history_length, self._highest)
+        wording = model.wording._replace(users=query.features, user_tokens=query.tokens)
+        texts = prompt_texts(wording, query.rows)
+        return model.prompts(query.rows, query.history, texts), query.asking
 
     def _top(
         self, items: NDArray[np.int64], scores: NDArray[np.float32], k: int
@@ -228,12 +227,12 @@ def load_recommender(folder: str | Path, **settings: Any) -> Recommender:
     """Load the model in a folder that ``recbole-e2urec export`` made.
 
     Args:
-        folder: which.
+        folder: the folder.
         settings: where the data is now (``data_path``), and how to compute (``use_gpu``,
             ``gpu_id``, ``score_batch_size``, ``tokens_at_once``).
 
     Raises:
-        InputError: no such folder, it is damaged, or its data set changed.
+        InputError: there is no such folder, it is damaged, or its data set changed.
     """
     return Recommender(open_folder(ModelFolder(folder), settings))
 
@@ -246,9 +245,6 @@ def _number(rating: Any, place: int) -> float:
     if not np.isfinite(value):
         raise InputError(f"history, entry {place + 1}: {rating!r} is no rating; give a number")
     return value
-
-
-_EXAMPLE = """'["50", ["181", 4]]'"""
 
 
 @dataclass(frozen=True)
@@ -285,45 +281,48 @@ class RecommendOptions:
 def recommend(
     options: RecommendOptions, settings: Mapping[str, Any], config_files: Sequence[str] = ()
 ) -> str:
-    """Recommend items to the user, the users or the stranger that the options name.
+    """Recommend items to the users whom the options name, or to a new user with a history.
 
     Args:
-        options: who asks.
+        options: who asks, and for what.
         settings: see :func:`load_recommender`.
         config_files: yaml files with such settings.
 
+    Returns:
+        The recommendations as text or JSON, as the options say.
+
     Raises:
-        InputError: the folder or the data do not do, or the user, a file or an item is unknown.
+        InputError: the folder or the data cannot be used, or a user, a file or an item is unknown.
     """
-    asked = None if options.history is None else _history(options.history)
+    history = None if options.history is None else _read_history(options.history)
     users = [options.user] if options.user is not None else []
     if options.users_file is not None:
         users = [line for line in read_lines(Path(options.users_file), "utf-8") if line]
     folder = ModelFolder(options.checkpoint)
     recommender = Recommender(open_folder(folder, settings, None, config_files))
-    if asked is not None:
-        found = recommender.recommend_new([asked], options.topk, options.seen)
+    if history is not None:
+        recommended = recommender.recommend_new([history], options.topk, options.seen)
     else:
-        found = recommender.recommend_many(users, options.topk, options.seen)
-    names: list[str | None] = [*users] if asked is None else [None]
-    write = _json if options.output == "json" else _text
+        recommended = recommender.recommend_many(users, options.topk, options.seen)
+    names: list[str | None] = [*users] if history is None else [None]
+    render = _json if options.output == "json" else _text
     if options.users_file is None:
         names = [None]
-    return "\n".join(write(one, name) for one, name in zip(found, names, strict=True))
+    return "\n".join(render(items, name) for items, name in zip(recommended, names, strict=True))
 
 
-def _history(given: str) -> list[Entry]:
-    """Items with or without ratings, from JSON or from a file of it."""
-    text = given
-    if not given.lstrip().startswith("["):
-        text = "\n".join(read_lines(Path(given), "utf-8"))
+def _read_history(source: str) -> list[Entry]:
+    """Read items with or without ratings, from JSON or from a file that holds it."""
+    text = source
+    if not source.lstrip().startswith("["):
+        text = "\n".join(read_lines(Path(source), "utf-8"))
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"history: no JSON ({one_line(error)}); write {_EXAMPLE}") from error
     if not isinstance(value, list):
         raise InputError(f"history: no list; write {_EXAMPLE}")
-    return [_entry(one, place) for place, one in enumerate(value, 1)]
+    return [_entry(item, place) for place, item in enumerate(value, 1)]
 
 
 def _entry(value: Any, place: int) -> Entry:
@@ -337,13 +336,13 @@ def _entry(value: Any, place: int) -> Entry:
 
 def _text(items: list[Recommendation], user: str | None) -> str:
     lines = [] if user is None else [f"user {shortened(user)}"]
-    names = [shortened(one.item) for one in items]
+    names = [shortened(item.item) for item in items]
     width = max(map(len, names), default=0)
-    for place, (name, one) in enumerate(zip(names, items, strict=True), 1):
-        lines.append(f"{place:>3}  {one.score:.4f}  {name:<{width}}  {shortened(one.title)}")
+    for place, (name, item) in enumerate(zip(names, items, strict=True), 1):
+        lines.append(f"{place:>3}  {item.score:.4f}  {name:<{width}}  {shortened(item.title)}")
     return "\n".join(lines)
 
 
 def _json(items: list[Recommendation], user: str | None) -> str:
     named = {} if user is None else {"user": user}
-    return json_line({**named, "items": [one._asdict() for one in items]})
+    return json_line({**named, "items": [item._asdict() for item in items]})

@@ -1,7 +1,8 @@
 """A model folder opened on its data: the model that answers, and the rows that it has forgotten.
 
-A row has the number of its request, counted from 1; 0 stands for what was forgotten before the
-folder had a ledger, and -1 for what is not forgotten.
+Each row of the data carries a request number. Requests are counted from 1. A row has the number of
+the request that named it; 0 if it was forgotten before the folder had a ledger; -1 if it is not
+forgotten.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,15 +32,30 @@ from recbole_e2urec.methods import METHODS
 from recbole_e2urec.model.losses import kl_divergence
 from recbole_e2urec.utils import recbole_compat
 
-KEPT, FIRST = -1, 1
+NOT_FORGOTTEN, FIRST_REQUEST = -1, 1
+MAX_SAMPLE_ROWS = 2000  # validation rows on which drift is measured
+
+# Settings of a served model that may be given anew: where things are, and how it computes.
+OVERRIDABLE_KEYS = {
+    "data_path",
+    "use_gpu",
+    "gpu_id",
+    "show_progress",
+    "score_batch_size",
+    "tokens_at_once",
+}
+_REQUEST_KEYS = {  # these describe a request, and may be given where there is one
+    "forget_file", "forget_by", "forget_unknown", "forget_where", "request_id", "dry_run",
+    "retrain_share",
+}  # fmt: skip
 
 
-class Numbered(NamedTuple):
-    """Who was named by which request.
+class RequestNumbers(NamedTuple):
+    """Which request named which row.
 
     Attributes:
         dataset: the data.
-        number: of the request of each row, [rows].
+        number: request number of each row, [rows].
     """
 
     dataset: Any
@@ -47,43 +63,47 @@ class Numbered(NamedTuple):
 
 
 def numbers_of(tensors: Mapping[str, Tensor], rows: int, requests: int) -> Rows:  # -> [rows]
-    """Numbers of all rows, from a file.
+    """Return the request numbers of all rows, from the tensors of a file.
 
     Args:
-        tensors: ``rows``, ids, and ``request``, their numbers; int64 [m] each.
-        rows: of the data.
-        requests: that were carried out.
+        tensors: ``rows``, the row ids, and ``request``, their request numbers; int64 [m] each.
+        rows: how many rows the data has.
+        requests: how many requests were carried out.
 
     Raises:
-        ValueError, KeyError: they are something else.
+        ValueError, KeyError: the tensors hold something else.
     """
     forgotten, request = row_ids(tensors["rows"], rows), _integers(tensors["request"])
     if request.shape != forgotten.shape:
         raise ValueError("requests of forgotten rows")
     if len(request) and not 0 <= request.min() <= request.max() <= requests:
         raise ValueError("requests that are not in model.json")
-    numbers: Rows = np.full(rows, KEPT)
+    numbers: Rows = np.full(rows, NOT_FORGOTTEN)
     numbers[forgotten] = request
     return numbers
 
 
 def tensors_of(numbers: Rows) -> dict[str, Tensor]:
-    """What :func:`numbers_of` reads."""
-    rows = until(numbers, int(numbers.max(initial=0)))
+    """Return the tensors that :func:`numbers_of` reads."""
+    rows = forgotten_until(numbers, int(numbers.max(initial=0)))
     return {"rows": torch.from_numpy(rows), "request": torch.from_numpy(numbers[rows])}
 
 
-def until(numbers: Rows, request: int) -> Rows:
-    """Ids of rows that were forgotten when this request was carried out, sorted."""
-    rows: Rows = np.flatnonzero((numbers > KEPT) & (numbers <= request))
+def forgotten_until(numbers: Rows, request: int) -> Rows:
+    """Return the sorted ids of rows that were forgotten once this request was carried out."""
+    rows: Rows = np.flatnonzero((numbers > NOT_FORGOTTEN) & (numbers <= request))
     return rows
 
 
 def row_ids(ids: Tensor, count: int) -> Rows:
-    """Row ids of a file, if they are some, in ascending order.
+    """Return the row ids of a file.
+
+    Args:
+        ids: the tensor of the file.
+        count: how many rows the data has.
 
     Raises:
-        ValueError: they are none.
+        ValueError: they are not row ids in ascending order.
     """
     rows = _integers(ids)
     if len(rows) and not (rows[0] >= 0 and rows[-1] < count and (np.diff(rows) > 0).all()):
@@ -98,81 +118,80 @@ def _integers(tensor: Tensor) -> Rows:  # [m] -> [m]
     return integers
 
 
-SAMPLE = 2000  # validation rows, at most, on which drift is measured
-
-
 def fully_forgotten_users(run: Experiment, forgotten: Rows) -> Rows:
-    """Inner ids of users of whom nothing is left: no training row, if there was one, or no row."""
+    """Return the inner ids of users who are forgotten as a whole.
+
+    A user who had training rows has none left. A user who had no training row has no row left.
+    """
     user, train = run.dataset.rows.user, run.parts.splits.train
     touched = np.unique(user[forgotten])
-    trained = np.isin(touched, user[train])
-    kept = np.where(
-        trained,
+    had_training_rows = np.isin(touched, user[train])
+    stays = np.where(
+        had_training_rows,
         np.isin(touched, user[np.setdiff1d(train, forgotten)]),
         np.isin(touched, user[np.setdiff1d(np.arange(len(user)), forgotten)]),
     )
-    gone: Rows = touched[~kept]
+    gone: Rows = touched[~stays]
     return gone
 
 
 def with_orphaned_rows(run: Experiment, forgotten: Rows) -> Rows:
-    """Forgotten rows, and all rows of users of whom nothing is left."""
-    rows = np.flatnonzero(np.isin(run.dataset.rows.user, fully_forgotten_users(run, forgotten)))
-    every: Rows = np.union1d(forgotten, rows).astype(np.int64)
-    return every
+    """Add all rows of fully forgotten users to the forgotten rows."""
+    orphaned = np.flatnonzero(np.isin(run.dataset.rows.user, fully_forgotten_users(run, forgotten)))
+    rows: Rows = np.union1d(forgotten, orphaned).astype(np.int64)
+    return rows
 
 
 def sample_of(run: Experiment, forgotten: Rows) -> Rows:
-    """Validation rows of users whom no request touched, a fixed draw of at most SAMPLE."""
+    """Draw at most MAX_SAMPLE_ROWS validation rows of users whom no request touched.
+
+    The draw is always the same.
+    """
     valid, user = run.parts.splits.valid, run.dataset.rows.user
     valid = valid[~np.isin(user[valid], user[forgotten])]
-    return drawn(valid, run.config["seed"], SAMPLE)
+    return drawn(valid, run.config["seed"], MAX_SAMPLE_ROWS)
 
 
 def drawn(rows: Rows, seed: int, most: int) -> Rows:
-    """A fixed draw of at most so many rows, sorted."""
-    found: Rows = np.sort(np.random.default_rng(seed).permutation(rows)[:most])
-    return found
+    """Draw at most ``most`` rows, sorted; the same ones for the same seed."""
+    sample: Rows = np.sort(np.random.default_rng(seed).permutation(rows)[:most])
+    return sample
 
 
-# What may be told anew of a model in use: where things are, and how it computes.
-OVERRIDABLE_KEYS = {
-    "data_path",
-    "use_gpu",
-    "gpu_id",
-    "show_progress",
-    "score_batch_size",
-    "tokens_at_once",
-}
-_REQUEST = {  # and, where it is to forget, the request
-    "forget_file", "forget_by", "forget_unknown", "forget_where", "request_id", "dry_run",
-    "retrain_share",
-}  # fmt: skip
+def drift_between(first: Tensor, other: Tensor) -> float:  # P(yes) [n] each -> number
+    """Return the mean KL(first || other) of yes and no, in nats."""
+    return float(kl_divergence(_log_probabilities(first), _log_probabilities(other)).mean())
 
 
-class Measured(NamedTuple):
-    """Rows that are asked again and again, and P(yes) by the first model, [n] each."""
+def _log_probabilities(yes: Tensor) -> Tensor:  # [n] -> [n, 2]
+    """Return log-probabilities of no and yes; float32 may have rounded P(yes) to 0 or 1."""
+    yes = yes.double().clamp(1e-8, 1 - 1e-8)
+    return torch.stack([torch.log1p(-yes), torch.log(yes)], dim=1)
+
+
+class DriftSample(NamedTuple):
+    """Rows on which drift is measured again and again, and P(yes) of the first model, [n] each."""
 
     rows: Rows
     yes: Tensor
 
 
 class ServedModel(Experiment):
-    """A model in use.
+    """A served model, opened on its data.
 
     Args:
-        config: of the folder, see :func:`open_folder`.
-        dataset: its rows.
-        found: the generation that counts.
-        source: the folder's name, for messages.
+        config: the folder's settings, see :func:`open_folder`.
+        dataset: the data.
+        generation: the current generation of the folder.
+        source: the folder's path, for messages.
 
     Attributes:
         record: what the folder says about the model.
-        state: files and hashes of the generation.
-        number: by row id, which request asked for it, see :mod:`forgotten`.
-        forgotten: ids of forgotten rows, sorted: in no later training and in no history.
-        live: training rows that are left, sorted.
-        gone: inner ids of users of whom nothing is known any more.
+        state: name and hashes of the generation.
+        number: request number of each row, see the module's docstring.
+        forgotten: sorted ids of forgotten rows. No later training and no history shows them.
+        live: sorted ids of training rows that are left.
+        gone: inner ids of fully forgotten users.
         sample: where drift is measured.
 
     Raises:
@@ -184,27 +203,27 @@ class ServedModel(Experiment):
     live: Rows
     gone: Rows
 
-    def __init__(self, config: Config, dataset: Any, found: Generation, source: Path) -> None:
-        self.record, self.state = found.record, found.state
-        told = self.record["fingerprint"]
-        if data_digest(dataset) != told.get("data"):
+    def __init__(self, config: Config, dataset: Any, generation: Generation, source: Path) -> None:
+        self.record, self.state = generation.record, generation.state
+        expected = self.record["fingerprint"]
+        if data_digest(dataset) != expected.get("data"):
             raise InputError(
                 f"{source}: users, items or rows of {config['dataset']} in {config['data_path']} "
                 "are not those that the model was made with; put these files back (data_path says "
                 "where they are), or train and export anew"
             )
         super().__init__(config, dataset)
-        if fingerprint(self) != told:
+        if fingerprint(self) != expected:
             raise InputError(
                 f"{source}: titles, features, wording or parts of {config['dataset']} are not "
                 "those that the model was made with; put its files back, or train and export anew"
             )
         try:
-            self._take(found.tensors)
+            self._load(generation.tensors)
         except (ValueError, KeyError) as error:
             raise InputError(f"{source} is damaged: its tensors do not fit ({error})") from error
 
-    def _take(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+    def _load(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
         bank, adapter = self.model.bank, self.model.adapter
         if not all(torch.isfinite(weight).all() for weight in tensors["weights"].values()):
             raise ValueError("weights that are no numbers")
@@ -213,31 +232,34 @@ class ServedModel(Experiment):
             self.start = bank.state(None)
         bank.load(adapter, tensors["weights"])
         sample = tensors["sample"]
-        self.sample = Measured(row_ids(sample["rows"], len(self.dataset.rows)), sample["yes"])
+        self.sample = DriftSample(row_ids(sample["rows"], len(self.dataset.rows)), sample["yes"])
         yes = sample["yes"]
         if yes.shape != self.sample.rows.shape or not ((yes >= 0) & (yes <= 1)).all():
             raise ValueError("answers of the sample")
         requests = len(self.record["requests"])
         self.number = numbers_of(tensors["forgotten"], len(self.dataset.rows), requests)
-        self._leave_out()
+        self._leave_out_forgotten()
 
     def yes(self, rows: Rows, history: Rows) -> Tensor:  # [n] -> [n]
-        """P(yes) of the model for these rows under these histories, float32 on the CPU."""
+        """Return P(yes) of these rows under these histories, float32 on the CPU."""
         with self.model.using_history(history):
             return self.model.answer(rows, None).cpu()
 
     def loss(self, rows: Rows, history: Rows) -> float:
-        """Mean cross-entropy of the true answers, in nats."""
+        """Return the mean cross-entropy of the true answers, in nats."""
         label = self.model.labels
         assert label is not None  # the model was trained on them
         yes = self.yes(rows, history).double().numpy()
         return float(answer_losses(yes, label[rows]).mean())
 
     def drift(self) -> float | None:
-        """Mean KL(first model || this one) of yes and no on the sample, in nats.
+        """Return the mean KL(first model || this one) of yes and no on the sample, in nats.
 
-        It can be seen without a Retrain, and is no distance from one: a model that forgot
-        perfectly has moved as well, and two Retrains are apart too. None: the sample is empty.
+        Drift needs no Retrain, and does not measure the distance to one. A model that forgot
+        perfectly has drifted too, and so do two Retrains from each other.
+
+        Returns:
+            The drift; None if the sample is empty.
         """
         if len(self.sample.rows) == 0:
             return None
@@ -245,28 +267,28 @@ class ServedModel(Experiment):
         return drift_between(self.sample.yes, now)
 
     def forget(self, forgotten: Rows) -> None:
-        """Have these rows forgotten, those of before among them; the weights stay."""
+        """Mark these rows as forgotten, in addition to earlier ones; the weights stay."""
         self.number[np.setdiff1d(forgotten, self.forgotten)] = len(self.record["requests"]) + 1
-        self._leave_out()
+        self._leave_out_forgotten()
 
-    def _leave_out(self) -> None:
-        """Have no forgotten row in what is trained and measured on."""
-        forgotten = until(self.number, len(self.record["requests"]) + 1)
+    def _leave_out_forgotten(self) -> None:
+        """Keep forgotten rows out of training, histories and the drift sample."""
+        forgotten = forgotten_until(self.number, len(self.record["requests"]) + 1)
         user, sample = self.dataset.rows.user, self.sample
         untouched = ~np.isin(user[sample.rows], user[forgotten])
-        self.sample = Measured(sample.rows[untouched], sample.yes[torch.from_numpy(untouched)])
+        self.sample = DriftSample(sample.rows[untouched], sample.yes[torch.from_numpy(untouched)])
         self.forgotten = forgotten
         self.live = np.setdiff1d(self.parts.splits.train, forgotten)
         self.gone = fully_forgotten_users(self, forgotten)
 
     @property
-    def named(self) -> Numbered:
-        """Who was named by which request."""
-        return Numbered(self.dataset, self.number)
+    def request_numbers(self) -> RequestNumbers:
+        """Which request named which row."""
+        return RequestNumbers(self.dataset, self.number)
 
     @property
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """What a generation of the model as it is now has in its files."""
+        """The tensors of a generation that holds the model as it is now."""
         return {
             "weights": self.model.bank.state(self.model.adapter),
             "forgotten": tensors_of(self.number),
@@ -283,49 +305,39 @@ def open_folder(
     """Open a model folder on its data.
 
     Args:
-        folder: which.
-        overrides: settings as text: some of :data:`OVERRIDABLE_KEYS`, and for a method its options
-            and a request.
-        model: the method that is to forget; None: nobody is asked to.
+        folder: the folder.
+        overrides: settings as text: those of :data:`OVERRIDABLE_KEYS` and, with a method, its
+            options and a request.
+        model: the method that is to forget; None: nothing is to be forgotten.
         config_files: yaml files with such settings.
 
     Raises:
-        InputError: no such folder, damaged, its data changed, or a setting that it fixes.
+        InputError: there is no such folder, it is damaged, its data changed, or a setting is given
+            that the folder fixes.
     """
     recbole_compat.apply()
-    found = folder.read()
-    record, own = found.record, _own_keys(model)
-    free = OVERRIDABLE_KEYS if model is None else OVERRIDABLE_KEYS | own | _REQUEST
+    generation = folder.read()
+    record, method_keys = generation.record, _method_keys(model)
+    allowed = OVERRIDABLE_KEYS if model is None else OVERRIDABLE_KEYS | method_keys | _REQUEST_KEYS
     settings = {key: value for key, value in record["settings"].items() if key not in RUN_ONLY_KEYS}
-    given: dict[str, Any] = {}
+    overriding: dict[str, Any] = {}
     for file in config_files:
-        given.update(read_yaml(Path(file)))
-    given.update(overrides or {})
-    if model != record["model"]:  # begins at the defaults
-        settings = {key: value for key, value in settings.items() if key not in own}
-    check_keys(given, "the settings")
-    for key in given:
-        if key not in free:
+        overriding.update(read_yaml(Path(file)))
+    overriding.update(overrides or {})
+    if model != record["model"]:  # another method starts from its defaults
+        settings = {key: value for key, value in settings.items() if key not in method_keys}
+    check_keys(overriding, "the settings")
+    for key in overriding:
+        if key not in allowed:
             raise InputError(f"{key}: {folder.path} has its own; make another by export")
     settings.update(seed=record["seed"], log_wandb=False)
-    config = Config(model or "LLMRec", record["dataset"], None, settings, given)
+    config = Config(model or "LLMRec", record["dataset"], None, settings, overriding)
     init_seed(config["seed"], config["reproducibility"])
-    return ServedModel(config, load_dataset(config), found, folder.path)
+    return ServedModel(config, load_dataset(config), generation, folder.path)
 
 
-def _own_keys(model: str | None) -> set[str]:
-    """Options of a method that the recommender does not have."""
+def _method_keys(model: str | None) -> set[str]:
+    """Return the options of a method that the recommender does not have; None: of all methods."""
     names = METHODS if model is None else {model}
     keys = {key for name in names for key in properties("model", name)}
     return keys - set(properties("model", "LLMRec"))
-
-
-def drift_between(first: Tensor, other: Tensor) -> float:  # P(yes) [n] each -> number
-    """Mean KL(first || other) of yes and no, in nats."""
-    return float(kl_divergence(_two(first), _two(other)).mean())
-
-
-def _two(yes: Tensor) -> Tensor:  # [n] -> [n, 2]
-    """Log-probabilities of no and yes; float32 may have rounded them to 0 and 1."""
-    yes = yes.double().clamp(1e-8, 1 - 1e-8)
-    return torch.stack([torch.log1p(-yes), torch.log(yes)], dim=1)

@@ -25,7 +25,7 @@ from recbole_e2urec.deployment import forget
 from recbole_e2urec.deployment.certificate import certify, hashes_of, salted, seal_of
 from recbole_e2urec.deployment.certificate_page import certificate_page
 from recbole_e2urec.deployment.certificate_words import words_of
-from recbole_e2urec.deployment.evidence import Reference, delta_of, evaluation_rows_of, measured
+from recbole_e2urec.deployment.evidence import Reference, delta_of, evaluation_rows_of, measure
 from recbole_e2urec.deployment.model_folder import ModelFolder
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.report.tables import NOISE
@@ -287,7 +287,7 @@ def test_a_retrain_of_all_rows_is_the_model_itself(certified: Path, tmp_path: Pa
     assert all((weights[key] == one).all() for key, one in reference.model.bank.state(None).items())
     assert cost["seconds"] > 0
     watched = evaluation_rows_of(run, change)
-    ours, theirs = (measured(one, change, watched, change.after) for one in (run, reference))
+    ours, theirs = (measure(one, change, watched, change.after) for one in (run, reference))
     assert ours.measures == theirs.measures
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from in_use import opened
 
-from recbole_e2urec.deployment.evidence import counts_of, delta_of, evaluation_rows_of, measured
+from recbole_e2urec.deployment.evidence import counts_of, delta_of, evaluation_rows_of, measure
 
 pytestmark = pytest.mark.usefixtures("certified")
 
@@ -61,7 +61,7 @@ def test_measures_are_what_the_answers_say():
         yes = run.yes(rows, change.before).double().numpy()
         return -np.log(np.where(label[rows] == 1, yes, 1 - yes))
 
-    found = measured(run, change, watched, change.before).measures
+    found = measure(run, change, watched, change.before).measures
     forget, control = losses(watched.forget), losses(watched.control)
     assert found["forget"] == {"loss": pytest.approx(forget.mean(), abs=1e-6), "rows": 20}
     assert found["control"]["loss"] == pytest.approx(control.mean(), abs=1e-6)
@@ -84,7 +84,7 @@ def test_where_nothing_is_to_be_measured_there_is_no_number():
     row = run.parts.splits.test[0]
     change = delta_of(run, run.forgotten, np.union1d(run.forgotten, [row]))
     nobody = evaluation_rows_of(run, change)._replace(control=np.empty(0, np.int64))
-    found = measured(run, change, nobody, change.after).measures
+    found = measure(run, change, nobody, change.after).measures
     assert found["forget"] == found["heldout"] == found["control"] == {"loss": None, "rows": 0}
     assert found["mia"] is None
     assert found["mia_same_users"] is None

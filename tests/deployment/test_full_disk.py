@@ -123,7 +123,7 @@ def test_an_export_on_a_disk_that_is_full_at_any_step(
     shutil.copytree(trained / "saved", "saved")
     command, steps = ["export", "--model=LLMRec", "--output=model"], 0
     while refused(command, steps, capfd):
-        if ModelFolder("model").is_one:  # the pointer was in place, and flushed too late
+        if ModelFolder("model").has_model:  # the pointer was in place, and flushed too late
             shutil.rmtree("model")
         steps += 3 if steps < 21 else 1  # of the last ones, which place the model, none is left out
     assert steps > 20

@@ -16,15 +16,14 @@ from in_use import QUICK, opened
 from torch.utils.tensorboard import SummaryWriter
 
 from recbole_e2urec import cli
-from recbole_e2urec.deployment.purge import purge
+from recbole_e2urec.deployment.purge import close_log_handlers, purge
 from recbole_e2urec.deployment.scan import (
     KEPT,
     PASSED_OVER,
     REMOVED,
     Kind,
     Places,
-    close_log_handlers,
-    recorded,
+    recorded_places,
 )
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.utils.html import SHEETS
@@ -292,8 +291,8 @@ def test_where_a_run_was_started_follows_from_what_it_called_its_folder(tmp_path
     assert Places.of_run(away, "elsewhere").log == Path.cwd() / "log"
     assert Places.of_run(away, str(away)).log == Path.cwd() / "log"
     with pytest.raises(InputError, match="places are no folders"):
-        recorded({"places": {"checkpoint_dir": "saved"}})
-    assert recorded({}) is None
+        recorded_places({"places": {"checkpoint_dir": "saved"}})
+    assert recorded_places({}) is None
 
 
 class TestForget:

@@ -219,4 +219,4 @@ def test_what_cannot_be_done_is_one_line(argv, message, in_use: Path, capsys):
     assert "secret" not in line
     assert tree(in_use) == before
     assert not Path("elsewhere").exists()
-    assert ModelFolder("model").is_one
+    assert ModelFolder("model").has_model

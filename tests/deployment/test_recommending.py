@@ -76,10 +76,10 @@ def test_somebody_new_is_answered_by_a_history_alone():
     known = recommender._known("u3", 1, 1)
     item = int(known.items[0])
     wanted = prompt(recommender, known._replace(features={}, user=""), item)
-    assert prompt(recommender, recommender._stranger(history), item) == wanted
+    assert prompt(recommender, recommender._new_user(history), item) == wanted
     assert "u3" not in wanted
     assert "u3" in prompt(recommender, known, item)
-    unrated = prompt(recommender, recommender._stranger([one for one, _ in history]), item)
+    unrated = prompt(recommender, recommender._new_user([one for one, _ in history]), item)
     assert "Film" in unrated
     assert unrated != wanted
     found = recommender.recommend_new([history, []], 20)
