@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from recbole_e2urec.deployment.certificate_words import NO_CONTROL, no_residual
 from recbole_e2urec.deployment.evidence import MOST, TESTED
-from recbole_e2urec.evaluator.attacks import BATCH
+from recbole_e2urec.evaluator.attacks import CURVE_BATCH_SIZE
 from recbole_e2urec.utils.html import SHEETS
 
 WIDTH, HEIGHT, LEFT, BOTTOM, MARGIN = 640, 320, 56, 40, 12
@@ -193,7 +193,7 @@ def certificate_page(whole: Mapping[str, Any]) -> str:
         settings=flat({"method": whole["method"], "model": whole["model"]}),
         cost=flat(whole["cost"]),
         most=(TESTED, MOST),
-        batch=BATCH,
+        batch=CURVE_BATCH_SIZE,
     )
 
 
