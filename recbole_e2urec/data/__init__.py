@@ -1,1 +1,1 @@
-"""Rows, histories, prompts, tokens, forget requests: everything before a model."""
+"""Everything before the model: rows, histories, prompts, tokens and forget requests."""

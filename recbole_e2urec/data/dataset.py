@@ -1,8 +1,9 @@
-"""The dataset class that a model wants, with stable rows.
+"""RecBole's dataset classes with stable row ids, raw ratings and exact times.
 
-RecBole deletes the rating when it makes labels, stores time as float32 (which reorders histories),
-splits sequential data after dropping each user's first row, and draws a random order from a global
-generator. The mixin keeps raw values aside, names each row, and splits by row id for all classes.
+RecBole deletes the rating when it makes labels. It stores times as float32, which reorders
+histories. It splits sequential data after dropping each user's first row, and it draws a random
+order from a global generator. The mixin in this file keeps the raw values, gives each row an id,
+and splits by row id for every dataset class.
 """
 
 import copy
@@ -26,46 +27,46 @@ from recbole_e2urec.errors import InputError
 from recbole_e2urec.utils import distributed
 from recbole_e2urec.utils.recbole_compat import as_input_errors
 
-ROW_ID = "row_id"  # int64 column of every interaction, train or evaluation, of every model
+ROW_ID = "row_id"  # int64 column in every Interaction: training and evaluation, all models
 
 
 class RowDataMixin(Dataset):
-    """Puts row ids, raw ratings and float64 times on any dataset class of RecBole.
+    """Adds row ids, raw ratings and float64 times to any RecBole dataset class.
 
     Attributes:
-        rows: all interactions after filtering, before splitting, in the order of the file.
-        ids: from the file's tokens to inner ids.
+        rows: all interactions after filtering and before splitting, in file order.
+        ids: maps the file's tokens to inner ids.
     """
 
     rows: RowTable
     ids: IdMap
-    _whole: Any = None  # all rows as tensors, an Interaction; None until prepare()
-    _augmented: tuple[bytes, Any] | None = None  # the last augmentation, by the rows left out
+    _all_rows: Any = None  # Interaction with all rows as tensors; None until prepare()
+    _augmented: tuple[bytes, Any] | None = None  # (hidden rows, dataset) of the last augmentation
 
     def copy(self, new_inter_feat: Interaction) -> "RowDataMixin":
-        """As RecBole's; a copy holds on to its own rows only, and knows the row table."""
+        """Copy as RecBole does; the copy shares the row table but not the cached tensors."""
         other = super().copy(new_inter_feat)
-        other._whole = other._augmented = None
+        other._all_rows = other._augmented = None
         other.rows, other.ids = self.rows, self.ids
         return other
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the row table and caches out of pickles: DIN's checkpoint holds its dataset."""
-        kept_aside = ("rows", "ids", "further", "_whole", "_augmented")
-        return {name: value for name, value in self.__dict__.items() if name not in kept_aside}
+        """Leave the row table and the caches out of pickles: DIN's checkpoint holds its dataset."""
+        not_pickled = ("rows", "ids", "further", "_all_rows", "_augmented")
+        return {name: value for name, value in self.__dict__.items() if name not in not_pickled}
 
     def split_rows(self) -> list[NDArray[np.int64]]:
-        """Row ids of the train, valid and test part, in RecBole's order within each part.
+        """Return the row ids of the train, valid and test part, each in RecBole's order.
 
-        RecBole's own splitting runs on a view of all rows whose time is exact, so ``TO``, ``RO``,
-        ``RS``, ``LS``, ``TS`` and ``benchmark_filename`` mean what they mean there, and a
-        sequential model gets the same parts as the others. A random order depends on ``seed``
-        alone. Without a time column ``TO`` is refused, and a history follows the file's order.
-        Rows that the rules of :func:`target_rows` leave out are in no part.
+        RecBole's own splitting runs on a view of all rows with exact times. ``TO``, ``RO``,
+        ``RS``, ``LS``, ``TS`` and ``benchmark_filename`` therefore keep their meaning, and a
+        sequential model gets the same parts as any other. A random order depends on ``seed``
+        alone. Without a time column, ``TO`` is refused and histories follow the file order.
+        Rows excluded by the rules of :func:`target_rows` are in no part.
 
         Raises:
-            InputError: a split that RecBole does not know or that does not give three parts, an
-                order of time without times, or rules that leave no rows.
+            InputError: RecBole does not know the split or the split does not give three parts,
+                time order is requested but there are no times, or the rules leave no rows.
         """
         order = self.config["eval_args"]["order"]
         if order == "TO" and not self.rows.has_time and self.benchmark_filename_list is None:
@@ -88,79 +89,79 @@ class RowDataMixin(Dataset):
         return [part.inter_feat[ROW_ID].numpy() for part in parts]
 
     def _targets(self) -> Interaction:
-        """User, exact time and id of the rows that take part."""
+        """Return user, exact time and row id of the rows that take part in the split."""
         rows = torch.from_numpy(
             target_rows(self.rows, self.ids, self.config.options(TargetOptions))
         )
-        user, time = (torch.from_numpy(part)[rows] for part in (self.rows.user, self.rows.time))
+        user, time = (torch.from_numpy(column)[rows] for column in (self.rows.user, self.rows.time))
         return Interaction({self.uid_field: user, "row_time": time, ROW_ID: rows})
 
     def take(self, rows: NDArray[np.int64], hidden: NDArray[np.int64] | None = None) -> Dataset:
-        """Give a dataset with these rows, in this order.
+        """Return a dataset with these rows, in this order.
 
-        A sequential class drops each user's first row, for want of a history.
+        A sequential class drops each user's first row because it has no history.
 
         Args:
             rows: row ids.
-            hidden: row ids that no history of a sequential class may show, such as forgotten rows.
+            hidden: row ids, such as forgotten rows, that no history of a sequential class may show.
         """
         self.prepare()
         source = self
         if self._augments():
             source = self._augment(np.empty(0, np.int64) if hidden is None else np.unique(hidden))
-        present = source._whole[ROW_ID].numpy()
-        position = np.full(len(self.rows), -1, dtype=np.int64)
-        position[present] = np.arange(len(present))
-        found = position[np.asarray(rows, dtype=np.int64)]
-        return source.copy(source._whole[found[found >= 0]])
+        present = source._all_rows[ROW_ID].numpy()
+        position_of_row = np.full(len(self.rows), -1, dtype=np.int64)
+        position_of_row[present] = np.arange(len(present))
+        positions = position_of_row[np.asarray(rows, dtype=np.int64)]
+        return source.copy(source._all_rows[positions[positions >= 0]])
 
     def build(self) -> list[Dataset]:
-        """As RecBole's: the train, valid and test dataset."""
+        """Return the train, valid and test dataset, as RecBole does."""
         return [self.take(part) for part in self.split_rows()]
 
     def prepare(self) -> None:
-        """Turn the tables into tensors, once."""
-        if self._whole is not None:
+        """Convert the tables to tensors on the first call; later calls do nothing."""
+        if self._all_rows is not None:
             return
         with as_input_errors():
             self._change_feat_format()
         self._drop_unused_col()
         self.inter_feat.update(Interaction({ROW_ID: torch.arange(len(self.rows))}))
-        self._whole = self.inter_feat
+        self._all_rows = self.inter_feat
 
     def data_augmentation(self) -> None:
-        """Wait: RecBole augments all rows here, but only :meth:`take` knows which are hidden."""
+        """Do nothing: RecBole augments here, but only :meth:`take` knows which rows are hidden."""
 
     def _augments(self) -> bool:
         return isinstance(self, SequentialDataset) and self.benchmark_filename_list is None
 
     def _augment(self, hidden: NDArray[np.int64]) -> "RowDataMixin":
-        """Run RecBole's augmentation on all rows but the hidden ones, in exact order of time."""
+        """Run RecBole's augmentation on all rows except the hidden ones, in exact time order."""
         if self._augmented is None or self._augmented[0] != hidden.tobytes():
             order = np.lexsort((self.rows.time, self.rows.user))  # stable: ties stay in file order
             order = order[~np.isin(order, hidden)]
-            part = self.copy(self._whole[order])
-            del part.inter_feat.interaction[ROW_ID]
-            super(RowDataMixin, part).data_augmentation()
+            augmented = self.copy(self._all_rows[order])
+            del augmented.inter_feat.interaction[ROW_ID]
+            super(RowDataMixin, augmented).data_augmentation()
             user = self.rows.user[order]
             has_history = np.flatnonzero(user[1:] == user[:-1]) + 1
-            part.inter_feat.update(Interaction({ROW_ID: torch.from_numpy(order[has_history])}))
-            part._whole = part.inter_feat
-            self._augmented = (hidden.tobytes(), part)
+            augmented.inter_feat.update(Interaction({ROW_ID: torch.from_numpy(order[has_history])}))
+            augmented._all_rows = augmented.inter_feat
+            self._augmented = (hidden.tobytes(), augmented)
         return self._augmented[1]
 
     def _load_feat(self, filepath: str, source: Any) -> Any:
         encoding = self.config["encoding"] or "utf-8"
-        place = (Path(filepath), self.config["field_separator"], encoding)
-        check_cells(*place)
+        table_format = (Path(filepath), self.config["field_separator"], encoding)
+        check_cells(*table_format)
         try:
             frame = super()._load_feat(filepath, source)
         except (ValueError, OverflowError) as error:
             floats = [name for name, kind in self.field2type.items() if kind == FeatureType.FLOAT]
-            cell = find_bad_number(*place, floats, missing_is_bad=False)
+            cell = find_bad_number(*table_format, floats, missing_is_bad=False)
             raise InputError(f"{filepath}, {cell or ' '.join(str(error).split())}") from error
         if source == FeatureSource.INTERACTION:
-            check_finite(frame, *place, self._numeric_columns(frame, filepath))
+            check_finite(frame, *table_format, self._numeric_columns(frame, filepath))
         return frame
 
     def _numeric_columns(self, frame: Any, filepath: str) -> list[str]:
@@ -175,7 +176,7 @@ class RowDataMixin(Dataset):
         return present
 
     def _set_label_by_threshold(self) -> None:
-        """Keep what RecBole is about to delete or round; here ratings and times are still raw."""
+        """Save ratings and times while they are raw: RecBole is about to delete or round them."""
         frame = self.inter_feat
         user, item = (frame[name].to_numpy(np.int64) for name in (self.uid_field, self.iid_field))
         rating = self._raw_column(self.config["RATING_FIELD"])
@@ -184,10 +185,12 @@ class RowDataMixin(Dataset):
             super()._set_label_by_threshold()
         label = self._raw_column(self.label_field)
         check_labels(label, self.config)
-        moment = np.arange(len(user), dtype=np.float64) if time is None else time
-        liked = None if label is None else label.astype(np.float32)
-        self.rows = RowTable(user.copy(), item.copy(), moment, rating, liked, time is not None)
-        self.further = further_columns(frame, self.config)  # what a filter may name besides
+        row_time = np.arange(len(user), dtype=np.float64) if time is None else time
+        row_label = None if label is None else label.astype(np.float32)
+        self.rows = RowTable(
+            user.copy(), item.copy(), row_time, rating, row_label, time is not None
+        )
+        self.further = further_columns(frame, self.config)  # more columns that a filter may use
         self.ids = IdMap(self._tokens(self.uid_field), self._tokens(self.iid_field))
 
     def _raw_column(self, name: str) -> NDArray[np.float64] | None:
@@ -200,24 +203,25 @@ class RowDataMixin(Dataset):
 
 
 class LLMRecDataset(RowDataMixin, Dataset):
-    """The dataset of language models: RecBole's plain one with stable rows."""
+    """The dataset of language models: RecBole's plain ``Dataset`` with stable rows."""
 
 
 @cache
 def with_rows(base: type) -> type:
-    """Put :class:`RowDataMixin` on a dataset class of RecBole; the class can be pickled here."""
+    """Add :class:`RowDataMixin` to a RecBole dataset class, so that the result can be pickled."""
     name = f"Row{base.__name__}"
-    made = type(name, (RowDataMixin, base), {"__module__": __name__, "__doc__": base.__doc__})
-    globals()[name] = made  # DIN's checkpoint pickles its dataset, which looks the class up
-    return made
+    row_class = type(name, (RowDataMixin, base), {"__module__": __name__, "__doc__": base.__doc__})
+    globals()[name] = row_class  # DIN's checkpoint pickles its dataset; pickle looks the class up
+    return row_class
 
 
 def load_dataset(config: Any) -> RowDataMixin:
-    """Load, filter and number the data set of a run, in the class that its model wants.
+    """Load and filter a run's data set and number its rows, in the class that its model needs.
 
     Raises:
-        InputError: a file or column is missing or cannot be fetched, a cell is not a number,
-            nothing is left, the labels do not do, or two settings choose the rows of the parts.
+        InputError: a file or column is missing or cannot be downloaded, a cell is not a number,
+            no rows are left, the labels cannot be used, or two settings both choose the rows of
+            the parts.
     """
     if config["benchmark_filename"] and config.options(TargetOptions) != TargetOptions():
         raise InputError("benchmark_filename names the parts; drop min_history and last_rows")
@@ -228,9 +232,10 @@ def load_dataset(config: Any) -> RowDataMixin:
             ModelType.SEQUENTIAL: "SequentialDataset",
             ModelType.KNOWLEDGE: "KnowledgeBasedDataset",
         }
-        usual = by_type.get(config["MODEL_TYPE"], "Dataset")
-        own = f"{config['model']}Dataset"
-        kind = with_rows(getattr(recbole_datasets, own, getattr(recbole_datasets, usual)))
+        class_of_type = by_type.get(config["MODEL_TYPE"], "Dataset")
+        class_of_model = f"{config['model']}Dataset"
+        default = getattr(recbole_datasets, class_of_type)
+        kind = with_rows(getattr(recbole_datasets, class_of_model, default))
     try:
         with as_input_errors():
             return _loaded(kind, config)
@@ -242,7 +247,7 @@ def load_dataset(config: Any) -> RowDataMixin:
 
 
 def _loaded(kind: type, config: Any) -> RowDataMixin:
-    """Load it; where it must be fetched, the first process of each machine goes before the rest."""
+    """Load the data; if it must be downloaded, the first process of each machine goes first."""
     missing = distributed.total(float(not Path(config["data_path"]).is_dir())) > 0
     first = distributed.local_rank() == 0
     if missing and not first:

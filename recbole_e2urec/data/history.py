@@ -1,12 +1,12 @@
-"""The last K rated items strictly before each interaction; pure NumPy, no RecBole.
+"""The last K rated items strictly before each interaction, in pure NumPy without RecBole.
 
-Rules, the same for every split and file order:
+The rules are the same for every split and file order:
 
-* only rows of the same user whose time is strictly earlier: rows of equal time never see each
-  other;
-* only rows that the caller allows;
-* never a row of the item that the interaction itself is about;
-* among entries of equal time the order is file order (the row id).
+* A history holds only rows of the same user with a strictly earlier time. Rows of equal time never
+  see each other.
+* It holds only rows that the caller allows.
+* It never holds a row of the interaction's own item.
+* Entries of equal time are in file order (by row id).
 """
 
 from typing import NamedTuple
@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 
 from recbole_e2urec.errors import InputError
 
-ABSENT = -1  # fills the places of a history that is shorter than K
+ABSENT = -1  # fills up a history that is shorter than K
 
 
 class _Windows(NamedTuple):
-    """Places in the list of allowed rows, for every row in time order."""
+    """For every row in time order, which slice of the allowed rows its history comes from."""
 
     order: NDArray[np.int64]  # [n] row ids sorted by (user, time, row id)
-    kept: NDArray[np.int64]  # [m] the allowed ones of them
-    first: NDArray[np.int64]  # [n] place in `kept` where the row's user begins
-    last: NDArray[np.int64]  # [n] place in `kept` of the last strictly earlier entry
+    allowed_rows: NDArray[np.int64]  # [m] the allowed rows among `order`
+    first: NDArray[np.int64]  # [n] index into `allowed_rows` where the row's user begins
+    last: NDArray[np.int64]  # [n] index into `allowed_rows` of the last strictly earlier entry
 
 
 def history_rows(
@@ -35,7 +35,7 @@ def history_rows(
     allowed: NDArray[np.bool_],
     k: int,
 ) -> NDArray[np.int64]:  # [n], [n], [n], [n] -> [n, k]
-    """Row ids of each row's history: oldest first, aligned to the right, -1 = absent.
+    """Return the row ids of each row's history: oldest first, right-aligned, -1 = absent.
 
     Args:
         user: [n] user of each row; the index is the row id.
@@ -47,26 +47,26 @@ def history_rows(
     Raises:
         InputError: k is negative, or a time is not a number.
     """
-    _check(time, k)
+    _check_inputs(time, k)
     history = np.full((len(user), k), ABSENT, dtype=np.int64)
     windows = _windows(user, time, np.asarray(allowed, dtype=bool))
-    if not len(windows.kept):
+    if not len(windows.allowed_rows):
         return history
     item = np.asarray(item)
-    kept_item, own_item = item[windows.kept], item[windows.order]
-    before_run = _place_before_run(kept_item)
-    row, place, first = windows.order, windows.last, windows.first
+    allowed_item, own_item = item[windows.allowed_rows], item[windows.order]
+    before_run = _index_before_run(allowed_item)
+    row, index, first = windows.order, windows.last, windows.first
     for column in reversed(range(k)):
-        row, own_item, first, place = _drop_finished(row, own_item, first, place)
-        same = kept_item[place] == own_item
-        place = np.where(same, before_run[place], place)
-        found = place >= first
-        history[row[found], column] = windows.kept[place[found]]
-        place = place - 1
+        row, own_item, first, index = _drop_finished(row, own_item, first, index)
+        is_own_item = allowed_item[index] == own_item
+        index = np.where(is_own_item, before_run[index], index)
+        has_entry = index >= first
+        history[row[has_entry], column] = windows.allowed_rows[index[has_entry]]
+        index = index - 1
     return history
 
 
-def _check(time: NDArray[np.float64], k: int) -> None:
+def _check_inputs(time: NDArray[np.float64], k: int) -> None:
     if k < 0:
         raise InputError(f"history length {k} is negative; give 0 or more")
     missing = np.flatnonzero(np.isnan(time))
@@ -86,35 +86,35 @@ def _windows(
     new_user[1:] = user[1:] != user[:-1]
     new_time = new_user.copy()
     new_time[1:] |= time[1:] != time[:-1]
-    kept_before = np.concatenate([[0], np.cumsum(allowed)])[:-1]
-    first = kept_before[_starts(new_user)]
-    last = kept_before[_starts(new_time)] - 1
+    allowed_before = np.concatenate([[0], np.cumsum(allowed)])[:-1]
+    first = allowed_before[_run_starts(new_user)]
+    last = allowed_before[_run_starts(new_time)] - 1
     return _Windows(order, order[allowed], first, last)
 
 
-def _starts(is_new: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Index of the latest True at or before each place."""
+def _run_starts(is_new: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return, for each index, the latest index at or before it that is True."""
     return np.maximum.accumulate(np.where(is_new, np.arange(len(is_new)), 0))
 
 
-def _place_before_run(kept_item: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Place just before the run of equal items that each place belongs to.
+def _index_before_run(allowed_item: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return, for each index, the index just before its run of equal items.
 
-    One jump skips any number of repeats, so that the loop above is over K and nothing else.
+    One jump skips any number of repeats, so the loop in :func:`history_rows` takes K steps only.
     """
-    is_new = np.ones(len(kept_item), dtype=bool)
-    is_new[1:] = kept_item[1:] != kept_item[:-1]
-    return _starts(is_new) - 1
+    is_new = np.ones(len(allowed_item), dtype=bool)
+    is_new[1:] = allowed_item[1:] != allowed_item[:-1]
+    return _run_starts(is_new) - 1
 
 
 def _drop_finished(
     row: NDArray[np.int64],
     own_item: NDArray[np.int64],
     first: NDArray[np.int64],
-    place: NDArray[np.int64],
+    index: NDArray[np.int64],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Keep the rows that may still find an entry."""
-    alive = place >= first
-    if alive.all():
-        return row, own_item, first, place
-    return row[alive], own_item[alive], first[alive], place[alive]
+    """Drop the rows that have no earlier entries left."""
+    active = index >= first
+    if active.all():
+        return row, own_item, first, index
+    return row[active], own_item[active], first[active], index[active]

@@ -1,11 +1,11 @@
-"""From a dataset to RecBole's loaders: one split, one set of candidates, any training rows.
+"""RecBole loaders from a dataset: one split, one set of candidates, any training rows.
 
-The same steps as RecBole's ``data_preparation``, which cannot leave users out, train on a part of
-the rows, or keep its candidates.
+This file takes the same steps as RecBole's ``data_preparation``, which cannot leave users out,
+train on part of the rows, or reuse its candidates.
 
-RecBole draws negatives anew at each evaluation, and sequential models may meet seen items while
-others do not. Here candidate ``j`` of a row is a hash of (seed, row id, j): the same for every
-model, evaluation and batch size, whatever other rows are evaluated.
+RecBole draws new negatives at each evaluation, and its sequential models may get seen items as
+candidates where other models do not. Here, candidate ``j`` of a row is a hash of (seed, row id, j).
+It is the same for every model, evaluation and batch size, whichever other rows are evaluated.
 """
 
 from functools import cached_property
@@ -25,7 +25,7 @@ from recbole_e2urec.data.rows import Splits
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.utils.recbole_compat import as_input_errors
 
-_SPAN = np.uint64(1 << 20)  # draws per row: the most that a row can redraw
+_SPAN = np.uint64(1 << 20)  # hash inputs reserved for each row: the most draws that a row can make
 
 
 def draw_candidates(
@@ -36,15 +36,16 @@ def draw_candidates(
     count: int,
     seed: int,
 ) -> NDArray[np.int64]:
-    """Draw items that the row's user has not used, with replacement as RecBole does.
+    """Draw items that the row's user has not used, with replacement as in RecBole.
 
     Args:
         rows: row ids, [n].
         users: inner user ids of the rows, [n].
         used: pairs ``user * len(weights) + item`` that must not be drawn, [m].
-        weights: of each inner item id, [items]; 0 is never drawn (padding).
+        weights: sampling weight of each inner item id, [items]; an item with weight 0 (padding) is
+            never drawn.
         count: candidates per row.
-        seed: of the run.
+        seed: seed of the run.
 
     Returns:
         Inner item ids, [n, count].
@@ -54,23 +55,25 @@ def draw_candidates(
     """
     items = len(weights)
     used = np.unique(used)
-    _check_room(users, used, weights)
-    bound = np.cumsum(weights) / np.sum(weights)
-    start = (_mix(rows.astype(np.uint64) ^ _mix(np.array([seed]))) // _SPAN) * _SPAN
-    drawn = np.zeros((len(rows), count), dtype=np.int64)
-    open_row, open_slot = (index.ravel() for index in np.indices(drawn.shape))
-    tries = open_slot.astype(np.uint64)
+    _check_unused_items(users, used, weights)
+    upper_bound = np.cumsum(weights) / np.sum(weights)
+    start = (
+        _hash_integers(rows.astype(np.uint64) ^ _hash_integers(np.array([seed]))) // _SPAN
+    ) * _SPAN
+    candidates = np.zeros((len(rows), count), dtype=np.int64)
+    open_row, open_slot = (index.ravel() for index in np.indices(candidates.shape))
+    draw = open_slot.astype(np.uint64)
     while len(open_row):
-        share = _mix(start[open_row] + tries) / np.float64(2**64)
-        found = np.minimum(np.searchsorted(bound, share, side="right"), items - 1)
-        drawn[open_row, open_slot] = found
-        again = _contains(used, users[open_row] * items + found)
-        open_row, open_slot = open_row[again], open_slot[again]
-        tries = tries[again] + np.uint64(count)
-    return drawn
+        uniform = _hash_integers(start[open_row] + draw) / np.float64(2**64)
+        item = np.minimum(np.searchsorted(upper_bound, uniform, side="right"), items - 1)
+        candidates[open_row, open_slot] = item
+        is_used = _contains(used, users[open_row] * items + item)
+        open_row, open_slot = open_row[is_used], open_slot[is_used]
+        draw = draw[is_used] + np.uint64(count)
+    return candidates
 
 
-def _check_room(
+def _check_unused_items(
     users: NDArray[np.int64], used: NDArray[np.int64], weights: NDArray[np.float64]
 ) -> None:
     items = len(weights)
@@ -86,12 +89,12 @@ def _check_room(
 def _contains(ordered: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.bool_]:
     if len(ordered) == 0:
         return np.zeros(len(values), dtype=bool)
-    place = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
-    return ordered[place] == values
+    index = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
+    return ordered[index] == values
 
 
-def _mix(value: NDArray[np.integer]) -> NDArray[np.uint64]:
-    """Hash integers, every bit as if random: the finaliser of SplitMix64 (Steele et al. 2014)."""
+def _hash_integers(value: NDArray[np.integer]) -> NDArray[np.uint64]:
+    """Hash integers to uniform bits with the finaliser of SplitMix64 (Steele et al. 2014)."""
     mixed = value.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -99,19 +102,19 @@ def _mix(value: NDArray[np.integer]) -> NDArray[np.uint64]:
 
 
 class RowSampler:
-    """Stands where RecBole's sampler does in evaluation; the same for every model of a run.
+    """Replaces RecBole's sampler in evaluation; it is the same for every model of a run.
 
     Args:
         config: the run's settings.
         dataset: the whole dataset.
-        splits: of all rows that any compared model may learn from or is tested on.
+        splits: the split of all rows that any compared model trains or is tested on.
         phase: ``valid`` or ``test``.
-        rows: row ids to be evaluated.
+        rows: row ids to evaluate.
 
     Attributes:
-        phase: as given.
-        rows: ascending, [n].
-        candidates: inner item ids for each row, [n, count]; no columns when nothing is sampled.
+        phase: ``valid`` or ``test``.
+        rows: row ids to evaluate, ascending, [n].
+        candidates: inner item ids for each row, [n, count]; no columns if nothing is sampled.
     """
 
     def __init__(
@@ -133,23 +136,25 @@ class RowSampler:
         )
 
     def of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Candidates of some of the rows, in the order given, [len(rows), count]."""
+        """Return the candidates of some of the rows, in the given order, [len(rows), count]."""
         return self.candidates[np.searchsorted(self.rows, rows)]
 
     @cached_property
     def used_ids(self) -> NDArray[Any]:
-        """For each inner user id the set of items seen up to this phase, [users]."""
+        """The set of items that each user has seen up to this phase, by inner user id, [users]."""
         user, item = self._seen
         order = np.argsort(user, kind="stable")
         bounds = np.searchsorted(user[order], np.arange(self._users + 1))
-        sets = np.empty(self._users, dtype=object)
-        for inner in range(self._users):
-            sets[inner] = set(item[order[bounds[inner] : bounds[inner + 1]]].tolist())
-        return sets
+        items_of_user = np.empty(self._users, dtype=object)
+        for inner_id in range(self._users):
+            items_of_user[inner_id] = set(
+                item[order[bounds[inner_id] : bounds[inner_id + 1]]].tolist()
+            )
+        return items_of_user
 
 
 def _weights(distribution: str, dataset: Any, splits: Splits) -> NDArray[np.float64]:
-    """Weight of each inner item id; by popularity it is the count over all parts, as in RecBole."""
+    """Return the weight of each inner item id: 1, or its count over all parts as in RecBole."""
     weights = np.ones(dataset.item_num)
     if distribution == "popularity":
         items = dataset.rows.item[np.concatenate(splits)]
@@ -158,16 +163,8 @@ def _weights(distribution: str, dataset: Any, splits: Splits) -> NDArray[np.floa
     return weights
 
 
-class Loaders(NamedTuple):
-    """RecBole's loaders; None for an evaluation part without rows."""
-
-    train: Any
-    valid: Any
-    test: Any
-
-
 class RowEvalLoader(NegSampleEvalDataLoader):
-    """RecBole's loader for labelled and sampled evaluation, with the candidates of the rows."""
+    """RecBole's loader for labelled and sampled evaluation, with the fixed candidates per row."""
 
     def _neg_sampling(self, inter_feat: Interaction) -> Interaction:
         if self.neg_sample_args["sample_num"] == "none":
@@ -178,7 +175,7 @@ class RowEvalLoader(NegSampleEvalDataLoader):
 
 
 class RowFullSortLoader(FullSortEvalDataLoader):
-    """RecBole's loader for full ranking; a user's line carries the id of its earliest row."""
+    """RecBole's loader for full ranking; each user's entry carries the id of its earliest row."""
 
     def __init__(self, config: Any, dataset: RowDataMixin, sampler: RowSampler) -> None:
         super().__init__(config, dataset, sampler, shuffle=False)
@@ -190,19 +187,27 @@ class RowFullSortLoader(FullSortEvalDataLoader):
             self.user_df.update(Interaction({ROW_ID: torch.from_numpy(earliest)}))
 
 
+class Loaders(NamedTuple):
+    """The loaders of a run; an evaluation part without rows is None."""
+
+    train: Any
+    valid: Any
+    test: Any
+
+
 def build_splits(dataset: RowDataMixin, left_out: NDArray[np.int64] | None = None) -> Splits:
     """Split the rows as ``eval_args`` says.
 
     Args:
         dataset: a loaded dataset.
-        left_out: inner ids of users that take part in nothing, such as control users.
+        left_out: inner ids of users that are in no part, such as control users.
 
     Raises:
-        InputError: the split is unknown, or leaves nothing to train on.
+        InputError: the split is unknown, or no training rows are left.
     """
-    users = np.empty(0, np.int64) if left_out is None else left_out
+    left_out_users = np.empty(0, np.int64) if left_out is None else left_out
     parts = [
-        rows[~np.isin(dataset.rows.user[rows], users)].astype(np.int64)
+        rows[~np.isin(dataset.rows.user[rows], left_out_users)].astype(np.int64)
         for rows in dataset.split_rows()
     ]
     if len(parts[0]) == 0:
@@ -220,11 +225,14 @@ def make_loaders(
 
     Args:
         config: the run's settings.
-        dataset: where the rows come from.
-        splits: the split of all models that are compared.
-        train_rows: what to train on, such as the retain set; None = all training rows. What is left
-            out is in no history of a sequential model and counts as unseen when negatives for
-            training are sampled. Candidates of evaluation depend on ``splits`` alone.
+        dataset: the source of the rows.
+        splits: the split that all compared models share.
+        train_rows: row ids to train on, such as the retain set; None = all training rows. Rows left
+            out here are in no history of a sequential model, and they count as unseen when training
+            negatives are sampled. Evaluation candidates depend on ``splits`` alone.
+
+    Raises:
+        InputError: no training rows are left for the model, or as in :func:`evaluation_loader`.
     """
     rows = splits.train if train_rows is None else train_rows
     hidden = np.setdiff1d(splits.train, rows)
@@ -246,24 +254,30 @@ def evaluation_loader(
     rows: NDArray[np.int64] | None = None,
     hidden: NDArray[np.int64] | None = None,
 ) -> Any:
-    """Make the loader of an evaluation part, or of some of its rows; None when no row is left.
+    """Make the loader of an evaluation part or of other rows.
 
     Args:
         config: the run's settings.
-        dataset: where the rows come from.
-        splits: the split of all models that are compared.
-        phase: ``valid`` or ``test``, whose mode and candidates apply.
-        rows: other rows, such as the forget set, or the test rows of forgotten users; None = all
-            of that part.
-        hidden: rows that no history of a sequential model may show.
+        dataset: the source of the rows.
+        splits: the split that all compared models share.
+        phase: ``valid`` or ``test``; decides the evaluation mode and the candidates.
+        rows: row ids to evaluate, such as the forget set or the test rows of forgotten users;
+            None = all rows of the part.
+        hidden: row ids that no history of a sequential model may show.
+
+    Returns:
+        The loader; None if no row is left.
+
+    Raises:
+        InputError: ``topk`` is larger than the number of items.
     """
     mode = config["eval_args"]["mode"][phase]
     rows = getattr(splits, phase) if rows is None else rows
     if mode != "labeled":
-        rows = relevant(config, dataset, rows)
-        longest, items = max(config["topk"]), dataset.item_num - 1
-        if config["eval_type"] == EvaluatorType.RANKING and longest > items:
-            raise InputError(f"topk: {longest} is more than the {items} items")
+        rows = relevant_rows(config, dataset, rows)
+        largest_k, items = max(config["topk"]), dataset.item_num - 1
+        if config["eval_type"] == EvaluatorType.RANKING and largest_k > items:
+            raise InputError(f"topk: {largest_k} is more than the {items} items")
     part = dataset.take(rows, hidden)
     if len(part) == 0:
         return None
@@ -273,8 +287,11 @@ def evaluation_loader(
     return RowEvalLoader(config, part, sampler)
 
 
-def relevant(config: Any, dataset: RowDataMixin, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Rows whose item counts as a hit in ranking: liked ones, or all (``rank_positives: all``)."""
+def relevant_rows(config: Any, dataset: RowDataMixin, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the rows whose item counts as a hit in ranking.
+
+    These are the liked rows, or all rows if there are no labels or ``rank_positives`` is ``all``.
+    """
     label = dataset.rows.label
     if config["rank_positives"] == "all" or label is None:
         return rows
@@ -284,13 +301,14 @@ def relevant(config: Any, dataset: RowDataMixin, rows: NDArray[np.int64]) -> NDA
 def _train_loader(
     config: Any, dataset: RowDataMixin, train: Any, splits: Splits, hidden: NDArray[np.int64]
 ) -> Any:
-    kind = get_dataloader(config, "train")
+    loader_class = get_dataloader(config, "train")
     parts = [train, dataset.take(splits.valid, hidden), dataset.take(splits.test, hidden)]
-    whole = dataset.take(np.concatenate([train.inter_feat[ROW_ID].numpy(), *splits[1:]]), hidden)
+    all_rows = np.concatenate([train.inter_feat[ROW_ID].numpy(), *splits[1:]])
+    all_parts = dataset.take(all_rows, hidden)
     with as_input_errors():
-        sampler, _, _ = create_samplers(config, whole, parts)
+        sampler, _, _ = create_samplers(config, all_parts, parts)
         if config["MODEL_TYPE"] != ModelType.KNOWLEDGE:
-            return kind(config, train, sampler, shuffle=config["shuffle"])
+            return loader_class(config, train, sampler, shuffle=config["shuffle"])
         args = config["train_neg_sample_args"]
-        entities = KGSampler(dataset, args["distribution"], args["alpha"])
-        return kind(config, train, sampler, entities, shuffle=True)
+        entity_sampler = KGSampler(dataset, args["distribution"], args["alpha"])
+        return loader_class(config, train, sampler, entity_sampler, shuffle=True)

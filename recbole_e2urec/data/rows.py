@@ -1,11 +1,12 @@
-"""The rows of a dataset as plain arrays, and which of them a run learns from and is tested on.
+"""The rows of a dataset as plain arrays, and which of them a run trains and tests on.
 
-Whatever dataset class RecBole picks for a model, the row ids are the same: row ``i`` is the
-``i``-th interaction of the atomic file that survived filtering. Histories, forget requests and
-splits speak of row ids only.
+Row ids are the same for every dataset class that RecBole picks: row ``i`` is the ``i``-th
+interaction of the atomic file that survived filtering. Histories, forget requests and splits use
+row ids only.
 
-The counting rules of published protocols: at least so many earlier rows of the user, then the last
-so many rows of all. Rows count in the order (time, user, item), by published tokens.
+:func:`target_rows` applies the counting rules of published protocols: first keep rows with a
+minimum number of earlier rows of their user, then the last so many rows overall. Rows are counted
+in the order (time, user, item), where users and items are ordered by their published tokens.
 """
 
 from dataclasses import dataclass
@@ -22,14 +23,14 @@ class RowTable:
     """All interactions after filtering and before splitting; an array's index is the row id.
 
     Attributes:
-        user: inner ids of the users, int64 [n].
-        item: inner ids of the items, int64 [n].
-        time: time of the interaction in the unit of the file (seconds in most), float64 [n]; the
-            position in the file when the data has no time.
-        rating: rating as published, float64 [n]; None when the data has none.
-        label: 1 = liked, 0 = not, float32 [n]; None when the data has neither labels nor a rating
-            that a threshold turns into labels.
-        has_time: whether times are in the data, rather than positions in the file.
+        user: inner user ids, int64 [n].
+        item: inner item ids, int64 [n].
+        time: interaction times in the file's unit (usually seconds), float64 [n]; positions in the
+            file if the data has no times.
+        rating: ratings as published, float64 [n]; None if the data has none.
+        label: 1 = liked, 0 = not liked, float32 [n]; None if the data has neither labels nor
+            ratings that a threshold turns into labels.
+        has_time: whether ``time`` holds times from the data, rather than positions in the file.
     """
 
     user: NDArray[np.int64]
@@ -46,7 +47,7 @@ class RowTable:
 
 @dataclass(frozen=True)
 class IdMap:
-    """From the tokens of the data files to RecBole's inner ids (1 and up; padding is left out).
+    """Maps tokens of the data files to RecBole's inner ids (1 and up; padding is left out).
 
     Attributes:
         users: inner id of each user token.
@@ -58,7 +59,7 @@ class IdMap:
 
 
 class Splits(NamedTuple):
-    """Row ids of the three parts, int64, each in RecBole's order."""
+    """Row ids of the three parts of a split, int64, each in RecBole's order."""
 
     train: NDArray[np.int64]
     valid: NDArray[np.int64]
@@ -85,24 +86,25 @@ class TargetOptions:
 
 
 def target_rows(table: RowTable, ids: IdMap, options: TargetOptions) -> NDArray[np.int64]:
-    """Row ids that take part, [m]; all of them, in the order of the file, when no rule is set.
+    """Return the ids of the rows that take part, [m].
 
-    With a rule they are in the order (time, user, item). Users and items of equal length of token
-    are ordered as text and shorter tokens come first, so that numbers are in the order of numbers.
+    If no rule is set, all rows take part, in file order. Otherwise rows are in the order
+    (time, user, item). Shorter tokens come before longer ones and tokens of equal length are
+    ordered as text, so that numeric tokens are in numeric order.
 
     Args:
         table: all rows.
-        ids: published tokens to inner ids.
+        ids: maps published tokens to inner ids.
         options: the rules.
 
     Raises:
-        InputError: no row has so many before it, or fewer than ``last_rows`` are left.
+        InputError: no row has ``min_history`` earlier rows, or fewer than ``last_rows`` are left.
     """
     if options == TargetOptions():
         return np.arange(len(table))
-    user, item = _ranks(ids.users)[table.user], _ranks(ids.items)[table.item]
+    user, item = _token_ranks(ids.users)[table.user], _token_ranks(ids.items)[table.item]
     order = np.lexsort((item, user, table.time))
-    rows = order[_earlier(user[order]) >= options.min_history]
+    rows = order[_count_earlier(user[order]) >= options.min_history]
     if not len(rows):
         raise InputError(f"min_history: no row has {options.min_history} earlier rows of its user")
     if options.last_rows is None:
@@ -115,16 +117,16 @@ def target_rows(table: RowTable, ids: IdMap, options: TargetOptions) -> NDArray[
     return rows[-options.last_rows :]
 
 
-def _ranks(tokens: dict[str, int]) -> NDArray[np.int64]:
-    """Place of each inner id in the order of the tokens."""
+def _token_ranks(tokens: dict[str, int]) -> NDArray[np.int64]:
+    """Return, by inner id, the rank of its token: shorter tokens first, then text order."""
     ranks = np.zeros(max(tokens.values(), default=0) + 1, dtype=np.int64)
-    for place, token in enumerate(sorted(tokens, key=lambda token: (len(token), token))):
-        ranks[tokens[token]] = place
+    for rank, token in enumerate(sorted(tokens, key=lambda token: (len(token), token))):
+        ranks[tokens[token]] = rank
     return ranks
 
 
-def _earlier(user: NDArray[np.int64]) -> NDArray[np.int64]:  # [n] -> [n]
-    """How often each entry's value stands before it."""
+def _count_earlier(user: NDArray[np.int64]) -> NDArray[np.int64]:  # [n] -> [n]
+    """Count, for each entry, the earlier entries with the same value."""
     order = np.argsort(user, kind="stable")
     grouped = user[order]
     first = np.searchsorted(grouped, grouped)

@@ -1,11 +1,12 @@
-"""Templates: an interaction becomes a list of short texts, the segments of its prompt.
+"""Templates, which turn an interaction into the segments (short texts) of its prompt.
 
-`[user] [history lead-in] [entry] * k [instruction] [question + tail]`: a segment whose data is
-missing is left out. Every segment but the last ends in white space, so that the prompt is their
-plain join.
-Titles and features are values, never templates: jinja text inside a title stays text. Templates
-are rendered in jinja's sandbox, which keeps them away from the interpreter, and without what draws
-at random.
+A prompt is `[user] [history lead-in] [entry] * k [instruction] [question + tail]`. A segment whose
+data is missing is left out. Every segment but the last ends in white space, so joining the segments
+gives the prompt.
+
+Titles and features are values, never templates: jinja syntax inside a title stays text. Templates
+are rendered in jinja's sandbox, which keeps them away from the interpreter, and without jinja's
+random functions.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,7 @@ from jinja2.sandbox import SandboxedEnvironment
 from recbole_e2urec.config.yaml import properties, properties_folder, read_yaml
 from recbole_e2urec.errors import InputError, nearest, one_line
 
-# Ours, by part; the attributes of PromptTemplate say what each name holds.
+# Names that each part of a template may use; the attributes of PromptTemplate say what they hold.
 NAMES = {
     "entry": "title, item, rating, rating_max",
     "question": "title, item",
@@ -34,62 +35,66 @@ NAMES = {
     "history": "rated",
 }
 
-
-@dataclass(frozen=True)
-class FieldNames:
-    """What RecBole and the data call what a template shows; templates may use these names as well.
-
-    Raises:
-        InputError: a column bears a name that templates have for something else.
-    """
-
-    item_id: str = "item_id"  # the item's token: entry and question
-    title: str | None = None  # its title: entry and question
-    rating: str = "rating"  # as text, or none: entry
-    items: tuple[str, ...] = ()  # further columns of the item: entry and question
-    users: tuple[str, ...] = ()  # columns of the user: user
-    user_id: str = "user_id"  # the user's token: user
-
-    def __post_init__(self) -> None:
-        """Refuse a name that would mean two things."""
-        of_users = set(NAMES["user"].split(", "))
-        taken = {name for names in NAMES.values() for name in names.split(", ")} - of_users
-        clashes = {
-            "item_fields": taken.intersection(self.items),
-            "user_fields": of_users.intersection(self.users) - {self.user_id},
-        }
-        for key, names in clashes.items():
-            for name in names:
-                raise InputError(f"{key}: templates have a {name!r} of their own; leave it out")
-
-    def of_item(self, title: str, item: str, known: Mapping[str, str]) -> dict[str, str]:
-        """Values by name; an unknown one is empty."""
-        columns = {name: known.get(name, "") for name in self.items}
-        return {self.item_id: item, **({self.title: title} if self.title else {}), **columns}
-
-
 _ENVIRONMENT = SandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
 del _ENVIRONMENT.globals["lipsum"], _ENVIRONMENT.filters["random"]
 
 
 @dataclass(frozen=True)
-class PromptTemplate:
-    """The wording of a prompt, as jinja templates; compiled and tried when created.
+class FieldNames:
+    """The data's column names for what templates show; templates may use these names as well.
+
+    Each comment names the parts of a template that may use the column.
 
     Raises:
-        InputError: a part does not compile, uses an unknown name, or the question no item.
+        InputError: a column has the name of a template variable with another meaning.
     """
 
-    entry: str  # one rated item: title, item, rating (text, or none), rating_max (text, or none)
+    item_id: str = "item_id"  # the item's token: entry and question
+    title: str | None = None  # the item's title: entry and question
+    rating: str = "rating"  # the rating as text, or none: entry
+    items: tuple[str, ...] = ()  # further item columns: entry and question
+    users: tuple[str, ...] = ()  # user columns: user
+    user_id: str = "user_id"  # the user's token: user
+
+    def __post_init__(self) -> None:
+        """Refuse a name that would have two meanings."""
+        user_names = set(NAMES["user"].split(", "))
+        item_names = {name for names in NAMES.values() for name in names.split(", ")} - user_names
+        clashes = {
+            "item_fields": item_names.intersection(self.items),
+            "user_fields": user_names.intersection(self.users) - {self.user_id},
+        }
+        for key, names in clashes.items():
+            for name in names:
+                raise InputError(f"{key}: templates have a {name!r} of their own; leave it out")
+
+    def item_values(self, title: str, item: str, features: Mapping[str, str]) -> dict[str, str]:
+        """Return the values of an item by column name; a missing feature is empty."""
+        columns = {name: features.get(name, "") for name in self.items}
+        return {self.item_id: item, **({self.title: title} if self.title else {}), **columns}
+
+
+@dataclass(frozen=True)
+class PromptTemplate:
+    """The wording of a prompt as jinja templates, which are compiled and tried out when created.
+
+    Each comment lists the variables that a part may use.
+
+    Raises:
+        InputError: a part does not compile or uses an unknown name, or the question does not name
+            the item.
+    """
+
+    entry: str  # one rated item: title, item, rating (text or none), rating_max (text or none)
     question: str  # about the target: title, item (its token in the data)
-    instruction: str = ""  # before the question: rated (has the data ratings?)
+    instruction: str = ""  # before the question: rated (whether the data has ratings)
     tail: str = ""  # after the question: rated
-    user: str = ""  # features (mapping of name to text), user (the user's token in the data)
+    user: str = ""  # about the user: features (name to text), user (the user's token in the data)
     history: str = ""  # lead-in of the history: rated
     names: FieldNames = field(default_factory=FieldNames)
 
     def __post_init__(self) -> None:
-        """Compile every part and render those that need no data."""
+        """Compile every part, and render entry, history, instruction and question as a trial."""
         for part in NAMES:
             _render(part, getattr(self, part), None)
         for rating in (5.0, None):
@@ -104,19 +109,20 @@ class PromptTemplate:
         """Read the template ``properties/prompt/<name>.yaml``, or the yaml file of this name.
 
         Args:
-            name: as of ``--prompt``.
-            names: those of the data.
+            name: the value of ``--prompt``.
+            names: column names of the data.
 
         Raises:
-            InputError: neither is there (names the nearest), or as in :meth:`from_mapping`.
+            InputError: neither file exists (the message suggests the nearest name), or as in
+                :meth:`from_mapping`.
         """
         parts = properties("prompt", name)
         if parts:
             return cls.from_mapping(parts, f"prompt {name}", names)
         if Path(name).suffix in (".yaml", ".yml"):
             return cls.from_mapping(read_yaml(Path(name)), name, names)
-        known = [path.stem for path in (properties_folder() / "prompt").glob("*.yaml")]
-        raise InputError(f"unknown prompt {name!r}; {nearest(name, known)}, or a .yaml file")
+        prompts = [path.stem for path in (properties_folder() / "prompt").glob("*.yaml")]
+        raise InputError(f"unknown prompt {name!r}; {nearest(name, prompts)}, or a .yaml file")
 
     @classmethod
     def from_mapping(
@@ -125,10 +131,16 @@ class PromptTemplate:
         source: str = "prompt template",
         names: FieldNames | None = None,
     ) -> "PromptTemplate":
-        """Create from the parts of a file; `source` names it in errors. An empty part may be None.
+        """Create a template from the parts in a file.
+
+        Args:
+            values: text by part; an empty part may be None.
+            source: what error messages call the file.
+            names: column names of the data.
 
         Raises:
-            InputError: unknown part (names the nearest), missing entry or question, or not a text.
+            InputError: a part is unknown (the message suggests the nearest) or no text, or entry or
+                question is missing.
         """
         for name, value in values.items():
             if name not in NAMES:
@@ -143,31 +155,32 @@ class PromptTemplate:
 
     @property
     def shows_user(self) -> bool:
-        """Whether the part about the user has the user's token, whatever the features are."""
+        """Whether the part about the user shows the user's token, whatever the features are."""
         return not _variables(self.user).isdisjoint(("user", self.names.user_id))
 
     @property
     def names_users(self) -> bool:
-        """Whether prompts show the user's token: by themselves, or as one of the features."""
+        """Whether prompts show the user's token, either directly or as one of the features."""
         is_feature = self.names.user_id in self.names.users
         return self.shows_user or (is_feature and "features" in _variables(self.user))
 
     def render_user(self, features: Mapping[str, str], user: str = "") -> str:
-        """Text about the user; empty when nothing is known that it shows.
+        """Render the text about the user; it is empty if nothing that it shows is known.
 
         Args:
-            features: by name.
-            user: token in the data; empty for people whom the data does not have.
+            features: the user's features by name.
+            user: the user's token; empty for a person who is not in the data.
         """
         if not features and not (user and self.shows_user):
             return ""
         columns = {name: features.get(name, "") for name in self.names.users}
         columns[self.names.user_id] = user
-        return _ended(_render("user", self.user, {"features": features, "user": user}, columns))
+        values = {"features": features, "user": user}
+        return _end_in_space(_render("user", self.user, values, columns))
 
     def render_history(self, rated: bool = True) -> str:
-        """Lead-in of a history; `rated`: has the data ratings."""
-        return _ended(_render("history", self.history, {"rated": rated}))
+        """Render the lead-in of a history; `rated` says whether the data has ratings."""
+        return _end_in_space(_render("history", self.history, {"rated": rated}))
 
     def render_entry(
         self,
@@ -175,33 +188,49 @@ class PromptTemplate:
         rating: float | None,
         rating_max: float | None = None,
         item: str = "",
-        known: Mapping[str, str] = MappingProxyType({}),
+        features: Mapping[str, str] = MappingProxyType({}),
     ) -> str:
-        """Text of one history entry; without a rating (None or NaN) it has no rating words."""
+        """Render one history entry.
+
+        Args:
+            title: the item's title.
+            rating: the rating; None or NaN = no rating, which the template gets as none.
+            rating_max: the highest rating in the data, if any.
+            item: the item's token in the data.
+            features: the item's features by name.
+        """
         values = {
             "title": title,
             "item": item,
             "rating": rating_text(rating),
             "rating_max": rating_text(rating_max),
         }
-        columns = {self.names.rating: values["rating"], **self.names.of_item(title, item, known)}
-        return _ended(_render("entry", self.entry, values, columns))
+        item_values = self.names.item_values(title, item, features)
+        columns = {self.names.rating: values["rating"], **item_values}
+        return _end_in_space(_render("entry", self.entry, values, columns))
 
     def render_instruction(self, rated: bool = True) -> str:
-        """Instruction before the question; `rated`: has the data ratings."""
-        return _ended(_render("instruction", self.instruction, {"rated": rated}))
+        """Render the instruction before the question; `rated`: whether the data has ratings."""
+        return _end_in_space(_render("instruction", self.instruction, {"rated": rated}))
 
     def render_question(
         self,
         title: str,
         rated: bool = True,
         item: str = "",
-        known: Mapping[str, str] = MappingProxyType({}),
+        features: Mapping[str, str] = MappingProxyType({}),
     ) -> str:
-        """Question about the target and the tail; `rated`: has the data ratings."""
-        columns = self.names.of_item(title, item, known)
+        """Render the question about the target, and the tail.
+
+        Args:
+            title: the item's title.
+            rated: whether the data has ratings.
+            item: the item's token in the data.
+            features: the item's features by name.
+        """
+        columns = self.names.item_values(title, item, features)
         values = {"title": title, "item": item}
-        question = _ended(_render("question", self.question, values, columns))
+        question = _end_in_space(_render("question", self.question, values, columns))
         return (question + _render("tail", self.tail, {"rated": rated})).rstrip()
 
     def catalogue_texts(
@@ -210,35 +239,41 @@ class PromptTemplate:
         tokens: Sequence[str],
         items: Sequence[Mapping[str, str]] = (),
     ) -> list[str]:
-        """How the template writes each item, without a rating; arguments as in `prompt_texts`."""
+        """Render each item as an entry without a rating, and as a question.
+
+        Args:
+            titles: title by inner item id; an item with an empty title is skipped.
+            tokens: token by inner item id.
+            items: features by inner item id; empty if there are none.
+        """
         texts: list[str] = []
-        for title, token, known in zip(
+        for title, token, features in zip(
             titles, tokens, items or repeat({}, len(titles)), strict=True
         ):
             if title:
-                texts.append(self.render_entry(title, None, item=token, known=known))
-                texts.append(self.render_question(title, item=token, known=known))
+                texts.append(self.render_entry(title, None, item=token, features=features))
+                texts.append(self.render_question(title, item=token, features=features))
         return texts
 
     def user_texts(self, tokens: Sequence[str]) -> list[str]:
-        """How the template writes the user's token, without any features; none if it does not."""
+        """Render each user's token without features; the list is empty if no token is shown."""
         if not self.shows_user:
             return []
-        nothing = dict.fromkeys(self.names.users, "")
-        return [self.render_user(nothing, token) for token in tokens if token]
+        no_features = dict.fromkeys(self.names.users, "")
+        return [self.render_user(no_features, token) for token in tokens if token]
 
     def literal_texts(self) -> list[str]:
-        """The template's own words in every branch: what a word-level tokenizer must know."""
-        found: list[str] = []
+        """Return the template's literal texts in every branch, for a word-level tokenizer."""
+        literals: list[str] = []
         for part in NAMES:
             tree = _ENVIRONMENT.parse(getattr(self, part))
-            found += [node.data for node in tree.find_all(nodes.TemplateData)]
-            found += [str(node.value) for node in tree.find_all(nodes.Const)]
-        return [text.strip() for text in found if text.strip()]
+            literals += [node.data for node in tree.find_all(nodes.TemplateData)]
+            literals += [str(node.value) for node in tree.find_all(nodes.Const)]
+        return [text.strip() for text in literals if text.strip()]
 
 
 def rating_text(rating: float | None) -> str | None:
-    """A rating as people write it: 4 for 4.0, 3.5 for 3.5; None for None and NaN."""
+    """Write a rating as people do: 4 for 4.0, 3.5 for 3.5; None for None and NaN."""
     if rating is None or np.isnan(rating):
         return None
     return np.format_float_positional(round(float(rating), 4) + 0.0, trim="-")
@@ -251,7 +286,7 @@ def _compiled(source: str) -> jinja2.Template:
 
 @lru_cache(maxsize=256)
 def _variables(source: str) -> set[str]:
-    """Names that a template looks up."""
+    """Return the names that a template looks up."""
     return meta.find_undeclared_variables(_ENVIRONMENT.parse(source))
 
 
@@ -261,21 +296,29 @@ def _render(
     values: Mapping[str, Any] | None,
     columns: Mapping[str, Any] = MappingProxyType({}),
 ) -> str:
-    """Fill one part of the template; None for `values` compiles only.
+    """Render one part of a template.
 
-    A name that is in both, and means the same, is taken from `values`.
+    Args:
+        part: name of the part, for error messages.
+        source: the jinja text.
+        values: value of each template variable; None = compile only.
+        columns: value of each data column. A name in both mappings, which means the same in both,
+            is taken from `values`.
+
+    Raises:
+        InputError: the text does not compile or cannot be rendered.
     """
     try:
         template = _compiled(source)
         return "" if values is None else template.render({**columns, **values})
-    except Exception as error:  # a template of the user's own can raise anything
+    except Exception as error:  # a user's template can raise anything
         reason = one_line(error) or type(error).__name__
-        usable = ", ".join(dict.fromkeys([*NAMES[part].split(", "), *columns]))
-        raise InputError(f"prompt template, {part}: {reason}; it may use: {usable}") from error
+        allowed = ", ".join(dict.fromkeys([*NAMES[part].split(", "), *columns]))
+        raise InputError(f"prompt template, {part}: {reason}; it may use: {allowed}") from error
 
 
-def _ended(text: str) -> str:
-    """End a non-empty text in white space, so that it never sticks to the next one."""
+def _end_in_space(text: str) -> str:
+    """End a non-empty text in white space, so that it does not run into the next one."""
     if not text.strip():
         return ""
     return text if text[-1].isspace() else text + "\n"

@@ -1,4 +1,4 @@
-"""Checks of the data before a run: cells that are not numbers, and labels that are missing."""
+"""Checks of the data before a run: table layout, cells that are not numbers, missing labels."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -15,25 +15,25 @@ from recbole_e2urec.utils.recbole_compat import MISSING_NUMBERS
 
 
 def check_cells(path: Path, separator: str, encoding: str) -> None:
-    """Refuse a table without a header, or with a line longer than that or of two.
+    """Refuse a table that has no header, a line with too many cells or a stray carriage return.
 
-    Pandas would take the first column for an index, which moves all others, or cut the line; and it
-    ends lines at carriage returns.
+    If a line has more cells than the header, pandas either uses the first column as the index,
+    which shifts all others, or cuts the line. Pandas also ends lines at carriage returns.
 
     Raises:
-        InputError: names the line, and nothing that is on it.
+        InputError: names the line, but never its content.
     """
     lines = read_lines(path, encoding)
     if not lines:
         raise InputError(f"{path} is empty; its first line names the columns as name:type")
-    most = lines[0].count(separator)
+    separators = lines[0].count(separator)
     for number, line in enumerate(lines, start=1):
         if "\r" in line:
             raise InputError(f"{path}, line {number}: a carriage return inside; remove it")
-        if line.count(separator) > most:
+        if line.count(separator) > separators:
             raise InputError(
                 f"{path}, line {number}: {line.count(separator) + 1} cells where the header has "
-                f"{most + 1}; correct the line or the field separator (now {separator!r})"
+                f"{separators + 1}; correct the line or the field separator (now {separator!r})"
             )
 
 
@@ -44,17 +44,18 @@ def find_bad_number(
     columns: Iterable[str],
     missing_is_bad: bool,
 ) -> str | None:
-    """Describe the first cell that is not a number, or None when all are.
+    """Describe the first cell that is not a number.
 
     Args:
-        path: an atomic file; its header is ``name:type`` per column.
-        separator: between the columns.
-        encoding: of the file.
-        columns: names of the columns to look at; those that the file lacks are passed over.
-        missing_is_bad: whether an empty cell, ``NA``, ``nan`` or an infinity counts too.
+        path: an atomic file; its header has ``name:type`` for each column.
+        separator: what separates the columns.
+        encoding: encoding of the file.
+        columns: names of the columns to check; columns that the file lacks are ignored.
+        missing_is_bad: whether an empty cell, ``NA``, ``nan`` or an infinity is refused too.
 
     Returns:
-        Text such as ``line 7, column rating: 'abc' is not a number``.
+        Text such as ``line 7, column rating: 'abc' is not a number``; None if all cells are
+        numbers.
     """
     lines = read_lines(path, encoding)
     names = [cell.split(":")[0] for cell in lines[0].split(separator)]
@@ -87,36 +88,36 @@ def _is_number_or_missing(cell: str) -> bool:
 
 
 def check_finite(frame: Any, path: Path, separator: str, encoding: str, columns: list[str]) -> None:
-    """Refuse a table whose numeric columns have a missing or infinite value.
+    """Refuse a table with a missing or infinite value in a numeric column.
 
-    RecBole would put the column's mean there: a rating or a time out of thin air.
+    RecBole would fill in the column's mean and so invent a rating or a time.
 
     Raises:
         InputError: names file, line, column and value.
     """
-    holes = [name for name in columns if not np.isfinite(frame[name].to_numpy()).all()]
-    if holes:
-        cell = find_bad_number(path, separator, encoding, holes, missing_is_bad=True)
+    incomplete = [name for name in columns if not np.isfinite(frame[name].to_numpy()).all()]
+    if incomplete:
+        cell = find_bad_number(path, separator, encoding, incomplete, missing_is_bad=True)
         raise InputError(f"{path}, {cell}")
 
 
 def needs_labels(config: Any) -> bool:
-    """Whether the run reads labels: to evaluate, or to train without sampled negatives."""
+    """Whether the run needs labels, for evaluation or for training without sampled negatives."""
     if "labeled" in config["eval_args"]["mode"].values():
         return True
-    samples = config["train_neg_sample_args"]["distribution"] != "none"
-    return config["MODEL_TYPE"] == ModelType.CONTEXT and not samples
+    samples_negatives = config["train_neg_sample_args"]["distribution"] != "none"
+    return config["MODEL_TYPE"] == ModelType.CONTEXT and not samples_negatives
 
 
 def check_labels(label: NDArray[Any] | None, config: Any) -> None:
-    """Refuse data from which nobody can learn or tell likes from dislikes.
+    """Refuse labels that do not tell likes from dislikes, if the run needs labels.
 
     Args:
-        label: of every row, or None when the data has none.
+        label: label of every row; None if the data has none.
         config: the run's settings.
 
     Raises:
-        InputError: no labels, values other than 0 and 1, or one class only.
+        InputError: there are no labels, values other than 0 and 1, or only one class.
     """
     if not needs_labels(config):
         return
@@ -128,9 +129,9 @@ def check_labels(label: NDArray[Any] | None, config: Any) -> None:
             f"threshold ({rule or 'none set'}); set threshold, or eval_mode to uni100 or full"
         )
     values = np.unique(label)
-    strange = values[~np.isin(values, (0, 1))]
-    if len(strange):
-        raise InputError(f"{dataset}: column {name!r} holds {strange[0]:g}; labels are 0 and 1")
+    invalid = values[~np.isin(values, (0, 1))]
+    if len(invalid):
+        raise InputError(f"{dataset}: column {name!r} holds {invalid[0]:g}; labels are 0 and 1")
     if len(values) < 2:
         raise InputError(
             f"{dataset}: every label is {values[0]:g} ({rule or f'column {name!r}'}); "

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from recbole_e2urec.deployment.certificate_words import NO_CONTROL, no_residual
 from recbole_e2urec.deployment.evidence import MAX_OTHER_ROWS, MAX_TEST_ROWS
-from recbole_e2urec.evaluator.attacks import BATCH
+from recbole_e2urec.evaluator.attacks import CURVE_BATCH_SIZE
 from recbole_e2urec.utils.html import SHEETS
 
 MAX_LISTED = 20  # hashes of a kind on the page; the JSON file has them all
@@ -61,7 +61,7 @@ def certificate_page(certificate: Mapping[str, Any]) -> str:
         cost=_flat(certificate["cost"]),
         max_test_rows=MAX_TEST_ROWS,
         max_other_rows=MAX_OTHER_ROWS,
-        batch=BATCH,
+        batch=CURVE_BATCH_SIZE,
     )
 
 

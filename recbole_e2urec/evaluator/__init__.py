@@ -1,1 +1,1 @@
-"""Measures that RecBole lacks."""
+"""Metrics, attacks and confidence intervals that RecBole lacks."""

@@ -1,4 +1,4 @@
-"""What a model answers on the groups of rows that matter, and the measures made from it."""
+"""Asks a model about the groups of rows that matter, and computes measures from its answers."""
 
 from typing import Any, NamedTuple
 
@@ -28,19 +28,19 @@ from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import CachedAnswers, Scorer
 
 Rows = NDArray[np.int64]
-RESAMPLING_SEED = 0  # one for all runs, so that intervals of two runs can be compared
+RESAMPLING_SEED = 0  # the same for all runs, so that intervals of two runs can be compared
 
 
 class Groups(NamedTuple):
-    """Row ids to ask about.
+    """Row ids to ask about, by group.
 
     Attributes:
         forget: training rows to forget.
-        retain: training rows that stay, or a sample of them.
+        retain: training rows to retain, or a sample of them.
         test: all test rows.
         heldout_forget_users: test rows of users with a forgotten row.
         heldout_other_users: test rows of everyone else.
-        control: rows of users that no model was trained on.
+        control: rows of control users, on whom no model was trained.
     """
 
     forget: Rows
@@ -52,11 +52,11 @@ class Groups(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """What one model says.
+    """The answers of one model.
 
     Attributes:
-        yes: P(yes) by row id, float64 [n]; NaN where nothing was asked.
-        forget: its whole answers to the forget rows.
+        yes: P(yes) by row id, float64 [n]; NaN for rows not asked about.
+        forget: the complete answers on the forget rows.
     """
 
     yes: NDArray[np.float64]
@@ -66,91 +66,106 @@ class Answers(NamedTuple):
 def ask(
     model: LLMRec, scorer: Scorer, groups: Groups, forget_history: Rows, history: Rows
 ) -> Answers:
-    """Ask about all groups, each row once.
+    """Ask a model about all groups, each row once.
 
     Args:
         model: the recommender.
-        scorer: who answers.
+        scorer: what answers.
         groups: the rows.
-        forget_history: histories of the prompts of forget rows, [n, k].
-        history: histories of all others, [n, k].
+        forget_history: histories in the prompts of forget rows, [n, k].
+        history: histories in the prompts of all other rows, [n, k].
     """
     yes = np.full(len(model.labels), np.nan)
     others = np.unique(np.concatenate([groups.retain, groups.test, groups.control]))
-    words = model.language_model.answer_ids
+    answer_ids = model.language_model.answer_ids
     with model.using_history(forget_history):
         forget = scorer.ask(model, groups.forget)
-    yes[groups.forget] = forget.yes(words).cpu().numpy()
+    yes[groups.forget] = forget.yes(answer_ids).cpu().numpy()
     with model.using_history(history):
-        yes[others] = scorer.ask(model, others).yes(words).cpu().numpy()
+        yes[others] = scorer.ask(model, others).yes(answer_ids).cpu().numpy()
     return Answers(yes, forget)
 
 
 def utility(
     config: Any, answers: Answers, groups: Groups, labels: NDArray[np.float32]
 ) -> dict[str, Any]:
-    """AUC, ACC and LogLoss of each group but the control users', by group."""
+    """Compute AUC, ACC and LogLoss of each group except the control users."""
     names = [name for name in Groups._fields if name != "control"]
-    rows = {name: getattr(groups, name) for name in names}
+    rows_by_group = {name: getattr(groups, name) for name in names}
     return {
-        name: labelled_metrics(config, answers.yes[part], labels[part])
-        for name, part in rows.items()
+        name: labelled_metrics(config, answers.yes[rows], labels[rows])
+        for name, rows in rows_by_group.items()
     }
 
 
 def attacks(losses: NDArray[np.float64], groups: Groups) -> dict[str, float | None]:
-    """Membership inference against forget rows.
+    """Run membership inference against the forget rows.
 
-    ``mia_auc``: non-members are rows of users that no model saw; ``mia_tpr_at_fpr_01``: the share
-    of members found when 1 % of these are accused; ``mia_auc_same_users``: against held-out
-    rows of the forgotten users, who are remembered as a whole, so this is no clean control.
+    ``mia_auc`` takes rows of control users, whom no model saw, for non-members.
+    ``mia_tpr_at_fpr_01`` is the share of members found when 1 % of these rows are accused.
+    ``mia_auc_same_users`` compares with held-out rows of the forgotten users. The model remembers
+    these users as a whole, so this is no clean control.
 
     Args:
-        losses: of the true answer, by row id (see :func:`answer_losses`).
+        losses: loss of the true answer by row id, see ``answer_losses`` in ``attacks``.
         groups: the rows.
+
+    Returns:
+        The measures; None for a measure without rows to compare.
     """
     members, unseen = losses[groups.forget], losses[groups.control]
-    found = {
+    measures = {
         "mia_auc": membership_auc(members, unseen),
         "mia_tpr_at_fpr_01": membership_tpr(members, unseen),
         "mia_auc_same_users": membership_auc(members, losses[groups.heldout_forget_users]),
     }
-    return {name: None if np.isnan(value) else value for name, value in found.items()}
+    return {name: None if np.isnan(value) else value for name, value in measures.items()}
 
 
 def curves(losses: NDArray[np.float64], groups: Groups) -> dict[str, Any]:
-    """What plots need of the loss attack; arguments as in :func:`attacks`.
+    """Compute the curves of the loss attack for plots; arguments as in :func:`attacks`.
 
-    ``mia_roc``: the attack's ROC against control users; ``loss_shares``: how the losses of forget
-    rows, of control users and of forgotten users' held-out rows are spread. Groups without rows
-    are left out.
+    ``mia_roc`` is the attack's ROC curve against control users. ``loss_shares`` holds histograms of
+    the losses of forget rows, of control users and of forgotten users' held-out rows. Groups
+    without rows are left out.
     """
     members, unseen = losses[groups.forget], losses[groups.control]
-    spread: dict[str, Any] = {"edges": list(LOSS_EDGES)}
+    histograms: dict[str, Any] = {"edges": list(LOSS_EDGES)}
     for name in ("forget", "control", "heldout_forget_users"):
         if len(rows := getattr(groups, name)):
-            spread[name] = histogram(losses[rows])
+            histograms[name] = histogram(losses[rows])
     if len(members) == 0 or len(unseen) == 0:
-        return {"loss_shares": spread}
+        return {"loss_shares": histograms}
     roc = {"fpr": list(FALSE_POSITIVE_RATES), "tpr": membership_roc(members, unseen)}
-    return {"mia_roc": roc, "loss_shares": spread}
+    return {"mia_roc": roc, "loss_shares": histograms}
 
 
 def distance_to(
     answers: Answers, original: Answers, retrained: Answers, forget: Rows
 ) -> dict[str, float | None]:
-    """Distances to Retrain on the forget rows: JSD, Jeffreys/2 and L2 (means), and residual."""
+    """Measure the distance to Retrain on the forget rows.
+
+    Args:
+        answers: answers of the model.
+        original: answers of Original.
+        retrained: answers of Retrain.
+        forget: ids of the forget rows.
+
+    Returns:
+        Means of JSD, half the Jeffreys divergence and L2, and the residual; the residual is None
+        if Original and Retrain answer alike.
+    """
     measures = {"jsd": jensen_shannon, "jeffreys_half": jeffreys_half, "l2": euclidean}
     sums = dict.fromkeys(measures, 0.0)
     with torch.no_grad():
         for part in answers.forget.chunks():
             ours, theirs = (
-                log_probabilities(one.forget.logits(part)) for one in (answers, retrained)
+                log_probabilities(each.forget.logits(part)) for each in (answers, retrained)
             )
             for name, measure in measures.items():
                 sums[name] += float(measure(ours, theirs).sum())
-    three = (torch.from_numpy(one.yes[forget]) for one in (answers, original, retrained))
-    share = residual(*three)
+    yes = (torch.from_numpy(each.yes[forget]) for each in (answers, original, retrained))
+    share = residual(*yes)
     means: dict[str, float | None] = {name: total / len(forget) for name, total in sums.items()}
     return {**means, "residual": None if np.isnan(share) else share}
 
@@ -158,10 +173,10 @@ def distance_to(
 def intervals(
     answers: Answers, original: Answers, retrained: Answers, groups: Groups, rows: RowTable
 ) -> dict[str, list[float] | None]:
-    """User-clustered 95 % intervals of AUCs, and of paired differences in them.
+    """Compute 95 % intervals of AUCs and of paired differences, by a bootstrap over users.
 
-    ``test_auc`` and ``forget_auc``; ``lost``: Original's test AUC minus this one; ``gap``: this
-    forget AUC minus Retrain's.
+    ``test_auc`` and ``forget_auc`` are this model's. ``lost`` is Original's test AUC minus this
+    one. ``gap`` is this forget AUC minus Retrain's.
     """
     label = rows.label
     assert label is not None  # without labels nothing was trained
@@ -169,18 +184,18 @@ def intervals(
         UserBootstrap(rows.user[part], label[part], RESAMPLING_SEED)
         for part in (groups.test, groups.forget)
     )
-    on_test, original_on_test = (test.auc(one.yes[groups.test]) for one in (answers, original))
-    on_forget, retrain_on_forget = (
-        forget.auc(one.yes[groups.forget]) for one in (answers, retrained)
+    test_auc, original_test_auc = (test.auc(each.yes[groups.test]) for each in (answers, original))
+    forget_auc, retrain_forget_auc = (
+        forget.auc(each.yes[groups.forget]) for each in (answers, retrained)
     )
     return {
-        "test_auc": interval(on_test),
-        "lost": interval(original_on_test - on_test),
-        "forget_auc": interval(on_forget),
-        "gap": interval(on_forget - retrain_on_forget),
+        "test_auc": interval(test_auc),
+        "lost": interval(original_test_auc - test_auc),
+        "forget_auc": interval(forget_auc),
+        "gap": interval(forget_auc - retrain_forget_auc),
     }
 
 
 def group_sizes(groups: Groups) -> dict[str, int]:
-    """Number of rows of each group."""
+    """Count the rows of each group."""
     return {name: len(rows) for name, rows in groups._asdict().items()}

@@ -1,7 +1,8 @@
 """Metrics that RecBole lacks: unrounded metrics of labelled rows, and distances between answers.
 
-All are over the vocabulary at the answer position, in nats, one value a row. They take log
-probabilities, so that measures of the same answers share one softmax.
+Distances compare distributions over the vocabulary at the answer position, and give one value a
+row; divergences are in nats. They take log probabilities, so that several measures of the same
+answers share one softmax.
 """
 
 import math
@@ -20,9 +21,10 @@ from recbole_e2urec.config.evaluation_mode import accuracy
 def labelled_metrics(
     config: Any, yes: NDArray[np.float64], labels: NDArray[np.float32]
 ) -> dict[str, float | None]:  # [n], [n] -> metrics
-    """Give ``auc``, ``acc``, ``logloss`` and the number of ``rows``.
+    """Compute ``auc``, ``acc``, ``logloss`` and the number of ``rows``.
 
-    A metric without meaning is None: all of them for no rows, AUC for labels of one class.
+    A metric that is not defined is None: every metric if there are no rows, and AUC if all labels
+    are equal.
     """
     if len(labels) == 0:
         return {"auc": None, "acc": None, "logloss": None, "rows": 0}
@@ -36,7 +38,7 @@ def labelled_metrics(
 
 
 def log_probabilities(logits: Tensor) -> Tensor:  # [batch, vocab] -> [batch, vocab]
-    """Logarithm of the softmax, in float64: distances may be smaller than float32 resolves."""
+    """Compute the log-softmax in float64, as distances may be smaller than float32 resolves."""
     return F.log_softmax(logits.double(), dim=-1)
 
 
@@ -46,34 +48,34 @@ def kl(p: Tensor, q: Tensor) -> Tensor:  # log probabilities [batch, vocab] twic
 
 
 def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:  # log probabilities twice -> [batch]
-    """1/2 KL(p || m) + 1/2 KL(q || m), m the mean distribution; between 0 and ln 2."""
+    """1/2 KL(p || m) + 1/2 KL(q || m), where m is the mean distribution; between 0 and ln 2."""
     middle = torch.logaddexp(p, q) - math.log(2)
     return ((kl(p, middle) + kl(q, middle)) / 2).clamp_min(0)
 
 
 def jeffreys_half(p: Tensor, q: Tensor) -> Tensor:  # log probabilities twice -> [batch]
-    """1/2 KL(p || q) + 1/2 KL(q || p), unbounded; the public E2URec code prints it as "JSD"."""
+    """1/2 KL(p || q) + 1/2 KL(q || p), unbounded; the public E2URec code calls it "JSD"."""
     return ((p.exp() - q.exp()) * (p - q)).sum(dim=-1) / 2
 
 
 def euclidean(p: Tensor, q: Tensor) -> Tensor:  # log probabilities twice -> [batch]
-    """Euclidean norm of the difference of the two distributions; at most the root of 2."""
+    """Euclidean norm of the difference of the two distributions; at most the square root of 2."""
     return (p.exp() - q.exp()).norm(dim=-1)
 
 
 def residual(
     unlearned: Tensor, original: Tensor, retrained: Tensor
 ) -> float:  # P(yes) [n] each -> number
-    """Mean distance to Retrain, as a share of Original's: 1 = did nothing, above 1 = did harm.
+    """Mean distance to Retrain as a share of Original's: 1 = did nothing, above 1 = did harm.
 
-    NaN when Original and Retrain answer alike, so that there is nothing to compare with.
+    The result is NaN if Original and Retrain answer alike, as there is nothing to compare with.
     """
     gap = (original - retrained).abs().mean()
     return float((unlearned - retrained).abs().mean() / gap) if gap > 0 else float("nan")
 
 
 def share_closed(ours: float | None, original: float | None, retrain: float | None) -> float | None:
-    """Share of the way from Original's value to Retrain's; None where there is no way."""
+    """Share of the gap from Original's value to Retrain's that is closed; None if there is none."""
     if ours is None or original is None or retrain is None or original == retrain:
         return None
     return (original - ours) / (original - retrain)

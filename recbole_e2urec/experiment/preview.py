@@ -15,7 +15,7 @@ from recbole_e2urec.data.request.selection import (
     ForgetOptions,
     Selection,
     select,
-    skipping,
+    skip_unknown,
     split_of,
 )
 from recbole_e2urec.errors import InputError
@@ -99,7 +99,7 @@ def preview_of(config: Config, dataset: Any, parts: Parts) -> Preview:
     advice = config.options(PreviewOptions)
     options = config.options(ForgetOptions, "forget_")
     train = parts.splits.train
-    selection = select(skipping(options), train, dataset.rows, dataset.ids, Fields(dataset))
+    selection = select(skip_unknown(options), train, dataset.rows, dataset.ids, Fields(dataset))
     digest = request_digest(dataset.dataset_name, dataset.rows, dataset.ids, selection.chosen)
     chosen = selection.chosen[train]
     forget, retain = train[chosen], train[~chosen]

@@ -13,7 +13,7 @@ def test_auc_of_a_resample_is_that_of_its_rows_repeated(seed):
     users, labels = generator.integers(0, 5, 40), generator.integers(0, 2, 40)
     scores = generator.integers(0, 6, 40) / 5  # ties
     bootstrap = UserBootstrap(users, labels, seed, resamples=3)
-    for times, found in zip(bootstrap._times, bootstrap.auc(scores), strict=True):
+    for times, found in zip(bootstrap._counts, bootstrap.auc(scores), strict=True):
         rows = np.repeat(np.arange(40), times[np.searchsorted(np.unique(users), users)])
         if len(set(labels[rows])) == 2:
             assert found == pytest.approx(roc_auc_score(labels[rows], scores[rows]))

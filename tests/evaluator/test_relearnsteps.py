@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_e2urec.evaluator.attacks import BATCH, POINTS, halves, step_curve
+from recbole_e2urec.evaluator.attacks import CURVE_BATCH_SIZE, CURVE_STEPS, halves, step_curve
 
 
 def parted(count: int, most: int | None = None) -> tuple[list[int], list[int]]:
@@ -50,9 +50,11 @@ def test_a_curve_leaves_the_weights_as_they_were_and_shows_one_half_alone(small_
     assert curve is not None
     shown, rest = halves(rows, 3)
     assert (curve.shown, curve.asked) == (13, 14)
-    assert len(seen) == POINTS[-1] == 16
-    assert {len(part) for part in seen} == {13}  # fewer than BATCH: all of them in every step
-    assert BATCH == 16
+    assert len(seen) == CURVE_STEPS[-1] == 16
+    assert {len(part) for part in seen} == {
+        13
+    }  # fewer than CURVE_BATCH_SIZE: all of them in every step
+    assert CURVE_BATCH_SIZE == 16
     assert all(sorted(part) == shown.tolist() for part in seen)
     assert not {row for part in seen for row in part} & set(rest.tolist())
     with run.model.using_history(history):

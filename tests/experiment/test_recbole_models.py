@@ -47,7 +47,7 @@ def test_retrain_depends_on_no_row_of_a_forgotten_user(small_config: Any, part: 
     run.dataset.prepare()
     user, rows = run.dataset.rows.user, getattr(run.splits, part)
     forgotten = rows[np.isin(user[rows], user[run.split.forget])]
-    labels = run.dataset._whole["label"]
+    labels = run.dataset._all_rows["label"]
     labels[forgotten] = 1 - labels[forgotten]
     after = run.row("Retrain")
     assert (after["test"], after["valid"]) == (before["test"], before["valid"])

@@ -1,1 +1,1 @@
-"""From the files that a data set's owners publish to RecBole's atomic files, row by row."""
+"""Converts published data sets to RecBole's atomic files, row by row."""

@@ -26,13 +26,14 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Convert a data set, and say what was read; exit code 2 for bad input."""
+    """Convert a data set and print what was read; exit code 2 for bad input."""
     try:
-        typed = sys.argv[1:] if argv is None else argv
-        # with a value always, or the data set's name after it would be taken for one
-        given = _parser().parse_args(["--strict=True" if a == "--strict" else a for a in typed])
-        strict = read_switch(given.strict, "strict")
-        run(given.name, given.folder, given.output, strict)
+        words = sys.argv[1:] if argv is None else argv
+        # A bare --strict gets a value, or the data set's name after it would be read as its value.
+        words = ["--strict=True" if word == "--strict" else word for word in words]
+        arguments = _parser().parse_args(words)
+        strict = read_switch(arguments.strict, "strict")
+        run(arguments.name, arguments.folder, arguments.output, strict)
     except InputError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
@@ -43,27 +44,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(name: str, folder: Path, output: Path, strict: bool = False) -> None:
-    """Convert and report.
+    """Convert a data set and print a report.
 
     Args:
-        name: of the data set, a key of ``CONVERTERS``.
-        folder: of the published files.
-        output: RecBole's ``data_path``; the files go into a folder of the data set's name in it.
-        strict: whether a count that is not the published one is an error.
+        name: name of the data set, a key of ``CONVERTERS``.
+        folder: folder with the published files.
+        output: RecBole's ``data_path``; the files go into its subfolder ``name``.
+        strict: whether a row count that differs from the published one is an error.
 
     Raises:
-        InputError: as the converter says; then no file is left, and none is replaced.
+        InputError: as the converter says. In this case no file is left, and none is replaced.
     """
     with atomic_files(output / name, name) as files:
         findings = CONVERTERS[name](folder, files)
         if strict:
             findings.check()
-        written = files.finish()
+        paths = files.finish()
     for warning in findings.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     for line in findings.lines:
         print(line)
-    print(f"written: {', '.join(map(str, written))}")
+    print(f"written: {', '.join(map(str, paths))}")
     print(f"to run: recbole-e2urec --dataset={name} --data_path={output}")
 
 

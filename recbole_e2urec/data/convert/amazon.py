@@ -1,4 +1,4 @@
-"""Amazon Reviews 2023 (McAuley Lab): a category's reviews and its items, one JSON object a line."""
+"""Amazon Reviews 2023 (McAuley Lab): reviews and items of a category, one JSON object a line."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from recbole_e2urec.data.convert.common import (
 from recbole_e2urec.errors import InputError
 
 STARS = 5
-# Reviews of a category as its owners count them: rounded. They count no rows of the meta files.
+# Number of reviews by category as its owners state it, rounded; they state none for meta files.
 PUBLISHED = {
     "All_Beauty": "701.5K", "Amazon_Fashion": "2.5M", "Appliances": "2.1M",
     "Arts_Crafts_and_Sewing": "9.0M", "Automotive": "20.0M", "Baby_Products": "6.0M",
@@ -35,7 +35,7 @@ PUBLISHED = {
 
 
 def convert(folder: Path, files: AtomicFiles) -> Findings:
-    """Write ``.item`` and ``.inter``; an item is a ``parent_asin``, times are in seconds.
+    """Write ``.item`` and ``.inter``; an item is a ``parent_asin``, and times are in seconds.
 
     Raises:
         InputError: a file is missing, or a line is not as published.
@@ -45,10 +45,10 @@ def convert(folder: Path, files: AtomicFiles) -> Findings:
     category = meta.name.split(".")[0].removeprefix("meta_")
     path, rows = _reviews(folder, category), 0
     items = _items(meta, files, findings)
-    with interactions(files, items=items) as written:
+    with interactions(files, items=items) as inter_file:
         for place, record in records(path, ("user_id", "parent_asin", "rating", "timestamp")):
             milliseconds = int(number(record["timestamp"], place, "timestamp"))
-            written.add(
+            inter_file.add(
                 identifier(record["user_id"], place, "user_id"),
                 identifier(record["parent_asin"], place, "parent_asin"),
                 number(record["rating"], place, "rating", STARS),
@@ -56,7 +56,7 @@ def convert(folder: Path, files: AtomicFiles) -> Findings:
             )
             rows += 1
         findings.count(path, rows, PUBLISHED.get(category))
-        findings.lines += written.notes()
+        findings.lines += inter_file.notes()
     return findings
 
 

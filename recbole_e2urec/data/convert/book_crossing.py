@@ -1,4 +1,4 @@
-"""Book-Crossing (Ziegler): three ``;`` files with quoted cells, ratings 1 to 10, 0 = not rated."""
+"""Book-Crossing (Ziegler): three ``;`` files with quoted cells; ratings 1 to 10, 0 = not rated."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from recbole_e2urec.data.convert.common import (
 )
 
 PUBLISHED = {"Book-Ratings": 1_149_780, "Users": 278_858, "Books": 271_379}
-MOST = 10
+HIGHEST = 10
 _BOOK = ("ISBN", "Book-Title", "Book-Author", "Year-Of-Publication", "Publisher")
 _USER = ("User-ID", "Location", "Age")
 
@@ -32,16 +32,16 @@ def convert(folder: Path, files: AtomicFiles) -> Findings:
     users = _users(folder, files, findings)
     path, rows = _file(folder, "Book-Ratings"), 0
     header = ("User-ID", "ISBN", "Book-Rating")
-    with interactions(files, users, items, timed=False) as written:
+    with interactions(files, users, items, timed=False) as inter_file:
         for place, (user, item, rating, *_) in quoted_cells(path, header, LATIN):
-            written.add(
+            inter_file.add(
                 identifier(user, place, "User-ID"),
                 identifier(item, place, "ISBN"),
-                number(rating, place, "Book-Rating", MOST),
+                number(rating, place, "Book-Rating", HIGHEST),
             )
             rows += 1
         findings.count(path, rows, PUBLISHED["Book-Ratings"])
-        findings.lines += written.notes()
+        findings.lines += inter_file.notes()
     return findings
 
 
@@ -54,8 +54,8 @@ def _books(folder: Path, files: AtomicFiles, findings: Findings) -> set[str]:
     names = ("book_title:token_seq", "book_author:token_seq", "publication_year:token")
     books = Catalogue(files, "item", ("item_id:token", *names, "publisher:token_seq"))
     for place, (item, name, author, year, publisher, *_) in quoted_cells(path, _BOOK, LATIN):
-        known = (name, author, "" if year == "0" else year, publisher)
-        books.add(identifier(item, place, "ISBN"), *map(title, known))
+        features = (name, author, "" if year == "0" else year, publisher)
+        books.add(identifier(item, place, "ISBN"), *map(title, features))
     return books.report(findings, path, PUBLISHED["Books"])
 
 

@@ -1,4 +1,7 @@
-"""Reading published files row by row, and writing atomic files that appear whole or not at all."""
+"""What the converters share: reading published files row by row, and writing atomic files.
+
+The atomic files of a data set appear all together or not at all.
+"""
 
 import csv
 import gzip
@@ -22,8 +25,13 @@ from numpy.typing import NDArray
 
 from recbole_e2urec.errors import InputError
 
-LATIN = "iso-8859-1"
-_AGAIN = "download it again"
+LATIN = "iso-8859-1"  # an encoding
+HEADER = ("user_id:token", "item_id:token", "rating:float", "timestamp:float")  # of .inter files
+PARTS = 256  # temporary files that a PairCounter spreads hashes over; each is counted separately
+IN_MEMORY = 1 << 20  # hashes that a PairCounter holds before it writes them to the files: 8 MB
+_ADVICE = "download it again"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]+")  # some reader takes these for a line end
+_ENTITY = re.compile(r"&(?:#\d+|#[xX][0-9a-fA-F]+|[A-Za-z]\w*);")
 
 
 class Place(NamedTuple):
@@ -33,38 +41,39 @@ class Place(NamedTuple):
     line: int
 
     def bad(self, problem: str) -> InputError:
-        """The error that says what is wrong there, and what would do."""
+        """Return an error that says where the problem is and what it is."""
         return InputError(f"{self.path}, line {self.line}: {problem}")
 
 
 def find(folder: Path, patterns: Sequence[str], wanted: str) -> Path:
-    """The one file of a folder whose name matches one of the patterns.
+    """Find the one file in a folder whose name matches one of the patterns.
 
     Args:
-        folder: of the published files.
-        patterns: as in ``*.json``; a gzip file has ``.gz`` behind it.
-        wanted: what to say when there is none.
+        folder: folder with the published files.
+        patterns: glob patterns such as ``*.json``; a file with ``.gz`` appended matches too.
+        wanted: what error messages call the file.
 
     Raises:
-        InputError: no folder, no such file, or several.
+        InputError: the folder does not exist, or it has no such file or several.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give the one with the published files")
-    names = [f"{pattern}{end}" for pattern in patterns for end in ("", ".gz")]
-    found = sorted({path for name in names for path in folder.glob(name) if path.is_file()})
-    if not found:
+    names = [f"{pattern}{suffix}" for pattern in patterns for suffix in ("", ".gz")]
+    paths = sorted({path for name in names for path in folder.glob(name) if path.is_file()})
+    if not paths:
         raise InputError(f"{folder} has no {wanted}; put it there as published, unzipped or .gz")
-    if len(found) > 1:
-        listed = ", ".join(path.name for path in found)
+    if len(paths) > 1:
+        listed = ", ".join(path.name for path in paths)
         raise InputError(f"{folder} has several files that could be {wanted}: {listed}; keep one")
-    return found[0]
+    return paths[0]
 
 
 def text_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[Place, str]]:
-    r"""Lines that are not blank, without their ends; only \n ends a line.
+    r"""Yield the lines that are not blank, without their ends; only \n ends a line.
 
     Raises:
-        InputError: unreadable, not in the encoding, a gzip file that is cut off, or nothing in it.
+        InputError: the file cannot be read, is not in the encoding or is empty, or a gzip file is
+            damaged or cut off.
     """
     place = Place(path, 0)
     try:
@@ -75,46 +84,49 @@ def text_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[Place, str
                 if text.strip():
                     yield place, text.removeprefix("\ufeff") if number == 1 else text
     except UnicodeDecodeError as error:
-        raise place.bad(f"not {encoding} text; {_AGAIN}") from error
+        raise place.bad(f"not {encoding} text; {_ADVICE}") from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(
-            f"{path}, after line {place.line}: the gzip file is damaged or cut off; {_AGAIN}"
+            f"{path}, after line {place.line}: the gzip file is damaged or cut off; {_ADVICE}"
         ) from error
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}; check the file") from error
     if not place.line:
-        raise InputError(f"{path} is empty; {_AGAIN}")
+        raise InputError(f"{path} is empty; {_ADVICE}")
 
 
 def cells(
     path: Path, separator: str, width: int, encoding: str
 ) -> Iterator[tuple[Place, list[str]]]:
-    """Lines cut at a separator that nothing can quote.
+    """Yield the cells of each line; a separator cannot be quoted.
 
     Raises:
-        InputError: as :func:`text_lines`, or a line with another number of cells.
+        InputError: as in :func:`text_lines`, or a line does not have ``width`` cells.
     """
     for place, text in text_lines(path, encoding):
-        found = text.split(separator)
-        if len(found) != width:
+        row = text.split(separator)
+        if len(row) != width:
             raise place.bad(
-                f"{len(found)} cells between {separator!r} where {width} are published; {_AGAIN}"
+                f"{len(row)} cells between {separator!r} where {width} are published; {_ADVICE}"
             )
-        yield place, found
+        yield place, row
 
 
 def quoted_cells(
     path: Path, header: Sequence[str], encoding: str
 ) -> Iterator[tuple[Place, list[str]]]:
-    r"""Rows of a ``;`` file with quoted cells, inside which \\" is a quote and a line may end.
+    r"""Yield the rows of a ``;`` file with quoted cells.
+
+    Inside a quoted cell, \\" is a quote and a line may end.
 
     Args:
         path: the file.
-        header: the names that its first line must begin with.
-        encoding: of the file.
+        header: names that the first line must begin with.
+        encoding: encoding of the file.
 
     Raises:
-        InputError: as :func:`text_lines`, another header, or a row with another number of cells.
+        InputError: as in :func:`text_lines`, the header differs, or a row does not have as many
+            cells as the header.
     """
     place, width = Place(path, 0), None
 
@@ -128,60 +140,68 @@ def quoted_cells(
             if width is None:
                 width = len(row)
                 if row[: len(header)] != list(header):
-                    raise place.bad(f"the header must begin with {';'.join(header)}; {_AGAIN}")
+                    raise place.bad(f"the header must begin with {';'.join(header)}; {_ADVICE}")
             elif len(row) != width:
-                raise place.bad(f"{len(row)} cells where the header has {width}; {_AGAIN}")
+                raise place.bad(f"{len(row)} cells where the header has {width}; {_ADVICE}")
             else:
                 yield place, row
     except csv.Error as error:
-        raise place.bad(f"{error}; {_AGAIN}") from error
+        raise place.bad(f"{error}; {_ADVICE}") from error
 
 
 def records(path: Path, keys: Sequence[str]) -> Iterator[tuple[Place, dict[str, Any]]]:
-    """Objects of a file with one JSON object a line, each with at least these keys.
+    """Yield the objects of a file with one JSON object a line.
+
+    Args:
+        path: the file.
+        keys: keys that each object must have.
 
     Raises:
-        InputError: as :func:`text_lines`, or a line that is no such object.
+        InputError: as in :func:`text_lines`, or a line is no such object.
     """
     for place, text in text_lines(path):
         try:
             record = json.loads(text)
         except ValueError as error:
             raise place.bad(
-                f"not JSON; if it is the last line, the file is cut off: {_AGAIN}"
+                f"not JSON; if it is the last line, the file is cut off: {_ADVICE}"
             ) from error
-        lacking = [key for key in keys if not isinstance(record, dict) or key not in record]
-        if lacking:
-            raise place.bad(f"no {lacking[0]!r}; an object with {', '.join(keys)} is needed")
+        missing = [key for key in keys if not isinstance(record, dict) or key not in record]
+        if missing:
+            raise place.bad(f"no {missing[0]!r}; an object with {', '.join(keys)} is needed")
         yield place, record
 
 
 def identifier(value: Any, place: Place, name: str) -> str:
-    """An identifier as text; refuses a blank one."""
+    """Return an identifier as text.
+
+    Raises:
+        InputError: the identifier is blank, or neither text nor a whole number.
+    """
     text = str(value).strip() if isinstance(value, str | int) else ""
     if not text:
-        raise place.bad(f"{name} is {value!r}; {_AGAIN}")
+        raise place.bad(f"{name} is {value!r}; {_ADVICE}")
     return text
 
 
 def number(value: Any, place: Place, name: str, most: float = math.inf) -> float:
-    """A number from 0 to ``most``; refuses anything else."""
+    """Return a finite number from 0 to ``most``.
+
+    Raises:
+        InputError: the value is anything else.
+    """
     try:
-        found = float(value)
+        parsed = float(value)
     except (TypeError, ValueError):
-        found = math.nan
-    if not 0 <= found <= most or math.isinf(found):
+        parsed = math.nan
+    if not 0 <= parsed <= most or math.isinf(parsed):
         limit = "from 0 on" if math.isinf(most) else f"from 0 to {most:g}"
-        raise place.bad(f"{name} is {value!r}; a number {limit} is needed: {_AGAIN}")
-    return found
-
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]+")  # what some reader takes for a line end
-_ENTITY = re.compile(r"&(?:#\d+|#[xX][0-9a-fA-F]+|[A-Za-z]\w*);")
+        raise place.bad(f"{name} is {value!r}; a number {limit} is needed: {_ADVICE}")
+    return parsed
 
 
 class Table:
-    """One atomic file that is being written."""
+    """One atomic file while it is being written."""
 
     def __init__(self, file: IO[str], columns: Sequence[str]) -> None:
         self._file = file
@@ -193,10 +213,10 @@ class Table:
 
 
 class AtomicFiles:
-    """The atomic files of a data set; made by :func:`atomic_files`.
+    """The atomic files of a data set while they are being written; see :func:`atomic_files`.
 
     Attributes:
-        folder: where they will be.
+        folder: folder of the finished files.
     """
 
     def __init__(self, folder: Path, name: str, stack: ExitStack) -> None:
@@ -204,7 +224,12 @@ class AtomicFiles:
         self._parts: dict[Path, IO[str]] = {}
 
     def table(self, suffix: str, columns: Sequence[str]) -> Table:
-        """Begin a file: ``inter``, ``item`` or ``user``; columns are ``name:type``."""
+        """Begin a file.
+
+        Args:
+            suffix: ``inter``, ``item`` or ``user``.
+            columns: ``name:type`` of each column.
+        """
         path = self.folder / f"{self._name}.{suffix}"
         file = tempfile.NamedTemporaryFile(  # noqa: SIM115 - the stack closes it
             "w", encoding="utf-8", errors="replace", newline="\n",
@@ -216,7 +241,7 @@ class AtomicFiles:
         return Table(file, columns)
 
     def finish(self) -> list[Path]:
-        """Put the files into their places, the interactions last."""
+        """Move the files to their final names, the interactions last; returns their paths."""
         mask = os.umask(0o077)
         os.umask(mask)
         for file in self._parts.values():
@@ -231,7 +256,12 @@ class AtomicFiles:
 
 @contextmanager
 def atomic_files(folder: Path, name: str) -> Iterator[AtomicFiles]:
-    """Files under temporary names, which ``finish`` puts into their places.
+    """Open the atomic files of a data set under temporary names, which ``finish`` makes final.
+
+    Args:
+        folder: folder of the finished files; created if needed, and removed again if it was created
+            and stays empty.
+        name: name of the data set.
 
     Raises:
         InputError: the folder cannot be written to, or the disk is full.
@@ -239,7 +269,7 @@ def atomic_files(folder: Path, name: str) -> Iterator[AtomicFiles]:
     is_new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for part in folder.glob(f".{name}.*.part"):  # of a conversion that was killed
+        for part in folder.glob(f".{name}.*.part"):  # left over from a killed conversion
             part.unlink(missing_ok=True)
         with ExitStack() as stack:
             yield AtomicFiles(folder, name, stack)
@@ -248,46 +278,46 @@ def atomic_files(folder: Path, name: str) -> Iterator[AtomicFiles]:
             f"cannot write to {folder}: {error.strerror}; free some space or name another --output"
         ) from error
     finally:
-        if is_new:  # a data set's folder without files would be taken for the data set
+        if is_new:  # an empty folder of that name would be taken for the data set
             with suppress(OSError):
                 folder.rmdir()
 
 
 def cell(text: str) -> str:
-    """A cell of an atomic file that RecBole's reader and ours read alike.
+    """Return a cell that RecBole's reader and ours read alike.
 
-    Tabs, line ends and other control characters become spaces. RecBole's reader takes a quote at
-    the start of a cell for the start of a quotation, so such a cell begins with a space.
+    Tabs, line ends and other control characters become spaces. A cell that begins with a quote gets
+    a space before it, because RecBole's reader would start a quotation there.
     """
     text = _CONTROL.sub(" ", text).strip()
     return f" {text}" if text.startswith('"') else text
 
 
 def title(text: object) -> str:
-    """A title with entities such as ``&amp;`` as the characters they stand for; no text is ''."""
+    """Return a title with entities such as ``&amp;`` decoded; a missing title is ''."""
     return _ENTITY.sub(lambda match: html.unescape(match.group()), str(text or ""))
 
 
 @dataclass
 class Findings:
-    """What a conversion found.
+    """What a conversion has to report.
 
     Attributes:
         lines: what was read and noticed, for people.
-        warnings: counts that are not the published ones.
+        warnings: row counts that differ from the published ones.
     """
 
     lines: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     def count(self, path: Path, rows: int, published: int | str | None) -> None:
-        """Note the rows of a file.
+        """Report the rows of a file, and compare them with the published count.
 
         Args:
             path: the file.
-            rows: that were read.
-            published: rows as its owners count them, exactly, or rounded as in ``701.5K``; None
-                where they give no number.
+            rows: number of rows read.
+            published: number of rows that its owners state, either exactly or rounded as in
+                ``701.5K``; None if they state none.
         """
         if published is None:
             self.lines.append(f"{path.name}: {rows:,} rows (no published count to compare with)")
@@ -301,45 +331,41 @@ class Findings:
             )
 
     def check(self) -> None:
-        """Refuse counts that are not the published ones.
+        """Refuse row counts that differ from the published ones.
 
         Raises:
-            InputError: the first of them.
+            InputError: the first warning.
         """
         if self.warnings:
             raise InputError(self.warnings[0])
 
 
 def rounded(rows: int) -> str:
-    """A count in thousands or millions with one decimal place, as in ``701.5K`` and ``2.1M``."""
+    """Write a count in thousands or millions with one decimal, as in ``701.5K`` and ``2.1M``."""
     for unit, name in ((1_000_000, "M"), (1_000, "K")):
         if rows >= unit:
             return f"{rows / unit:.1f}{name}"
     return str(rows)
 
 
-PARTS = 256  # files that hashes are spread over; each is counted alone
-IN_MEMORY = 1 << 20  # hashes held before they go to the files: 8 MB
-
-
 class PairCounter:
-    """How many rows name a user and an item that an earlier row named.
+    """Counts the rows that repeat the user and item of an earlier row.
 
-    Pairs are told apart by 64-bit hashes, so the count can be one too low about once in 700 data
-    sets of 228 million rows. Memory: 8 MB, and at the end a 256th of 8 bytes a row.
+    Pairs are compared by 64-bit hashes, so the count can be one too low: in about one of 700 data
+    sets with 228 million rows. Memory: 8 MB; at the end, 1/256 of 8 bytes for each row.
 
     Args:
-        folder: where temporary files without a name may be; nothing is left there.
-        limit: hashes held in memory.
+        folder: folder for unnamed temporary files; nothing is left there.
+        limit: most hashes held in memory.
     """
 
     def __init__(self, folder: Path, limit: int = IN_MEMORY) -> None:
         self._folder, self._limit = folder, limit
-        self._held = array("q")
+        self._hashes = array("q")
         self._files: list[IO[bytes]] = []
 
     def __enter__(self) -> "PairCounter":
-        """Give itself."""
+        """Return the counter."""
         return self
 
     def __exit__(
@@ -348,54 +374,54 @@ class PairCounter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close, and so remove, the temporary files."""
+        """Close the temporary files, which removes them."""
         for file in self._files:
             file.close()
 
     def add(self, user: str, item: str) -> None:
-        """Note a row."""
-        self._held.append(hash((user, item)))
-        if len(self._held) >= self._limit:
-            self._spill()
+        """Add a row."""
+        self._hashes.append(hash((user, item)))
+        if len(self._hashes) >= self._limit:
+            self._write_to_files()
 
     def repeated(self) -> int:
-        """Rows so far whose pair an earlier row had."""
+        """Return how many rows so far repeat the pair of an earlier row."""
         if not self._files:
-            return _repeats(np.array(self._held, dtype=np.int64))
-        self._spill()
-        found = 0
+            return _count_repeats(np.array(self._hashes, dtype=np.int64))
+        self._write_to_files()
+        repeats = 0
         for file in self._files:
             file.seek(0)
-            found += _repeats(np.frombuffer(file.read(), dtype=np.int64))
-        return found
+            repeats += _count_repeats(np.frombuffer(file.read(), dtype=np.int64))
+        return repeats
 
-    def _spill(self) -> None:
+    def _write_to_files(self) -> None:
         if not self._files:
             for _ in range(PARTS):
                 self._files.append(tempfile.TemporaryFile(dir=self._folder))  # noqa: SIM115
-        held = np.array(self._held, dtype=np.int64)
-        part = held & (PARTS - 1)
+        hashes = np.array(self._hashes, dtype=np.int64)
+        part = hashes & (PARTS - 1)
         order = np.argsort(part, kind="stable")
         bounds = np.searchsorted(part[order], np.arange(PARTS + 1))
-        for place, file in enumerate(self._files):
-            file.write(held[order[bounds[place] : bounds[place + 1]]].tobytes())
-        self._held = array("q")
+        for index, file in enumerate(self._files):
+            file.write(hashes[order[bounds[index] : bounds[index + 1]]].tobytes())
+        self._hashes = array("q")
 
 
-def _repeats(hashes: NDArray[np.int64]) -> int:
+def _count_repeats(hashes: NDArray[np.int64]) -> int:
     return len(hashes) - len(np.unique(hashes))
 
 
 class Catalogue:
-    """Writes what is known about items or users, the first row of each.
+    """Writes the ``.item`` or ``.user`` file, with the first row of each identifier.
 
-    RecBole joins this file to its own list of identifiers; a second row of one would shift all
-    that follow.
+    RecBole joins this file to its own list of identifiers. A second row of one identifier would
+    shift all that follow.
 
     Args:
-        files: where the file belongs.
+        files: the atomic files of the data set.
         suffix: ``item`` or ``user``.
-        columns: ``name:type``, the identifier first.
+        columns: ``name:type`` of each column, the identifier first.
 
     Attributes:
         known: identifiers so far.
@@ -407,14 +433,14 @@ class Catalogue:
         self.known: set[str] = set()
 
     def add(self, identifier: str, *cells: str) -> None:
-        """Write a row, unless the identifier has one."""
+        """Write a row, unless the identifier already has one."""
         self._rows += 1
         if identifier not in self.known:
             self.known.add(identifier)
             self._table.write(identifier, *cells)
 
     def report(self, findings: Findings, path: Path, published: int | None) -> set[str]:
-        """Note how many rows of ``path`` were read and repeated; gives the identifiers."""
+        """Report how many rows of ``path`` were read and repeated; returns the identifiers."""
         findings.count(path, self._rows, published)
         repeated = self._rows - len(self.known)
         if repeated:
@@ -424,14 +450,8 @@ class Catalogue:
         return self.known
 
 
-HEADER = ("user_id:token", "item_id:token", "rating:float", "timestamp:float")
-
-
 class Interactions:
-    """Writes interactions and counts rows that users of the data should know about.
-
-    Made by :func:`interactions`.
-    """
+    """Writes the ``.inter`` file and counts unusual rows; see :func:`interactions`."""
 
     def __init__(
         self,
@@ -445,9 +465,9 @@ class Interactions:
         self.unrated = 0  # rows with rating 0, which these data sets use for "not rated"
 
     def add(self, user: str, item: str, rating: float, time: str | None = None) -> None:
-        """Write a row; ``time`` is in seconds, or None in data without times."""
-        written = (user, item, f"{rating:g}")
-        self._table.write(*written, *(() if time is None else (time,)))
+        """Write a row; ``time`` is in seconds, or None if the data has no times."""
+        row = (user, item, f"{rating:g}")
+        self._table.write(*row, *(() if time is None else (time,)))
         self._pairs.add(user, item)
         self._rows += 1
         self.unrated += rating == 0
@@ -455,8 +475,8 @@ class Interactions:
         self._no_item += self._items is not None and item not in self._items
 
     def notes(self) -> list[str]:
-        """What was noticed, a line each."""
-        counted = {
+        """Return one line for each thing that was counted."""
+        counts = {
             "rows repeat the user and item of an earlier row; all are written, rm_dup_inter "
             "decides which a run keeps": self._pairs.repeated(),
             "rows have rating 0, which means not rated; val_interval leaves them out": self.unrated,
@@ -465,8 +485,8 @@ class Interactions:
                 self._no_item
             ),
         }
-        written = f"{self._rows:,} interactions"
-        return [written, *(f"{count:,} {text}" for text, count in counted.items() if count)]
+        total = f"{self._rows:,} interactions"
+        return [total, *(f"{count:,} {text}" for text, count in counts.items() if count)]
 
 
 @contextmanager
@@ -479,9 +499,9 @@ def interactions(
     """Begin the ``.inter`` file.
 
     Args:
-        files: where it belongs.
-        users: ids that the ``.user`` file has; None where the data set has none.
-        items: ids that the ``.item`` file has; None where it has none.
+        files: the atomic files of the data set.
+        users: ids in the ``.user`` file; None if the data set has no such file.
+        items: ids in the ``.item`` file; None if the data set has no such file.
         timed: whether rows have times.
     """
     table = files.table("inter", HEADER if timed else HEADER[:3])

@@ -16,7 +16,7 @@ from recbole_e2urec.data.convert.common import (
     title,
 )
 
-# Rows of goodreads_books_<genre>.json.gz and goodreads_interactions_<genre>.json.gz.
+# Rows of goodreads_books_<genre>.json.gz and goodreads_interactions_<genre>.json.gz, by genre.
 PUBLISHED = {
     "children": (124_082, 10_059_349),
     "comics_graphic": (89_411, 7_347_630),
@@ -34,32 +34,32 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 
 
 def convert(folder: Path, files: AtomicFiles) -> Findings:
-    """Write ``.inter``, and ``.item`` where there is a file of books.
+    """Write ``.inter``, and ``.item`` if there is a file of books.
 
-    Times are those of ``date_added``; a shelf without one is left out.
+    Times come from ``date_added``; an interaction without it is left out.
 
     Raises:
-        InputError: no file of interactions, or a line is not as published.
+        InputError: there is no file of interactions, or a line is not as published.
     """
     findings = Findings()
     path = find(folder, [f"{_SHELVES}*.json"], f"{_SHELVES}*.json")
     has_books = any(folder.glob(f"{_BOOKS}*.json*"))
     items = _books(folder, files, findings) if has_books else None
     rows = undated = 0
-    with interactions(files, items=items) as written:
+    with interactions(files, items=items) as inter_file:
         for place, record in records(path, ("user_id", "book_id", "rating", "date_added")):
             rows += 1
             if not record["date_added"]:
                 undated += 1
                 continue
-            written.add(
+            inter_file.add(
                 identifier(record["user_id"], place, "user_id"),
                 identifier(record["book_id"], place, "book_id"),
                 number(record["rating"], place, "rating", STARS),
                 str(seconds(record["date_added"], place)),
             )
         findings.count(path, rows, _published(path, _SHELVES)[1])
-        findings.lines += written.notes()
+        findings.lines += inter_file.notes()
     if undated:
         findings.lines.append(f"{undated:,} rows have no date_added and are left out")
     if items is None:
@@ -68,21 +68,21 @@ def convert(folder: Path, files: AtomicFiles) -> Findings:
 
 
 def seconds(date: object, place: Place) -> int:
-    """Seconds since 1970 of a date such as ``Fri Nov 10 15:54:00 -0800 2017``.
+    """Convert a date such as ``Fri Nov 10 15:54:00 -0800 2017`` to seconds since 1970.
 
     Raises:
-        InputError: another form.
+        InputError: the date has another form.
     """
     try:
         _, month, day, clock, zone, year = str(date).split()
         hour, minute, second = map(int, clock.split(":"))
-        away = timedelta(hours=int(zone[1:3]), minutes=int(zone[3:5]))
-        east = timezone(-away if zone[0] == "-" else away)
+        offset = timedelta(hours=int(zone[1:3]), minutes=int(zone[3:5]))
+        time_zone = timezone(-offset if zone[0] == "-" else offset)
         month_number = _MONTHS.index(month) + 1
-        moment = datetime(int(year), month_number, int(day), hour, minute, second, tzinfo=east)
+        moment = datetime(int(year), month_number, int(day), hour, minute, second, tzinfo=time_zone)
     except ValueError as error:
-        wanted = "Fri Nov 10 15:54:00 -0800 2017"
-        raise place.bad(f"date_added is {date!r}; a date such as {wanted!r} is needed") from error
+        example = "Fri Nov 10 15:54:00 -0800 2017"
+        raise place.bad(f"date_added is {date!r}; a date such as {example!r} is needed") from error
     return round(moment.timestamp())
 
 
@@ -94,6 +94,6 @@ def _books(folder: Path, files: AtomicFiles, findings: Findings) -> set[str]:
     return books.report(findings, path, _published(path, _BOOKS)[0])
 
 
-def _published(path: Path, beginning: str) -> tuple[int | None, int | None]:
-    genre = path.name.split(".")[0].removeprefix(beginning).removeprefix("_")
+def _published(path: Path, prefix: str) -> tuple[int | None, int | None]:
+    genre = path.name.split(".")[0].removeprefix(prefix).removeprefix("_")
     return PUBLISHED.get(genre, (None, None))

@@ -18,7 +18,7 @@ from recbole_e2urec.data.convert.common import (
 
 PUBLISHED = {"ratings.dat": 1_000_209, "users.dat": 6_040, "movies.dat": 3_883}
 STARS = 5
-# What the codes stand for, as the data set's README says; a prompt needs words.
+# Meaning of the codes, from the data set's README; prompts need words.
 AGES = {
     "1": "under 18", "18": "18-24", "25": "25-34", "35": "35-44", "45": "45-49", "50": "50-55",
     "56": "56+",
@@ -35,7 +35,7 @@ _TITLE_AND_YEAR = re.compile(r"(.*?)\s*\((\d{4})\)\s*")
 def convert(folder: Path, files: AtomicFiles) -> Findings:
     """Write ``.item``, ``.user`` and ``.inter``.
 
-    Titles lose the year in brackets, which gets a column of its own, as in RecBole's ml-100k.
+    The year in brackets moves from the title to its own column, as in RecBole's ml-100k.
 
     Raises:
         InputError: a file is missing or a line is not as published.
@@ -44,10 +44,10 @@ def convert(folder: Path, files: AtomicFiles) -> Findings:
     items = _movies(folder, files, findings)
     users = _users(folder, files, findings)
     path, rows = find(folder, ["ratings.dat"], "ratings.dat"), 0
-    with interactions(files, users, items) as written:
+    with interactions(files, users, items) as inter_file:
         for place, (user, item, rating, time) in cells(path, "::", 4, LATIN):
             number(time, place, "the timestamp")
-            written.add(
+            inter_file.add(
                 identifier(user, place, "the user"),
                 identifier(item, place, "the movie"),
                 number(rating, place, "the rating", STARS),
@@ -55,7 +55,7 @@ def convert(folder: Path, files: AtomicFiles) -> Findings:
             )
             rows += 1
         findings.count(path, rows, PUBLISHED["ratings.dat"])
-        findings.lines += written.notes()
+        findings.lines += inter_file.notes()
     return findings
 
 
@@ -64,8 +64,8 @@ def _movies(folder: Path, files: AtomicFiles, findings: Findings) -> set[str]:
     columns = ("movie_title:token_seq", "release_year:token", "genre:token_seq")
     movies = Catalogue(files, "item", ("item_id:token", *columns))
     for place, (item, name, genres) in cells(path, "::", 3, LATIN):
-        split = _TITLE_AND_YEAR.fullmatch(name)
-        text, year = split.groups() if split else (name, "")
+        match = _TITLE_AND_YEAR.fullmatch(name)
+        text, year = match.groups() if match else (name, "")
         movies.add(
             identifier(item, place, "the movie"), title(text), year, genres.replace("|", " ")
         )

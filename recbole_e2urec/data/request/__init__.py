@@ -1,1 +1,1 @@
-"""Deletion requests: who or what is to be forgotten, read from a file or from a filter."""
+"""Deletion requests: what to forget, read from a file or a filter, or drawn at random."""

@@ -1,4 +1,4 @@
-"""Moments as numbers of the data, or as ISO 8601 dates and times."""
+"""Times in requests and filters: numbers in the data's unit, or ISO 8601 dates and times."""
 
 import math
 import re
@@ -14,12 +14,12 @@ _ISO = re.compile(
 )
 _DAY = 24 * 60 * 60
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-# Seconds since 1970 do not come here before the year 5138; milliseconds did in 1973.
+# Seconds since 1970 reach this value in the year 5138; milliseconds reached it in 1973.
 _NOT_SECONDS = 1e11
 
 
 class Moment(NamedTuple):
-    """The first and last instant that a text stands for: the same, but for a whole day."""
+    """The first and last instant that a text stands for; they differ only for a whole day."""
 
     first: float
     last: float
@@ -27,12 +27,14 @@ class Moment(NamedTuple):
 
 
 def moment(text: str) -> Moment:
-    """Read a number of the data, a date, or a date with a time; without an offset it is UTC.
+    """Read a number in the data's unit, a date, or a date with a time.
 
-    A date is the whole day: seconds since 1970 from its first instant to its last.
+    A time without an offset is in UTC. A date stands for the whole day, in seconds since 1970 from
+    its first instant to its last.
 
     Raises:
-        InputError: none of these, or no finite number; says what would do, not what was given.
+        InputError: the text is none of these, or the number is not finite; says which forms are
+            valid, but not what the text was.
     """
     if len(text) <= 64 and _NUMBER.fullmatch(text) and math.isfinite(float(text)):
         return Moment(float(text), float(text), is_iso=False)
@@ -51,10 +53,14 @@ def moment(text: str) -> Moment:
 
 
 def check_seconds(latest: float, what: str) -> None:
-    """Refuse a date where the times of the data cannot be seconds since 1970.
+    """Refuse a date if the times of the data cannot be seconds since 1970.
+
+    Args:
+        latest: the latest time in the data.
+        what: where the date was given, for the message.
 
     Raises:
-        InputError: they are too large.
+        InputError: the times are too large.
     """
     if latest > _NOT_SECONDS:
         raise InputError(

@@ -1,4 +1,4 @@
-"""The id of a request: what it asks for on which data, however it was written."""
+"""The digest of a request: it depends on the requested rows and the data, not on the spelling."""
 
 import hashlib
 from typing import Any
@@ -10,27 +10,40 @@ from recbole_e2urec.data.rows import IdMap, RowTable
 
 
 def ranks(tokens: dict[str, int], inner: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Place of each inner id among the published tokens in sorted order.
+    """Return the rank of each inner id's token among all published tokens, in text order.
 
-    Inner ids follow the order of the file; tokens do not.
+    Inner ids depend on the order of the file; these ranks do not.
+
+    Args:
+        tokens: inner id of each token.
+        inner: inner ids.
     """
-    rank = np.zeros(max(tokens.values(), default=-1) + 1, dtype=np.int64)
-    for place, token in enumerate(sorted(tokens)):
-        rank[tokens[token]] = place
-    return rank[inner]
+    rank_of_id = np.zeros(max(tokens.values(), default=-1) + 1, dtype=np.int64)
+    for rank, token in enumerate(sorted(tokens)):
+        rank_of_id[tokens[token]] = rank
+    return rank_of_id[inner]
 
 
 def request_digest(name: str, table: RowTable, ids: IdMap, chosen: NDArray[np.bool_]) -> str:
-    """Hash the rows of the data, sorted, with what is asked for among them; 16 hex digits.
+    """Hash all rows of the data in sorted order, and which of them are requested.
 
-    Neither the format and order of a request nor the order of the data's files plays a part.
+    The result does not depend on the format and order of a request or the order of the data files.
+
+    Args:
+        name: name of the data set.
+        table: all rows.
+        ids: maps published tokens to inner ids.
+        chosen: [n] True for the requested rows.
+
+    Returns:
+        16 hex digits.
     """
-    nothing = np.zeros(len(table))
+    zeros = np.zeros(len(table))
     columns: list[NDArray[Any]] = [
         ranks(ids.users, table.user),
         ranks(ids.items, table.item),
-        table.time if table.has_time else nothing,
-        nothing if table.rating is None else table.rating,
+        table.time if table.has_time else zeros,
+        zeros if table.rating is None else table.rating,
         chosen,
     ]
     order = np.lexsort(columns[::-1])

@@ -1,4 +1,4 @@
-"""Drawing by a seed: who is forgotten where no request names them, and who is set aside."""
+"""Seeded random draws: what to forget if no request names it, and the control users."""
 
 from typing import Any
 
@@ -9,27 +9,38 @@ from recbole_e2urec.data.request.identity import ranks
 from recbole_e2urec.data.rows import IdMap, RowTable
 from recbole_e2urec.errors import InputError
 
-# Streams of one seed, so that those who are drawn for different ends are drawn independently.
+# One random stream for each purpose, so that draws with the same seed are independent.
 FORGET_STREAM, CONTROL_STREAM = 1, 2
 
 
 def draw_rows(
     by: str, share: float, seed: int, rows: NDArray[np.int64], table: RowTable, ids: IdMap
 ) -> NDArray[np.bool_]:  # [rows]
-    """Draw a share of the users, items or rows, at least one and never all.
+    """Draw a share of the users, items or rows: at least one and never all.
 
-    Drawn from their published tokens in sorted order: neither the order of the rows nor that of
-    the file changes who is drawn, and a larger share only adds to it.
+    The draw is from their published tokens in sorted order. It therefore depends neither on the
+    order of the rows nor on that of the file. A larger share only adds to the draw.
+
+    Args:
+        by: ``user``, ``item`` or ``interaction``.
+        share: share of them to draw.
+        seed: seed of the draw.
+        rows: row ids to draw from.
+        table: all rows.
+        ids: maps published tokens to inner ids.
+
+    Returns:
+        True for the drawn rows among ``rows``.
 
     Raises:
-        InputError: there is only one.
+        InputError: there are fewer than two to draw from.
     """
     user, item = table.user[rows], table.item[rows]
     user_rank, item_rank = ranks(ids.users, user), ranks(ids.items, item)
     units = {
         "user": user_rank,
         "item": item_rank,
-        "interaction": _position(rows, table.time[rows], item_rank, user_rank),
+        "interaction": _sorted_positions(rows, table.time[rows], item_rank, user_rank),
     }[by]
     distinct = np.unique(units)
     if len(distinct) < 2:
@@ -42,15 +53,19 @@ def draw_rows(
 
 
 def choose_control_users(users: NDArray[np.int64], share: float, seed: int) -> NDArray[np.int64]:
-    """A seeded share of users, sorted, that no model is trained on.
+    """Draw the control users, on whom no model is trained.
 
     Args:
-        users: inner ids, any order, duplicates harmless.
-        share: in [0, 1); rounded to whole users, so a small share of few users can be nobody.
-        seed: of the choice, at least 0.
+        users: inner user ids in any order; duplicates are allowed.
+        share: share of the users, in [0, 1); rounded to whole users, so that a small share of few
+            users can give none.
+        seed: seed of the draw, at least 0.
+
+    Returns:
+        Sorted inner user ids.
 
     Raises:
-        InputError: share outside [0, 1).
+        InputError: the share is outside [0, 1).
     """
     if not 0 <= share < 1:
         raise InputError(f"the share of control users is {share}; give 0 (none) up to below 1")
@@ -59,8 +74,8 @@ def choose_control_users(users: NDArray[np.int64], share: float, seed: int) -> N
     return np.sort(unique[order[: round(share * len(unique))]])
 
 
-def _position(*keys: NDArray[Any]) -> NDArray[np.int64]:
-    """Place of each row when sorted by the keys, the last one first."""
+def _sorted_positions(*keys: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the position of each row after sorting by the keys; the last key counts first."""
     position = np.empty(len(keys[0]), dtype=np.int64)
     position[np.lexsort(keys)] = np.arange(len(position))
     return position

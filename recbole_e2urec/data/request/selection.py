@@ -1,7 +1,11 @@
-"""From a deletion request to the rows that it asks for, and the split into retain and forget."""
+"""Turns a deletion request into rows: which rows it asks for, and the split into retain and forget.
+
+:func:`read_request` is the way in. :func:`select` finds the requested rows, :func:`match_clauses`
+does so for the clauses of a file, and :func:`split_of` divides the training rows.
+"""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -10,7 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recbole_e2urec.data.request.dates import check_seconds
-from recbole_e2urec.data.request.file import ADVICE, Clause, check_id, lines_of, read_request_file
+from recbole_e2urec.data.request.file import (
+    ADVICE,
+    Clause,
+    check_id,
+    lines_of,
+    location,
+    read_request_file,
+)
 from recbole_e2urec.data.request.filter import Fields, filter_rows
 from recbole_e2urec.data.request.identity import request_digest
 from recbole_e2urec.data.request.sampling import draw_rows
@@ -19,163 +30,10 @@ from recbole_e2urec.errors import InputError, nearest
 from recbole_e2urec.utils import distributed
 
 Mask = NDArray[np.bool_]
-UNKNOWN = "that the data does not have"
-
-
-class Match(NamedTuple):
-    """Rows that any clause asks for, and what is odd about the clauses."""
-
-    chosen: Mask  # [n], of all rows
-    warnings: list[str]  # name lines, never what is on them
-
-
-class _Asked(NamedTuple):
-    """A clause in inner ids; 0 = of anybody."""
-
-    clause: Clause
-    user: int
-    item: int
-
-
-def match_clauses(
-    path: Path | str, clauses: list[Clause], train: Mask, table: RowTable, ids: IdMap
-) -> Match:
-    """Find the rows of all clauses.
-
-    Args:
-        path: for messages.
-        clauses: of the file.
-        train: [n] True for training rows, of which each clause should have some.
-        table: all rows.
-        ids: published tokens to inner ids.
-
-    Raises:
-        InputError: times where the data has none, or dates where its times are not seconds.
-    """
-    _check_times(path, clauses, table)
-    unknown = unknown_lines(clauses, ids)
-    missing = {number for numbers in unknown.values() for number in numbers}
-    known = [
-        _Asked(one, ids.users.get(one.user or "", 0), ids.items.get(one.item or "", 0))
-        for one in clauses
-        if one.number not in missing
-    ]
-    chosen, idle = _rows_of(known, train, table)
-    warnings = [_unknown(kind, numbers) for kind, numbers in unknown.items() if numbers]
-    if idle:
-        warnings.append(
-            f"{lines_of(idle)}: no training row fits, so nothing was learned from what is asked for"
-        )
-    return Match(chosen, [*warnings, *_repeated(clauses)])
-
-
-def unknown_lines(clauses: list[Clause], ids: IdMap) -> dict[str, list[int]]:
-    """Lines that name users, and lines that name items, that the data does not have."""
-    return {
-        "user": [one.number for one in clauses if one.user and one.user not in ids.users],
-        "item": [one.number for one in clauses if one.item and one.item not in ids.items],
-    }
-
-
-def _unknown(kind: str, numbers: list[int]) -> str:
-    named = "names a" if len(numbers) == 1 else "name"
-    plural = "" if len(numbers) == 1 else "s"
-    return f"{lines_of(numbers)}: {named} {kind}{plural} {UNKNOWN}"
-
-
-def _check_times(path: Path | str, clauses: list[Clause], table: RowTable) -> None:
-    timed = next((one for one in clauses if one.is_timed), None)
-    if timed is not None and not table.has_time:
-        raise InputError(
-            f"forget file {path}, line {timed.number}: a time range, but the data has no times"
-        )
-    dated = next((one for one in clauses if one.is_dated), None)
-    if dated is not None:
-        where = f"forget file {path}, line {dated.number}"
-        check_seconds(float(table.time.max(initial=0)), where)
-
-
-def _rows_of(asked: list[_Asked], train: Mask, table: RowTable) -> tuple[Mask, list[int]]:
-    """Rows of all clauses, and the lines of clauses without a training row."""
-    chosen = np.zeros(len(table), dtype=bool)
-    idle: list[int] = []
-    named = max((one.item for one in asked), default=0)  # maybe an item without rows
-    width = max(int(table.item.max(initial=0)), named) + 1
-    pair = table.user * width + table.item
-    whole = [one for one in asked if not one.clause.is_timed]
-    kinds = (
-        (table.user, [(one, one.user) for one in whole if not one.item]),
-        (table.item, [(one, one.item) for one in whole if not one.user]),
-        (pair, [(one, one.user * width + one.item) for one in whole if one.user and one.item]),
-    )
-    for key, wanted in kinds:
-        if wanted:
-            values = np.array([value for _, value in wanted])
-            chosen |= np.isin(key, values)
-            trained = np.isin(values, key[train])
-            idle += [one.clause.number for (one, _), found in zip(wanted, trained, strict=True)
-                     if not found]  # fmt: skip
-    by_user, by_item = _Grouped(table.user), _Grouped(table.item)
-    for one in asked:
-        if one.clause.is_timed:
-            rows = by_user.rows(one.user) if one.user else by_item.rows(one.item)
-            if one.user and one.item:
-                rows = rows[table.item[rows] == one.item]
-            time = table.time[rows]
-            rows = rows[(time >= one.clause.first) & (time <= one.clause.last)]
-            chosen[rows] = True
-            if not train[rows].any():
-                idle.append(one.clause.number)
-    return chosen, idle
-
-
-class _Grouped:
-    """Rows by key; all of them for key 0."""
-
-    def __init__(self, key: NDArray[np.int64]) -> None:
-        self.key = key
-        self.order: NDArray[np.int64] | None = None
-
-    def rows(self, value: int) -> NDArray[np.int64]:
-        if not value:
-            return np.arange(len(self.key))
-        if self.order is None:
-            self.order = np.argsort(self.key, kind="stable")
-            self.sorted = self.key[self.order]
-        low, high = np.searchsorted(self.sorted, [value, value + 1])
-        return self.order[low:high]
-
-
-def _repeated(clauses: list[Clause]) -> list[str]:
-    """Lines that say again what others say, and those that ask for less than others do."""
-    warnings = []
-    count = Counter(one.content for one in clauses)
-    again = _lines(one for one in clauses if count[one.content] > 1)
-    if again:
-        warnings.append(f"{lines_of(again)}: the same is asked for more than once")
-    whole = {one.content for one in clauses if not one.is_timed}
-    forever = (-np.inf, np.inf)
-    part = [one for one in clauses if one.is_timed or (one.user and one.item)]
-    covered = _lines(
-        one
-        for one in part
-        if (one.user and (one.user, None, *forever) in whole)
-        or (one.item and (None, one.item, *forever) in whole)
-        or (one.user and one.item and one.is_timed and (one.user, one.item, *forever) in whole)
-    )
-    if covered:
-        warnings.append(
-            f"{lines_of(covered)}: a part of a user, item or pair that another line asks for as a "
-            "whole; the whole is forgotten"
-        )
-    return warnings
-
-
-def _lines(clauses: Iterable[Clause]) -> list[int]:
-    return [one.number for one in clauses]
-
-
 BY = ("user", "interaction", "item")
+# Keys that decide how a request is worded; what it asks for is in its digest.
+WORDING = ("forget_file", "forget_where", "forget_unknown", "request_id", "retrain_share")
+UNKNOWN = "that the data does not have"  # in every warning about an unknown user or item
 
 
 @dataclass(frozen=True)
@@ -214,13 +72,52 @@ class ForgetOptions:
 
 
 class Selection(NamedTuple):
-    """What a request asks for, before anything is done about it."""
+    """The rows that a request asks for."""
 
-    chosen: NDArray[np.bool_]  # [n] of all rows, whatever their part
-    source: str  # what the request is, for messages
+    chosen: Mask  # [n] True for requested rows of any part
+    source: str  # where the request comes from, for messages
     warnings: tuple[str, ...] = ()  # name lines and fields, never users or items
-    request_id: str | None = None  # of its own
-    names_nothing: str | None = None  # advice, where there is not a single entry
+    request_id: str | None = None  # id from the settings or the file, if any
+    names_nothing: str | None = None  # advice for a request without entries; None for others
+
+
+class ForgetSplit(NamedTuple):
+    """The training rows in two disjoint, sorted parts, which together are all of them."""
+
+    retain: NDArray[np.int64]  # row ids
+    forget: NDArray[np.int64]  # row ids
+
+
+class ForgetRequest(NamedTuple):
+    """A request that can be carried out."""
+
+    split: ForgetSplit
+    rows: NDArray[np.int64]  # sorted ids of requested rows, in training or not
+    digest: str  # hash of what is requested on which data, however the request was written
+    request_id: str  # id from the settings or the file, or else the digest
+    warnings: tuple[str, ...]
+
+
+def read_request(
+    options: ForgetOptions, train_rows: NDArray[np.int64], dataset: Any
+) -> ForgetRequest:
+    """Read a request, split the training rows and compute the request's digest.
+
+    Args:
+        options: the request.
+        train_rows: row ids of the training part, in any order.
+        dataset: the loaded dataset.
+
+    Raises:
+        InputError: as in :func:`select` and :func:`split_of`.
+    """
+    table, ids = dataset.rows, dataset.ids
+    selection = select(options, train_rows, table, ids, Fields(dataset))
+    split = split_of(selection, train_rows)
+    digest = request_digest(dataset.dataset_name, table, ids, selection.chosen)
+    request_id = selection.request_id or digest
+    rows = np.flatnonzero(selection.chosen)
+    return ForgetRequest(split, rows, digest, request_id, selection.warnings)
 
 
 def select(
@@ -234,52 +131,58 @@ def select(
 
     Args:
         options: the request.
-        train_rows: row ids of the training part, any order.
+        train_rows: row ids of the training part, in any order.
         table: all rows of the dataset.
-        ids: published tokens to inner ids.
-        fields: what a filter may name.
+        ids: maps published tokens to inner ids.
+        fields: fields that a filter may use; None if the request is no filter.
 
     Raises:
-        InputError: a file or a filter that cannot be used, or names users or items that the data
-            does not have, unless they are to be skipped.
+        InputError: a file or a filter cannot be used, or it names users or items that the data does
+            not have and that are not to be skipped.
     """
-    train = np.zeros(len(table), dtype=bool)
-    train[np.asarray(train_rows, dtype=np.int64)] = True
-    own = None if options.request_id is None else str(options.request_id)
+    is_train = np.zeros(len(table), dtype=bool)
+    is_train[np.asarray(train_rows, dtype=np.int64)] = True
+    request_id = None if options.request_id is None else str(options.request_id)
     if options.file is not None:
-        return distributed.on_main_process(lambda: _by_file(options, own, train, table, ids))
+        return distributed.on_main_process(
+            lambda: _select_by_file(options, request_id, is_train, table, ids)
+        )
     if options.where is None:
-        rows, chosen = np.flatnonzero(train), np.zeros(len(table), dtype=bool)
-        drawn = draw_rows(options.by, options.ratio, options.seed, rows, table, ids)
-        chosen[rows[drawn]] = True
-        return Selection(chosen, "the request", (), own)
+        rows, chosen = np.flatnonzero(is_train), np.zeros(len(table), dtype=bool)
+        is_drawn = draw_rows(options.by, options.ratio, options.seed, rows, table, ids)
+        chosen[rows[is_drawn]] = True
+        return Selection(chosen, "the request", (), request_id)
     if fields is None:
         raise InputError("forget_where needs the fields of a data set")
     filtered = filter_rows(options.where, fields)
-    return Selection(filtered.chosen, "forget_where", tuple(filtered.warnings), own)
+    return Selection(filtered.chosen, "forget_where", tuple(filtered.warnings), request_id)
 
 
-def _by_file(
+def _select_by_file(
     options: ForgetOptions,
-    own: str | None,
-    train: NDArray[np.bool_],
+    request_id: str | None,
+    is_train: Mask,
     table: RowTable,
     ids: IdMap,
 ) -> Selection:
     source = f"forget file {options.file}"
     tokens = {"user": ids.users, "item": ids.items}
-    written = read_request_file(str(options.file), options.by, tokens)
-    if own and written.request_id and own != written.request_id:
+    request_file = read_request_file(str(options.file), options.by, tokens)
+    if request_id and request_file.request_id and request_id != request_file.request_id:
         raise InputError(f"{source} has another request_id than the settings; give one of them")
     if options.unknown == "refuse":
-        _refuse_unknown(source, written.clauses, ids)
-    match = match_clauses(str(options.file), written.clauses, train, table, ids)
+        _refuse_unknown(source, request_file.clauses, ids)
+    match = match_clauses(str(options.file), request_file.clauses, is_train, table, ids)
     warnings = list(match.warnings)
-    if written.passed_over:
-        warnings.append(f"columns or keys that mean nothing here: {written.passed_over}")
-    advice = None if written.clauses else ADVICE[options.by]
+    if request_file.ignored_columns:
+        warnings.append(f"columns or keys that mean nothing here: {request_file.ignored_columns}")
+    advice = None if request_file.clauses else ADVICE[options.by]
     return Selection(
-        match.chosen, source, tuple(warnings), own or written.request_id, names_nothing=advice
+        match.chosen,
+        source,
+        tuple(warnings),
+        request_id or request_file.request_id,
+        names_nothing=advice,
     )
 
 
@@ -293,65 +196,204 @@ def _refuse_unknown(source: str, clauses: list[Clause], ids: IdMap) -> None:
             )
 
 
-def skipping(options: ForgetOptions) -> ForgetOptions:
-    """The same request, whose unknown users and items are only warned of."""
-    return replace(options, unknown="skip")
+def split_of(selection: Selection, train_rows: NDArray[np.int64]) -> ForgetSplit:
+    """Split the training rows into those to retain and those to forget.
 
-
-# Keys that say in which words a request is made; what it asks for is in its digest.
-WORDING = ("forget_file", "forget_where", "forget_unknown", "request_id", "retrain_share")
-
-
-class ForgetSplit(NamedTuple):
-    """Training rows in two parts: disjoint, together all of them, each sorted."""
-
-    retain: NDArray[np.int64]  # row ids
-    forget: NDArray[np.int64]  # row ids
-
-
-class ForgetRequest(NamedTuple):
-    """A request that can be carried out."""
-
-    split: ForgetSplit
-    rows: NDArray[np.int64]  # row ids asked for, of training or not, sorted
-    digest: str  # what is asked for on which data, however it was written
-    request_id: str  # its own, or the digest
-    warnings: tuple[str, ...]
-
-
-def read_request(
-    options: ForgetOptions, train_rows: NDArray[np.int64], dataset: Any
-) -> ForgetRequest:
-    """Read a request and name it.
+    Args:
+        selection: the requested rows.
+        train_rows: row ids of the training part, in any order.
 
     Raises:
-        InputError: as :func:`select` and :func:`split_of`.
+        InputError: nothing is requested, none of it is in the training part, or all training rows
+            are requested.
     """
-    table, ids = dataset.rows, dataset.ids
-    found = select(options, train_rows, table, ids, Fields(dataset))
-    split = split_of(found, train_rows)
-    digest = request_digest(dataset.dataset_name, table, ids, found.chosen)
-    own = found.request_id or digest
-    return ForgetRequest(split, np.flatnonzero(found.chosen), digest, own, found.warnings)
-
-
-def split_of(found: Selection, train_rows: NDArray[np.int64]) -> ForgetSplit:
-    """Take the training rows apart.
-
-    Raises:
-        InputError: nothing is asked for, none of it is in training, or all of training is.
-    """
-    train = np.zeros(len(found.chosen), dtype=bool)
-    train[np.asarray(train_rows, dtype=np.int64)] = True
-    rows = np.flatnonzero(train)
-    chosen = found.chosen[rows]
-    if found.names_nothing:
-        raise InputError(f"{found.source} names nobody; {found.names_nothing}")
+    is_train = np.zeros(len(selection.chosen), dtype=bool)
+    is_train[np.asarray(train_rows, dtype=np.int64)] = True
+    rows = np.flatnonzero(is_train)
+    chosen = selection.chosen[rows]
+    if selection.names_nothing:
+        raise InputError(f"{selection.source} names nobody; {selection.names_nothing}")
     if not chosen.any():
         raise InputError(
-            f"{found.source}: nothing that it names is in the training part; "
+            f"{selection.source}: nothing that it names is in the training part; "
             "name users, pairs, items or times with training rows"
         )
     if chosen.all():
         raise InputError(f"the request names all {len(rows)} training rows; leave some to train on")
     return ForgetSplit(rows[~chosen], rows[chosen])
+
+
+def skip_unknown(options: ForgetOptions) -> ForgetOptions:
+    """Return the same request with warnings, not errors, about unknown users and items."""
+    return replace(options, unknown="skip")
+
+
+class ClauseMatch(NamedTuple):
+    """The rows that any clause asks for, and warnings about the clauses."""
+
+    chosen: Mask  # [n] of all rows
+    warnings: list[str]  # name lines, never what is on them
+
+
+class _InnerClause(NamedTuple):
+    """A clause with inner ids; 0 = any user or any item."""
+
+    clause: Clause
+    user: int
+    item: int
+
+
+def match_clauses(
+    path: Path | str, clauses: list[Clause], is_train: Mask, table: RowTable, ids: IdMap
+) -> ClauseMatch:
+    """Find the rows of all clauses.
+
+    Args:
+        path: the file, for messages.
+        clauses: clauses of the file.
+        is_train: [n] True for training rows; a clause that matches none of them gets a warning.
+        table: all rows.
+        ids: maps published tokens to inner ids.
+
+    Raises:
+        InputError: a clause has a time but the data has none, or a date but the data's times are
+            not in seconds.
+    """
+    _check_times(path, clauses, table)
+    unknown = unknown_lines(clauses, ids)
+    unknown_numbers = {number for numbers in unknown.values() for number in numbers}
+    known = [
+        _InnerClause(
+            clause, ids.users.get(clause.user or "", 0), ids.items.get(clause.item or "", 0)
+        )
+        for clause in clauses
+        if clause.number not in unknown_numbers
+    ]
+    chosen, untrained = _match_known(known, is_train, table)
+    warnings = [_unknown_warning(kind, numbers) for kind, numbers in unknown.items() if numbers]
+    if untrained:
+        warnings.append(
+            f"{lines_of(untrained)}: no training row fits, so nothing was learned from what is "
+            "asked for"
+        )
+    return ClauseMatch(chosen, [*warnings, *_overlap_warnings(clauses)])
+
+
+def unknown_lines(clauses: list[Clause], ids: IdMap) -> dict[str, list[int]]:
+    """Return the lines with users, and the lines with items, that the data does not have."""
+    return {
+        "user": _numbers(
+            clause for clause in clauses if clause.user and clause.user not in ids.users
+        ),
+        "item": _numbers(
+            clause for clause in clauses if clause.item and clause.item not in ids.items
+        ),
+    }
+
+
+def _unknown_warning(kind: str, numbers: list[int]) -> str:
+    verb = "names a" if len(numbers) == 1 else "name"
+    plural = "" if len(numbers) == 1 else "s"
+    return f"{lines_of(numbers)}: {verb} {kind}{plural} {UNKNOWN}"
+
+
+def _check_times(path: Path | str, clauses: list[Clause], table: RowTable) -> None:
+    timed = next((clause for clause in clauses if clause.is_timed), None)
+    if timed is not None and not table.has_time:
+        raise InputError(f"{location(path, timed.number)}: a time range, but the data has no times")
+    dated = next((clause for clause in clauses if clause.is_dated), None)
+    if dated is not None:
+        check_seconds(float(table.time.max(initial=0)), location(path, dated.number))
+
+
+def _match_known(
+    clauses: list[_InnerClause], is_train: Mask, table: RowTable
+) -> tuple[Mask, list[int]]:
+    """Return the rows of all clauses, and the lines of clauses without a training row."""
+    chosen = np.zeros(len(table), dtype=bool)
+    untrained: list[int] = []
+    largest_item = max((clause.item for clause in clauses), default=0)  # may have no rows
+    width = max(int(table.item.max(initial=0)), largest_item) + 1
+    pair = table.user * width + table.item
+    untimed = [each for each in clauses if not each.clause.is_timed]
+    keyed = (
+        (table.user, [(each, each.user) for each in untimed if not each.item]),
+        (table.item, [(each, each.item) for each in untimed if not each.user]),
+        (
+            pair,
+            [(each, each.user * width + each.item) for each in untimed if each.user and each.item],
+        ),
+    )
+    for key, clause_values in keyed:
+        if clause_values:
+            values = np.array([value for _, value in clause_values])
+            chosen |= np.isin(key, values)
+            has_train = np.isin(values, key[is_train])
+            untrained += [
+                each.clause.number
+                for (each, _), trained in zip(clause_values, has_train, strict=True)
+                if not trained
+            ]
+    by_user, by_item = _GroupedRows(table.user), _GroupedRows(table.item)
+    for each in clauses:
+        if each.clause.is_timed:
+            rows = by_user.rows(each.user) if each.user else by_item.rows(each.item)
+            if each.user and each.item:
+                rows = rows[table.item[rows] == each.item]
+            time = table.time[rows]
+            rows = rows[(time >= each.clause.first) & (time <= each.clause.last)]
+            chosen[rows] = True
+            if not is_train[rows].any():
+                untrained.append(each.clause.number)
+    return chosen, untrained
+
+
+class _GroupedRows:
+    """Row ids by key; key 0 gives all rows. Keys are sorted on first use."""
+
+    def __init__(self, key: NDArray[np.int64]) -> None:
+        self.key = key
+        self.order: NDArray[np.int64] | None = None
+
+    def rows(self, value: int) -> NDArray[np.int64]:
+        if not value:
+            return np.arange(len(self.key))
+        if self.order is None:
+            self.order = np.argsort(self.key, kind="stable")
+            self.sorted = self.key[self.order]
+        low, high = np.searchsorted(self.sorted, [value, value + 1])
+        return self.order[low:high]
+
+
+def _overlap_warnings(clauses: list[Clause]) -> list[str]:
+    """Warn of lines that repeat others, and of lines that ask for a part of what others do."""
+    warnings = []
+    count = Counter(clause.content for clause in clauses)
+    repeated = _numbers(clause for clause in clauses if count[clause.content] > 1)
+    if repeated:
+        warnings.append(f"{lines_of(repeated)}: the same is asked for more than once")
+    untimed = {clause.content for clause in clauses if not clause.is_timed}
+    covered = _numbers(clause for clause in clauses if _is_covered(clause, untimed))
+    if covered:
+        warnings.append(
+            f"{lines_of(covered)}: a part of a user, item or pair that another line asks for as a "
+            "whole; the whole is forgotten"
+        )
+    return warnings
+
+
+def _is_covered(clause: Clause, untimed: Container[tuple[Any, ...]]) -> bool:
+    """Whether a clause asks for a part of what an untimed clause, given by its content, does."""
+    user, item = clause.user, clause.item
+    if not (clause.is_timed or (user and item)):
+        return False
+    always = (-np.inf, np.inf)
+    return bool(
+        (user and (user, None, *always) in untimed)
+        or (item and (None, item, *always) in untimed)
+        or (user and item and clause.is_timed and (user, item, *always) in untimed)
+    )
+
+
+def _numbers(clauses: Iterable[Clause]) -> list[int]:
+    return [clause.number for clause in clauses]
