@@ -1,1 +1,1 @@
-"""Measurements that README and docs quote; nothing of the package imports them."""
+"""Measurements that README and docs quote; the package imports none of them."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.settings import FULL, shaped
+from benchmarks.common import FULL, random_backbone, run_main
 from recbole_e2urec.cli import parse
 from recbole_e2urec.experiment.comparison import run_comparison
 from recbole_e2urec.report.report import print_comparison
@@ -20,12 +20,12 @@ METHODS = "LLMRec,E2URec,NegGrad,NegKL,BadT,FlipLabel,GradDiff,NPO,SimNPO,SISA,R
 
 
 def main() -> None:
-    """Make the backbone, and compare all methods."""
+    """Write the backbone, and compare all methods."""
     if not torch.cuda.is_available():
         sys.exit("error: no GPU here; benchmarks.unlearning measures on a CPU")
     folder = Path("saved-gpu")
-    given = {
-        "backbone": str(shaped(folder, "t5", BASE)),
+    settings = {
+        "backbone": random_backbone(folder, "t5", BASE),
         "prompt": "plain",
         "model_list": METHODS,
         "enable_amp": True,
@@ -35,10 +35,10 @@ def main() -> None:
         "train_batch_size": 128,
         "checkpoint_dir": str(folder),
     }
-    results = run_comparison("ml-100k", (), given, parse(sys.argv[1:]).settings)
+    results = run_comparison("ml-100k", (), settings, parse(sys.argv[1:]).settings)
     print(torch.cuda.get_device_name(), f"torch {torch.__version__}")
     print_comparison(results)
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -20,7 +20,7 @@ class Line(NamedTuple):
     name: str
     points: Sequence[tuple[float, float]]
     style: int
-    marked: bool = False  # points alone, such as Retrains
+    marked: bool = False  # points without a line, such as Retrains
 
 
 class Panel(NamedTuple):
@@ -40,10 +40,6 @@ class _Scale(NamedTuple):
 
     def __call__(self, value: float) -> float:
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
-
-    def ticks(self, most: int) -> list[float]:
-        """Round values on the scale."""
-        return ticks(self.low, self.high, most)
 
 
 def svg(panels: Sequence[Panel], x_title: str, across: int = ACROSS) -> str:
@@ -65,17 +61,16 @@ def svg(panels: Sequence[Panel], x_title: str, across: int = ACROSS) -> str:
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
     """Round values between two others: multiples of 1, 2 or 5 times a power of ten."""
     power = 10.0 ** floor(log10((high - low) / most))
-    step = next(power * one for one in (1, 2, 5, 10) if (high - low) / (power * one) <= most)
-    return [
-        number * step for number in range(ceil(low / step - 1e-9), floor(high / step + 1e-9) + 1)
-    ]
+    step = next(power * k for k in (1, 2, 5, 10) if (high - low) / (power * k) <= most)
+    multiples = range(ceil(low / step - 1e-9), floor(high / step + 1e-9) + 1)
+    return [multiple * step for multiple in multiples]
 
 
-def labels(across: _Scale, most: int) -> list[tuple[float, str]]:
+def _labels(across: _Scale, most: int) -> list[tuple[float, str]]:
     """Round values and their texts, as many as have room side by side."""
-    found = [(value, f"{value:.5g}") for value in across.ticks(most)]
-    taken = sum((len(text) + 2) * LETTER for _, text in found)
-    return found if most == 1 or taken <= across.end - across.start else labels(across, most - 1)
+    labels = [(value, f"{value:.5g}") for value in ticks(across.low, across.high, most)]
+    width = sum((len(text) + 2) * LETTER for _, text in labels)
+    return labels if most == 1 or width <= across.end - across.start else _labels(across, most - 1)
 
 
 def _panel(panel: Panel, x_title: str) -> str:
@@ -85,11 +80,11 @@ def _panel(panel: Panel, x_title: str) -> str:
     across = _scale([x for x, _ in points], LEFT, WIDTH - RIGHT, 0.02)
     up = _scale([y for _, y in points], HEIGHT - BOTTOM, TOP, 0.06)
     parts = [f'<text x="{LEFT}" y="18" font-weight="bold">{escape(panel.title)}</text>']
-    for value in up.ticks(6):
+    for value in ticks(up.low, up.high):
         y = f"{up(value):.1f}"
         parts.append(f'<path d="M{LEFT},{y}H{WIDTH - RIGHT}" stroke="#ddd"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y}" dy="4" text-anchor="end">{value:.5g}</text>')
-    for value, text in labels(across, 11):
+    for value, text in _labels(across, 11):
         x = f'x="{across(value):.1f}" y="{HEIGHT - BOTTOM + 16}"'
         parts.append(f'<text {x} text-anchor="middle">{text}</text>')
     middle = f'x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 8}"'
@@ -113,7 +108,7 @@ def _line(line: Line, across: _Scale, up: _Scale) -> str:
 
 
 def _legend(panels: Sequence[Panel], room: int) -> tuple[str, int]:
-    """One entry a name, in as many lines as it takes; and the height."""
+    """An entry a name, in as many lines as it takes; and the height."""
     named = {line.name: line for panel in panels for line in panel.lines}
     parts, x, y = [], LEFT, 16
     for name, line in named.items():

@@ -13,26 +13,34 @@ and names the best of each method; no test row is scored.
 Rows are kept in ``regimes.jsonl`` in ``checkpoint_dir``, so the same command goes on where it was
 killed, and several commands may measure different seeds at the same time. ``--report`` prints the
 tables of what is there. Any ``--key=value`` is common to all runs.
+
+Without a GPU, seconds are CPU seconds of this process: other work on the machine does not count.
 """
 
 import argparse
 import hashlib
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from recbole.utils import init_seed
 
-from benchmarks.given import SWITCH, arguments_of, common_settings, config_of, filled
-from benchmarks.regime_plot import frontier
-from benchmarks.regime_tables import Place, best_of, table_of
+from benchmarks.common import (
+    SWITCH,
+    common_settings,
+    config_of,
+    cpu_clock,
+    parse_options,
+    publish,
+    run_main,
+)
+from benchmarks.regime_report import Cell, best_of, frontier, table_of
 from recbole_e2urec import __version__
 from recbole_e2urec.cli import Arguments
 from recbole_e2urec.config.yaml import properties, read_switch, read_yaml
 from recbole_e2urec.data.dataset import load_dataset
-from recbole_e2urec.data.request.selection import ForgetOptions, read_request
+from recbole_e2urec.data.request.selection import ForgetOptions, ForgetRequest, read_request
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment.base import parts_of
 from recbole_e2urec.experiment.tuning import development_request
@@ -75,46 +83,52 @@ class Candidate(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What the command line asks for."""
+    """What the command line asks for.
 
-    own: argparse.Namespace
+    Attributes:
+        options: of the benchmark.
+        arguments: settings of the runs, as they were typed.
+        common: settings common to all runs.
+        candidates: the lines of the tables besides Original and Retrain.
+    """
+
+    options: argparse.Namespace
     arguments: Arguments
-    given: Mapping[str, Any]
+    common: Mapping[str, Any]
     candidates: Mapping[str, Candidate]
 
     @property
     def part(self) -> str:
         """Which requests and seeds."""
-        return "development" if self.own.development else "fresh"
+        return "development" if self.options.development else "fresh"
 
     @property
     def folder(self) -> Path:
         """Where stages, rows and answers are kept."""
-        return Path(self.given.get("checkpoint_dir", "saved"))
+        return Path(self.common.get("checkpoint_dir", "saved"))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All lines of the tables."""
+        return (*REFERENCES, *self.candidates)
 
     def settings(self, regime: str, seed: int) -> dict[str, Any]:
         """Settings of all runs of a regime under a seed."""
-        own = dict(REGIMES[regime][1])
-        if regime == "c" and self.own.ml_1m:
-            own["data_path"] = str(self.own.ml_1m)
-        if self.own.small:  # one made-up data set stands for all
-            own = {key: own[key] for key in ("prompt", "backbone") if key in own}
-        largest = max(self.own.sizes)
-        return {
-            "forget_seed": FORGET_SEED,
-            "forget_ratio": largest,
-            **own,
-            **self.given,
-            "seed": seed,
-        }
+        _, settings = REGIMES[regime]
+        if self.options.small:  # the same synthetic data in all regimes
+            settings = {key: settings[key] for key in ("prompt", "backbone") if key in settings}
+        elif regime == "c" and self.options.ml_1m:
+            settings = {**settings, "data_path": str(self.options.ml_1m)}
+        request = {"forget_seed": FORGET_SEED, "forget_ratio": max(self.options.sizes)}
+        return {**request, **settings, **self.common, "seed": seed}
 
-    def digest(self, regime: str, row: str) -> str:
-        """Names all that decides a row but its request and seed."""
+    def digest(self, regime: str, name: str) -> str:
+        """Identify all that decides a row but its request and seed."""
         settings = self.settings(regime, 0)
         decided = {k: v for k, v in settings.items() if k not in ("data_path", "checkpoint_dir")}
-        own = self.candidates.get(row, Candidate(row, {}))
-        defaults = [properties("model", name) for name in ("LLMRec", own.model)]
-        text = json.dumps([decided, own, defaults, __version__], sort_keys=True, default=str)
+        candidate = self.candidates.get(name, Candidate(name, {}))
+        defaults = [properties("model", model) for model in ("LLMRec", candidate.model)]
+        text = json.dumps([decided, candidate, defaults, __version__], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -127,86 +141,87 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", help="candidates by name; without it, all")
     parser.add_argument("--candidates", type=Path, help="a yaml file of them")
     parser.add_argument("--plot", type=Path, help="draw closed against its costs, as this SVG")
-    own, arguments = arguments_of(parser, MARK)
-    own.development = read_switch(own.development, "development")
-    own.report = read_switch(own.report, "report")
-    checked_ml_1m(own)
-    with common_settings(own, arguments) as given:
-        task = Task(own, arguments, given, _candidates(own))
-        own.seeds = own.seeds or SEEDS[task.part]
-        for regime in own.only if not own.report else ():
-            for seed in own.seeds:
+    options, arguments = parse_options(parser, MARK)
+    options.development = read_switch(options.development, "development")
+    options.report = read_switch(options.report, "report")
+    require_ml_1m(options)
+    with cpu_clock(), common_settings(options, arguments) as common:
+        task = Task(options, arguments, common, _candidates(options))
+        options.seeds = options.seeds or SEEDS[task.part]
+        for regime in options.only if not options.report else ():
+            for seed in options.seeds:
                 _measure(task, regime, seed)
         rows = _known(task)
         tables = "\n\n".join(_tables(task, rows))
-        if own.plot:
-            names = (*REFERENCES, *task.candidates)
-            write_text(own.plot, frontier(rows, names, task.folder))
-    print(tables)
-    if own.write:
-        own.write.write_text(filled(own.write, MARK, tables), encoding="utf-8")
+        if options.plot:
+            write_text(options.plot, frontier(rows, task.names, task.folder))
+    publish(tables, options, MARK)
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
-    """Arguments that say which runs."""
+    """Add the options that say which runs."""
     parser.add_argument("--only", nargs="+", choices=REGIMES, default=list(REGIMES))
     parser.add_argument("--sizes", nargs="+", type=float, default=SIZES, help="shares of the users")
     parser.add_argument("--seeds", nargs="+", type=int, help="of the models")
     parser.add_argument("--ml_1m", type=Path, help="data_path with the folder ml-1m")
 
 
-def checked_ml_1m(own: argparse.Namespace) -> None:
+def require_ml_1m(options: argparse.Namespace) -> None:
     """Refuse to go on where regime (c) is wanted and its data are not there.
 
     Raises:
         InputError: says how to get them, or how to go on without.
     """
-    if "c" in own.only and not own.small and not (own.ml_1m and (own.ml_1m / "ml-1m").is_dir()):
+    folder = options.ml_1m
+    if "c" in options.only and not options.small and not (folder and (folder / "ml-1m").is_dir()):
         raise InputError(
-            f"--ml_1m: no folder ml-1m in {own.ml_1m}; make it as docs/how-to/own-data.md "
-            "says and give its parent, or give --only a b"
+            f"--ml_1m: no folder ml-1m in {folder}; make it as docs/how-to/own-data.md says and give "
+            "its parent, or give --only a b"
         )
 
 
-def _candidates(own: argparse.Namespace) -> dict[str, Candidate]:
+def _candidates(options: argparse.Namespace) -> dict[str, Candidate]:
     """The lines of the tables, from the file.
 
     Raises:
-        InputError: ``--rows`` names one that is not there.
+        InputError: ``--rows`` names a line that is not there.
     """
-    name = "candidates.yaml" if own.development else "methods.yaml"
-    told = read_yaml(own.candidates or Path(__file__).with_name(name))
-    found = {
-        row: Candidate(settings["model"], {k: v for k, v in settings.items() if k != "model"})
-        for row, settings in told.items()
-    }
-    unknown = [row for row in own.rows or () if row not in found]
+    file = "candidates.yaml" if options.development else "methods.yaml"
+    lines = read_yaml(options.candidates or Path(__file__).with_name(file))
+    unknown = [name for name in options.rows or () if name not in lines]
     if unknown:
-        raise InputError(f"--rows: {unknown[0]} is not there; choose from {', '.join(found)}")
-    return {row: found[row] for row in own.rows or found}
+        raise InputError(f"--rows: {unknown[0]} is not there; choose from {', '.join(lines)}")
+    return {
+        name: Candidate(
+            lines[name]["model"], {k: v for k, v in lines[name].items() if k != "model"}
+        )
+        for name in options.rows or lines
+    }
 
 
 def _measure(task: Task, regime: str, seed: int) -> None:
     """Measure what is missing of a regime under a seed; every size shares one Original."""
-    settings = task.settings(regime, seed)
     path = task.folder / ROWS
-    known = {tuple(row[name] for name in KEY): row["decided_by"] for row in load_rows(path)}
+    known = {tuple(row[key] for key in KEY): row["decided_by"] for row in load_rows(path)}
+    digests = {name: task.digest(regime, name) for name in task.names}
     missing = {
         size: [
-            row
-            for row in (*REFERENCES, *task.candidates)
-            if known.get((regime, task.part, size, seed, row)) != task.digest(regime, row)
+            name
+            for name, digest in digests.items()
+            if known.get((regime, task.part, size, seed, name)) != digest
         ]
-        for size in task.own.sizes
+        for size in task.options.sizes
     }
-    if not any(missing.values()):
+    sizes = [size for size in missing if missing[size]]
+    if not sizes:
         return
-    for size, run in runs_of(task, settings, [size for size in missing if missing[size]]):
+    settings = task.settings(regime, seed)
+    for size, run in runs_of(task, settings, sizes):
         for name in missing[size]:
             row = _row(run, task, name, settings)
             place = {"regime": regime, "part": task.part, "size": size, "row": name}
-            digest = task.digest(regime, name)
-            row |= {**place, "decided_by": digest, "dataset": run.config["dataset"], "seed": seed}
+            dataset = run.config["dataset"]
+            row |= {**place, "decided_by": digests[name], "dataset": dataset, "seed": seed}
             save_answers(path.parent, row, run.forget_answers[name, row["stage"]])
             save_rows(path, [row], KEY)
             print(
@@ -225,26 +240,27 @@ def runs_of(
     init_seed(config["seed"], config["reproducibility"])
     dataset = load_dataset(config)
     train = parts_of(config, dataset).splits.train
-    largest = max(task.own.sizes)
+    largest = max(task.options.sizes)
     lines: list[tuple[str, ...]] = []
-    if task.own.development:
+    if task.options.development:
         _, lines = development_request(config, dataset)
 
-    def asked(size: float) -> Any:
-        own = config.with_settings({"forget_ratio": size})
+    def request(size: float) -> ForgetRequest:
+        forget: dict[str, Any] = {"forget_ratio": size}
         if lines:
             folder = Path(config["checkpoint_dir"])
             path = folder / f"development-{config['dataset']}-{size:g}.csv"
             count = max(1, round(len(lines) * size / largest))
             write_text(path, "user_id\n" + "".join(f"{user}\n" for (user,) in lines[:count]))
-            own = config.with_settings({"forget_file": str(path)})
-        return read_request(own.options(ForgetOptions, "forget_"), train, dataset)
+            forget = {"forget_file": str(path)}
+        options = config.with_settings(forget).options(ForgetOptions, "forget_")
+        return read_request(options, train, dataset)
 
-    validating = asked(largest).split.retain
-    held_out = "valid" if task.own.development else "test"
+    validating = request(largest).split.retain
+    held_out = "valid" if task.options.development else "test"
     for size in sizes:
         init_seed(config["seed"], config["reproducibility"])
-        run = Forgetting(config, dataset, held_out, asked(size), validating)
+        run = Forgetting(config, dataset, held_out, request(size), validating)
         run.groups = run.groups._replace(retain=run.split.forget[:0])  # no figure is of these
         run.train()
         yield size, run
@@ -253,40 +269,38 @@ def runs_of(
 def _row(run: Forgetting, task: Task, name: str, settings: Mapping[str, Any]) -> Row:
     if name in REFERENCES:
         return run.measured(name, run.original if name == "Original" else run.retrain)
-    own = task.candidates[name]
-    config = config_of({**settings, **own.settings}, task.arguments._replace(model=own.model))
+    model, more = task.candidates[name]
+    config = config_of({**settings, **more}, task.arguments._replace(model=model))
     row = run.unlearned_row(config)
-    run.forget_answers[name, row["stage"]] = run.forget_answers[own.model, row["stage"]]
+    run.forget_answers[name, row["stage"]] = run.forget_answers[model, row["stage"]]
     return row
 
 
-def _known(task: Task) -> dict[Place, list[Row]]:
-    """The rows that are there and were made by these settings, by regime and size."""
-    names = (*REFERENCES, *task.candidates)
-    order = [(regime, size) for regime in task.own.only for size in task.own.sizes]
-    found: dict[Place, list[Row]] = {place: [] for place in order}
+def _known(task: Task) -> dict[Cell, list[Row]]:
+    """The rows that are there and were measured with these settings, by regime and size."""
+    options = task.options
+    cells: dict[Cell, list[Row]] = {
+        (regime, size): [] for regime in options.only for size in options.sizes
+    }
     for row in load_rows(task.folder / ROWS):
         regime, part, size, seed, name = (row[key] for key in KEY)
         if (
-            part == task.part and (regime, size) in found and seed in task.own.seeds
-            and name in names and row["decided_by"] == task.digest(regime, name)
+            part == task.part and (regime, size) in cells and seed in options.seeds
+            and name in task.names and row["decided_by"] == task.digest(regime, name)
         ):  # fmt: skip
-            found[regime, size].append(row)
-    return {place: rows for place, rows in found.items() if rows}
+            cells[regime, size].append(row)
+    return {cell: rows for cell, rows in cells.items() if rows}
 
 
-def _tables(task: Task, rows: Mapping[Place, list[Row]]) -> Iterator[str]:
+def _tables(task: Task, rows: Mapping[Cell, list[Row]]) -> Iterator[str]:
     """A table of each regime and size, and what is best where settings are chosen."""
-    for (regime, size), own in rows.items():
+    for (regime, size), measured in rows.items():
         title = f"({regime}) {REGIMES[regime][0]}; {size:.0%} of the users"
-        yield f"**{title}**\n\n{table_of(own, (*REFERENCES, *task.candidates), task.folder)}"
-    if task.own.development:
-        models = {name: own.model for name, own in task.candidates.items()}
+        yield f"**{title}**\n\n{table_of(measured, task.names, task.folder)}"
+    if task.options.development:
+        models = {name: candidate.model for name, candidate in task.candidates.items()}
         yield best_of(rows, models, task.folder)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        sys.exit(f"error: {error}")
+    run_main(main)

@@ -4,120 +4,315 @@ Every part changes one size, keeps the others and prints what it took, with the 
 through the logarithms: 0 where the cost does not depend on the size, 1 where it grows in
 proportion. The last line is one JSON object. ``--only NAME`` runs one part, ``--size small`` is a
 quick look whose numbers mean nothing.
+
+Three kinds of work are timed: preparing data, a whole request, and E2URec's steps.
+``benchmarks.unlearning`` races the same against a plain reading.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
-from benchmarks.costs import unlearned, with_others
-from benchmarks.parts import Part, run_parts
-from benchmarks.preparing import prepare_synthetic
-from benchmarks.racing import seconds
-from benchmarks.settings import Size, forgetting, shaped, synthetic
-from benchmarks.steps import Ours
+from benchmarks.common import (
+    FULL,
+    SYNTHETIC,
+    Part,
+    Size,
+    random_backbone,
+    run_parts,
+    seconds,
+    synthetic,
+    untrained,
+)
+from recbole_e2urec.data.prompt_table import PromptTable, length_grouped_batches
+from recbole_e2urec.experiment.unlearning import Forgetting
+from recbole_e2urec.methods import method_of
+from recbole_e2urec.model.prompting import make_texts, shown_histories, wording_of
+from recbole_e2urec.model.scorers import Adapted, Stored
+from recbole_e2urec.trainer.loop import EpochPosition, StepRule, adamw, train_epoch
+from recbole_e2urec.trainer.student import ORIGINAL, Student
+from recbole_e2urec.trainer.teachers import AUGMENTED
+from recbole_e2urec.trainer.training_log import peak_memory_mb, restart_peak
+from recbole_e2urec.utils import recbole_compat
+
+PROMPTS = 256  # a batch of prompts that are prepared
+ALPHA, RATE, BATCH = 2.0, 1e-3, 16  # of the public scripts
+NAME = "E2URec"
+
+
+class Prepared(NamedTuple):
+    """What preparation took: time, the process's peak of memory and what imports held, tokens."""
+
+    seconds: float
+    peak_mb: float
+    imports_mb: float
+    tokens: int
+
+
+def prepare_alone(folder: Path, name: str) -> Prepared:
+    """Prepare a data set of the folder, synthetic, in a process of its own."""
+    with get_context("spawn").Pool(1) as pool:
+        return pool.apply(_prepare_synthetic, (folder, name))
+
+
+def _prepare_synthetic(folder: Path, name: str) -> Prepared:
+    recbole_compat.apply()
+    restart_peak()
+    imports, started = peak_memory_mb(), time.perf_counter()
+    tokens = prepare(untrained(folder, FULL, name, data_path=str(folder), **SYNTHETIC))
+    return Prepared(time.perf_counter() - started, peak_memory_mb(), imports, tokens)
+
+
+def prepare(run: Forgetting) -> int:
+    """Make histories, texts and tokens of every row, batch by batch.
+
+    Returns:
+        The number of tokens.
+    """
+    model, dataset = run.model, run.dataset
+    options = model.prompt_options
+    texts, _ = make_texts(dataset, wording_of(run.config, dataset, options))
+    none = np.empty(0, dtype=np.int64)
+    history = shown_histories(dataset.rows, run.parts.whole, none, options.history_length)
+    encode, limits = model.language_model.encode, model.table._limits
+    table = PromptTable(dataset.rows, history, texts, encode, limits)
+    lengths = table.lengths(np.arange(len(dataset.rows)))
+    batches = length_grouped_batches(lengths, PROMPTS, None)
+    return sum(int(table.batch(rows).attention_mask.sum()) for rows in batches)
+
+
+def request_seconds(run: Forgetting) -> float:
+    """Seconds of the run's request, from the trained Original on; all that the method does."""
+    method = method_of(run.config)
+    with run.model.using_history(run.after):
+        return seconds(lambda: method.unlearn(run.model, run.request))
+
+
+def seconds_by_copies(folder: Path, size: Size, copies: Sequence[int]) -> list[float]:
+    """Seconds of the same request in data with so many copies of every user who stays.
+
+    The weights are untrained, on which no time depends.
+    """
+    run = untrained(folder, size)
+    folder.mkdir(exist_ok=True)
+    tokens = {inner: token for token, inner in run.dataset.ids.users.items()}
+    forgotten = {tokens[int(user)] for user in run.dataset.rows.user[run.split.forget]}
+    request = write_request(folder, sorted(forgotten))
+    source = Path(run.config["data_path"])
+    settings = {key: run.config[key] for key in ("title_field", "user_fields", "history_length")}
+    settings |= {"threshold": {"rating": 4}, "control_users": 0, "forget_file": request}
+    times = []
+    for count in copies:
+        name = f"times{count}"
+        _copy_users(source, folder / name, forgotten, count)
+        larger = untrained(folder / "runs" / name, size, name, data_path=str(folder), **settings)
+        times.append(request_seconds(larger))
+    return times
+
+
+def write_request(folder: Path, tokens: Sequence[str]) -> str:
+    """Write a request of these users; returns its path, for the setting ``forget_file``."""
+    path = folder / "request.csv"
+    path.write_text("\n".join(["user_id", *tokens]) + "\n", encoding="utf-8")
+    return str(path)
+
+
+def _copy_users(source: Path, target: Path, forgotten: set[str], count: int) -> None:
+    """Copy a data set, so that it has every user who is not forgotten ``count`` times."""
+    target.mkdir(parents=True)
+    for path in source.glob(f"{source.name}.*"):
+        head, *lines = path.read_text(encoding="utf-8").splitlines()
+        if head.startswith("user_id:token"):
+            stay = [line for line in lines if line.split("\t")[0] not in forgotten]
+            lines += [f"twin{twin}-{line}" for twin in range(1, count) for line in stay]
+        copy = target / f"{target.name}{path.suffix}"
+        copy.write_text("\n".join([head, *lines]) + "\n", encoding="utf-8")
+
+
+class E2URecSteps:
+    """E2URec's joint steps, on some rows; its teachers have answered.
+
+    Args:
+        folder: of the run.
+        backbone: a path, or a name.
+        size: how many rows.
+        settings: further ones of the run.
+    """
+
+    def __init__(self, folder: Path, backbone: str, size: Size, **settings: Any) -> None:
+        defaults: dict[str, Any] = {
+            "backbone": backbone,
+            "prompt": "plain",
+            "history_length": 10,
+            "lora_dropout": 0.0,
+            "alpha": ALPHA,
+            "unlearn_batch_size": BATCH,
+            "unlearn_learning_rate": RATE,
+            "unlearn_share": 1.0,
+            "warmup_epochs": 0,
+            "joint_epochs": 1,
+        }
+        run = untrained(folder, size, **{**defaults, **settings})
+        self.forget, self.retain = sample_rows(run, size.rows)
+        self.request = replace(run.request, forget=self.forget, retain=self.retain, show=False)
+        self.method = cast(Any, method_of(run.config))
+        self.model = run.model
+        self.prepared = seconds(self._prepare)
+        self.steps = -(-size.rows // BATCH)  # of an epoch
+        self._epoch = 0
+
+    def _prepare(self) -> None:
+        """Ask the teachers: all that unlearning does before its first step."""
+        self.student: Student = self.method.student(self.model, self.request)
+        self.student.teach(ORIGINAL, Adapted(None), forget=True, retain=True)
+        self.student.teach(AUGMENTED, Stored(None, self.augmented), forget=True)
+        self.model.fresh_adapter(NAME, 1)
+        self.optimizer = adamw(self.model.bank.parameters(NAME), StepRule(RATE))
+
+    def augmented(self) -> dict[str, torch.Tensor]:
+        """Weights of an augmented model: Original's, a little moved."""
+        return nudged(self.model.bank.state(None), seed=2)
+
+    def move(self) -> None:
+        """Give the adapter weights that change answers."""
+        self.model.bank.load(NAME, nudged(self.model.bank.state(NAME), seed=3))
+
+    def epoch(self) -> None:
+        """A joint epoch: a step a batch."""
+        steps = self.student.pairing.steps(self._epoch, joint=True)
+        position = EpochPosition(NAME, 0, 1, show=False)
+        dropout = self.method.options.unlearn_dropout
+        with self.model.bank.training(NAME, dropout=dropout):
+            train_epoch(self.optimizer, steps, self.loss, position, StepRule(RATE))
+        self._epoch += 1
+
+    def loss(self, step: Any) -> Any:
+        """The loss of a step, in pieces."""
+        return map(self.method.loss, self.student.batches(step))
+
+
+def sample_rows(run: Forgetting, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Some forget rows and as many retain rows, drawn at random, sorted."""
+    generator = np.random.default_rng(1)
+    retain, forget = (
+        np.sort(generator.choice(rows, count, replace=False))
+        for rows in (run.split.retain, run.split.forget)
+    )
+    return forget, retain
+
+
+def nudged(weights: Mapping[str, torch.Tensor], seed: int) -> dict[str, torch.Tensor]:
+    """The weights, each a little moved at random: fresh or equal ones would hide a mistake."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: weight + 0.02 * (weight.std() or 1.0) * torch.randn(weight.shape, generator=generator)
+        for name, weight in weights.items()
+    }
 
 
 class Growth(NamedTuple):
-    """What was found at each size."""
+    """What was measured at each size."""
 
     of: str  # what grows
-    sizes: list[float]
-    found: list[float]
+    sizes: Sequence[float]
+    values: Sequence[float]
     unit: str = "s"
 
     @property
     def slope(self) -> float:
         """Of the line through the logarithms."""
-        return float(np.polyfit(np.log(self.sizes), np.log(self.found), 1)[0])
+        return float(np.polyfit(np.log(self.sizes), np.log(self.values), 1)[0])
 
 
 def interactions(folder: Path, size: Size) -> list[Growth]:
     """Dataset, split, histories and prompts: time, and memory above the imports'."""
     counts = [size.interactions // part for part in (16, 8, 4, 2)]
-    return _preparing("interactions", counts, [(count, None) for count in counts], folder)
+    return _preparing(
+        "interactions", counts, [synthetic(folder, count) for count in counts], folder
+    )
 
 
 def users(folder: Path, size: Size) -> list[Growth]:
     """The same for more users, each with fewer rows."""
     rows = size.interactions // 8
     counts = [rows // per_user for per_user in (200, 50, 20)]
-    return _preparing("users", counts, [(rows, count) for count in counts], folder)
+    names = [synthetic(folder, rows, count) for count in counts]
+    return _preparing("users", counts, names, folder)
 
 
-def _preparing(
-    of: str, sizes: Sequence[float], data: Sequence[tuple[int, int | None]], folder: Path
-) -> list[Growth]:
-    taken, held = [], []
-    for count, many in data:
-        name = synthetic(folder, count, many)
-        with get_context("spawn").Pool(1) as pool:
-            prepared = pool.apply(prepare_synthetic, (str(folder), name))
-        taken.append(prepared.seconds)
-        held.append(prepared.peak_mb - prepared.imports_mb)
-    whole = [float(size) for size in sizes]
-    return [Growth(of, whole, taken), Growth(of, whole, held, "MB")]
+def _preparing(of: str, sizes: Sequence[int], names: Sequence[str], folder: Path) -> list[Growth]:
+    prepared = [prepare_alone(folder, name) for name in names]
+    return [
+        Growth(of, sizes, [each.seconds for each in prepared]),
+        Growth(of, sizes, [each.peak_mb - each.imports_mb for each in prepared], "MB"),
+    ]
 
 
 def training_rows(folder: Path, size: Size) -> list[Growth]:
     """One request where there are more users who stay."""
-    times = (1, 2, 4)
-    taken = [with_others(folder / str(turn), size, times) for turn in range(size.rounds)]
-    return [Growth("training rows", [*map(float, times)], _medians(taken))]
+    copies = (1, 2, 4)
+    rounds = [seconds_by_copies(folder / str(turn), size, copies) for turn in range(size.rounds)]
+    times = [median(column) for column in zip(*rounds, strict=True)]
+    return [Growth("training rows", copies, times)]
 
 
 def forget_rows(folder: Path, size: Size) -> list[Growth]:
     """A request of more users."""
-    rows, taken = [], []
+    rows, times = [], []
     for share in (0.05, 0.1, 0.2, 0.4):
-        run = forgetting(folder / str(share), size, forget_ratio=share)
-        rows.append(float(len(run.split.forget)))
-        taken.append(unlearned(run))
-    return [Growth("forget rows", rows, taken)]
+        run = untrained(folder / str(share), size, forget_ratio=share)
+        rows.append(len(run.split.forget))
+        times.append(request_seconds(run))
+    return [Growth("forget rows", rows, times)]
 
 
 def history(folder: Path, size: Size) -> list[Growth]:
     """A step with longer histories, by tokens a prompt."""
-    backbone = str(shaped(folder, "t5", size))
-    tokens, taken = [], []
+    backbone = random_backbone(folder, "t5", size)
+    tokens, times = [], []
     for length in (2, 5, 10, 20):
-        ours = Ours(folder / str(length), backbone, size, history_length=length)
-        tokens.append(float(ours.student.pairing.forget_table.lengths(ours.forget).mean()))
-        taken.append(_step(ours, size))
-    return [Growth("tokens a prompt", tokens, taken)]
+        steps = E2URecSteps(folder / str(length), backbone, size, history_length=length)
+        lengths = steps.student.pairing.forget_table.lengths(steps.forget)
+        tokens.append(float(lengths.mean()))
+        times.append(_step_seconds(steps, size))
+    return [Growth("tokens a prompt", tokens, times)]
 
 
 def vocabulary(folder: Path, size: Size) -> list[Growth]:
     """A step with a larger vocabulary."""
     counts = (8_000, 32_000, 128_000)
-    backbones = [shaped(folder, "t5", size, words) for words in counts]
-    return [Growth("vocabulary", [*map(float, counts)], _steps(folder, backbones, size))]
+    backbones = [random_backbone(folder, "t5", size, words) for words in counts]
+    return [_of_backbones("vocabulary", counts, backbones, folder, size)]
 
 
 def width(folder: Path, size: Size) -> list[Growth]:
     """A step with a wider model."""
     widths = [size.width // part for part in (4, 2, 1)]
-    backbones = [shaped(folder, "t5", replace(size, width=width)) for width in widths]
-    return [Growth("width", [*map(float, widths)], _steps(folder, backbones, size))]
+    backbones = [random_backbone(folder, "t5", replace(size, width=width)) for width in widths]
+    return [_of_backbones("width", widths, backbones, folder, size)]
 
 
-def _steps(folder: Path, backbones: Sequence[Path], size: Size) -> list[float]:
-    return [_step(Ours(folder / f"{path.name}-run", str(path), size), size) for path in backbones]
+def _of_backbones(
+    of: str, sizes: Sequence[int], backbones: Sequence[str], folder: Path, size: Size
+) -> Growth:
+    times = []
+    for backbone in backbones:
+        steps = E2URecSteps(folder / f"{Path(backbone).name}-run", backbone, size)
+        times.append(_step_seconds(steps, size))
+    return Growth(of, sizes, times)
 
 
-def _step(ours: Ours, size: Size) -> float:
-    ours.epoch()  # warms up
-    taken = [seconds(ours.epoch) for _ in range(size.rounds)]
-    return median(taken) / ours.steps
-
-
-def _medians(rounds: Sequence[Sequence[float]]) -> list[float]:
-    return [median(column) for column in zip(*rounds, strict=True)]
+def _step_seconds(steps: E2URecSteps, size: Size) -> float:
+    steps.epoch()  # warms up
+    return median(seconds(steps.epoch) for _ in range(size.rounds)) / steps.steps
 
 
 PARTS: dict[str, Part] = {
@@ -131,14 +326,14 @@ PARTS: dict[str, Part] = {
 }
 
 
-def told(growths: list[Growth]) -> dict[str, Any]:
-    """Print what a part found."""
+def report(growths: list[Growth]) -> dict[str, Any]:
+    """Print what a part measured, and return the slopes."""
     for growth in growths:
-        pairs = zip(growth.sizes, growth.found, strict=True)
-        listed = ", ".join(f"{size:,.0f}: {found:.3g} {growth.unit}" for size, found in pairs)
+        pairs = zip(growth.sizes, growth.values, strict=True)
+        listed = ", ".join(f"{size:,.0f}: {value:.3g} {growth.unit}" for size, value in pairs)
         print(f"{growth.of}: slope {growth.slope:.2f} ({listed})", flush=True)
     return {f"{growth.of} ({growth.unit})": round(growth.slope, 3) for growth in growths}
 
 
 if __name__ == "__main__":
-    run_parts(__doc__, PARTS, told)
+    run_parts(__doc__, PARTS, report)

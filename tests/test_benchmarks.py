@@ -10,28 +10,7 @@ import pytest
 from recbole_e2urec.errors import InputError
 
 CHECKOUT = Path(__file__).parents[1]
-SMALL = ("--dataset=small", "--epochs=1", "--joint_epochs=1")
 Run = Callable[..., str]
-
-
-@pytest.fixture
-def run(
-    small_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Run:
-    """Run a benchmark as a script in the current folder; gives what it prints."""
-    monkeypatch.syspath_prepend(str(CHECKOUT))
-
-    def script(name: str, *arguments: str) -> str:
-        monkeypatch.setattr(sys, "argv", [name, f"--data_path={small_data}", *arguments])
-        runpy.run_path(str(CHECKOUT / "benchmarks" / name), run_name="__main__")
-        return capsys.readouterr().out
-
-    return script
-
-
-def test_seeds_prints_a_line_a_seed_their_mean_and_the_floor(run: Run) -> None:
-    shown = run("seeds.py", *SMALL, "--seeds", "1", "2").splitlines()
-    assert [line.split()[0] for line in shown[-4:]] == ["1", "2", "mean", "noise"]
 
 
 @pytest.fixture
@@ -47,27 +26,27 @@ def small(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
     return module
 
 
-def test_bad_input_is_one_line(run: Run) -> None:
-    with pytest.raises(SystemExit, match=r"^error: .*unknown dataset"):
-        run("seeds.py", "--dataset=ml-10m0")
+def test_bad_input_is_one_line(small: Run) -> None:
+    with pytest.raises(SystemExit, match=r"^error: --rows: Nothing is not there; choose from E2"):
+        small("regimes", "--rows", "Nothing")
 
 
-ONE = """TaskVector:
+CANDIDATES = """TaskVector:
   model: TaskVector
 TaskVector, twice:
   model: TaskVector
   strength: 2.0
 """
-QUICK = ("--seeds", "1", "2", "--control_users=0.2", "--candidates=own.yaml")
+QUICK = ("--seeds", "1", "2", "--control_users=0.2", "--candidates=candidates.yaml")
 
 
 def test_regimes_prints_a_table_for_each_and_goes_on_where_it_was(small: Run) -> None:
-    from benchmarks.regime_tables import HEAD
+    from benchmarks.regime_report import HEAD
 
-    Path("own.yaml").write_text(ONE, encoding="utf-8")
+    Path("candidates.yaml").write_text(CANDIDATES, encoding="utf-8")
     Path("r.md").write_text("<!-- regimes -->\n<!-- /regimes -->\n", encoding="utf-8")
-    own = (*QUICK, "--sizes", "0.4", "0.2", "--checkpoint_dir=kept", "--only", "a")
-    shown = small("regimes", *own, "--write=r.md")
+    options = (*QUICK, "--sizes", "0.4", "0.2", "--checkpoint_dir=kept", "--only", "a")
+    shown = small("regimes", *options, "--write=r.md")
     assert "**(a) ml-100k, the paper's prompt; 40% of the users**" in shown
     lines = [line for line in shown.splitlines() if line.startswith("| TaskVector")]
     assert len(lines) == 4  # two rows of each of two sizes
@@ -75,13 +54,13 @@ def test_regimes_prints_a_table_for_each_and_goes_on_where_it_was(small: Run) ->
     assert "20% of the users" in Path("r.md").read_text(encoding="utf-8")
     measured = Path("kept/regimes.jsonl").read_text(encoding="utf-8")
     assert len(measured.splitlines()) == 2 * 2 * 4  # sizes, seeds, Original and Retrain too
-    again = small("regimes", *own)
+    again = small("regimes", *options)
     assert "seed 1, TaskVector: forget AUC" not in again  # nothing was missing
     assert again.splitlines()[-1] == shown.splitlines()[-1]
 
 
 def test_regimes_chooses_on_other_users_and_validation_rows(small: Run) -> None:
-    Path("own.yaml").write_text(ONE, encoding="utf-8")
+    Path("candidates.yaml").write_text(CANDIDATES, encoding="utf-8")
     shown = small(
         "regimes", *QUICK, "--sizes", "0.2", "--checkpoint_dir=kept", "--only", "a", "--development"
     )
@@ -93,7 +72,7 @@ def test_regimes_chooses_on_other_users_and_validation_rows(small: Run) -> None:
 
 def test_the_best_candidate_has_the_least_to_mend(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(CHECKOUT))
-    from benchmarks.regime_tables import Figures, badness
+    from benchmarks.regime_report import Figures, badness
 
     perfect = Figures(0.7, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.1, 0.0, 0.0)
     assert badness(perfect) == 0
@@ -118,7 +97,9 @@ def test_foretelling_has_a_line_for_each_number_of_control_users(small: Run) -> 
     assert [line.split("|")[3].split()[0] for line in lines] == ["all", "10", "5", "none"]
 
 
-def test_profiling_tells_where_both_kinds_of_steps_spend_their_time(small: Run) -> None:
-    shown = small("profiling")
+def test_profiling_shows_where_both_kinds_of_steps_spend_their_time(small: Run) -> None:
+    Path("p.md").write_text("<!-- profiling -->\n<!-- /profiling -->\n", encoding="utf-8")
+    shown = small("profiling", "--write=p.md")
+    assert shown.strip() in Path("p.md").read_text(encoding="utf-8")
     assert shown.index("all weights") < shown.index("a LoRA adapter")
     assert shown.count("aten::mm") == 2

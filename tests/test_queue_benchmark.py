@@ -21,13 +21,13 @@ def _checkout(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_requests_name_nobody_twice_and_measure_on_users_who_stay(small_config) -> None:
-    from benchmarks.yardsticks import drawn
+    from benchmarks.queueing import draw_requests
     from recbole_e2urec.data.dataset import load_dataset
     from recbole_e2urec.experiment.base import Experiment
 
     config = small_config("LLMRec", title_field="movie_title", control_users=0)
     run = Experiment(config, load_dataset(config))
-    draw, again, other = (drawn(run, 5, 3, seed) for seed in (1, 1, 2))
+    draw, again, other = (draw_requests(run, 5, 3, seed) for seed in (1, 1, 2))
     named = np.concatenate(draw.users)
     user, splits = run.dataset.rows.user, run.parts.splits
     assert len(set(named.tolist())) == len(named)
@@ -41,7 +41,7 @@ def test_requests_name_nobody_twice_and_measure_on_users_who_stay(small_config) 
     assert np.array_equal(named, np.concatenate(again.users))
     assert not np.array_equal(named, np.concatenate(other.users))
     with pytest.raises(InputError, match="of 24 users; ask for less"):
-        drawn(run, 20, 10, 1)
+        draw_requests(run, 20, 10, 1)
 
 
 def test_ticks_are_round_values_inside() -> None:
