@@ -30,6 +30,8 @@ REQUIRES = [
     "filelock>=3.10",
     "huggingface_hub",
     "jinja2>=3.1",
+    "pydantic>=2",
+    "typing-extensions",
     "pyyaml>=6",
     "texttable>=1.6",
     "tabulate>=0.9",

@@ -238,7 +238,7 @@ def runs_of(
             count = max(1, round(len(lines) * size / largest))
             write_text(path, "user_id\n" + "".join(f"{user}\n" for (user,) in lines[:count]))
             own = config.with_settings({"forget_file": str(path)})
-        return read_request(own.options(ForgetOptions, "forget_"), train, dataset)
+        return read_request(own.options(ForgetOptions), train, dataset)
 
     validating = asked(largest).split.retain
     held_out = "valid" if task.own.development else "test"

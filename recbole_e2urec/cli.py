@@ -13,7 +13,6 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
@@ -136,15 +135,16 @@ def _refuse_names(model: str | None, given: "RunSettings") -> None:
 
 def _options(kind: type[T], own: Mapping[str, Any]) -> T:
     """Fill a command's options; what was not given keeps its default."""
-    from recbole_e2urec.config.schema import build_options
+    from recbole_e2urec.config.schema import build_options, options_of
 
-    defaults = {field.name: field.default for field in fields(kind)}  # type: ignore[arg-type]
-    as_text = {field.name for field in fields(kind) if field.metadata.get("text")}  # type: ignore[arg-type]
-    values: dict[str, Any] = {
-        key: parse_value(value, key) if isinstance(value, str) and key not in as_text else value
-        for key, value in own.items()
-    }
-    return build_options(kind, {**defaults, **values})
+    values: dict[str, Any] = {}
+    for name, _, _, info, text in options_of(kind):
+        if name not in own and not info.is_required():
+            values[name] = info.default
+        elif name in own:
+            as_typed = text or not isinstance(own[name], str)
+            values[name] = own[name] if as_typed else parse_value(own[name], name)
+    return build_options(kind, values)
 
 
 COMMANDS = {

@@ -1,7 +1,6 @@
 """``recbole-e2urec export``: a finished run's model as a folder to answer with and to forget in."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ import torch
 from recbole.utils import init_seed
 from torch import Tensor
 
+from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.deployment.certificate import certify
 from recbole_e2urec.deployment.evidence import (
@@ -184,15 +184,11 @@ def _answers(run: Experiment, rows: Rows, history: Rows) -> Tensor:  # [n] -> [n
 RECOMMENDER = "LLMRec"
 
 
-@dataclass(frozen=True)
+@option_class()
 class ExportOptions:
-    """Where the model goes.
+    """Where the model goes."""
 
-    Attributes:
-        output: a new or empty folder.
-    """
-
-    output: str = field(default="", metadata={"text": True})
+    output: str = option("The folder: a new one, or an empty one.", default="", text=True)
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, by the name of its key."""
