@@ -241,7 +241,7 @@ def _refusal(kind: type, error: ValidationError) -> Exception:
     """What is raised instead of pydantic's error: one line about the first thing it refused."""
     first = error.errors(include_url=False)[0]
     if "error" in first.get("ctx", {}):
-        return first["ctx"]["error"]  # type: ignore[no-any-return]
+        return first["ctx"]["error"]
     (place, *_), value = first["loc"], first["input"]
     found = [one for number, one in enumerate(options_of(kind)) if place in (number, one.name)]
     if not found or first["type"] == "missing":

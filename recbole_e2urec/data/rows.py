@@ -77,8 +77,8 @@ class TargetOptions:
         default=0,
     )
     last_rows: int | None = option(
-        "Of these rows, how many at the end of time are split into parts; histories show the "
-        "earlier ones. ~ = all.",
+        "Split only so many rows at the end of time into parts; histories show the earlier ones. "
+        "~ = all.",
         ge=1,
         default=None,
     )

@@ -368,7 +368,7 @@ class QueueOptions:
         "Afterwards, remove all else that holds the forgotten data: docs/purging.md.", default=False
     )
     checkpoint_dir: str | None = option(
-        "Of the run that made the model, to purge; ~ = what the folder says.",
+        "Where the run that made the model wrote, to purge that; ~ = as the folder says.",
         default=None,
         text=True,
     )

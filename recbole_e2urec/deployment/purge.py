@@ -40,7 +40,7 @@ class PurgeOptions:
     """What is purged."""
 
     checkpoint_dir: str | None = option(
-        "Of the runs; their logs are looked for beside it. ~ = what the model folder says.",
+        "Where the runs wrote; their logs are looked for beside it. ~ = as the model folder says.",
         default=None,
         text=True,
     )

@@ -257,7 +257,7 @@ class RecommendOptions:
 
     checkpoint: str = option("The folder that export made.", default="", text=True)
     user: str | None = option("The user, as the data names the user.", default=None, text=True)
-    users_file: str | None = option("Or a file with a user a line.", default=None, text=True)
+    users_file: str | None = option("Or a file with one user per line.", default=None, text=True)
     history: str | None = option(
         'Or what somebody new likes, with or without ratings: ["50", ["181", 4]], or a file of '
         "that.",
@@ -267,7 +267,7 @@ class RecommendOptions:
     topk: int = option("How many items.", default=10)
     seen: bool = option("Recommend items of the user's own rows as well.", default=False)
     output: Literal["text", "json"] = option(
-        "Text for people (text), or a JSON object a line (json).", default="text"
+        "Text for people (text), or one JSON object per line (json).", default="text"
     )
 
     def __post_init__(self) -> None:

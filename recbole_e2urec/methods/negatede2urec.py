@@ -36,7 +36,7 @@ class NegatedE2URecOptions(NegationOptions, JointOptions):
         "Share of the forget rows that the student's steps show, but at least 512 rows.", gt=0, le=1
     )
     student: Literal["lora", "full"] = option(
-        "Train an adapter on Original (lora); full does not do here."
+        "Train an adapter on Original (lora); full is refused here."
     )
     overshoot: float = option(
         "How much further than its teacher the student begins, as a share of the strength; retain "

@@ -29,7 +29,7 @@ class StepOptions:
     """How whatever a method trains takes its steps."""
 
     unlearn_rate_schedule: Schedule = option(
-        "Let the learning rate fall to zero over the training (linear) or keep it as it is "
+        "Let learning rates fall to zero over their training (linear) or keep them as they are "
         "(constant)."
     )
     unlearn_clip_norm: float | None = option(
@@ -78,7 +78,7 @@ class StudentOptions(StepOptions):
         le=1,
     )
     joint_epochs: float = option(
-        "Passes over these rows beside retain rows; a fraction cuts the last pass short.",
+        "Passes over the student's forget rows beside retain rows; a fraction cuts the last pass short.",
         ge=0,
         allow_inf_nan=False,
     )
@@ -91,9 +91,9 @@ class StudentOptions(StepOptions):
         "% of the forget rows show such a token."
     )
     own_tokens_until: float = option(
-        "A request of at most this share of the training rows changes only such tokens, if "
-        "own_tokens_only is True and each of its prompts shows one, or one that hardly any other "
-        "prompt shows; 0 = it always changes more.",
+        "A request of at most this share of the training rows changes nothing but tokens "
+        "that no retain row's prompt shows, if own_tokens_only is True and each of its prompts "
+        "shows one, or one that hardly any other prompt shows; 0 = it always changes more.",
         ge=0,
         le=1,
     )
@@ -177,7 +177,8 @@ class JointOptions(StudentOptions):
 
     beta: float = option("Weight of the forgetting loss in joint steps.", ge=0, le=1)
     warmup_epochs: int = option(
-        "Passes over its forget rows on the forgetting loss alone, before the joint ones.", ge=0
+        "Passes over the student's forget rows on the forgetting loss alone, before the joint ones.",
+        ge=0,
     )
 
 

@@ -106,7 +106,7 @@ class NegationOptions(StepOptions):
         allow_inf_nan=False,
     )
     least_steps: int = option(
-        "Fewest steps in such a pass; a small request gets smaller batches.", ge=1
+        "Fewest steps in a pass over the forget rows; a small request gets smaller batches.", ge=1
     )
     strength: float | None = option(
         "How many times to take off what was learned of the forget rows; ~ = as often as they are "

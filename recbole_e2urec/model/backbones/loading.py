@@ -195,7 +195,7 @@ class BackboneOptions:
         default=None,
     )
     max_memory: dict[Any, Any] | None = option(
-        "Most that each GPU may hold of them, as in {0: 20GiB, 1: 40GiB}; ~ = what is free.",
+        "Most memory of each GPU for these layers, as in {0: 20GiB, 1: 40GiB}; ~ = what is free.",
         default=None,
     )
 
