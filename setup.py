@@ -30,7 +30,8 @@ REQUIRES = [
     "filelock>=3.10",
     "huggingface_hub",
     "jinja2>=3.1",
-    "pydantic>=2",
+    # 2.0 lets NaN pass a range.
+    "pydantic>=2.6.4",
     "typing-extensions",
     "pyyaml>=6",
     "texttable>=1.6",

@@ -78,7 +78,8 @@ class StudentOptions(StepOptions):
         le=1,
     )
     joint_epochs: float = option(
-        "Passes over the student's forget rows beside retain rows; a fraction cuts the last pass short.",
+        "Passes over the student's forget rows beside retain rows; a fraction cuts the last pass "
+        "short.",
         ge=0,
         allow_inf_nan=False,
     )
@@ -177,7 +178,8 @@ class JointOptions(StudentOptions):
 
     beta: float = option("Weight of the forgetting loss in joint steps.", ge=0, le=1)
     warmup_epochs: int = option(
-        "Passes over the student's forget rows on the forgetting loss alone, before the joint ones.",
+        "Passes over the student's forget rows on the forgetting loss alone, before the joint "
+        "ones.",
         ge=0,
     )
 
