@@ -77,8 +77,7 @@ class Launch:
 
     nproc: int = option(
         "Processes on this machine that share every step and every pass of scoring; torchrun does "
-        "as well.",
-        ge=1,
+        "as well."
     )
     world_size: int | None = option("Processes on all machines; ~ or -1 = nproc.")
     ip: str = option("Address of the machine with the first process.")
@@ -105,6 +104,10 @@ class Launch:
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, by the name of its key."""
+        if self.nproc < 1:  # in the words of every run's check
+            raise InputError(
+                f"nproc: {self.nproc!r} does not do; a whole number from 1 on is needed"
+            )
         if not 0 <= self.group_offset <= self.total - self.nproc:
             raise InputError(
                 f"group_offset is {self.group_offset}: of {self.total} processes (world_size), "
