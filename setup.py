@@ -30,6 +30,9 @@ REQUIRES = [
     "filelock>=3.10",
     "huggingface_hub",
     "jinja2>=3.1",
+    # 2.0 lets NaN pass a range.
+    "pydantic>=2.6.4",
+    "typing-extensions",
     "pyyaml>=6",
     "texttable>=1.6",
     "tabulate>=0.9",

@@ -175,8 +175,8 @@ def require_ml_1m(options: argparse.Namespace) -> None:
     folder = options.ml_1m
     if "c" in options.only and not options.small and not (folder and (folder / "ml-1m").is_dir()):
         raise InputError(
-            f"--ml_1m: no folder ml-1m in {folder}; make it as docs/how-to/own-data.md says and give "
-            "its parent, or give --only a b"
+            f"--ml_1m: no folder ml-1m in {folder}; make it as docs/how-to/own-data.md "
+            "says and give its parent, or give --only a b"
         )
 
 
@@ -253,7 +253,7 @@ def runs_of(
             count = max(1, round(len(lines) * size / largest))
             write_text(path, "user_id\n" + "".join(f"{user}\n" for (user,) in lines[:count]))
             forget = {"forget_file": str(path)}
-        options = config.with_settings(forget).options(ForgetOptions, "forget_")
+        options = config.with_settings(forget).options(ForgetOptions)
         return read_request(options, train, dataset)
 
     validating = request(largest).split.retain

@@ -13,12 +13,18 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
-from recbole_e2urec.config.yaml import parse_value, properties_folder, read_switch, read_yaml
+from recbole_e2urec.config.yaml import (
+    Documented,
+    documented,
+    parse_value,
+    properties_folder,
+    read_switch,
+    read_yaml,
+)
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment.launch import NO_RESULT
 from recbole_e2urec.utils import distributed
@@ -39,35 +45,40 @@ class CommandResult(NamedTuple):
 
 
 class Command(NamedTuple):
-    """A command.
+    """A command; ``properties/command`` says what its own arguments are.
 
     Attributes:
+        name: as it is typed.
         about: what it does.
-        arguments: its own, beside those of a run, with their meanings.
         run: what it does with the model's name, the settings of a run and its own arguments, of
             which text is read as typed; gives what is to be printed.
         positional: the argument that is written without its name; None: all have names.
-        switches: arguments that may stand without a value, which means True.
         on_folder: whether it is about a folder that has the settings of its run; its own
             arguments may then stand in config files.
         dry: whether it has a dry run.
     """
 
+    name: str
     about: str
-    arguments: dict[str, str]
     run: Callable[["str | None", "RunSettings", Mapping[str, Any]], "str | CommandResult"]
     positional: str | None = None
-    switches: tuple[str, ...] = ()
     on_folder: bool = False
     dry: bool = False
 
+    @property
+    def arguments(self) -> dict[str, Documented]:
+        """Its own arguments, beside those of a run."""
+        return {found.key: found for found in _documented(f"command/{self.name}")}
+
     def add_arguments(self, parser: "ArgumentParser") -> None:
-        """Have a parser know the command's own arguments."""
-        for key, meaning in self.arguments.items():
+        """Have a parser know the command's own arguments; a switch may stand without a value."""
+        for key, found in self.arguments.items():
+            default = "" if found.default in ("~", "''", "False") else f" [{found.default}]"
+            meaning = f"{found.meaning}{default}".replace("%", "%%")
             if key == self.positional:
                 parser.add_argument(key, nargs="?", metavar=key.upper(), help=meaning)
                 continue
-            alone: dict[str, Any] = {"nargs": "?", "const": "True"} if key in self.switches else {}
+            alone: dict[str, Any] = {"nargs": "?", "const": "True"} if found.kind == "bool" else {}
             parser.add_argument(f"--{key}", metavar="VALUE", help=meaning, **alone)
 
 
@@ -136,101 +147,59 @@ def _refuse_names(model: str | None, given: "RunSettings") -> None:
 
 def _options(kind: type[T], own: Mapping[str, Any]) -> T:
     """Fill a command's options; what was not given keeps its default."""
-    from recbole_e2urec.config.schema import build_options
+    from recbole_e2urec.config.schema import build_options, options_of
 
-    defaults = {field.name: field.default for field in fields(kind)}  # type: ignore[arg-type]
-    as_text = {field.name for field in fields(kind) if field.metadata.get("text")}  # type: ignore[arg-type]
-    values: dict[str, Any] = {
-        key: parse_value(value, key) if isinstance(value, str) and key not in as_text else value
-        for key, value in own.items()
-    }
-    return build_options(kind, {**defaults, **values})
+    values: dict[str, Any] = {}
+    for name, _, _, info, text in options_of(kind):
+        if name not in own and not info.is_required():
+            values[name] = info.default
+        elif name in own:
+            as_typed = text or not isinstance(own[name], str)
+            values[name] = own[name] if as_typed else parse_value(own[name], name)
+    return build_options(kind, values)
 
 
-COMMANDS = {
-    "hyper": Command(
+_COMMANDS = (
+    Command(
+        "hyper",
         "Search hyper-parameters by RecBole's HyperTuning, on validation rows.",
-        {
-            "params_file": "what is searched: lines such as 'learning_rate choice [0.01,0.005]'",
-            "algo": "exhaustive, random or bayes; exhaustive unless told otherwise",
-            "max_evals": "most trials; 100, or the whole grid",
-            "early_stop": "trials without a better one that end it; 10, for a grid never",
-            "output_file": "where every trial goes; hyper.json in checkpoint_dir",
-        },
         _hyper,
     ),
-    "case": Command(
+    Command(
+        "case",
         "Show what Original, Retrain and unlearned models answer one user; nothing is trained.",
-        {
-            "user": "the user, as the data names it",
-            "topk": "how many items each model recommends; 10",
-            "rows": "how many rows of each part are asked about; 3",
-            "output_file": "where the page goes; case.html in checkpoint_dir",
-        },
         _case,
     ),
-    "export": Command(
+    Command(
+        "export",
         "Make a folder of a finished run's model, to answer with and to forget in; nothing is "
         "trained.",
-        {"output": "the folder: a new one, or an empty one"},
         _export,
     ),
-    "forget": Command(
+    Command(
+        "forget",
         "Carry out a request on the model in a folder; what was forgotten before stays forgotten.",
-        {
-            "checkpoint": "the folder that export made",
-            "request": "the request, a file as of --forget_file; or give --forget_where=FILTER",
-            "drift_budget": "drift, in nats, above which retraining is due; 0.009",
-            "with_retrain": "measure against a Retrain, which is trained for it: as dear as the "
-            "model's own training",
-            "noise_floor": "train one more, under the next seed: how far two Retrains are apart",
-            "purge": "afterwards, remove all else that holds the forgotten data; "
-            "docs/how-to/purge.md",
-            "checkpoint_dir": "of the run that made the model, to purge; what the folder says",
-        },
         _forget,
-        switches=("with_retrain", "noise_floor", "purge"),
         on_folder=True,
         dry=True,
     ),
-    "purge": Command(
+    Command(
+        "purge",
         "Remove what runs left and what holds the data: models on the way, pages, pickles, logs.",
-        {
-            "checkpoint_dir": "of the runs; their logs are looked for beside it",
-            "checkpoint": "or a model folder, which says where its run wrote",
-            "dry_run": "say what would be removed; remove nothing",
-        },
         _purge,
-        switches=("dry_run",),
         on_folder=True,
         dry=True,
     ),
-    "recommend": Command(
-        "Recommend items by the model in a folder.",
-        {
-            "checkpoint": "the folder that export made",
-            "user": "the user, as the data names the user",
-            "users_file": "or a file with a user a line",
-            "history": """or what somebody new likes: '["50", ["181", 4]]', or a file of that""",
-            "topk": "how many items; 10",
-            "seen": "items of the user's own rows as well",
-            "output": "text or json, an object a line; text",
-        },
-        _recommend,
-        switches=("seen",),
-        on_folder=True,
-    ),
-    "verify": Command(
+    Command("recommend", "Recommend items by the model in a folder.", _recommend, on_folder=True),
+    Command(
+        "verify",
         "Check a certificate of forgetting against the model folder and the data; a line a check.",
-        {
-            "certificate": "the JSON file that forget wrote",
-            "checkpoint": "the model folder; the one that the certificate lies in",
-        },
         _verify,
         positional="certificate",
         on_folder=True,
     ),
-}
+)
+COMMANDS = {command.name: command for command in _COMMANDS}
 
 
 PROGRAM = "recbole-e2urec"
@@ -240,7 +209,6 @@ UNNAMED = "E2URec,NegatedE2URec"  # models where none is named: the paper's, and
 _USAGE = "[--model=NAME] [--dataset=NAME] [--config_files='A B'] [--key=value ...]"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 _SETTING = re.compile(r"--([A-Za-z_]\w*)=(.*)", re.DOTALL)
-_DOCUMENTED = re.compile(r"^(\w+):(.*?)# \(\w+\) (.*)$", re.MULTILINE)
 
 
 class Arguments(NamedTuple):
@@ -435,13 +403,15 @@ def _parser(name: str | None) -> argparse.ArgumentParser:
 
 def _main_keys() -> str:
     """Say every documented key of overall.yaml with its default, and where to find the others."""
-    text = (properties_folder() / "overall.yaml").read_text(encoding="utf-8")
     lines = ["main keys (defaults may differ by model; every key of RecBole works as well):"]
-    for key, default, meaning in _DOCUMENTED.findall(text):
-        value = default.strip() or "..."
-        lines.append(f"  --{key}={value}")
-        lines += textwrap.wrap(meaning, 90, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    for found in _documented("overall"):
+        lines.append(f"  --{found.key}={found.default or '...'}  ({found.kind})")
+        lines += textwrap.wrap(found.meaning, 90, initial_indent=" " * 8, subsequent_indent=" " * 8)
     return "\n".join(lines)
+
+
+def _documented(file: str) -> list[Documented]:
+    return documented((properties_folder() / f"{file}.yaml").read_text(encoding="utf-8"))
 
 
 def _split_files(entry: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Methods and models by name, as ``"module:Class"``: settings are read without importing them."""
+"""Classes by name, as ``"module:Class"``: settings are read without importing them."""
 
 from importlib import import_module
 from typing import Any
@@ -25,6 +25,35 @@ METHODS = {
     "RecEraser": "recbole_e2urec.methods.receraser:RecEraser",
     "APA": "recbole_e2urec.methods.apa:APA",
 }
+# The option classes whose defaults a yaml file of properties has, beside those of methods.
+_EMBEDDED = ("recbole_e2urec.model.backbones.tiny:EmbeddedOptions",)
+OPTIONS = {
+    "overall": (
+        "recbole_e2urec.experiment.launch:Launch",
+        "recbole_e2urec.data.rows:TargetOptions",
+        "recbole_e2urec.data.request.selection:ForgetOptions",
+        "recbole_e2urec.experiment.preview:PreviewOptions",
+        "recbole_e2urec.deployment.finalize:FinalizeOptions",
+        "recbole_e2urec.evaluator.attacks:RelearnOptions",
+        "recbole_e2urec.model.backbones.loading:BackboneOptions",
+        "recbole_e2urec.model.llmrec:LLMRecOptions",
+        "recbole_e2urec.model.prompting:PromptOptions",
+        "recbole_e2urec.experiment.inspect_prompts:ShowOptions",
+    ),
+    f"model/{LANGUAGE_MODEL}": (
+        "recbole_e2urec.model.llmrec:LLMRecOptions",
+        "recbole_e2urec.model.backbones.lora:LoraOptions",
+    ),
+    "backbone/tiny-t5": _EMBEDDED,
+    "backbone/tiny-llama": _EMBEDDED,
+    "command/hyper": ("recbole_e2urec.experiment.search:SearchOptions",),
+    "command/case": ("recbole_e2urec.experiment.inspect_user:CaseOptions",),
+    "command/export": ("recbole_e2urec.deployment.export:ExportOptions",),
+    "command/forget": ("recbole_e2urec.deployment.forget:QueueOptions",),
+    "command/purge": ("recbole_e2urec.deployment.purge:PurgeOptions",),
+    "command/recommend": ("recbole_e2urec.deployment.recommend:RecommendOptions",),
+    "command/verify": ("recbole_e2urec.deployment.verify:VerifyOptions",),
+}
 
 
 def load_class(name: str) -> Any:
@@ -33,5 +62,17 @@ def load_class(name: str) -> Any:
     Raises:
         KeyError: there is none of this name.
     """
-    module, _, attribute = {**_MODELS, **METHODS}[name].partition(":")
+    return _load({**_MODELS, **METHODS}[name])
+
+
+def option_classes(file: str) -> list[type]:
+    """Import the option classes of a yaml file, such as ``overall`` or ``model/E2URec``."""
+    folder, _, name = file.rpartition("/")
+    if folder == "model" and name in METHODS:
+        return [load_class(name).options_class]
+    return [_load(place) for place in OPTIONS.get(file, ())]
+
+
+def _load(place: str) -> Any:
+    module, _, attribute = place.partition(":")
     return getattr(import_module(module), attribute)

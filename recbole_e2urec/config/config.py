@@ -1,4 +1,4 @@
-"""RecBole's Config with our layers, checks and option dataclasses; the only reader of settings.
+"""RecBole's Config with our layers, checks and option classes; the only reader of settings.
 
 Later wins: RecBole's defaults, our ``overall.yaml``, the evaluation mode, the model, the data set,
 the protocol, the prompt's backbone, config files, config dict, command line. Nothing here reads
@@ -87,13 +87,13 @@ class Config(RecBoleConfig):
         self.own_model = model is not None and not isinstance(model, str)
         super().__init__(model, dataset, config_file_list, config_dict)
 
-    def options(self, kind: type[T], prefix: str = "") -> T:
-        """Create the option dataclass ``kind``; its fields' keys begin with ``prefix``.
+    def options(self, kind: type[T]) -> T:
+        """Create the option class ``kind``.
 
         Raises:
             InputError: a key is missing or its value does not fit.
         """
-        return build_options(kind, self.final_config_dict, prefix)
+        return build_options(kind, self.final_config_dict)
 
     def with_settings(self, settings: Mapping[str, Any]) -> "Config":
         """A copy with some settings replaced, which are not checked again."""

@@ -74,7 +74,7 @@ def known_keys() -> frozenset[str]:
     links = ("url.yaml", "kg_url.yaml")
     for folder in (recbole_properties(), properties_folder()):
         for path in folder.rglob("*.yaml"):
-            if path.name not in links and path.parent.name != "prompt":
+            if path.name not in links and path.parent.name not in ("prompt", "command"):
                 keys.update(_keys_of(path))
     return frozenset(keys)
 

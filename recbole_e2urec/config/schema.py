@@ -1,17 +1,30 @@
-"""Settings become frozen option dataclasses, and values that RecBole would misread are refused.
+"""Settings become frozen option classes, and values that RecBole would misread are refused.
 
-A dataclass sits beside the code that it steers; this module fills it from a flat mapping of keys.
+An option class sits beside the code that it steers; this module fills it from a flat mapping of
+keys. Its fields alone say what an option means and which values do::
+
+    @option_class(prefix="lora_")
+    class LoraOptions:
+        r: int = option("Rank of a LoRA adapter.", ge=1)
+
+Comments of yaml files, ``--help`` and docs/reference/options.md repeat it: ``python -m
+recbole_e2urec.config.reference --write`` writes them, and a test holds them equal.
 """
 
 import codecs
-import dataclasses
+import functools
 import os
 import re
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from pydantic import ConfigDict, Field, ValidationError
+from pydantic import dataclasses as checked
+from pydantic.fields import FieldInfo
+from typing_extensions import dataclass_transform
 
 from recbole_e2urec.errors import InputError
 
@@ -119,30 +132,128 @@ def check_negatives(settings: Mapping[str, Any], model: str) -> None:
 
 
 T = TypeVar("T")
+_BOUNDS = {"gt": "above {:g}", "ge": "at least {:g}", "lt": "below {:g}", "le": "at most {:g}"}
+_EDGES = {"gt": "({:g}", "ge": "[{:g}", "lt": "{:g})", "le": "{:g}]"}
+# fmt: off
+_OUT_OF_RANGE = (
+    "greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number",
+)
+# fmt: on
 
 
-def build_options(kind: type[T], settings: Mapping[str, Any], prefix: str = "") -> T:
-    """Create a dataclass from settings.
-
-    The key of a field is ``prefix`` plus its name, or what ``field(metadata={"key": ...})`` says.
+def option(
+    meaning: str, *, default: Any = ..., key: str | None = None, text: bool = False, **bounds: Any
+) -> Any:
+    """A field of an option class: what it means, and which values do.
 
     Args:
-        kind: a dataclass; its fields may be int, float, bool, str, Literal, lists and tuples of
+        meaning: a sentence or two; the only place that says it.
+        default: for whoever creates the class from Python; runs have theirs in yaml files.
+        key: its key in settings; None: the prefix of its class, and its name.
+        text: whether its value on the command line is text, whatever it looks like.
+        bounds: pydantic's ``gt``, ``ge``, ``lt``, ``le`` and ``allow_inf_nan``.
+    """
+    more: dict[str, Any] = {"key": key, "text": text}
+    return Field(default, description=meaning, json_schema_extra=more, **bounds)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(option,))
+def option_class(prefix: str = "") -> Callable[[type[T]], type[T]]:
+    """Make a class a frozen dataclass whose values pydantic checks; what does not do: InputError.
+
+    Args:
+        prefix: what the keys of its fields begin with, such as ``forget_``.
+    """
+
+    def make(kind: type[T]) -> type[T]:
+        made: Any = checked.dataclass(frozen=True, config=ConfigDict(strict=True))(kind)
+        made._prefix, create = prefix, made.__init__
+
+        @functools.wraps(create)
+        def init(self: Any, *args: Any, **values: Any) -> None:
+            try:
+                create(self, *args, **values)
+            except ValidationError as error:
+                raise _refusal(type(self), error) from None
+
+        made.__init__ = init
+        return made
+
+    return make
+
+
+class Option(NamedTuple):
+    """What an option class says of one of its fields."""
+
+    name: str
+    key: str  # in settings
+    hint: Any
+    info: FieldInfo
+    text: bool  # on the command line, whatever it looks like
+
+    @property
+    def range(self) -> str:
+        """Which values do, as in ``at least 1`` or ``in (0, 1]``; empty where all do."""
+        parts = self.info.metadata
+        found = {n: getattr(part, n) for n in _BOUNDS for part in parts if hasattr(part, n)}
+        if len(found) < 2:
+            return "".join(_BOUNDS[name].format(value) for name, value in found.items())
+        return f"in {', '.join(_EDGES[name].format(value) for name, value in found.items())}"
+
+    @property
+    def comment(self) -> str:
+        """Its type, range and meaning, as in a yaml file."""
+        kinds = get_args(self.hint) if _is_union(self.hint) else [self.hint]
+        first = next(get_origin(kind) or kind for kind in kinds if kind is not type(None))
+        kind = {Literal: str, tuple: list}.get(first, first).__name__
+        return f"({kind}{', ' if self.range else ''}{self.range}) {self.info.description}"
+
+
+def options_of(kind: type) -> Iterator[Option]:
+    """Go through the options of an option class."""
+    hints, made = get_type_hints(kind), vars(kind)
+    for name, info in made["__pydantic_fields__"].items():
+        more = info.json_schema_extra
+        key = more["key"] or made["_prefix"] + name
+        yield Option(name, key, hints[name], info, more["text"])
+
+
+def build_options(kind: type[T], settings: Mapping[str, Any]) -> T:
+    """Create an option class from settings.
+
+    Args:
+        kind: the class; its fields may be int, float, bool, str, Literal, lists and tuples of
             these, dict, and unions with None.
         settings: all keys of a run.
-        prefix: what the keys of this dataclass begin with, such as ``forget_``.
 
     Raises:
-        InputError: a key is missing or its value does not fit the field's type.
+        InputError: a key is missing, or its value does not fit the field's type or range.
     """
-    hints = get_type_hints(kind)
     values = {}
-    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
-        key = field.metadata.get("key", prefix + field.name)
+    for name, key, hint, *_ in options_of(kind):
         if key not in settings:
             raise InputError(f"the setting {key!r} is missing; add it to a config file")
-        values[field.name] = convert(settings[key], hints[field.name], key)
+        values[name] = convert(settings[key], hint, key)
     return kind(**values)
+
+
+def _refusal(kind: type, error: ValidationError) -> Exception:
+    """What is raised instead of pydantic's error: one line about the first thing it refused."""
+    first = error.errors(include_url=False)[0]
+    if "error" in first.get("ctx", {}):
+        return first["ctx"]["error"]
+    (place, *_), value = first["loc"], first["input"]
+    found = [one for number, one in enumerate(options_of(kind)) if place in (number, one.name)]
+    if not found or first["type"] == "missing":
+        return error  # the caller's mistake, not a user's
+    (refused,) = found
+    if first["type"] not in _OUT_OF_RANGE:
+        return _unfit(value, refused.hint, refused.key)
+    wanted = f"it must be {refused.range}"
+    if isinstance(value, int) and refused.range.startswith("at least "):
+        wanted = f"give {refused.range.removeprefix('at least ')} or more"
+    finite = ", and finite" if first["type"] == "finite_number" else ""
+    return InputError(f"{refused.key} is {value}; {wanted}{finite}")
 
 
 def convert(value: Any, hint: Any, key: str) -> Any:
@@ -150,7 +261,7 @@ def convert(value: Any, hint: Any, key: str) -> Any:
     if hint is Any:
         return value
     origin = get_origin(hint)
-    if origin in (Union, types.UnionType):
+    if _is_union(hint):
         return _convert_union(value, hint, key)
     if origin is Literal:
         if value in get_args(hint):
@@ -160,7 +271,7 @@ def convert(value: Any, hint: Any, key: str) -> Any:
             return origin(convert(entry, get_args(hint)[0], key) for entry in value)
     elif _fits(value, origin or hint):
         return hint(value) if hint is float else value
-    raise InputError(f"{key}: {value!r} does not do; {_wanted(hint)} is needed")
+    raise _unfit(value, hint, key)
 
 
 def _convert_union(value: Any, hint: Any, key: str) -> Any:
@@ -173,7 +284,15 @@ def _convert_union(value: Any, hint: Any, key: str) -> Any:
             return convert(value, option, key)
         except InputError:
             continue
-    raise InputError(f"{key}: {value!r} does not do; {_wanted(hint)} is needed")
+    raise _unfit(value, hint, key)
+
+
+def _unfit(value: Any, hint: Any, key: str) -> InputError:
+    return InputError(f"{key}: {value!r} does not do; {_wanted(hint)} is needed")
+
+
+def _is_union(hint: Any) -> bool:
+    return get_origin(hint) in (Union, types.UnionType)
 
 
 def _fits(value: Any, kind: Any) -> bool:
@@ -186,7 +305,7 @@ def _fits(value: Any, kind: Any) -> bool:
 
 def _wanted(hint: Any) -> str:
     origin = get_origin(hint)
-    if origin in (Union, types.UnionType):
+    if _is_union(hint):
         return " or ".join(_wanted(option) for option in get_args(hint))
     if origin is Literal:
         return " or ".join(repr(option) for option in get_args(hint))

@@ -7,7 +7,7 @@ are text: answer words, identifiers and file names. Nothing is evaluated as code
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -131,6 +131,25 @@ def properties(kind: str, name: str) -> dict[str, Any]:
     """
     path = properties_folder() / kind / f"{name.replace('/', '--')}.yaml"
     return read_yaml(path) if path.is_file() else {}
+
+
+class Documented(NamedTuple):
+    """A key of one of our yaml files, as its comment tells it."""
+
+    key: str
+    default: str  # as written; empty where it follows on lines of its own
+    kind: str  # its type, and which values do, as in ``float, above 0``
+    source: str  # a published value, as in ``[0.2]``; empty without
+    meaning: str
+
+
+# A key at the start of a line, whose comment begins with a type.
+DOCUMENTED = re.compile(r"^(\w+):(.*?)# \((\w.*?)\) (\[.*?\])? ?(.*)$", re.MULTILINE)
+
+
+def documented(text: str) -> list[Documented]:
+    """Read the keys of a yaml file that say what they mean."""
+    return [Documented(*(part.strip() for part in found)) for found in DOCUMENTED.findall(text)]
 
 
 def _has_glued_key(value: Any) -> bool:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.errors import InputError
 
 
@@ -66,23 +67,22 @@ class Splits(NamedTuple):
     test: NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@option_class()
 class TargetOptions:
-    """Which rows take part.
+    """Which rows take part."""
 
-    Raises:
-        InputError: fewer than 0 earlier rows, or fewer than 1 last row.
-    """
-
-    min_history: int = 0  # rows of the user that must come before a row
-    last_rows: int | None = None  # of those rows, how many at the end of time; None = all
-
-    def __post_init__(self) -> None:
-        """Refuse counts that no data has."""
-        if self.min_history < 0:
-            raise InputError(f"min_history is {self.min_history}; give 0 or more")
-        if self.last_rows is not None and self.last_rows < 1:
-            raise InputError(f"last_rows is {self.last_rows}; give 1 or more, or ~ for all rows")
+    min_history: int = option(
+        "Rows with fewer earlier rows of their user are in no part; histories show them. Rows "
+        "count in the order of time, user, item.",
+        ge=0,
+        default=0,
+    )
+    last_rows: int | None = option(
+        "Split only so many rows at the end of time into parts; histories show the earlier ones. "
+        "~ = all.",
+        ge=1,
+        default=None,
+    )
 
 
 def target_rows(table: RowTable, ids: IdMap, options: TargetOptions) -> NDArray[np.int64]:

@@ -5,7 +5,6 @@ comparison that forgot is measured again and gets the certificate of the compari
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ import torch
 from recbole.utils import init_seed
 from torch import Tensor
 
+from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.deployment.certificate import certify
 from recbole_e2urec.deployment.evidence import (
@@ -60,15 +60,11 @@ ORIGINAL = "Original"
 RECOMMENDER = "LLMRec"
 
 
-@dataclass(frozen=True)
+@option_class()
 class ExportOptions:
-    """Where the model goes.
+    """Where the model goes."""
 
-    Attributes:
-        output: a new or empty folder.
-    """
-
-    output: str = field(default="", metadata={"text": True})
+    output: str = option("The folder: a new one, or an empty one.", default="", text=True)
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, by the name of its key."""

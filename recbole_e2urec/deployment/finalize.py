@@ -7,12 +7,13 @@ already holds the outcome, nothing is trained, and only the steps that are left 
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from recbole_e2urec.config.config import Config
 from recbole_e2urec.config.keys import POST_RUN_KEYS
+from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.data.request.selection import ForgetOptions
 from recbole_e2urec.deployment.certificate import certify_if_missing
 from recbole_e2urec.deployment.export import export_row, refuse_used
@@ -31,17 +32,18 @@ from recbole_e2urec.utils import distributed, recbole_compat
 _NO_POST_RUN: dict[str, Any] = {"finalize": None, "purge": False}
 
 
-@dataclass(frozen=True)
+@option_class()
 class FinalizeOptions:
-    """What follows a run.
+    """What follows a run."""
 
-    Attributes:
-        finalize: the folder for its outcome; None = none is made.
-        purge: whether what else the run left is removed.
-    """
-
-    finalize: str | int | None
-    purge: bool
+    finalize: str | int | None = option(
+        "A new folder for the model that forgot, merged into one, to use by recommend and forget; "
+        "~ = none is made."
+    )
+    purge: bool = option(
+        "After finalize, remove all else that the run left and that holds the data. --purge alone "
+        "does."
+    )
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, by the name of its key."""
@@ -166,7 +168,7 @@ def refuse_unfit(config: Config) -> None:
         )
     if not METHODS[name].answers_alone:
         raise InputError(f"finalize: {name} is several models, a model folder holds one: {fitting}")
-    options = config.options(ForgetOptions, "forget_")
+    options = config.options(ForgetOptions)
     if options.file is None and options.where is None:
         raise InputError(
             "finalize: of which request? write --forget_file=FILE or --forget_where=FILTER "

@@ -11,7 +11,7 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from recbole_e2urec.config.keys import LORA
+from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.config.yaml import read_switch
 from recbole_e2urec.data.request.filter import Fields
 from recbole_e2urec.data.request.identity import request_digest
@@ -77,35 +78,45 @@ class MeasuringOptions:
             raise InputError("noise_floor: there is no Retrain to compare with; add --with_retrain")
 
 
-@dataclass(frozen=True)
+@option_class()
 class QueueOptions:
-    """A request on a model folder.
+    """A request on a model folder."""
 
-    Attributes:
-        checkpoint: the folder.
-        request: file of the request; None where ``forget_where`` is the request.
-        drift_budget: mean KL, in nats, of yes and no between the first model's answers and the
-            present one's above which retraining is due. The default is what Retrain itself moves
-            them on ml-100k, see docs/explanation/queue.md.
-        with_retrain, noise_floor: see :class:`MeasuringOptions`.
-        purge: afterwards, remove what still holds the forgotten data.
-        checkpoint_dir: of the run that made the model, for that; None: what the folder says.
-    """
-
-    checkpoint: str = field(default="", metadata={"text": True})
-    request: str | None = field(default=None, metadata={"text": True})
-    drift_budget: float = 0.009
-    with_retrain: bool = False
-    noise_floor: bool = False
-    purge: bool = False
-    checkpoint_dir: str | None = field(default=None, metadata={"text": True})
+    checkpoint: str = option("The folder that export made.", default="", text=True)
+    request: str | None = option(
+        "The request, a file as of --forget_file; or give --forget_where=FILTER.",
+        default=None,
+        text=True,
+    )
+    # What Retrain itself moves answers on ml-100k: docs/explanation/queue.md.
+    drift_budget: float = option(
+        "Retraining is due when the model's answers have drifted from the first model's by more "
+        "than this: the mean KL of yes and no, in nats.",
+        gt=0,
+        default=0.009,
+    )
+    with_retrain: bool = option(
+        "Measure against a Retrain, which is trained for it: as dear as the model's own training.",
+        default=False,
+    )
+    noise_floor: bool = option(
+        "Train one more Retrain, under the next seed, to see how far two of them are apart.",
+        default=False,
+    )
+    purge: bool = option(
+        "Afterwards, remove all else that holds the forgotten data: docs/how-to/purge.md.",
+        default=False,
+    )
+    checkpoint_dir: str | None = option(
+        "Where the run that made the model wrote, to purge that; ~ = as the folder says.",
+        default=None,
+        text=True,
+    )
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, by the name of its key."""
         if not self.checkpoint:
             raise InputError("forget: in which model? write --checkpoint=DIR")
-        if not self.drift_budget > 0:
-            raise InputError(f"drift_budget is {self.drift_budget}; it must be above 0")
         if self.checkpoint_dir is not None and not self.purge:
             raise InputError("checkpoint_dir says what is purged; write --purge as well")
         self.measuring()
@@ -239,7 +250,7 @@ def _default_method(folder: ModelFolder) -> str:
 
 
 def _read_request(run: ServedModel) -> _FolderRequest:
-    options = run.config.options(ForgetOptions, "forget_")
+    options = run.config.options(ForgetOptions)
     table, ids = run.dataset.rows, run.dataset.ids
     selection = select(options, run.parts.splits.train, table, ids, Fields(run.dataset))
     if selection.names_nothing:

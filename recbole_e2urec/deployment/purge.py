@@ -11,12 +11,12 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
+from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.deployment.certificate import certify, name_of
 from recbole_e2urec.deployment.model_folder import ModelFolder, hash_of_file
 from recbole_e2urec.deployment.scan import (
@@ -38,20 +38,21 @@ from recbole_e2urec.utils.recbole_compat import close_events
 MAX_NAMED = 20  # unknown files in a terminal
 
 
-@dataclass(frozen=True)
+@option_class()
 class PurgeOptions:
-    """What is purged.
+    """What is purged."""
 
-    Attributes:
-        checkpoint_dir: of the run; its logs are looked for beside it. None: what the model folder
-            says.
-        checkpoint: a model folder, for what a killed request left and where its run wrote.
-        dry_run: say what would be removed; remove nothing.
-    """
-
-    checkpoint_dir: str | None = field(default=None, metadata={"text": True})
-    checkpoint: str | None = field(default=None, metadata={"text": True})
-    dry_run: bool = False
+    checkpoint_dir: str | None = option(
+        "Where the runs wrote; their logs are looked for beside it. ~ = as the model folder says.",
+        default=None,
+        text=True,
+    )
+    checkpoint: str | None = option(
+        "Or a model folder, which says where its run wrote and what a killed request left.",
+        default=None,
+        text=True,
+    )
+    dry_run: bool = option("Say what would be removed; remove nothing.", default=False)
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, by the name of its key."""

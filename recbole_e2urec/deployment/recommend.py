@@ -9,13 +9,13 @@ treated like one whom the data never had: nothing is known, but a history may be
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.data.prompt_table import PromptTable, prompt_texts
 from recbole_e2urec.data.rows import RowTable
 from recbole_e2urec.deployment.model_folder import ModelFolder
@@ -247,28 +247,24 @@ def _number(rating: Any, place: int) -> float:
     return value
 
 
-@dataclass(frozen=True)
+@option_class()
 class RecommendOptions:
-    """Who asks, and how many items are recommended.
+    """Who asks, and how many items are recommended."""
 
-    Attributes:
-        checkpoint: the model folder.
-        user: as the data names the user.
-        users_file: a file with a user a line, instead of one user.
-        history: instead of a user: items as JSON, ``["50", ["181", 4]]``, with or without a rating,
-            or a file with such a text.
-        topk: how many items.
-        seen: recommend items of the user's own rows as well.
-        output: text for people, or a JSON object a line.
-    """
-
-    checkpoint: str = field(default="", metadata={"text": True})
-    user: str | None = field(default=None, metadata={"text": True})
-    users_file: str | None = field(default=None, metadata={"text": True})
-    history: str | None = field(default=None, metadata={"text": True})
-    topk: int = 10
-    seen: bool = False
-    output: Literal["text", "json"] = "text"
+    checkpoint: str = option("The folder that export made.", default="", text=True)
+    user: str | None = option("The user, as the data names the user.", default=None, text=True)
+    users_file: str | None = option("Or a file with one user per line.", default=None, text=True)
+    history: str | None = option(
+        'Or what somebody new likes, with or without ratings: ["50", ["181", 4]], or a file of '
+        "that.",
+        default=None,
+        text=True,
+    )
+    topk: int = option("How many items.", default=10)
+    seen: bool = option("Recommend items of the user's own rows as well.", default=False)
+    output: Literal["text", "json"] = option(
+        "Text for people (text), or one JSON object per line (json).", default="text"
+    )
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, by the name of its key."""

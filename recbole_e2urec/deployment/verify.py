@@ -6,10 +6,10 @@ computed again and compared place by place. Nothing is written.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 
+from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.deployment.certificate import (
     CERTIFICATE_FORMAT,
     certificate_of,
@@ -70,17 +70,14 @@ _TYPES: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True)
+@option_class()
 class VerifyOptions:
-    """Which certificate.
+    """Which certificate."""
 
-    Attributes:
-        certificate: the JSON file.
-        checkpoint: the model folder; None: the one that the file lies in.
-    """
-
-    certificate: str = field(default="", metadata={"text": True})
-    checkpoint: str | None = field(default=None, metadata={"text": True})
+    certificate: str = option("The JSON file that forget wrote.", default="", text=True)
+    checkpoint: str | None = option(
+        "The model folder; ~ = the one that the certificate lies in.", default=None, text=True
+    )
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, by the name of its key."""

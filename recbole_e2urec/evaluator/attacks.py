@@ -7,7 +7,6 @@ sooner, also for rows that are not shown again. :class:`Relearning` measures thi
 and Tarun et al., IEEE TNNLS 2023.
 """
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,8 +15,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
+from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.data.prompt_table import length_grouped_batches
-from recbole_e2urec.errors import InputError
 from recbole_e2urec.evaluator.metrics import labelled_metrics
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Scorer
@@ -96,26 +95,17 @@ def histogram(losses: NDArray[np.float64]) -> list[float]:  # [n] -> [len(LOSS_E
     return [float(count) for count in counts / max(1, len(losses))]
 
 
-@dataclass(frozen=True)
+@option_class(prefix="relearn_")
 class RelearnOptions:
-    """The budget, the same for every model; the keys begin with ``relearn_``.
+    """The budget, the same for every model."""
 
-    Attributes:
-        epochs: passes over one half of the forget rows; 0 = nothing is relearned.
-        learning_rate: AdamW's rate at the first step; it falls linearly to nothing.
-        batch_size: rows a step.
-    """
-
-    epochs: int
-    learning_rate: float
-    batch_size: int
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work, by the name of its key."""
-        if self.epochs < 0:
-            raise InputError(f"relearn_epochs is {self.epochs}; it must be at least 0")
-        if self.batch_size < 1:
-            raise InputError(f"relearn_batch_size is {self.batch_size}; give 1 or more")
+    epochs: int = option(
+        "Passes over one half of the forgotten rows; 0 = nothing is relearned.", ge=0
+    )
+    learning_rate: float = option(
+        "AdamW's learning rate at the first step; it falls linearly to zero."
+    )
+    batch_size: int = option("Rows in a step.", ge=1)
 
 
 def halves(rows: Rows, seed: int, most: int | None = None) -> tuple[Rows, Rows]:

@@ -112,7 +112,7 @@ def request_of(config: Config, dataset: Any, parts: Parts) -> ForgetRequest:
     Raises:
         InputError: a request that cannot be carried out.
     """
-    request = read_request(config.options(ForgetOptions, "forget_"), parts.splits.train, dataset)
+    request = read_request(config.options(ForgetOptions), parts.splits.train, dataset)
     for warning in request.warnings if distributed.is_main_process() else ():
         getLogger().warning("request %s: %s", request.request_id, warning)
     return request

@@ -5,7 +5,6 @@ it: nothing that is to be forgotten is shown, unless its users are asked for by 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ import numpy as np
 from recbole.utils import init_seed
 
 from recbole_e2urec.config.config import Config
+from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.data.prompt_table import PromptTable
 from recbole_e2urec.data.templates import rating_text
@@ -115,22 +115,22 @@ def shown_prompt(row: int, part: str, table: PromptTable, names: RowNames) -> Sh
 PAGE = "prompts.html"  # inside checkpoint_dir
 
 
-@dataclass(frozen=True)
+@option_class()
 class ShowOptions:
-    """Which prompts are shown.
+    """Which prompts are shown."""
 
-    Attributes:
-        show_prompts: how many; 0 = none.
-        prompt_users: tokens of the users whose rows they are; None = of anyone who stays.
-    """
-
-    show_prompts: int
-    prompt_users: list[str | int] | str | int | None
+    show_prompts: int = option(
+        "Show the prompts of so many training rows, in the terminal and as a page, and end "
+        "without training; 0 = train.",
+        ge=0,
+    )
+    prompt_users: list[str | int] | str | int | None = option(
+        "Users whose rows show_prompts shows, as the data names them, forgotten users too; ~ = "
+        "rows drawn among those that stay."
+    )
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, by the name of its key."""
-        if self.show_prompts < 0:
-            raise InputError(f"show_prompts is {self.show_prompts}; give 0 (none) or more")
         if self.prompt_users is not None and self.show_prompts == 0:
             raise InputError("prompt_users says whose prompts show_prompts shows; give both")
 

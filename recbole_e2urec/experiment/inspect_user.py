@@ -5,13 +5,13 @@ nothing is trained. Whoever is asked for is shown, forgotten users as well.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from recbole.utils import init_seed
 
+from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment.base import Rows
@@ -166,29 +166,21 @@ _PAGE = SHEETS.from_string("""\
 PAGE = "case.html"  # inside checkpoint_dir
 
 
-@dataclass(frozen=True)
+@option_class()
 class CaseOptions:
-    """Who is looked at, and how closely.
+    """Who is looked at, and how closely."""
 
-    Attributes:
-        user: as the data names the user.
-        topk: how many items each model recommends.
-        rows: how many rows of each part, the newest ones, are asked about.
-        output_file: where the page goes; None = ``case.html`` in ``checkpoint_dir``.
-    """
-
-    user: str = field(default="", metadata={"text": True})
-    topk: int = 10
-    rows: int = 3
-    output_file: str | None = None
+    user: str = option("The user, as the data names the user.", default="", text=True)
+    topk: int = option("How many items each model recommends.", ge=1, default=10)
+    rows: int = option("How many rows of each part, the newest, are asked about.", ge=1, default=3)
+    output_file: str | None = option(
+        "Where the page goes; ~ = case.html in checkpoint_dir.", default=None
+    )
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, by the name of its key."""
         if not self.user:
             raise InputError("case: which user? write --user=TOKEN")
-        for name in ("topk", "rows"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; give 1 or more")
 
 
 def inspect_user(options: CaseOptions, model: str | None, settings: RunSettings) -> Case:

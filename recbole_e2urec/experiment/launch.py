@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
 from recbole_e2urec.config.keys import LAUNCHING
-from recbole_e2urec.config.schema import build_options
+from recbole_e2urec.config.schema import build_options, option, option_class
 from recbole_e2urec.config.yaml import parse_value, properties_folder, read_yaml
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.utils import distributed
@@ -72,25 +71,21 @@ GRACE = 10.0  # seconds for the others to say why, too, when one process has fai
 NO_RESULT: dict[str, Any] = {"rows": [], "groups": {}, "results_file": ""}
 
 
-@dataclass(frozen=True)
+@option_class()
 class Launch:
-    """The processes of a run, in the words of RecBole.
+    """The processes of a run, in the words of RecBole."""
 
-    Attributes:
-        nproc: processes on this machine.
-        world_size: on all machines together; None or -1 = ``nproc``.
-        ip: of the machine with the first process.
-        port: free on that machine; None = any free one, where there is one machine.
-        group_offset: number of the processes on the machines before this one.
-        process_timeout: minutes that a process waits for another one.
-    """
-
-    nproc: int
-    world_size: int | None
-    ip: str
-    port: int | None
-    group_offset: int
-    process_timeout: float
+    nproc: int = option(
+        "Processes on this machine that share every step and every pass of scoring; torchrun does "
+        "as well."
+    )
+    world_size: int | None = option("Processes on all machines; ~ or -1 = nproc.")
+    ip: str = option("Address of the machine with the first process.")
+    port: int | None = option("A free port there; ~ = any, where all processes are on one machine.")
+    group_offset: int = option("Processes on the machines before this one.")
+    process_timeout: float = option(
+        "Minutes that a process waits for another one before the run ends.", gt=0
+    )
 
     @classmethod
     def of(cls, layers: Sequence[Mapping[str, Any]]) -> "Launch":
@@ -109,7 +104,7 @@ class Launch:
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, by the name of its key."""
-        if self.nproc < 1:
+        if self.nproc < 1:  # in the words of every run's check
             raise InputError(
                 f"nproc: {self.nproc!r} does not do; a whole number from 1 on is needed"
             )
@@ -123,8 +118,6 @@ class Launch:
                 f"world_size: {self.total} processes on several machines need the ip and a free "
                 "port of the first one; write --ip=10.0.0.1 --port=5678"
             )
-        if self.process_timeout <= 0:
-            raise InputError(f"process_timeout is {self.process_timeout}; it must be above 0")
         here = distributed.local_count()
         if here > 1 and self.nproc not in (1, here):
             raise InputError(

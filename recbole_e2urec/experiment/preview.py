@@ -1,12 +1,12 @@
 """A dry run: what a request would forget; nothing is trained and nothing is written."""
 
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recbole_e2urec.config.config import Config
+from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.data.request.filter import Fields
 from recbole_e2urec.data.request.identity import request_digest
@@ -22,20 +22,17 @@ from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment.base import Parts, parts_of
 
 
-@dataclass(frozen=True)
+@option_class()
 class PreviewOptions:
-    """When a dry run advises against unlearning.
+    """When a dry run advises against unlearning."""
 
-    Raises:
-        InputError: a share outside (0, 1].
-    """
-
-    retrain_share: float = field(default=0.25, metadata={"key": "retrain_share"})
-
-    def __post_init__(self) -> None:
-        """Refuse what is no share."""
-        if not 0 < self.retrain_share <= 1:
-            raise InputError(f"retrain_share is {self.retrain_share}; give a share in (0, 1]")
+    retrain_share: float = option(
+        "A dry run says that Retrain is cheaper for requests of more than this share of the "
+        "training rows.",
+        gt=0,
+        le=1,
+        default=0.25,
+    )
 
 
 class Touched(NamedTuple):
@@ -85,7 +82,7 @@ def preview(config: Config) -> Preview:
             previewed, with a warning.
     """
     config.options(PreviewOptions)  # refuses bad settings before data are loaded
-    config.options(ForgetOptions, "forget_")
+    config.options(ForgetOptions)
     dataset = load_dataset(config)
     return preview_of(config, dataset, parts_of(config, dataset))
 
@@ -97,7 +94,7 @@ def preview_of(config: Config, dataset: Any, parts: Parts) -> Preview:
         InputError: as :func:`preview`.
     """
     advice = config.options(PreviewOptions)
-    options = config.options(ForgetOptions, "forget_")
+    options = config.options(ForgetOptions)
     train = parts.splits.train
     selection = select(skip_unknown(options), train, dataset.rows, dataset.ids, Fields(dataset))
     digest = request_digest(dataset.dataset_name, dataset.rows, dataset.ids, selection.chosen)

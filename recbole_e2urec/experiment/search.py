@@ -35,6 +35,7 @@ from recbole.utils import init_logger, init_seed
 
 from recbole_e2urec.config.config import Config
 from recbole_e2urec.config.keys import LORA, with_forget_method
+from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.config.yaml import parse_value
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.data.loaders import make_loaders
@@ -293,31 +294,25 @@ def told(found: Result) -> str:
 EVALS, PATIENCE = 100, 10
 
 
-@dataclass(frozen=True)
+@option_class()
 class SearchOptions:
-    """How settings are searched.
+    """How settings are searched."""
 
-    Attributes:
-        params_file: what is searched, in RecBole's form (see :class:`Space`).
-        algo: the whole grid, draws, or draws that learn from what was tried (TPE).
-        max_evals: most trials; None = 100, or the whole grid.
-        early_stop: trials without a better one after which the search ends; None = 10, and never
-            for the grid.
-        output_file: where the trials go; None = ``hyper.json`` in ``checkpoint_dir``.
-    """
-
-    params_file: str
-    algo: Literal["exhaustive", "random", "bayes"] = "exhaustive"
-    max_evals: int | None = None
-    early_stop: int | None = None
-    output_file: str | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work, by the name of its key."""
-        for name in ("max_evals", "early_stop"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} is {value}; give 1 or more")
+    params_file: str = option(
+        "What is searched: lines such as 'learning_rate choice [0.01,0.005]'."
+    )
+    algo: Literal["exhaustive", "random", "bayes"] = option(
+        "The whole grid (exhaustive), draws (random), or draws that learn from what was tried "
+        "(bayes).",
+        default="exhaustive",
+    )
+    max_evals: int | None = option("Most trials; ~ = 100, or the whole grid.", ge=1, default=None)
+    early_stop: int | None = option(
+        "Trials without a better one that end it; ~ = 10, for a grid never.", ge=1, default=None
+    )
+    output_file: str | None = option(
+        "Where every trial goes; ~ = hyper.json in checkpoint_dir.", default=None
+    )
 
 
 def search(options: SearchOptions, model: str | None, given: RunSettings) -> Result:

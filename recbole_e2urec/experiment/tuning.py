@@ -105,7 +105,7 @@ def development_request(config: Config, dataset: Any) -> tuple[str, list[tuple[s
         reported request names them.
     """
     rows, train = dataset.rows, parts_of(config, dataset).splits.train
-    options = config.options(ForgetOptions, "forget_")
+    options = config.options(ForgetOptions)
     reported = read_request(options, train, dataset).split
     kind = options.by
     if kind == "user" and np.isin(rows.user[reported.forget], rows.user[reported.retain]).any():

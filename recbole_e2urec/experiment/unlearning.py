@@ -93,7 +93,7 @@ class Measuring(Experiment):
         self.groups = self._groups()
         hidden = self._hidden()
         self.before, self.after = self.history(hidden[:0]), self.history(hidden)
-        relearn = config.options(RelearnOptions, "relearn_")
+        relearn = config.options(RelearnOptions)
         self.relearning = Relearning(relearn, self.split.forget, self.before, config["seed"])
         self.forget_answers: dict[tuple[str, str], ForgetAnswers] = {}
 

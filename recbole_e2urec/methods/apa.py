@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from recbole_e2urec.errors import InputError
+from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.methods.base import Unlearned, Unlearner, total
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Mixture
@@ -22,25 +21,12 @@ from recbole_e2urec.trainer.training_log import memory_used
 CHUNK = 1024  # rows whose neighbours are looked for at once
 
 
-@dataclass(frozen=True)
+@option_class()
 class APAOptions(ShardOptions):
-    """Settings of APA.
+    """Settings of APA."""
 
-    Attributes:
-        neighbours: validation rows on which an adapter is judged for a sample.
-        temperature: above 0; the smaller, the more the best adapter counts.
-    """
-
-    neighbours: int
-    temperature: float
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work, by the name of its key."""
-        super().__post_init__()
-        if self.neighbours < 1:
-            raise InputError(f"neighbours is {self.neighbours}; give 1 or more")
-        if self.temperature <= 0:
-            raise InputError(f"temperature is {self.temperature}; it must be above 0")
+    neighbours: int = option("Validation rows on which each adapter is judged for a sample.", ge=1)
+    temperature: float = option("The smaller, the more the best adapter counts.", gt=0)
 
 
 class APA(Unlearner):

@@ -1,8 +1,9 @@
 """CrossFit: forget rows are to be answered as a model does that never saw their users."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
+from recbole_e2urec.config.schema import option_class
 from recbole_e2urec.methods.base import RATES, Unlearned, total
 from recbole_e2urec.methods.negatede2urec import FORGETTING, NegatedE2URec, NegatedE2URecOptions
 from recbole_e2urec.model.llmrec import LLMRec
@@ -12,7 +13,7 @@ from recbole_e2urec.trainer.student import Student
 from recbole_e2urec.trainer.teachers import CrossFitOptions, CrossFitted, Direction, cross_fit
 
 
-@dataclass(frozen=True)
+@option_class()
 class CrossFitMethodOptions(NegatedE2URecOptions, CrossFitOptions):
     """Settings of CrossFit: those of NegatedE2URec, and ``parts``."""
 

@@ -1,12 +1,11 @@
 """E2URec: unlearning by a LoRA adapter between two teachers."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from math import inf
 from typing import Any, ClassVar
 
 from torch import Tensor
 
+from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.methods.base import RATES, GradientUnlearner
 from recbole_e2urec.model.losses import e2urec_loss, forgetting_teacher, kl_divergence
@@ -20,26 +19,22 @@ from recbole_e2urec.trainer.student import (
 from recbole_e2urec.trainer.teachers import AUGMENTED, AugmentedOptions, teach_augmented
 
 
-@dataclass(frozen=True)
+@option_class()
 class E2URecOptions(JointOptions, AugmentedOptions):
-    """Settings of E2URec; the paper's values are in the comments of its yaml.
+    """Settings of E2URec."""
 
-    Attributes:
-        alpha: how strongly the forget data is pushed away, at least 0.
-        forgetting_teacher: whether forget rows are pushed at all; without it there is neither an
-            augmented model nor a warm-up, and the loss is the remembering loss alone.
-        remembering_teacher: whether retain rows imitate Original; without it the true answers
-            alone are remembered.
-    """
-
-    alpha: float
-    forgetting_teacher: bool
-    remembering_teacher: bool
+    alpha: float = option("How strongly forget rows are pushed away.", ge=0, allow_inf_nan=False)
+    forgetting_teacher: bool = option(
+        "Push forget rows away. False = there is no augmented model and no warm-up, and the loss "
+        "is the remembering loss alone."
+    )
+    remembering_teacher: bool = option(
+        "Let retain rows imitate Original. False = they learn their true answers alone."
+    )
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, by the name of its key."""
         super().__post_init__()
-        self._check(["alpha"], lambda alpha: 0 <= alpha < inf, "at least 0")
         if not (self.forgetting_teacher or self.remembering_teacher):
             raise InputError("forgetting_teacher and remembering_teacher are False; keep one")
 

@@ -1,12 +1,11 @@
 """E2URecRef: E2URec whose forgetting teacher is as sure as a model that never saw the user."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from recbole_e2urec.errors import InputError
+from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.methods.base import RATES, GradientUnlearner
 from recbole_e2urec.model.losses import (
     e2urec_loss,
@@ -26,21 +25,11 @@ from recbole_e2urec.trainer.teachers import (
 )
 
 
-@dataclass(frozen=True)
+@option_class()
 class E2URecRefOptions(CrossFitOptions, AugmentedOptions):
-    """Settings of E2URecRef.
+    """Settings of E2URecRef."""
 
-    Attributes:
-        most_alpha: the largest alpha that a row may have, above 0.
-    """
-
-    most_alpha: float
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work, by the name of its key."""
-        super().__post_init__()
-        if not self.most_alpha > 0:
-            raise InputError(f"most_alpha is {self.most_alpha}; it must be above 0")
+    most_alpha: float = option("The largest alpha that a row may have.", gt=0)
 
 
 class E2URecRef(GradientUnlearner):

@@ -1,25 +1,21 @@
 """FlipLabel: learn the wrong answers of the forget set beside the true ones of the rest."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
+from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.methods.base import RATES, GradientUnlearner
 from recbole_e2urec.model.losses import answer_cross_entropy
 from recbole_e2urec.trainer.student import ForgetRetainBatch, StudentOptions
 
 
-@dataclass(frozen=True)
+@option_class()
 class FlipLabelOptions(StudentOptions):
-    """Settings of FlipLabel.
+    """Settings of FlipLabel."""
 
-    Attributes:
-        forget_weight: w, the weight of the flipped answers.
-    """
-
-    forget_weight: float
+    forget_weight: float = option("w in CE(retain) + w * CE(flipped forget labels).")
 
 
 class FlipLabel(GradientUnlearner):

@@ -1,24 +1,20 @@
 """GradDiff: the difference of two gradients, the forget set's in full."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
+from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.methods.base import RATES, GradientUnlearner
 from recbole_e2urec.trainer.student import ForgetRetainBatch, StudentOptions
 
 
-@dataclass(frozen=True)
+@option_class()
 class GradDiffOptions(StudentOptions):
-    """Settings of GradDiff.
+    """Settings of GradDiff."""
 
-    Attributes:
-        retain_weight: weight of the descent on the retain set.
-    """
-
-    retain_weight: float
+    retain_weight: float = option("w in w * CE(retain) - CE(forget).")
 
 
 class GradDiff(GradientUnlearner):

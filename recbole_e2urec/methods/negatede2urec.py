@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
+from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.methods.base import RATES, GradientUnlearner, Unlearned
 from recbole_e2urec.methods.tokenreset import TokenReset, TokenResetOptions
@@ -26,25 +26,28 @@ FORGETTING = "forgetting"  # teacher
 DIRECTION = "direction"  # adapter
 
 
-@dataclass(frozen=True)
+@option_class()
 class NegatedE2URecOptions(NegationOptions, JointOptions):
-    """Settings of NegatedE2URec.
-
-    Attributes:
-        overshoot: how much further than its teacher the student begins, as a share of the strength;
-            at least 0. Retain rows take a part of it back.
-        true_answers: whether retain rows also have the cross-entropy of the true answers.
-    """
+    """Settings of NegatedE2URec."""
 
     share_of_all: ClassVar[bool] = True  # the direction has learned from all of them
     factors: ClassVar[tuple[float, float]] = (0.5, 2.0)
-    overshoot: float
-    true_answers: bool
+    unlearn_share: float = option(
+        "Share of the forget rows that the student's steps show, but at least 512 rows.", gt=0, le=1
+    )
+    student: Literal["lora", "full"] = option(
+        "Train an adapter on Original (lora); full is refused here."
+    )
+    overshoot: float = option(
+        "How much further than its teacher the student begins, as a share of the strength; retain "
+        "rows take a part of it back.",
+        ge=0,
+    )
+    true_answers: bool = option("Let retain rows learn their true answers as well, as in E2URec.")
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, by the name of its key."""
         super().__post_init__()
-        self._check(["overshoot"], lambda share: share >= 0, "at least 0")
         if self.student == "full":
             raise InputError("student: full has no adapter to turn; choose student: lora")
 

@@ -1,24 +1,20 @@
 """NegGrad: gradient ascent on the forget set beside descent on the retain set."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
+from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.methods.base import RATES, GradientUnlearner
 from recbole_e2urec.trainer.student import ForgetRetainBatch, StudentOptions
 
 
-@dataclass(frozen=True)
+@option_class()
 class NegGradOptions(StudentOptions):
-    """Settings of NegGrad.
+    """Settings of NegGrad."""
 
-    Attributes:
-        forget_weight: w, the weight of the ascent.
-    """
-
-    forget_weight: float
+    forget_weight: float = option("w in CE(retain) - w * CE(forget).")
 
 
 class NegGrad(GradientUnlearner):

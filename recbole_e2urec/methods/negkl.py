@@ -1,24 +1,20 @@
 """NegKL: away from Original's answers on the forget set, near them on the retain set."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
+from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.methods.base import RATES, GradientUnlearner
 from recbole_e2urec.trainer.student import ORIGINAL, ForgetRetainBatch, StudentOptions
 
 
-@dataclass(frozen=True)
+@option_class()
 class NegKLOptions(StudentOptions):
-    """Settings of NegKL.
+    """Settings of NegKL."""
 
-    Attributes:
-        forget_weight: w, the weight of the divergence on the forget set.
-    """
-
-    forget_weight: float
+    forget_weight: float = option("w in KL(retain) - w * KL(forget).")
 
 
 class NegKL(GradientUnlearner):

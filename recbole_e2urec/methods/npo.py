@@ -1,34 +1,22 @@
 """NPO: forgetting as a preference against what Original would say."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
-from recbole_e2urec.errors import InputError
+from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.methods.base import RATES, GradientUnlearner
 from recbole_e2urec.model.losses import answer_cross_entropy, npo_loss
 from recbole_e2urec.trainer.student import ORIGINAL, ForgetRetainBatch, StudentOptions
 
 
-@dataclass(frozen=True)
+@option_class()
 class NPOOptions(StudentOptions):
-    """Settings of NPO.
+    """Settings of NPO."""
 
-    Attributes:
-        npo_beta: inverse temperature, above 0; towards 0 NPO becomes gradient ascent.
-        retain_weight: weight of the cross-entropy on the retain set.
-    """
-
-    npo_beta: float
-    retain_weight: float
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work, by the name of its key."""
-        super().__post_init__()
-        if self.npo_beta <= 0:
-            raise InputError(f"npo_beta is {self.npo_beta}; it must be above 0")
+    npo_beta: float = option("Inverse temperature; towards 0, NPO becomes gradient ascent.", gt=0)
+    retain_weight: float = option("Weight of CE(retain).")
 
 
 class NPO(GradientUnlearner):

@@ -1,13 +1,13 @@
 """RecEraser: shards of users with similar taste, and attention over their models."""
 
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.methods.base import Unlearned, Unlearner, total
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Ensemble, Scorer
@@ -24,21 +24,16 @@ from recbole_e2urec.trainer.training_log import memory_used
 BATCH = 256  # rows a step of the attention
 
 
-@dataclass(frozen=True)
+@option_class()
 class RecEraserOptions(ShardOptions):
-    """Settings of RecEraser.
+    """Settings of RecEraser."""
 
-    Attributes:
-        attention_size: width of the space in which the shards' answers are compared.
-        attention_learning_rate: AdamW's rate for the attention.
-        attention_epochs: passes over the rows that it learns from.
-        attention_rows: most training rows that it learns from, drawn at random.
-    """
-
-    attention_size: int
-    attention_learning_rate: float
-    attention_epochs: int
-    attention_rows: int
+    attention_size: int = option("Width of the space in which the shards' answers are compared.")
+    attention_learning_rate: float = option("AdamW's learning rate for the attention.")
+    attention_epochs: int = option("Passes over the rows that the attention learns from.")
+    attention_rows: int = option(
+        "Most training rows that the attention learns from, drawn at random."
+    )
 
 
 class RecEraser(Unlearner):

@@ -1,36 +1,23 @@
 """SimNPO: NPO without a reference model."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
-from recbole_e2urec.errors import InputError
+from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.methods.base import RATES, GradientUnlearner
 from recbole_e2urec.model.losses import answer_cross_entropy, simnpo_loss
 from recbole_e2urec.trainer.student import ForgetRetainBatch, StudentOptions
 
 
-@dataclass(frozen=True)
+@option_class()
 class SimNPOOptions(StudentOptions):
-    """Settings of SimNPO.
+    """Settings of SimNPO."""
 
-    Attributes:
-        simnpo_beta: inverse temperature, above 0.
-        simnpo_gamma: margin by which an answer must become unlikely.
-        retain_weight: weight of the cross-entropy on the retain set.
-    """
-
-    simnpo_beta: float
-    simnpo_gamma: float
-    retain_weight: float
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work, by the name of its key."""
-        super().__post_init__()
-        if self.simnpo_beta <= 0:
-            raise InputError(f"simnpo_beta is {self.simnpo_beta}; it must be above 0")
+    simnpo_beta: float = option("Inverse temperature.", gt=0)
+    simnpo_gamma: float = option("Margin by which an answer must become unlikely.")
+    retain_weight: float = option("Weight of CE(retain).")
 
 
 class SimNPO(GradientUnlearner):

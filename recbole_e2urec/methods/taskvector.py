@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
 
+from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.methods.base import Unlearned, Unlearner, total
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Adapted, Stored
@@ -22,15 +23,11 @@ from recbole_e2urec.trainer.teachers import (
 from recbole_e2urec.trainer.training_log import memory_used
 
 
-@dataclass(frozen=True)
+@option_class()
 class TaskVectorOptions(NegationOptions):
-    """Settings of TaskVector.
+    """Settings of TaskVector."""
 
-    Attributes:
-        contrast: whether what the same training on as many retain rows changes is left alone.
-    """
-
-    contrast: bool
+    contrast: bool = option("Leave alone what the same training on as many retain rows changes.")
 
 
 class TaskVector(Unlearner):

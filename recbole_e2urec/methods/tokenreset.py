@@ -2,9 +2,9 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from math import inf
+from dataclasses import asdict, replace
 
+from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.methods.base import NOT_REACHED, Unlearned, Unlearner, total
 from recbole_e2urec.model.llmrec import LLMRec
@@ -19,25 +19,21 @@ from recbole_e2urec.trainer.training_log import memory_used
 MOST_WAY = 8.0  # times the way to where no training would leave a token
 
 
-@dataclass(frozen=True)
+@option_class()
 class TokenResetOptions:
-    """What is refused, and how far tokens are moved.
+    """What is refused, and how far tokens are moved."""
 
-    Attributes:
-        partial: carry out requests of which only some rows show a token of their own; the answers
-            to the others are hardly changed. False: refuse them.
-        overshoot: how much further each token is moved away from where Original has it, as a share
-            of the way; at least 0. None = as far as forget rows are to lose, see
-            :func:`target_loss`, but no less than 0.
-    """
-
-    partial: bool
-    overshoot: float | None
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work, by the name of its key."""
-        if self.overshoot is not None and not 0 <= self.overshoot < inf:
-            raise InputError(f"overshoot is {self.overshoot}; it must be at least 0, and finite")
+    partial: bool = option(
+        "Carry out a request even if some of its rows show no token of their own; the answers to "
+        "those rows hardly change. False = refuse it."
+    )
+    overshoot: float | None = option(
+        "Move each token further by this share of the way, away from where Original has it; ~ = "
+        "as far as forget rows are to lose by what control users predict: "
+        "docs/reference/methods.md.",
+        ge=0,
+        allow_inf_nan=False,
+    )
 
 
 class TokenReset(Unlearner):

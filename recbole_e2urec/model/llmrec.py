@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +11,7 @@ from recbole.model.abstract_recommender import GeneralRecommender
 from recbole.utils import InputType, ModelType
 from torch import Tensor
 
+from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.data.dataset import ROW_ID
 from recbole_e2urec.data.prompt_table import (
     PromptTable,
@@ -36,46 +36,40 @@ Schedule = Literal["linear", "constant"]  # of a learning rate
 TOKENS_AT_ONCE = {"cuda": 16384}  # by the type of device
 
 
-@dataclass(frozen=True)
+@option_class()
 class LLMRecOptions:
-    """How the recommender is tuned and scored.
+    """How the recommender is tuned and scored."""
 
-    Attributes:
-        tuning: train all weights (full) or an adapter on the frozen backbone (lora).
-        score_batch_size: prompts scored at once.
-        tokens_at_once: most tokens, padding included, that one pass of the model sees in training
-            and scoring. A larger batch passes in pieces, whose gradients add up to the batch's. A
-            prompt that is longer passes alone. None: 2048 on a CPU, 16384 on a GPU.
-        rate_schedule: whether the rate of Original and Retrain falls to nothing over their training
-            (linear) or stays as it is (constant).
-        clip_norm: largest norm of their gradients; above it a gradient is scaled down. None: none
-            is.
-        adam_epsilon: AdamW's epsilon in all training, unless a method sets its own. A head that
-            shares its matrix with the embeddings pushes every word that a batch does not show by a
-            gradient of about 1e-7, as long as it learns from scratch. With an epsilon far below,
-            AdamW makes full steps of it, and tokens of users whom nobody trained on end up far
-            away, all at one place.
-        seed: of the weights of an embedded backbone and of adapters.
-    """
-
-    tuning: Literal["full", "lora"] = "full"
-    score_batch_size: int = 256
-    tokens_at_once: int | None = None
-    rate_schedule: Schedule = "linear"
-    clip_norm: float | None = 1.0
-    adam_epsilon: float = 1e-6
-    seed: int = 2020
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work, by the name of its key."""
-        for name in ("score_batch_size", "tokens_at_once"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} is {value}; give 1 or more")
-        for name in ("clip_norm", "adam_epsilon"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise InputError(f"{name} is {value}; it must be above 0")
+    tuning: Literal["full", "lora"] = option(
+        "Train all weights (full) or an adapter on the frozen backbone (lora).", default="full"
+    )
+    score_batch_size: int = option("Prompts scored at once.", ge=1, default=256)
+    tokens_at_once: int | None = option(
+        "Most tokens, padding included, that one pass of the model sees; a larger batch passes in "
+        "pieces, whose gradients add up, and a longer prompt passes alone. ~ = 2048 on a CPU, "
+        "16384 on a GPU.",
+        ge=1,
+        default=None,
+    )
+    rate_schedule: Schedule = option(
+        "Let the learning rate of Original and Retrain fall to zero over all epochs (linear) or "
+        "keep it as it is (constant).",
+        default="linear",
+    )
+    clip_norm: float | None = option(
+        "Scale a gradient down to this norm if it is larger; ~ = never.", gt=0, default=1.0
+    )
+    # A head that shares its matrix with the embeddings pushes every word that a batch does not show
+    # by a gradient of about 1e-7, as long as it learns from scratch. With an epsilon far below,
+    # AdamW makes full steps of it, and tokens of users whom nobody trained on end up far away, all
+    # at one place.
+    adam_epsilon: float = option(
+        "AdamW's epsilon, in unlearning as well unless unlearn_adam_epsilon is set; far below, "
+        "words that no prompt shows drift away.",
+        gt=0,
+        default=1e-06,
+    )
+    seed: int = option("Seed of an embedded backbone's weights and of adapters.", default=2020)
 
 
 class LLMRec(GeneralRecommender):
@@ -102,14 +96,14 @@ class LLMRec(GeneralRecommender):
         self.prompt_options = config.options(PromptOptions)
         self.wording = wording_of(config, dataset, self.prompt_options)
         texts, vocabulary = make_texts(dataset, self.wording)
-        backbone = config.options(BackboneOptions, "backbone_")
+        backbone = config.options(BackboneOptions)
         backbone.check_tuning(self.options.tuning)
         embedded = backbone.name in EMBEDDED
-        size = config.options(EmbeddedOptions, "backbone_") if embedded else None
+        size = config.options(EmbeddedOptions) if embedded else None
         language_model = load_backbone(backbone, vocabulary, self.options.seed, size)
         self.language_model = language_model.to(self.device)
         self.bank = AdapterBank(language_model)
-        self.lora = config.options(LoraOptions, "lora_")
+        self.lora = config.options(LoraOptions)
         self.bank.check(self.lora)  # now, not when a student is added after hours of training
         self.adapter: str | None = None
         if self.options.tuning == "lora":

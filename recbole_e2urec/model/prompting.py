@@ -1,13 +1,13 @@
 """From a loaded dataset to its prompt table: template, titles, user features, histories."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.data.features import (
     item_features,
     item_titles,
@@ -21,29 +21,26 @@ from recbole_e2urec.data.history import history_rows
 from recbole_e2urec.data.prompt_table import PromptTexts, Wording, prompt_texts
 from recbole_e2urec.data.rows import RowTable, Splits
 from recbole_e2urec.data.templates import FieldNames, PromptTemplate
-from recbole_e2urec.errors import InputError
 
 
-@dataclass(frozen=True)
+@option_class()
 class PromptOptions:
-    """What a prompt shows.
+    """What a prompt shows."""
 
-    Attributes:
-        history_length: most earlier interactions shown.
-        title_field: the column of the ``.item`` file with the title; None names items by token.
-        user_fields: columns of the ``.user`` file that the prompt may mention.
-        item_fields: further columns of the ``.item`` file that the prompt may mention.
-    """
-
-    history_length: int = 10
-    title_field: str | None = None
-    user_fields: tuple[str, ...] = ()
-    item_fields: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work, by the name of its key."""
-        if self.history_length < 0:
-            raise InputError(f"history_length is {self.history_length}; give 0 or more")
+    history_length: int = option(
+        "Most earlier interactions of the user that a prompt shows.", ge=0, default=10
+    )
+    title_field: str | None = option(
+        "Column of the .item file with the title; ~ = items are named by their token.", default=None
+    )
+    user_fields: tuple[str, ...] = option(
+        "Columns of the .user file that the prompt may mention.", default=()
+    )
+    item_fields: tuple[str, ...] = option(
+        "Further columns of the .item file that the prompt may mention, by name, as in {{ class "
+        "}}.",
+        default=(),
+    )
 
 
 def read_template(config: Any, options: PromptOptions) -> PromptTemplate:

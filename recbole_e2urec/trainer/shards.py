@@ -11,7 +11,7 @@ from sklearn.cluster import KMeans
 from sklearn.preprocessing import normalize
 from torch import Tensor, nn
 
-from recbole_e2urec.errors import InputError
+from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.model.losses import answer_cross_entropy
 from recbole_e2urec.model.scorers import CachedAnswers, ModelOutput
 from recbole_e2urec.trainer.adapter import Fit, UnlearningTask
@@ -101,20 +101,11 @@ Rows = NDArray[np.int64]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@option_class()
 class ShardOptions:
-    """How training data is sharded.
+    """How training data is sharded."""
 
-    Attributes:
-        shards: number of shards, at least 1; each user's rows are in one of them.
-    """
-
-    shards: int
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work, by the name of its key."""
-        if self.shards < 1:
-            raise InputError(f"shards is {self.shards}; give 1 or more")
+    shards: int = option("Shards of users, each with a model or an adapter of its own.", ge=1)
 
 
 class Shards(NamedTuple):

@@ -3,8 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from math import inf
+from dataclasses import asdict
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.model.llmrec import LLMRec, Schedule
 from recbole_e2urec.model.losses import answer_cross_entropy, kl_divergence
@@ -23,37 +23,22 @@ from recbole_e2urec.trainer.strength import TargetLoss, scale_to_target, target_
 from recbole_e2urec.utils import distributed
 
 
-@dataclass(frozen=True)
+@option_class()
 class StepOptions:
-    """How whatever a method trains takes its steps.
+    """How whatever a method trains takes its steps."""
 
-    Attributes:
-        unlearn_rate_schedule: whether rates fall to nothing over their training (linear) or stay as
-            they are (constant).
-        unlearn_clip_norm: largest norm of a gradient, above which it is scaled down; None: none is.
-        unlearn_adam_epsilon: AdamW's epsilon; None: that of Original, ``adam_epsilon``.
-        unlearn_weight_decay: AdamW's weight decay.
-        unlearn_batch_size: forget rows a step, and as many retain rows beside them.
-    """
-
-    unlearn_rate_schedule: Schedule
-    unlearn_clip_norm: float | None
-    unlearn_adam_epsilon: float | None
-    unlearn_weight_decay: float
-    unlearn_batch_size: int
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work, by the name of its key."""
-        self._check(["unlearn_clip_norm", "unlearn_adam_epsilon"], lambda v: v > 0, "above 0")
-        self._check(["unlearn_weight_decay"], lambda v: 0 <= v < inf, "at least 0")
-        self._check(["unlearn_batch_size"], lambda size: size >= 1, "at least 1")
-
-    def _check(self, names: list[str], fits: Callable[[float], bool], wanted: str) -> None:
-        """Refuse a value that does not fit; None does."""
-        for name in names:
-            value = getattr(self, name)
-            if value is not None and not fits(value):
-                raise InputError(f"{name} is {value}; it must be {wanted}")
+    unlearn_rate_schedule: Schedule = option(
+        "Let learning rates fall to zero over their training (linear) or keep them as they are "
+        "(constant)."
+    )
+    unlearn_clip_norm: float | None = option(
+        "Scale a gradient down to this norm if it is larger; ~ = never.", gt=0
+    )
+    unlearn_adam_epsilon: float | None = option("AdamW's epsilon; ~ = adam_epsilon.", gt=0)
+    unlearn_weight_decay: float = option("AdamW's weight decay.", ge=0, allow_inf_nan=False)
+    unlearn_batch_size: int = option(
+        "Forget rows in a step; joint steps add as many retain rows.", ge=1
+    )
 
     def rule(self, learning_rate: float, adam_epsilon: float) -> StepRule:
         """How a gradient becomes a step, at some rate.
@@ -71,51 +56,63 @@ class StepOptions:
         )
 
 
-@dataclass(frozen=True)
+@option_class()
 class StudentOptions(StepOptions):
     """How a student learns; each method adds its own.
 
     Attributes:
-        unlearn_learning_rate: AdamW's rate at the first step.
-        unlearn_share: share of the forget rows of each user who leaves wholly that are learned
-            from, in (0, 1]; of users who stay, and of those whom prompts do not name, all are.
-        joint_epochs: passes over these rows, each step beside a batch of retain rows; a fraction
-            cuts the last pass.
-        student: what learns: a LoRA adapter on Original (lora), or all of its weights (full).
-        own_tokens_only: an adapted embedding learns only the tokens that no retain row's prompt
-            shows; where fewer than 80 % of the forget rows show one, or if False, all tokens.
-        own_tokens_until: share of the training rows, in [0, 1], up to which a request changes
-            nothing but such tokens, see :func:`forget_only_tokens_of`; 0 = it always changes more.
-        unlearn_dropout: whether the backbone drops activations while the student learns. Teachers
-            answer without, so a student does best without too, and saves the time; an adapter's
-            own dropout stays.
-        unlearn_stop: share of the steps after which learning ends, in (0, 1]; a rate that falls
-            does so as if it went on.
-        scale_to_target: whether the adapter is multiplied after training so that forget rows lose
-            what a model that never saw them would lose, see :func:`target_loss`.
-        factors: least and greatest such factor.
+        factors: least and greatest factor of ``scale_to_target``, see :func:`target_loss`.
         share_of_all: whether ``unlearn_share`` is of every user's forget rows alike.
     """
 
     share_of_all: ClassVar[bool] = False
     factors: ClassVar[tuple[float, float]] = (0.1, 64.0)
 
-    unlearn_learning_rate: float
-    unlearn_share: float
-    joint_epochs: float
-    student: Literal["lora", "full"]
-    own_tokens_only: bool
-    own_tokens_until: float
-    unlearn_dropout: bool
-    unlearn_stop: float
-    scale_to_target: bool
+    unlearn_learning_rate: float = option("AdamW's learning rate at the student's first step.")
+    unlearn_share: float = option(
+        "Share of each wholly forgotten user's rows that the student learns from, but at least "
+        "512 rows in all. Users who stay, or whom prompts do not name, give all their forget "
+        "rows.",
+        gt=0,
+        le=1,
+    )
+    joint_epochs: float = option(
+        "Passes over the student's forget rows beside retain rows; a fraction cuts the last pass "
+        "short.",
+        ge=0,
+        allow_inf_nan=False,
+    )
+    student: Literal["lora", "full"] = option(
+        "Train an adapter on Original (lora) or all of its weights (full)."
+    )
+    own_tokens_only: bool = option(
+        "Let an adapted embedding learn only tokens that no retain row's prompt shows, such as "
+        "the forgotten users' words under prompt: numbered. It learns all tokens if fewer than 80 "
+        "% of the forget rows show such a token."
+    )
+    own_tokens_until: float = option(
+        "A request of at most this share of the training rows changes nothing but tokens "
+        "that no retain row's prompt shows, if own_tokens_only is True and each of its prompts "
+        "shows one, or one that hardly any other prompt shows; 0 = it always changes more.",
+        ge=0,
+        le=1,
+    )
+    unlearn_dropout: bool = option(
+        "Let the backbone drop activations while the student learns; teachers never do."
+    )
+    unlearn_stop: float = option(
+        "Stop the student after this share of its steps; a falling learning rate falls as if it "
+        "went on.",
+        gt=0,
+        le=1,
+    )
+    scale_to_target: bool = option(
+        "Multiply the student's adapter after training so that forget rows lose what control "
+        "users predict: docs/reference/methods.md."
+    )
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, by the name of its key."""
-        super().__post_init__()
-        self._check(["joint_epochs"], lambda epochs: 0 <= epochs < inf, "at least 0")
-        self._check(["unlearn_share", "unlearn_stop"], lambda share: 0 < share <= 1, "in (0, 1]")
-        self._check(["own_tokens_until"], lambda share: 0 <= share <= 1, "in [0, 1]")
         if self.scale_to_target and self.student == "full":
             raise InputError("scale_to_target multiplies an adapter; choose student: lora")
 
@@ -174,26 +171,16 @@ class TeacherCache(NamedTuple):
         return self.answers.logits(torch.from_numpy(np.searchsorted(self.rows, rows)))
 
 
-@dataclass(frozen=True)
+@option_class()
 class JointOptions(StudentOptions):
-    """How such a student learns, as in E2URec (arXiv 2403.03536).
+    """How such a student learns, as in E2URec (arXiv 2403.03536)."""
 
-    Attributes:
-        beta: weight of the forgetting loss in joint steps, in [0, 1].
-        warmup_epochs: passes over the forget set on the forgetting loss alone, before the joint
-            ones.
-    """
-
-    beta: float
-    warmup_epochs: int
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work, by the name of its key."""
-        super().__post_init__()
-        if not 0 <= self.beta <= 1:
-            raise InputError(f"beta is {self.beta}; it must be in [0, 1]")
-        if self.warmup_epochs < 0:
-            raise InputError(f"warmup_epochs is {self.warmup_epochs}; it must be at least 0")
+    beta: float = option("Weight of the forgetting loss in joint steps.", ge=0, le=1)
+    warmup_epochs: int = option(
+        "Passes over the student's forget rows on the forgetting loss alone, before the joint "
+        "ones.",
+        ge=0,
+    )
 
 
 T = TypeVar("T")

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
-from math import ceil, inf
+from dataclasses import asdict
+from math import ceil
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.model.backbones.lora import interpolated
 from recbole_e2urec.model.backbones.merging import reset_forget_tokens
@@ -25,24 +26,20 @@ from recbole_e2urec.trainer.student import JointOptions, StepOptions, Student, S
 AUGMENTED = "augmented"
 
 
-@dataclass(frozen=True)
+@option_class()
 class AugmentedOptions(StudentOptions):
-    """How the augmented model is trained.
+    """How the augmented model is trained."""
 
-    Attributes:
-        augmented_learning_rate: AdamW's rate at the first step.
-        augmented_epochs: passes over the forget rows that the student's steps show; a fraction cuts
-            the last pass.
-    """
-
-    augmented_learning_rate: float
-    augmented_epochs: float
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work, by the name of its key."""
-        super().__post_init__()
-        if not 0 <= self.augmented_epochs < inf:
-            raise InputError(f"augmented_epochs is {self.augmented_epochs}; it must be at least 0")
+    augmented_learning_rate: float = option(
+        "AdamW's learning rate at the augmented model's first step; it trains what Original "
+        "trained."
+    )
+    augmented_epochs: float = option(
+        "Passes of the augmented model over the student's forget rows; a fraction cuts the last "
+        "pass short.",
+        ge=0,
+        allow_inf_nan=False,
+    )
 
 
 def teach_augmented(student: Student) -> dict[str, Any]:
@@ -96,30 +93,27 @@ LEAST_STRENGTH = 0.1  # a request never does nothing, whatever its rows seem to 
 MOST_STRENGTH = 64.0
 
 
-@dataclass(frozen=True)
+@option_class()
 class NegationOptions(StepOptions):
-    """How the forget rows are learned, and how far the change is taken off.
+    """How the forget rows are learned, and how far the change is taken off."""
 
-    Attributes:
-        augmented_learning_rate: AdamW's rate at the first step.
-        augmented_epochs: passes over the forget rows; a fraction cuts the last one.
-        least_steps: steps that a pass over the forget rows has at least: a small request has
-            smaller batches.
-        strength: how many times the change is taken off, in (0, 64]. None = as often as forget rows
-            are to lose, see :func:`target_loss`.
-    """
-
-    augmented_learning_rate: float
-    augmented_epochs: float
-    least_steps: int
-    strength: float | None
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work, by the name of its key."""
-        super().__post_init__()
-        self._check(["augmented_epochs"], lambda epochs: 0 <= epochs < inf, "at least 0")
-        self._check(["least_steps"], lambda steps: steps >= 1, "at least 1")
-        self._check(["strength"], lambda s: 0 < s <= MOST_STRENGTH, f"in (0, {MOST_STRENGTH:g}]")
+    augmented_learning_rate: float = option(
+        "AdamW's learning rate at the first step of learning the forget rows."
+    )
+    augmented_epochs: float = option(
+        "Passes over the forget rows to learn them; a fraction cuts the last pass short.",
+        ge=0,
+        allow_inf_nan=False,
+    )
+    least_steps: int = option(
+        "Fewest steps in a pass over the forget rows; a small request gets smaller batches.", ge=1
+    )
+    strength: float | None = option(
+        "How many times to take off what was learned of the forget rows; ~ = as often as they are "
+        "to lose by what control users predict: docs/reference/methods.md.",
+        gt=0,
+        le=MOST_STRENGTH,
+    )
 
     def batch_size(self, rows: int) -> int:
         """Forget rows a step, of a request of so many."""
@@ -292,21 +286,15 @@ def _heard(
     return [ModelOutput(states, voice.head)]
 
 
-@dataclass(frozen=True)
+@option_class()
 class CrossFitOptions(JointOptions):
-    """How users are taken apart, and how the student learns.
+    """How users are taken apart, and how the student learns."""
 
-    Attributes:
-        parts: number of user parts, at least 2: so many models are trained, each without one part.
-    """
-
-    parts: int
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work, by the name of its key."""
-        super().__post_init__()
-        if self.parts < 2:
-            raise InputError(f"parts is {self.parts}; give 2 or more: each model lacks one part")
+    parts: int = option(
+        "Parts of the users; so many models are trained once for an Original, each without one "
+        "part. Two together cost as much as Original, k of them k - 1 times that.",
+        ge=2,
+    )
 
 
 class CrossFitted(NamedTuple):

@@ -1,4 +1,3 @@
-import dataclasses
 import sys
 import types
 from pathlib import Path
@@ -11,6 +10,7 @@ from recbole.utils import InputType, ModelType
 
 from recbole_e2urec.config import keys
 from recbole_e2urec.config.config import Config
+from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.config.yaml import properties
 from recbole_e2urec.errors import InputError
 
@@ -268,8 +268,8 @@ def test_one_normalised_field_switches_the_others_off() -> None:
 
 
 def test_config_makes_options() -> None:
-    @dataclasses.dataclass(frozen=True)
+    @option_class()
     class Seed:
-        seed: int
+        seed: int = option("A seed.")
 
     assert Config("Pop", "ml-100k", config_dict={"seed": 5}).options(Seed).seed == 5

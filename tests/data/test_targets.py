@@ -151,7 +151,7 @@ def test_protocol_of_the_paper_on_a_twentieth_of_its_size() -> None:
     parts = parts_of(config, dataset)
     assert [len(part) for part in parts.splits] == [1_200, 400, 400]
     assert len(parts.control) == 0
-    request = config.options(ForgetOptions, "forget_")
+    request = config.options(ForgetOptions)
     split = choose_forget(request, parts.splits.train, dataset.rows, dataset.ids)
     assert len(np.unique(dataset.rows.user[parts.splits.train])) == 60
     assert len(np.unique(dataset.rows.user[split.forget])) == 12

@@ -33,7 +33,7 @@ def shown(data: Path, model: str = "E2URec", **more: Any) -> dict[str, Any]:
 def forgotten(config: Any) -> set[str]:
     """Tokens of the users that the request names."""
     dataset = load_dataset(config)
-    options = config.options(ForgetOptions, "forget_")
+    options = config.options(ForgetOptions)
     split = choose_forget(
         options, parts_of(config, dataset).splits.train, dataset.rows, dataset.ids
     )
@@ -84,9 +84,7 @@ def test_rows_of_those_who_stay_show_nothing_that_is_forgotten(
     config = small_config("E2URec", forget_by=by)
     dataset = load_dataset(config)
     train = parts_of(config, dataset).splits.train
-    split = choose_forget(
-        config.options(ForgetOptions, "forget_"), train, dataset.rows, dataset.ids
-    )
+    split = choose_forget(config.options(ForgetOptions), train, dataset.rows, dataset.ids)
     users, items = (
         {at: token for token, at in ids.items()} for ids in (dataset.ids.users, dataset.ids.items)
     )

@@ -84,9 +84,7 @@ def test_the_development_request_names_as_much_and_nothing_reported(
         tuple(ids[of][token] for of, token in zip(COLUMNS[by], line, strict=True)) for line in lines
     }
     train = parts_of(config, dataset).splits.train
-    reported = choose_forget(
-        config.options(ForgetOptions, "forget_"), train, dataset.rows, dataset.ids
-    )
+    reported = choose_forget(config.options(ForgetOptions), train, dataset.rows, dataset.ids)
     forgotten = named(dataset.rows, reported.forget, by)
     assert not found & forgotten
     assert len(found) == len(lines) == len(forgotten)

@@ -6,13 +6,14 @@ does so for the clauses of a file, and :func:`split_of` divides the training row
 
 from collections import Counter
 from collections.abc import Container, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.data.request.dates import check_seconds
 from recbole_e2urec.data.request.file import (
     ADVICE,
@@ -36,33 +37,44 @@ WORDING = ("forget_file", "forget_where", "forget_unknown", "request_id", "retra
 UNKNOWN = "that the data does not have"  # in every warning about an unknown user or item
 
 
-@dataclass(frozen=True)
+@option_class(prefix="forget_")
 class ForgetOptions:
-    """Which training rows are to be forgotten.
+    """Which training rows are to be forgotten."""
 
-    Raises:
-        InputError: unknown `by`, no request and no ratio in (0, 1), a negative seed, a file and a
-            filter, or an id that does not do.
-    """
-
-    by: str = "user"  # what is forgotten: user, interaction or item
-    ratio: float = 0.2  # share of the training users, rows or items, in (0, 1)
-    file: str | Path | None = None  # a real request; replaces the ratio
-    seed: int = 0  # of the choice by ratio, at least 0
-    where: str | None = None  # a filter over features; replaces the ratio
-    unknown: Literal["refuse", "skip"] = "refuse"  # lines whose user or item the data lacks
-    request_id: str | int | None = field(default=None, metadata={"key": "request_id"})  # own name
+    by: str = option("What is forgotten: user, interaction or item.", default="user")
+    ratio: float = option(
+        "The share of training users (interactions, items) to forget, in (0, 1).", default=0.2
+    )
+    file: str | Path | None = option(
+        "A request from outside instead of a share, as CSV, tab-separated columns or JSON lines: "
+        "users, items, user-item pairs, time ranges: docs/how-to/forget-data.md.",
+        default=None,
+    )
+    seed: int = option("The seed that chooses who is forgotten.", ge=0, default=0)
+    where: str | None = option(
+        "A request by features instead, as in class == 'Horror' and rating < 3: "
+        "docs/how-to/forget-data.md.",
+        default=None,
+    )
+    unknown: Literal["refuse", "skip"] = option(
+        "If a request names users or items which the data does not have: refuse it, or skip those "
+        "lines with a warning.",
+        default="refuse",
+    )
+    request_id: str | int | None = option(
+        "A name for the request; ~ = the file's own, or a hash of what is asked for and of the "
+        "data.",
+        default=None,
+        key="request_id",
+    )
 
     def __post_init__(self) -> None:
         """Refuse options that no request can have."""
         if self.by not in BY:
             raise InputError(f"forget_by is {self.by!r}; {nearest(str(self.by), BY)}")
-        if self.seed < 0:
-            raise InputError(f"the seed of the forget choice is {self.seed}; give 0 or more")
         if self.file is not None and self.where is not None:
             raise InputError("forget_file and forget_where are two requests; give one of them")
-        is_share = isinstance(self.ratio, int | float) and 0 < self.ratio < 1
-        if self.file is None and self.where is None and not is_share:
+        if self.file is None and self.where is None and not 0 < self.ratio < 1:
             raise InputError(
                 f"forget_ratio is {self.ratio!r}; give a share between 0 and 1, as 0.2, "
                 "or a forget_file"

@@ -3,7 +3,6 @@
 import logging
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -20,6 +19,7 @@ from transformers import (
     BitsAndBytesConfig,
 )
 
+from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.config.yaml import properties_folder
 from recbole_e2urec.errors import InputError, nearest, one_line
 from recbole_e2urec.model.backbones.base import LanguageModel
@@ -126,50 +126,81 @@ DeviceMap = Literal["auto", "balanced", "balanced_low_0", "sequential"]
 Attention = Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]
 
 
-@dataclass(frozen=True)
+@option_class(prefix="backbone_")
 class BackboneOptions:
-    """Which language model, and how it answers; the keys begin with ``backbone_`` unless named.
+    """Which language model, and how it answers."""
 
-    Attributes:
-        name: an embedded name (``tiny-t5``, ``tiny-llama``), a name that ``properties/backbone``
-            has a file for, or what ``source`` may be.
-        answer_yes: the word for label 1; one token.
-        answer_no: the word for label 0; one token.
-        dtype: of the weights: float32, bfloat16 or float16 (T5 overflows in float16).
-        mixed: read prompts in mixed precision, see :attr:`LanguageModel.mixed`.
-        max_tokens: longest prompt in tokens; cut to what the model takes.
-        gradient_checkpointing: recompute activations in backward: less memory, more time.
-        compile: read prompts by code that torch.compile makes: minutes at first, then faster. On a
-            CPU it needs a C++ compiler.
-        source: a local folder, a hub id, a GGUF file or ``pip:package``; None = the name is one.
-        attention: how attention is computed; None = as the model chooses.
-        chat: put the prompt into the user's turn of the tokenizer's chat template.
-        quantization: frozen weights in 4 or 8 bit, by bitsandbytes; None = in ``dtype``.
-        device_map: how accelerate spreads the frozen layers over the GPUs; None = all on one.
-        max_memory: most that each GPU may hold of them, as in ``{0: 20GiB, 1: 40GiB}``.
-    """
-
-    name: str = field(default="tiny-t5", metadata={"key": "backbone"})
-    answer_yes: str = field(default="Yes", metadata={"key": "answer_yes"})
-    answer_no: str = field(default="No", metadata={"key": "answer_no"})
-    dtype: str = "float32"
-    mixed: bool = field(default=False, metadata={"key": "enable_amp"})
-    max_tokens: int = field(default=512, metadata={"key": "max_prompt_tokens"})
-    gradient_checkpointing: bool = False
-    compile: bool = False
-    source: str | None = None
-    attention: Attention | None = None
-    chat: bool = False
-    quantization: Quantization | None = None
-    device_map: DeviceMap | None = None
-    max_memory: dict[Any, Any] | None = None
+    name: str = option(
+        "An embedded model (tiny-t5, tiny-llama), a named one (t5-base, flan-t5-base, "
+        "smollm2-135m, qwen2.5-0.5b, llama-2-7b), a local folder, a GGUF file, or a hub id such "
+        "as google-t5/t5-base: docs/how-to/backbones.md.",
+        default="tiny-t5",
+        key="backbone",
+    )
+    answer_yes: str = option(
+        "The word that stands for label 1; one token of the backbone.",
+        default="Yes",
+        key="answer_yes",
+    )
+    answer_no: str = option(
+        "The word that stands for label 0; one token of the backbone.",
+        default="No",
+        key="answer_no",
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = option(
+        "Type of the backbone's weights: float32, bfloat16 or float16, in which T5 overflows.",
+        default="float32",
+    )
+    mixed: bool = option(
+        "Mixed precision: language models read prompts by products in bfloat16, for GPUs; weights "
+        "stay in backbone_dtype.",
+        default=False,
+        key="enable_amp",
+    )
+    max_tokens: int = option(
+        "Longest prompt in tokens; longer ones lose the oldest history, never the question.",
+        ge=1,
+        default=512,
+        key="max_prompt_tokens",
+    )
+    gradient_checkpointing: bool = option(
+        "Recompute activations in the backward pass: less memory, more time.", default=False
+    )
+    compile: bool = option(
+        "Read prompts by code that torch.compile makes: minutes at first, then faster; a CPU "
+        "needs a C++ compiler for it.",
+        default=False,
+    )
+    source: str | None = option(
+        "Where the model's files are: a local folder, a GGUF file, a hub id, or pip:package for a "
+        "GGUF file in an installed package; ~ = its name says so.",
+        default=None,
+    )
+    attention: Attention | None = option(
+        "How attention is computed: eager, sdpa, flash_attention_2, flash_attention_3 or "
+        "flex_attention; ~ = as the model chooses.",
+        default=None,
+    )
+    chat: bool = option(
+        "Put the prompt into the user's turn of the tokenizer's chat template.", default=False
+    )
+    quantization: Quantization | None = option(
+        "4bit or 8bit: frozen weights by bitsandbytes, for tuning: lora; ~ = weights in "
+        "backbone_dtype.",
+        default=None,
+    )
+    device_map: DeviceMap | None = option(
+        "How accelerate spreads the frozen layers over the GPUs of one process, for tuning: lora: "
+        "auto, balanced, balanced_low_0 or sequential; ~ = all on one device.",
+        default=None,
+    )
+    max_memory: dict[Any, Any] | None = option(
+        "Most memory of each GPU for these layers, as in {0: 20GiB, 1: 40GiB}; ~ = what is free.",
+        default=None,
+    )
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, by the name of its key."""
-        if self.dtype not in DTYPES:
-            raise InputError(f"backbone_dtype is {self.dtype!r}; choose from {', '.join(DTYPES)}")
-        if self.max_tokens < 1:
-            raise InputError(f"max_prompt_tokens is {self.max_tokens}; it must be at least 1")
         if self.max_memory and not self.device_map:
             raise InputError("backbone_max_memory goes with backbone_device_map: auto")
 

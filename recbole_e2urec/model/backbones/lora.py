@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.model.backbones.base import LanguageModel
 
@@ -34,29 +34,20 @@ EMBEDDING = "lora_embedding_"  # part of the names of an adapted embedding's mat
 COLUMNS = f"{EMBEDDING}A"  # [r, vocabulary]; B is [h, r]
 
 
-@dataclass(frozen=True)
+@option_class(prefix="lora_")
 class LoraOptions:
-    """Shape of a LoRA adapter (Hu et al. 2022); the defaults are those of the E2URec scripts.
+    """Shape of a LoRA adapter (Hu et al. 2022); the defaults are those of the E2URec scripts."""
 
-    Attributes:
-        r: rank of the update.
-        alpha: its scale; the update is multiplied by alpha / r.
-        dropout: share of the adapter's inputs dropped in training, 0 to below 1.
-        target_modules: names of the adapted layers; empty = the backbone's attention queries and
-            values (``LanguageModel.lora_targets``).
-    """
-
-    r: int = 16
-    alpha: int = 32
-    dropout: float = 0.05
-    target_modules: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work, by the name of its key."""
-        if self.r < 1:
-            raise InputError(f"lora_r is {self.r}; the rank must be at least 1")
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"lora_dropout is {self.dropout}; it must be in [0, 1)")
+    r: int = option("Rank of a LoRA adapter.", ge=1, default=16)
+    alpha: int = option(
+        "Scale of a LoRA adapter: its update counts lora_alpha / lora_r times.", default=32
+    )
+    dropout: float = option(
+        "Share of an adapter's inputs dropped in training.", ge=0, lt=1, default=0.05
+    )
+    target_modules: tuple[str, ...] = option(
+        "Names of the adapted layers; empty = attention queries and values.", default=()
+    )
 
 
 def lora_config(options: LoraOptions, model: LanguageModel, layers: Sequence[str]) -> LoraConfig:

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
@@ -14,6 +13,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.model.backbones.base import LanguageModel
 from recbole_e2urec.model.backbones.causal import CausalLM
@@ -83,43 +83,39 @@ def _vocabulary(counts: Counter[str], max_words: int) -> list[str]:
 ATTENTION = "eager"
 
 
-@dataclass(frozen=True)
+@option_class(prefix="backbone_")
 class EmbeddedOptions:
-    """Size of an embedded backbone.
+    """Size of an embedded backbone."""
 
-    Attributes:
-        d_model: width of the hidden states.
-        d_ff: width of the feed-forward layers.
-        layers: encoder layers (T5), layers (Llama).
-        decoder_layers: decoder layers (T5 only).
-        heads: attention heads; d_model must be a multiple of it.
-        dropout: share of activations dropped in training, 0 to below 1.
-        init: T5's ``initializer_factor``; 1.0, its own default, starts the embeddings so large
-            that a small model hardly moves them.
-        max_words: most words that the tokenizer keeps whole; rarer ones are spelled.
-    """
-
-    d_model: int = 64
-    d_ff: int = 128
-    layers: int = 1
-    decoder_layers: int = 1
-    heads: int = 2
-    dropout: float = 0.0
-    init: float = 0.1
-    max_words: int = 30_000
+    d_model: int = option(
+        "Width of the hidden states, a multiple of twice backbone_heads.", ge=1, default=64
+    )
+    d_ff: int = option("Width of the feed-forward layers.", ge=1, default=128)
+    layers: int = option("Encoder layers of a T5, or layers of a Llama.", ge=1, default=1)
+    decoder_layers: int = option("Decoder layers of a T5; a Llama ignores it.", ge=1, default=1)
+    heads: int = option("Attention heads.", ge=1, default=2)
+    dropout: float = option(
+        "Share of activations (of a Llama: attention weights) dropped in training.",
+        ge=0,
+        lt=1,
+        default=0.0,
+    )
+    init: float = option(
+        "A T5's initializer_factor; its own default, 1.0, makes embeddings so large that a small "
+        "model hardly moves them. A Llama ignores it.",
+        default=0.1,
+    )
+    max_words: int = option(
+        "Most words that the tokenizer keeps whole; it spells rarer ones.", ge=1, default=30_000
+    )
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, by the name of its key."""
-        for name in ("d_model", "d_ff", "layers", "decoder_layers", "heads", "max_words"):
-            if getattr(self, name) < 1:
-                raise InputError(f"backbone_{name} is {getattr(self, name)}; it must be at least 1")
         if self.d_model % (2 * self.heads):
             raise InputError(
                 f"backbone_d_model {self.d_model} is not a multiple of twice backbone_heads "
                 f"{self.heads}; try {2 * self.heads * max(1, self.d_model // (2 * self.heads))}"
             )
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"backbone_dropout is {self.dropout}; it must be in [0, 1)")
 
 
 def build_embedded(
