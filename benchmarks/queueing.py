@@ -21,12 +21,12 @@ from typing import Any
 from benchmarks.queue_plan import Notes, Plan, small
 from benchmarks.queue_report import draw_plots, tables
 from benchmarks.yardsticks import Draw, Yardstick, drawn, experiment
+from recbole_e2urec.config.config import RunSettings
 from recbole_e2urec.deployment.export import ExportOptions, export
 from recbole_e2urec.deployment.forget import QueueOptions, forget
 from recbole_e2urec.deployment.model_folder import ModelFolder
 from recbole_e2urec.deployment.served_model import ServedModel, open_folder
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.experiment.comparison import RunSettings
 from recbole_e2urec.quick_start import run_recbole_e2urec
 from recbole_e2urec.utils import recbole_compat
 

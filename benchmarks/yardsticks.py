@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from recbole.utils import init_seed
 from torch import Tensor
 
+from recbole_e2urec.config.config import RunSettings
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.data.loaders import evaluation_loader, make_loaders
 from recbole_e2urec.deployment.served_model import drift_between
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.evaluator.metrics import labelled_metrics, residual
 from recbole_e2urec.experiment.base import Experiment
-from recbole_e2urec.experiment.comparison import RunSettings
 from recbole_e2urec.experiment.finished import settings_of
 
 Rows = NDArray[np.int64]

@@ -10,6 +10,7 @@ import torch
 from recbole.utils import init_seed
 from torch import Tensor
 
+from recbole_e2urec.config.config import RunSettings
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.deployment.certificate import certify
 from recbole_e2urec.deployment.evidence import (
@@ -34,7 +35,6 @@ from recbole_e2urec.deployment.served_model import (
 )
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment.base import Experiment, Rows
-from recbole_e2urec.experiment.comparison import RunSettings
 from recbole_e2urec.experiment.finished import (
     FinishedRun,
     FinishedStage,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from recbole_e2urec.config.config import Config
+from recbole_e2urec.config.config import Config, RunSettings
 from recbole_e2urec.config.keys import POST_RUN_KEYS
 from recbole_e2urec.data.request.selection import ForgetOptions
 from recbole_e2urec.deployment.certificate import certify_again
@@ -21,7 +21,6 @@ from recbole_e2urec.deployment.purge import file_purge, purge
 from recbole_e2urec.deployment.scan import Places
 from recbole_e2urec.deployment.served_model import FIRST, open_folder
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.experiment.comparison import RunSettings
 from recbole_e2urec.experiment.finished import FILTER
 from recbole_e2urec.experiment.launch import layers_of
 from recbole_e2urec.experiment.preview import preview
@@ -125,16 +124,14 @@ class Ending:
         if not self.wanted:
             return
         recbole_compat.apply()
-        told = {**(given.overrides or {}), "use_gpu": False}  # the run itself looks for a GPU
-        with distributed.single_process():
-            config = Config(model, given.dataset, given.config_files, given.config_dict, told)
+        with distributed.single_process():  # the run itself looks for a GPU
+            config = given.overridden({"use_gpu": False}).config(model)
             self.options = config.options(FinalizeOptions)
             self._check(config)
         own = dict(given.config_dict or {})
         if config[FILTER] is not None:  # which may stand in a file, and results do not keep
             own[FILTER] = config[FILTER]
-        overrides = {**(given.overrides or {}), **_WITHOUT}
-        self.given = replace(given, config_dict=own, overrides=overrides)
+        self.given = replace(given.overridden(_WITHOUT), config_dict=own)
 
     def _check(self, config: Config) -> None:
         self.wanted = self.options.finalize is not None

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from recbole_e2urec.config.config import Config
+from recbole_e2urec.config.config import Config, RunSettings
 from recbole_e2urec.config.expression import without_values
 from recbole_e2urec.config.keys import REMOVED_KEYS
 from recbole_e2urec.config.yaml import parse_value
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.evaluator.measure import Answers
 from recbole_e2urec.experiment.base import Rows
-from recbole_e2urec.experiment.comparison import ONE_ROW, RunSettings
+from recbole_e2urec.experiment.comparison import ONE_ROW
 from recbole_e2urec.experiment.unlearning import Forgetting, MeasuredModel
 from recbole_e2urec.methods import METHODS
 from recbole_e2urec.model.scorers import CachedAnswers, Scorer
@@ -75,7 +75,7 @@ class FinishedRun(Forgetting):
 
 def rows_of(given: RunSettings) -> tuple[list[dict[str, Any]], Path]:
     """Rows of results that agree with the settings, and their folder."""
-    config = Config(None, given.dataset, given.config_files, given.config_dict, given.overrides)
+    config = given.config(None)
     folder = Path(config["checkpoint_dir"])
     wanted = {
         key: parse_value(value, key) if isinstance(value, str) else value
