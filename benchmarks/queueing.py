@@ -28,6 +28,7 @@ from tabulate import tabulate
 
 from benchmarks.common import SYNTHETIC, run_main, synthetic
 from benchmarks.lineplots import Line, Panel, svg
+from recbole_e2urec.config.config import RunSettings
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.data.loaders import evaluation_loader, make_loaders
 from recbole_e2urec.deployment.export import ExportOptions, export
@@ -37,7 +38,6 @@ from recbole_e2urec.deployment.served_model import ServedModel, drift_between, o
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.evaluator.metrics import labelled_metrics, residual
 from recbole_e2urec.experiment.base import Experiment
-from recbole_e2urec.experiment.comparison import RunSettings
 from recbole_e2urec.experiment.finished import settings_of
 from recbole_e2urec.quick_start import run_recbole_e2urec
 from recbole_e2urec.report.results import load_rows, save_rows

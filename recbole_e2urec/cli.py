@@ -32,7 +32,7 @@ from recbole_e2urec.utils import distributed
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
-    from recbole_e2urec.experiment.comparison import RunSettings
+    from recbole_e2urec.config.config import RunSettings
 
 T = TypeVar("T")
 
@@ -83,9 +83,9 @@ class Command(NamedTuple):
 
 
 def _hyper(model: str | None, given: "RunSettings", own: Mapping[str, Any]) -> str:
-    from recbole_e2urec.experiment.search import SearchOptions, search, told
+    from recbole_e2urec.experiment.search import SearchOptions, described, search
 
-    return told(search(_options(SearchOptions, own), model, given))
+    return described(search(_options(SearchOptions, own), model, given))
 
 
 def _case(model: str | None, given: "RunSettings", own: Mapping[str, Any]) -> str:
@@ -315,7 +315,7 @@ def _run(arguments: Arguments) -> int:
 
 def _command(arguments: Arguments, command: Command) -> int:
     """Do what a command says, print what it tells, and give the code."""
-    from recbole_e2urec.experiment.comparison import RunSettings
+    from recbole_e2urec.config.config import RunSettings
 
     given = {key: value for layer in _layers(arguments) for key, value in layer.items()}
     _refuse_aside(arguments, command, given)

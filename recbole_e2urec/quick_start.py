@@ -8,12 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recbole_e2urec.config.config import Config
+from recbole_e2urec.config.config import Config, RunSettings
 from recbole_e2urec.data.loaders import make_loaders
 from recbole_e2urec.deployment.finalize import PostRun
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment.base import Experiment, opened, parts_of, refuse_afterwards
-from recbole_e2urec.experiment.comparison import RunSettings
 from recbole_e2urec.experiment.inspect_prompts import ShowOptions, shown_prompts
 from recbole_e2urec.experiment.launch import NO_RESULT, Launch, layers_of
 from recbole_e2urec.experiment.preview import run_preview

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from atomic_files import INTER, small_interactions, write_table
 
+from recbole_e2urec.config.config import RunSettings
 from recbole_e2urec.deployment.export import ExportOptions, export
 from recbole_e2urec.deployment.forget import QueueOptions, forget
 from recbole_e2urec.deployment.model_folder import ModelFolder
 from recbole_e2urec.deployment.served_model import ServedModel, open_folder
-from recbole_e2urec.experiment.comparison import RunSettings
 from recbole_e2urec.quick_start import run_recbole_e2urec
 
 SETTINGS = {

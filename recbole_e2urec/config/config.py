@@ -8,6 +8,7 @@ the protocol, the prompt's backbone, config files, config dict, command line. No
 import copy
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -291,3 +292,21 @@ class Config(RecBoleConfig):
     def _set_eval_neg_sample_args(self, phase: str) -> None:
         with as_input_errors():
             super()._set_eval_neg_sample_args(phase)
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a run was given, but its model; arguments as of :class:`Config`."""
+
+    dataset: str | None = None
+    config_files: tuple[str, ...] = ()
+    config_dict: Mapping[str, Any] | None = None
+    overrides: Mapping[str, Any] | None = None
+
+    def overridden(self, settings: Mapping[str, Any]) -> "RunSettings":
+        """The same with further settings, which win over all."""
+        return replace(self, overrides={**(self.overrides or {}), **settings})
+
+    def config(self, model: str | None) -> Config:
+        """The settings of a run of this model; None: of the one that they name."""
+        return Config(model, self.dataset, self.config_files, self.config_dict, self.overrides)

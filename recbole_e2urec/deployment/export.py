@@ -13,6 +13,7 @@ import torch
 from recbole.utils import init_seed
 from torch import Tensor
 
+from recbole_e2urec.config.config import RunSettings
 from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.deployment.certificate import certify
@@ -44,7 +45,6 @@ from recbole_e2urec.deployment.served_model import (
 )
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment.base import Experiment, Rows
-from recbole_e2urec.experiment.comparison import RunSettings
 from recbole_e2urec.experiment.finished import (
     FinishedRun,
     FinishedStage,

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from recbole_e2urec.config.config import Config
+from recbole_e2urec.config.config import Config, RunSettings
 from recbole_e2urec.config.keys import POST_RUN_KEYS
 from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.data.request.selection import ForgetOptions
@@ -22,7 +22,6 @@ from recbole_e2urec.deployment.purge import certify_purge, purge
 from recbole_e2urec.deployment.scan import Places
 from recbole_e2urec.deployment.served_model import FIRST_REQUEST, open_folder
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.experiment.comparison import RunSettings
 from recbole_e2urec.experiment.finished import FILTER
 from recbole_e2urec.experiment.launch import layers_of
 from recbole_e2urec.experiment.preview import preview
@@ -80,18 +79,14 @@ class PostRun:
         if not self.is_wanted:
             return
         recbole_compat.apply()
-        # The run itself will look for a GPU; reading the settings needs none.
-        overrides = {**(settings.overrides or {}), "use_gpu": False}
-        files, config_dict = settings.config_files, settings.config_dict
-        with distributed.single_process():
-            config = Config(model, settings.dataset, files, config_dict, overrides)
+        with distributed.single_process():  # the run itself looks for a GPU; reading needs none
+            config = settings.overridden({"use_gpu": False}).config(model)
             self.options = config.options(FinalizeOptions)
             self._check(config)
-        without_steps = dict(config_dict or {})
+        without_steps = dict(settings.config_dict or {})
         if config[FILTER] is not None:  # it may be in a file, and results do not keep its values
             without_steps[FILTER] = config[FILTER]
-        overrides = {**(settings.overrides or {}), **_NO_POST_RUN}
-        self.run_settings = replace(settings, config_dict=without_steps, overrides=overrides)
+        self.run_settings = replace(settings.overridden(_NO_POST_RUN), config_dict=without_steps)
 
     def _check(self, config: Config) -> None:
         self.is_wanted = self.options.finalize is not None

@@ -5,14 +5,15 @@ finished stages are reused, and so is the row of a classic model with the same s
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 from tqdm import tqdm
 
-from recbole_e2urec.config.config import Config
+from recbole_e2urec.config.config import Config, RunSettings
 from recbole_e2urec.config.keys import with_forget_method
 from recbole_e2urec.config.yaml import parse_value, read_switch
 from recbole_e2urec.data.request.selection import WORDING, ForgetRequest
@@ -20,12 +21,13 @@ from recbole_e2urec.errors import InputError
 from recbole_e2urec.evaluator.measure import group_sizes
 from recbole_e2urec.experiment.base import opened, refuse_afterwards
 from recbole_e2urec.experiment.inspect_prompts import shown_prompts
-from recbole_e2urec.experiment.launch import Launch, layers_of, workers_of
+from recbole_e2urec.experiment.launch import Job, Latest, Launch, layers_of, workers_of
 from recbole_e2urec.experiment.preview import run_preview
 from recbole_e2urec.experiment.recbole_models import ClassicForgetting
-from recbole_e2urec.experiment.tuning import Development, Trial, choose, settings_to_try
+from recbole_e2urec.experiment.tuning import Objective, Trial, best_of, settings_to_try
 from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.methods import METHODS, method_of
+from recbole_e2urec.registry import LANGUAGE_MODEL
 from recbole_e2urec.report.results import RESULTS, completed, load_rows, save_measured, save_rows
 from recbole_e2urec.report.tables import NOISE
 from recbole_e2urec.trainer.training_log import own_wandb_run
@@ -82,12 +84,12 @@ def _listed(layers: Sequence[Mapping[str, Any]], key: str, default: list[Any]) -
         return default
     if isinstance(value, str):
         value = [parse_value(part.strip(), key) for part in value.strip("[]").split(",")]
-    found = value if isinstance(value, list) else [value]
-    if not found or any(one in ("", None) for one in found):
+    values = value if isinstance(value, list) else [value]
+    if not values or any(part in ("", None) for part in values):
         raise InputError(f"{key} is empty, or a part of it is; write --{key}=A,B")
-    if len({str(one) for one in found}) < len(found):
-        raise InputError(f"{key}: something is named twice in {found}")
-    return found
+    if len({str(part) for part in values}) < len(values):
+        raise InputError(f"{key}: something is named twice in {values}")
+    return values
 
 
 def _last(layers: Sequence[Mapping[str, Any]], key: str, default: Any) -> Any:
@@ -105,83 +107,57 @@ def _whole(key: str, value: Any, least: int) -> int:
     return value
 
 
-Run = TypeVar("Run", Forgetting, Development)
-RECOMMENDER = "LLMRec"  # in a comparison: Original, and Retrain beside it
+Row = dict[str, Any]
+Made = tuple[list[Row], dict[str, int]]  # rows, and the number of rows measured by group
+Measure = Callable[[Forgetting, Config], list[Row]]
 
 
-@dataclass(frozen=True)
-class RunSettings:
-    """What a comparison was given, but its models and seeds; arguments as of ``quick_start``."""
-
-    dataset: str | None = None
-    config_files: tuple[str, ...] = ()
-    config_dict: Mapping[str, Any] | None = None
-    overrides: Mapping[str, Any] | None = None
-    trials: Mapping[str, list[Trial]] = field(default_factory=dict)  # by method; what --tune tried
-    others: Mapping[int | None, str] = field(default_factory=dict)  # by seed: another's Retrain
-
-    def config(self, model: str | None, seed: int | None) -> Config:
-        """Settings of one row; None: the seed that the settings say."""
-        given = {**(self.overrides or {}), **ONE_ROW}
-        if seed is not None:
-            given["seed"] = seed
-        if model is not None and model in self.trials:
-            given.update(choose(self.trials[model]).settings)
-        return Config(model, self.dataset, self.config_files, self.config_dict, given)
-
-
-class Job(NamedTuple):
-    """One row; ``LLMRec`` stands for Original and Retrain, ``NOISE`` for another seed's Retrain."""
-
-    model: str
-    seed: int | None
-
-
-def run_job(job: Job, given: RunSettings) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """Make the rows of one job, and write them down."""
-    recbole_compat.apply()
-    config = given.config(RECOMMENDER if job.model == NOISE else job.model, job.seed)
+def language_model_job(given: RunSettings, model: str, measure: Measure, latest: Latest) -> Made:
+    """Measure rows in the run of a seed, which the jobs of a process share; write them down."""
+    config = given.config(model)
     with own_wandb_run(config):
-        return _made(job, given, config)
+        run = latest.get((Forgetting, config["seed"]), lambda: _trained(config))
+        rows = completed(measure(run, config), config)
+        save_measured(_results_file(config), rows, run.forget_answers)
+        return rows, group_sizes(run.groups)
 
 
-def _made(
-    job: Job, given: RunSettings, config: Config
-) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """See :func:`run_job`."""
-    path = Path(config["checkpoint_dir"]) / RESULTS
-    if not config.is_language_model:
-        return [distributed.on_main_process(lambda: _classic_row(path, config))], {}
-    run = _forgetting(config)
-    if job.model == RECOMMENDER:
-        rows = [run.measured("Original", run.original), run.measured("Retrain", run.retrain)]
-    elif job.model == NOISE:
-        row = run.noise_row(given.others[job.seed])
-        rows = [] if row is None else [row]
-    else:
-        rows = [{**run.unlearned_row(config), **_told(given.trials.get(job.model))}]
-    rows = completed(rows, config)
-    save_measured(path, rows, run.forget_answers)
-    return rows, group_sizes(run.groups)
+def references(run: Forgetting, config: Config) -> list[Row]:
+    """Original, and Retrain beside it."""
+    return [run.measured("Original", run.original), run.measured("Retrain", run.retrain)]
 
 
-def develop_job(job: Job, given: RunSettings) -> None:
-    """Train what all trials share, or find it trained."""
-    recbole_compat.apply()
-    _development(given.config(job.model, job.seed))
+def noise(run: Forgetting, config: Config, stage: str) -> list[Row]:
+    """Another seed's Retrain, whose stage is named; nothing where it cannot be compared."""
+    row = run.noise_row(stage)
+    return [] if row is None else [row]
 
 
-def tune_job(job: Job, given: RunSettings, settings: Sequence[Mapping[str, float]]) -> list[Trial]:
-    """Try settings of one method on the development request."""
-    recbole_compat.apply()
-    config = given.config(job.model, job.seed)
-    development = _development(config)
-    return [development.trial(config, values) for values in settings]
+def unlearned(run: Forgetting, config: Config, trials: Sequence[Trial]) -> list[Row]:
+    """A method, and what was tried before."""
+    row = run.unlearned_row(config)
+    if trials:
+        tried = [{"settings": trial.settings, **trial.valid} for trial in trials]
+        row["tuning"] = {"chosen": best_of(trials).settings, "trials": tried}
+    return [row]
 
 
-def _classic_row(path: Path, config: Config) -> dict[str, Any]:
+def _trained(config: Config) -> Forgetting:
+    """The run of a seed, with Original in its backbone."""
+    run = Forgetting(config, opened(config))
+    run.train()
+    return run
+
+
+def classic_job(given: RunSettings, model: str, latest: Latest) -> Made:
     """The row of a classic model, from the results or made now, all in one process."""
-    classic = ClassicForgetting(config, opened(config))
+    config = given.config(model)
+    with own_wandb_run(config):
+        return [distributed.on_main_process(lambda: _classic_row(config))], {}
+
+
+def _classic_row(config: Config) -> Row:
+    path, classic = _results_file(config), ClassicForgetting(config, opened(config))
     row = _finished(path, config, classic.asked)
     if row is None:
         (row,) = completed([classic.row(config.forget_method)], config)
@@ -189,43 +165,7 @@ def _classic_row(path: Path, config: Config) -> dict[str, Any]:
     return row
 
 
-def _told(trials: list[Trial] | None) -> dict[str, Any]:
-    """What the results say about tuning."""
-    if trials is None:
-        return {}
-    shown = [trial._asdict() for trial in trials]
-    return {"tuning": {"chosen": choose(trials).settings, "trials": shown}}
-
-
-_runs: dict[tuple[type, int], Any] = {}  # of this process by kind and seed, the last one only
-
-
-def _forgetting(config: Config) -> Forgetting:
-    """The run that all methods of a seed share in this process, Original in its backbone."""
-
-    def trained() -> Forgetting:
-        run = Forgetting(config, opened(config))
-        run.train()
-        return run
-
-    return _shared(Forgetting, config, trained)
-
-
-def _development(config: Config) -> Development:
-    """The development request that all trials share in this process."""
-    return _shared(Development, config, lambda: Development(config))
-
-
-def _shared(kind: type[Run], config: Config, make: Callable[[], Run]) -> Run:
-    key = kind, int(config["seed"])
-    if key not in _runs:
-        _runs.clear()
-        _runs[key] = make()
-    run: Run = _runs[key]
-    return run
-
-
-def _finished(path: Path, config: Config, asked: ForgetRequest) -> dict[str, Any] | None:
+def _finished(path: Path, config: Config, asked: ForgetRequest) -> Row | None:
     """The row of the same classic model, request, settings and versions, if it is there."""
     name = with_forget_method(config.model, config.forget_method)
     row = {"model": name, "request_digest": asked.digest, "settings": config.settings()}
@@ -241,12 +181,30 @@ def _asking_aside(value: Any) -> Any:
     """Settings without those that only say in which words a request was made."""
     if not isinstance(value, dict):
         return value
-    return {key: one for key, one in value.items() if key not in WORDING}
+    return {key: setting for key, setting in value.items() if key not in WORDING}
 
 
-def forget_runs() -> None:
-    """Let go of what this process keeps between rows."""
-    _runs.clear()
+def _results_file(config: Config) -> Path:
+    return Path(config["checkpoint_dir"]) / RESULTS
+
+
+@dataclass(frozen=True)
+class TuningJob:
+    """Settings of a method, to be tried on the development request."""
+
+    given: RunSettings
+    method: str
+    settings: Sequence[Mapping[str, float]]
+
+    def __call__(self, latest: Latest) -> list[Trial]:
+        """Try them."""
+        objective = Objective(self.method, self.given, latest)
+        return [objective(settings) for settings in self.settings]
+
+    def prepare(self, latest: Latest) -> None:
+        """Train what all trials share, or find it trained."""
+        objective = Objective(self.method, self.given, latest)
+        objective.development(objective.config({}))
 
 
 def run_comparison(
@@ -269,110 +227,101 @@ def run_comparison(
         InputError: bad input; one line that says what, where, and what would do.
     """
     layers = layers_of(config_file_list, config_dict, overrides)
-    grid, launch = ComparisonSpec.of(layers), Launch.of(layers)
-    if grid.processes > 1 and max(launch.total, distributed.count()) > 1:
+    spec, launch = ComparisonSpec.of(layers), Launch.of(layers)
+    if spec.processes > 1 and max(launch.total, distributed.count()) > 1:
         raise InputError(
             "nproc_rows and nproc: several rows at once, or several processes a row; keep one"
         )
     if launch.is_needed:
-        result: dict[str, Any] = launch.run(
-            run_comparison,
-            {
-                "dataset": dataset,
-                "config_file_list": config_file_list,
-                "config_dict": config_dict,
-                "overrides": overrides,
-            },
-        )
+        arguments = {
+            "dataset": dataset,
+            "config_file_list": config_file_list,
+            "config_dict": config_dict,
+            "overrides": overrides,
+        }
+        result: dict[str, Any] = launch.run(run_comparison, arguments)
         return result
     recbole_compat.apply()
-    if grid.prompts:  # which are the same for all language models
-        model = next((one for one in grid.models if one in METHODS), grid.models[0])
-        config = Config(model, dataset, config_file_list, config_dict, overrides)
+    given = RunSettings(dataset, tuple(config_file_list or ()), config_dict, overrides)
+    if spec.prompts:  # which are the same for all language models
+        model = next((name for name in spec.models if name in METHODS), spec.models[0])
+        config = given.config(model)
         refuse_afterwards(config)
         return shown_prompts(config)
-    given = RunSettings(dataset, tuple(config_file_list or ()), config_dict, overrides)
-    results = _results_file(grid, given)
-    first = given.config(grid.models[0], grid.seeds[0])
+    given = given.overridden(ONE_ROW)
+    seeds = [given.overridden({} if seed is None else {"seed": seed}) for seed in spec.seeds]
+    results = _checked(spec, seeds[0])
+    first = seeds[0].config(spec.models[0])
     refuse_afterwards(first)
     if first["dry_run"]:
         return distributed.on_main_process(lambda: run_preview(first))
-    forget_runs()  # of another comparison in this process
-    methods = [model for model in grid.models if model in METHODS or model == RECOMMENDER]
-    tries = _tries(grid, methods, {key for layer in layers for key in layer})
-    bases = [Job(RECOMMENDER, seed) for seed in grid.seeds] if methods else []
-    noise = [NOISE] if len(bases) > 1 else []
-    models = [*noise, *(model for model in grid.models if model != RECOMMENDER)]
-    others = [Job(model, seed) for seed in grid.seeds for model in models]
-    rows: list[dict[str, Any]] = []
-    groups: dict[str, int] = {}
-    total = len(tries) + len(bases + others)
-    bar = tqdm(
-        total=total,
-        desc="jobs",
-        disable=not (grid.show and distributed.is_main_process()),
-        leave=False,
-    )
-    with workers_of(grid.processes) as workers, bar:
-        given = replace(given, trials=_tuned(workers, bar, given, tries))
-        for jobs in (bases, others):
-            for made, sizes in workers.map(run_job, jobs, [given] * len(jobs)):
-                rows += made
-                groups = groups or sizes
-                bar.update()
-            if jobs is bases:
-                given = replace(given, others=_others(rows))
-    forget_runs()
-    return {"rows": _ordered(rows, grid.models), "groups": groups, "results_file": str(results)}
+    tunings = _tunings(spec, seeds[0], {key for layer in layers for key in layer})
+    rows, groups = _made(spec, seeds, tunings)
+    return {"rows": _ordered(rows, spec.models), "groups": groups, "results_file": str(results)}
 
 
-def _results_file(grid: ComparisonSpec, given: RunSettings) -> Path:
+def _checked(spec: ComparisonSpec, given: RunSettings) -> Path:
     """Refuse bad settings of every model before anything is trained; gives the results' file."""
-    for model in grid.models:
-        config = given.config(model, grid.seeds[0])
+    for model in spec.models:
+        config = given.config(model)
         config.ranked()
         if model in METHODS:
             method_of(config)
-    return Path(config["checkpoint_dir"]) / RESULTS
+    return _results_file(config)
 
 
-def _tries(
-    grid: ComparisonSpec, methods: Sequence[str], fixed: set[str]
-) -> dict[Job, list[dict[str, float]]]:
-    """Settings to try, of every method that has any, under the first seed."""
-    if grid.tries == 0:
-        return {}
-    found = {
-        Job(method, grid.seeds[0]): settings_to_try(method, fixed, grid.tries)
-        for method in methods
-        if method in METHODS
-    }
-    return {job: settings for job, settings in found.items() if len(settings) > 1}
+def _tunings(spec: ComparisonSpec, given: RunSettings, fixed: set[str]) -> list[TuningJob]:
+    """The trials of every method that has settings to try."""
+    methods = [model for model in spec.models if model in METHODS and spec.tries]
+    jobs = [TuningJob(given, name, settings_to_try(name, fixed, spec.tries)) for name in methods]
+    return [job for job in jobs if len(job.settings) > 1]
 
 
-def _tuned(
-    workers: Any, bar: Any, given: RunSettings, tries: Mapping[Job, list[dict[str, float]]]
-) -> dict[str, list[Trial]]:
-    """Try them, a method at a time in each process; gives the trials by method."""
-    found: dict[str, list[Trial]] = {}
-    jobs = list(tries)
-    list(workers.map(develop_job, jobs[:1], [given]))  # once, before processes look for it
-    for job, trials in zip(
-        jobs, workers.map(tune_job, jobs, [given] * len(jobs), tries.values()), strict=True
-    ):
-        found[job.model] = trials
-        bar.update()
-    return found
+def _made(spec: ComparisonSpec, seeds: Sequence[RunSettings], tunings: list[TuningJob]) -> Made:
+    """Try settings under the first seed, then make all rows, Original and Retrain first."""
+    others = [model for model in spec.models if model != LANGUAGE_MODEL]
+    bases = [partial(language_model_job, given, LANGUAGE_MODEL, references) for given in seeds]
+    if not any(model in METHODS or model == LANGUAGE_MODEL for model in spec.models):
+        bases = []
+    noisy = len(bases) > 1
+    bar = tqdm(
+        total=len(tunings) + len(bases) + len(seeds) * (noisy + len(others)),
+        desc="jobs",
+        disable=not (spec.show and distributed.is_main_process()),
+        leave=False,
+    )
+    with workers_of(spec.processes) as workers, bar:
+
+        def run(jobs: Sequence[Job]) -> Iterator[Any]:
+            for result in workers(jobs):
+                bar.update()
+                yield result
+
+        list(workers([job.prepare for job in tunings[:1]]))  # before processes look for it
+        trials = {job.method: tried for job, tried in zip(tunings, run(tunings), strict=True)}
+        made = list(run(bases))
+        stages = [row["stage"] for rows, _ in made for row in rows if row["model"] == "Retrain"]
+        jobs: list[Job] = []
+        for place, given in enumerate(seeds):
+            if noisy:
+                measure = partial(noise, stage=stages[(place + 1) % len(stages)])
+                jobs.append(partial(language_model_job, given, LANGUAGE_MODEL, measure))
+            jobs += [_row_job(given, model, trials.get(model, [])) for model in others]
+        made += run(jobs)
+    groups: dict[str, int] = next((sizes for _, sizes in made if sizes), {})
+    return [row for rows, _ in made for row in rows], groups
 
 
-def _others(rows: Sequence[Mapping[str, Any]]) -> dict[int | None, str]:
-    """Stage of the next seed's Retrain, by seed; nothing for one seed."""
-    stages = {row["seed"]: row["stage"] for row in rows if row["model"] == "Retrain"}
-    following = [*list(stages)[1:], *list(stages)[:1]]
-    return {seed: stages[other] for seed, other in zip(stages, following, strict=True)}
+def _row_job(given: RunSettings, model: str, trials: list[Trial]) -> Job:
+    """A method with the best settings that were tried, or a classic model."""
+    if model not in METHODS:
+        return partial(classic_job, given, model)
+    if trials:
+        given = given.overridden(best_of(trials).settings)
+    return partial(language_model_job, given, model, partial(unlearned, trials=trials))
 
 
-def _ordered(rows: list[dict[str, Any]], models: Sequence[str]) -> list[dict[str, Any]]:
+def _ordered(rows: list[Row], models: Sequence[str]) -> list[Row]:
     """Original and Retrain first, then the models as they were listed; seeds in their order."""
     order = {name: place for place, name in enumerate(["Original", "Retrain", NOISE, *models])}
     return sorted(rows, key=lambda row: order.get(row["model"], len(order)))

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from recbole_e2urec.config.config import Config
+from recbole_e2urec.config.config import Config, RunSettings
 from recbole_e2urec.config.expression import without_values
 from recbole_e2urec.config.keys import REMOVED_KEYS
 from recbole_e2urec.config.yaml import parse_value
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.evaluator.measure import Answers
 from recbole_e2urec.experiment.base import Rows
-from recbole_e2urec.experiment.comparison import ONE_ROW, RunSettings
+from recbole_e2urec.experiment.comparison import ONE_ROW
 from recbole_e2urec.experiment.unlearning import Forgetting, MeasuredModel, RunServices
 from recbole_e2urec.methods import METHODS
 from recbole_e2urec.model.scorers import CachedAnswers, Scorer
@@ -84,9 +84,7 @@ class _FinishedServices(RunServices):
 
 def rows_of(settings: RunSettings) -> tuple[list[dict[str, Any]], Path]:
     """Rows of results that agree with the settings, and their folder."""
-    config = Config(
-        None, settings.dataset, settings.config_files, settings.config_dict, settings.overrides
-    )
+    config = settings.config(None)
     folder = Path(config["checkpoint_dir"])
     wanted = {
         key: parse_value(value, key) if isinstance(value, str) else value

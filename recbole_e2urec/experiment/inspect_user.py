@@ -11,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 from recbole.utils import init_seed
 
+from recbole_e2urec.config.config import RunSettings
 from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment.base import Rows
-from recbole_e2urec.experiment.comparison import RunSettings
 from recbole_e2urec.experiment.finished import (
     FinishedRun,
     FinishedStage,

@@ -7,14 +7,15 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from recbole_e2urec.config.keys import LAUNCHING
 from recbole_e2urec.config.schema import build_options, option, option_class
@@ -23,30 +24,68 @@ from recbole_e2urec.errors import InputError
 from recbole_e2urec.utils import distributed
 from recbole_e2urec.utils.distributed import PeerLostError
 
+T = TypeVar("T")
+
+
+class Latest:
+    """What the jobs of a process share, such as a trained run: the last one alone is kept."""
+
+    def __init__(self) -> None:
+        self._key: Hashable = None
+        self._value: Any = None
+
+    def get(self, key: Hashable, make: Callable[[], T]) -> T:
+        """The value of this key, made unless it is the last one."""
+        if key != self._key:
+            self._key = self._value = None  # before another one is made
+            self._value, self._key = make(), key
+        value: T = self._value
+        return value
+
+
+Job = Callable[[Latest], Any]
+
 
 @contextmanager
-def workers_of(processes: int) -> Iterator[Any]:
-    """Give something with ``map``; processes start afresh and share the machine's cores.
+def workers_of(processes: int) -> Iterator[Callable[[Iterable[Job]], Iterator[Any]]]:
+    """Give something that runs jobs and gives what each of them made, in their order.
 
-    They obey OMP_NUM_THREADS where it is set.
+    Processes start afresh and share the machine's cores. They obey OMP_NUM_THREADS where it is set.
 
     Raises:
         InputError: one of them died.
     """
     if processes == 1:
-        yield _Here()
+        latest = Latest()
+        yield lambda jobs: (job(latest) for job in jobs)
         return
     try:
         with (
             cores_shared(processes),
-            ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool,
+            ProcessPoolExecutor(
+                processes, mp_context=get_context("spawn"), initializer=_begin
+            ) as pool,
         ):
-            yield pool
+            yield partial(pool.map, _run)
     except BrokenProcessPool as error:
         raise InputError(
             f"nproc_rows: one of its {processes} processes died: killed, out of memory, or started "
             "by a script that does not check __name__ == '__main__'; the same command goes on"
         ) from error
+
+
+_latest: Latest  # in processes of :func:`workers_of` alone
+
+
+def _begin() -> None:
+    """Let a process have what its jobs share."""
+    global _latest
+    _latest = Latest()
+
+
+def _run(job: Job) -> Any:
+    """Run a job in a process that :func:`_begin` has prepared."""
+    return job(_latest)
 
 
 @contextmanager
@@ -59,10 +98,6 @@ def cores_shared(processes: int) -> Iterator[None]:
     finally:
         if before is None:
             del os.environ["OMP_NUM_THREADS"]
-
-
-class _Here:
-    map = staticmethod(map)
 
 
 START = "spawn"  # processes begin anew: a GPU cannot be shared with a copy of this one

@@ -1,167 +1,239 @@
-"""Hyper-parameters of a method, chosen on a development request.
+"""Trials of settings: what is tried, how a trial is judged, and which one is best.
 
-The request names as many users, items or pairs as the reported one, none of which is in it, and has
-an Original and a Retrain of its own. Usefulness is read on validation rows. Neither the reported
-request nor a test row plays a part.
+``--tune`` and ``recbole-e2urec hyper`` judge by the same :class:`Objective`: a recommender by its
+``valid_metric`` on validation rows, an unlearning method by its distance to Retrain on a
+development request. No test row is looked at.
 """
 
-import csv
-import io
-from collections.abc import Collection, Mapping
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
+from math import exp, isfinite, prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from recbole.utils import init_seed
 
-from recbole_e2urec.config.config import Config
+from recbole_e2urec.config.config import Config, RunSettings
+from recbole_e2urec.config.yaml import parse_value
 from recbole_e2urec.data.dataset import load_dataset
-from recbole_e2urec.data.request.selection import ForgetOptions, read_request
-from recbole_e2urec.experiment.base import parts_of
-from recbole_e2urec.experiment.unlearning import Forgetting
+from recbole_e2urec.data.loaders import make_loaders
+from recbole_e2urec.errors import InputError
+from recbole_e2urec.experiment.base import Experiment, parts_of
+from recbole_e2urec.experiment.development import Development
+from recbole_e2urec.experiment.launch import Latest
 from recbole_e2urec.methods import METHODS
-from recbole_e2urec.utils.io import write_text
+from recbole_e2urec.trainer.recbole_trainer import fit_classic
+from recbole_e2urec.trainer.training_log import own_wandb_run
+from recbole_e2urec.utils.io import read_lines
 
-FOLDER = "development"  # inside checkpoint_dir
-AFFORDABLE = 0.01  # of validation AUC
-COLUMNS = {"user": ["user"], "item": ["item"], "interaction": ["user", "item"]}  # by forget_by
-
-
-class Trial(NamedTuple):
-    """One setting and what came of it on the development request."""
-
-    settings: dict[str, float]
-    gap: float  # forget AUC minus Retrain's
-    left: float  # the gap in size, as a share of Original's: 0 = Retrain, 1 = did nothing
-    lost: float  # Original's validation AUC minus this one
-    residual: float  # 0 = Retrain, 1 = did nothing
+# Numbers that follow each kind; loguniform takes logarithms of its bounds, as RecBole does.
+_BOUNDS = {"uniform": 2, "loguniform": 2, "quniform": 3}
+_FORM = (
+    "name choice [a,b], name uniform low,high, name loguniform low,high or name quniform low,high,q"
+)
 
 
-class Development:
-    """The development request of a run's settings, with its Original and Retrain.
+@dataclass(frozen=True)
+class Space:
+    """A search space.
 
-    Args:
-        config: of the run, with the reported request.
+    Attributes:
+        parts: kind and its values by key: those to choose from, or the numbers of a range.
     """
 
-    def __init__(self, config: Config) -> None:
-        init_seed(config["seed"], config["reproducibility"])
-        dataset = load_dataset(config)
-        self.folder = Path(config["checkpoint_dir"]) / FOLDER
-        self.request = self.folder / "request.csv"
-        self.by, lines = development_request(config, dataset)
-        text = io.StringIO()
-        header = [f"{name}_id" for name in COLUMNS[self.by]]
-        csv.writer(text, lineterminator="\n").writerows([header, *lines])
-        write_text(self.request, text.getvalue())
-        self.run = Forgetting(self._moved(config), dataset, held_out="valid")
-        self.run.train()
-        self.original = self.run.measured("Original", self.run.original)
-        self.retrain = self.run.measured("Retrain", self.run.retrain)
+    parts: Mapping[str, tuple[str, list[Any]]]
 
-    def row(self, config: Config, settings: Mapping[str, float]) -> dict[str, Any]:
-        """Unlearn the request by the method of these settings, some of them replaced.
+    @classmethod
+    def read(cls, path: Path) -> "Space":
+        """Read a params file, whose lines are ``name type values``.
 
-        What the row calls ``test`` is the part held out, here validation.
+        Such as ``learning_rate loguniform -7,-4``, ``train_batch_size choice [64,128]``,
+        ``beta uniform 0.2,0.8`` and ``joint_epochs quniform 1,4,1``.
+
+        Raises:
+            InputError: it cannot be read, or a line is no such line.
         """
-        return self.run.unlearned_row(self._moved(config).with_settings(settings))
+        parts: dict[str, tuple[str, list[Any]]] = {}
+        for number, line in enumerate(read_lines(path), start=1):
+            words = line.split(None, 2)
+            if not words or words[0].startswith("#"):
+                continue
+            name, kind, text = [*words, "", ""][:3]
+            if name in parts:
+                raise InputError(f"{path}, line {number}: {name} is there twice")
+            values = parse_value(text) if kind == "choice" else _numbers(text, kind)
+            if not isinstance(values, list) or not values:
+                raise InputError(f"{path}, line {number}: {line.strip()!r} is none of {_FORM}")
+            parts[name] = kind, values
+        if not parts:
+            raise InputError(f"{path} names nothing to search; a line is {_FORM}")
+        return cls(dict(sorted(parts.items(), key=lambda part: part[1][0] != "choice")))
 
-    def trial(self, config: Config, settings: Mapping[str, float]) -> Trial:
-        """The same as a trial."""
-        row = self.row(config, settings)
-        gap, whole = (
-            one["forget"]["auc"] - self.retrain["forget"]["auc"] for one in (row, self.original)
-        )
-        residual = row["to_retrain"]["residual"]
-        return Trial(
-            dict(settings),
-            gap,
-            abs(gap / whole) if whole else 1.0,
-            self.original["test"]["auc"] - row["test"]["auc"],
-            1.0 if residual is None else residual,
-        )
+    @classmethod
+    def of_method(cls, method: str, fixed: Collection[str]) -> "Space":
+        """The space of a method, each range in logarithms, without the keys that the user set."""
+        bounds = METHODS[method].searched(fixed).items()
+        return cls({key: ("loguniform", [np.log(end) for end in ends]) for key, ends in bounds})
 
-    def _moved(self, config: Config) -> Config:
-        """The settings with this request and this folder, for what is trained here."""
-        own = {
-            "forget_file": str(self.request),
-            "forget_where": None,
-            "request_id": None,
-            "forget_by": self.by,
-            "checkpoint_dir": str(self.folder),
-            "ranking_pass": None,  # nothing is chosen by it
-            "relearn_epochs": 0,
-            "log_wandb": False,  # names of losses say nothing of trials
-        }
-        return config.with_settings(own)
+    @property
+    def ranges(self) -> list[str]:
+        """Keys whose values are without end."""
+        return [name for name, (kind, _) in self.parts.items() if kind != "choice"]
+
+    @property
+    def size(self) -> int | None:
+        """How many settings there are; None without end."""
+        return None if self.ranges else prod(len(values) for _, values in self.parts.values())
+
+    def samples(self) -> list[dict[str, Any]]:
+        """Each choice and each bound once, a key at a time: what must not be refused."""
+        samples: list[dict[str, Any]] = []
+        for name, (kind, values) in self.parts.items():
+            ends = values if kind == "choice" else values[:2]
+            samples += [{name: whole(exp(end) if kind == "loguniform" else end)} for end in ends]
+        return samples
+
+    def for_recbole(self) -> dict[str, dict[str, list[Any]]]:
+        """The argument ``params_dict`` of RecBole's HyperTuning; lists as text."""
+        params: dict[str, dict[str, list[Any]]] = {}
+        for name, (kind, values) in self.parts.items():
+            params.setdefault(kind, {})[name] = [
+                json.dumps(value) if isinstance(value, list | dict) else value for value in values
+            ]
+        return params
 
 
-def development_request(config: Config, dataset: Any) -> tuple[str, list[tuple[str, ...]]]:
-    """As much as the reported request names, drawn from the training rows that it leaves alone.
+def whole(value: Any) -> Any:
+    """A whole number as an int, as sizes and counts have to be; other values as they are."""
+    value = value.item() if hasattr(value, "item") else value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
-    Returns:
-        ``forget_by`` and the lines of a forget file: users, items, or user-item pairs, as the
-        reported request names them.
-    """
-    rows, train = dataset.rows, parts_of(config, dataset).splits.train
-    options = config.options(ForgetOptions)
-    reported = read_request(options, train, dataset).split
-    kind = options.by
-    if kind == "user" and np.isin(rows.user[reported.forget], rows.user[reported.retain]).any():
-        kind = "interaction"  # the file names pairs
-    inner = {"user": (rows.user, dataset.ids.users), "item": (rows.item, dataset.ids.items)}
-    columns = [
-        (column, {at: token for token, at in ids.items()})
-        for column, ids in (inner[name] for name in COLUMNS[kind])
-    ]
 
-    def named(part: NDArray[np.int64]) -> set[tuple[str, ...]]:
-        found = ([tokens[at] for at in column[part].tolist()] for column, tokens in columns)
-        return set(zip(*found, strict=True))
-
-    forgotten = named(reported.forget)
-    others = sorted(named(train) - forgotten)
-    drawn = np.random.default_rng(config["forget_seed"] + 1).permutation(len(others))
-    count = min(len(forgotten), max(1, len(others) // 2))
-    return kind, [others[place] for place in drawn[:count]]
+def _numbers(text: str, kind: str) -> list[float] | None:
+    """Numbers between commas, as many as the kind has, the second above the first."""
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        return None
+    if len(numbers) != _BOUNDS.get(kind) or not all(map(isfinite, numbers)):
+        return None
+    low, high, *step = numbers
+    return numbers if low < high and all(size > 0 for size in step) else None
 
 
 def settings_to_try(method: str, fixed: Collection[str], count: int) -> list[dict[str, float]]:
-    """Settings of a method: its defaults, then draws from its space, each range in logarithms.
+    """Settings of a method: its defaults, then draws from its space, to three digits.
 
     Args:
         method: its name.
         fixed: keys that the user set; they are not searched.
         count: number of settings, 1 or more; methods without a space have one.
     """
-    space = METHODS[method].searched(fixed)
-    if not space:
-        return [{}]
+    space = Space.of_method(method, fixed).parts.items()
     generator = np.random.default_rng([count, *method.encode()])
-    drawn = [
+    draws = [
         {
-            key: float(np.format_float_scientific(value, 2))
-            for key, (low, high) in space.items()
-            for value in [np.exp(generator.uniform(np.log(low), np.log(high)))]
+            key: float(np.format_float_scientific(np.exp(generator.uniform(low, high)), 2))
+            for key, (_, (low, high)) in space
         }
         for _ in range(count - 1)
     ]
-    return [{}, *drawn]
+    return [{}, *draws] if space else [{}]
 
 
-def choose(trials: list[Trial]) -> Trial:
-    """The trial nearest to Retrain among those that cost at most 0.01 of AUC.
+class Trial(NamedTuple):
+    """Settings, and what came of them on validation rows.
 
-    Near is what has a small gap in forget AUC and answers single rows as Retrain does: the least
-    sum of ``left`` and ``residual``. Where each costs more, the one that costs least.
+    Attributes:
+        model: its name.
+        settings: those that were searched.
+        score: what is made least or greatest.
+        valid: the measures behind the score.
+        bigger: whether a greater score is better.
     """
-    return min(trials, key=objective)
+
+    model: str
+    settings: dict[str, Any]
+    score: float
+    valid: dict[str, float]
+    bigger: bool = False
 
 
-def objective(trial: Trial) -> float:
-    """What :func:`choose` makes least: below 1 for what is affordable, above 1 for the rest."""
-    if trial.lost > AFFORDABLE:
-        return 1 + trial.lost
-    distance = trial.left + trial.residual
+def best_of(trials: Sequence[Trial]) -> Trial:
+    """The best trial; the first of them where several are as good."""
+    return min(trials, key=lambda trial: -trial.score if trial.bigger else trial.score)
+
+
+class Objective:
+    """Trains a model under some settings, and judges it on validation rows.
+
+    Args:
+        model: its name; None = what the settings say.
+        given: everything else that the trials have in common.
+        latest: keeps the development request that they share.
+    """
+
+    def __init__(self, model: str | None, given: RunSettings, latest: Latest | None = None) -> None:
+        self.model, self.given, self._latest = model, given, latest or Latest()
+
+    def config(self, settings: Mapping[str, Any]) -> Config:
+        """Settings of a trial; text is read as on the command line."""
+        return self.given.overridden(settings).config(self.model)
+
+    def __call__(self, settings: Mapping[str, Any]) -> Trial:
+        """Make a trial.
+
+        Raises:
+            Diverged: the training did.
+        """
+        config = self.config(settings)
+        init_seed(config["seed"], config["reproducibility"])
+        about = str(config.model), {name: config[name] for name in settings}
+        if config.model in METHODS:
+            measures = self.development(config).measures(config)
+            return Trial(*about, distance_to_retrain(measures), measures)
+        metric, valid = str(config["valid_metric"]).lower(), _validated(config)
+        if metric not in valid:
+            raise InputError(f"{metric} has no value on validation: they need rows of both labels")
+        return Trial(*about, valid[metric], valid, bool(config["valid_metric_bigger"]))
+
+    def development(self, config: Config) -> Development:
+        """The development request; made anew where more than options of methods changed."""
+        options = {
+            field.name for method in METHODS.values() for field in fields(method.options_class)
+        }
+        shared = sorted(config.final_config_dict.items(), key=lambda item: item[0])
+        key = repr([item for item in shared if item[0] not in {*options, "model"}])
+        return self._latest.get((Development, key), lambda: Development(config))
+
+
+AFFORDABLE = 0.01  # of validation AUC
+
+
+def distance_to_retrain(measures: Mapping[str, float]) -> float:
+    """How bad a method is: below 1 where its cost is affordable, above 1 elsewhere.
+
+    Near Retrain is what has a small gap in forget AUC and answers single rows as Retrain does: the
+    least sum of ``left`` and ``residual``. Of settings that cost more than 0.01 of AUC, those are
+    best that cost least.
+    """
+    if measures["lost"] > AFFORDABLE:
+        return 1 + measures["lost"]
+    distance = measures["left"] + measures["residual"]
     return distance / (1 + distance)
+
+
+def _validated(config: Config) -> dict[str, float]:
+    """Validation metrics of a recommender's best epoch."""
+    with own_wandb_run(config):
+        dataset = load_dataset(config)
+        if config.is_language_model:
+            rows, _ = Experiment(config, dataset).recommend(tested=False)
+            return dict(rows[0]["valid"])
+        splits = parts_of(config, dataset).splits
+        loaders = make_loaders(config, dataset, splits)._replace(test=None)
+        results = fit_classic(config, loaders).results
+        Path(results["checkpoint"]).unlink(missing_ok=True)  # RecBole's, never read again
+        return dict(results["valid"])

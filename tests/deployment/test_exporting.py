@@ -9,10 +9,10 @@ import pytest
 from in_use import opened, write_data
 
 from recbole_e2urec import cli
+from recbole_e2urec.config.config import RunSettings
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.deployment.recommend import load_recommender
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.experiment.comparison import RunSettings
 from recbole_e2urec.experiment.finished import settings_of
 from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.methods import method_of

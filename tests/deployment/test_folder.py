@@ -204,8 +204,8 @@ def test_what_a_killed_process_left_is_removed_and_does_not_count():
 
 
 def test_a_folder_with_something_in_it_is_not_written_to():
+    from recbole_e2urec.config.config import RunSettings
     from recbole_e2urec.deployment.export import ExportOptions, export
-    from recbole_e2urec.experiment.comparison import RunSettings
 
     with pytest.raises(InputError, match="output: model is there and not empty"):
         export(ExportOptions("model"), None, RunSettings())

@@ -17,10 +17,10 @@ from atomic_files import INTER, small_interactions, write_table
 from in_use import SETTINGS, opened
 
 from recbole_e2urec import cli
+from recbole_e2urec.config.config import RunSettings
 from recbole_e2urec.deployment import forget
 from recbole_e2urec.deployment.export import ExportOptions, export
 from recbole_e2urec.deployment.model_folder import ModelFolder
-from recbole_e2urec.experiment.comparison import RunSettings
 from recbole_e2urec.quick_start import run_recbole_e2urec
 from recbole_e2urec.trainer.checkpoint import Stage
 

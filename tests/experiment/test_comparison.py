@@ -2,20 +2,21 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import as_arguments
+from jobs import count, die
 
 from recbole_e2urec import cli
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.experiment import comparison
 from recbole_e2urec.experiment.comparison import run_comparison
-from recbole_e2urec.experiment.launch import workers_of
+from recbole_e2urec.experiment.launch import Latest, workers_of
+from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.report.results import load_rows
 from recbole_e2urec.report.tables import NOISE
 
@@ -67,14 +68,14 @@ def test_an_interrupted_comparison_goes_on_and_given_again_trains_nothing(
 ) -> None:
     whole = compared(small_data, checkpoint_dir="whole")
 
-    def run(job: Any, given: Any) -> Any:
-        if job == ("SISA", 2):
+    def unlearn(run: Any, config: Any) -> Any:
+        if (config.model, config["seed"]) == ("SISA", 2):
             raise KeyboardInterrupt
-        return make(job, given)
+        return make(run, config)
 
-    make = comparison.run_job
+    make = Forgetting.unlearned_row
     with monkeypatch.context() as patch:
-        patch.setattr(comparison, "run_job", run)
+        patch.setattr(Forgetting, "unlearned_row", unlearn)
         with pytest.raises(KeyboardInterrupt):
             compared(small_data)
     written = Path("saved/results.jsonl").read_text().splitlines()
@@ -100,10 +101,34 @@ def test_several_processes_make_the_same_trials_and_rows(small_data: Path) -> No
     assert all("tuning" in row for row in shared if row["model"] == "NegGrad")
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_jobs_of_a_process_share_what_the_last_of_them_made(processes: int) -> None:
+    with workers_of(processes) as workers:
+        counts = list(workers([count] * 5))
+    assert min(counts) == 0
+    assert max(counts) >= 2
+
+
+def test_workers_that_begin_share_nothing_with_those_before() -> None:
+    for _ in range(2):
+        with workers_of(1) as workers:
+            assert list(workers([count])) == [0]
+
+
+def test_the_last_thing_is_let_go_before_another_one_is_made() -> None:
+    latest = Latest()
+    first = latest.get("first", set)
+    assert latest.get("first", set) is first
+    last = weakref.ref(first)
+    del first
+    assert latest.get("second", last) is None
+    assert latest.get("first", set) == set()
+
+
 def test_a_process_that_dies_is_told_in_one_line() -> None:
     with pytest.raises(InputError, match="nproc_rows: one of its 2 processes died"):  # noqa: SIM117
         with workers_of(2) as workers:
-            list(workers.map(signal.raise_signal, [signal.SIGKILL]))
+            list(workers([die]))
 
 
 def test_another_request_in_the_same_process_is_another_run(small_data: Path) -> None:

@@ -13,9 +13,10 @@ from command_line import as_arguments
 
 from recbole_e2urec import cli
 from recbole_e2urec.cli import COMMANDS
+from recbole_e2urec.config.config import RunSettings
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.experiment.comparison import RunSettings, run_comparison
+from recbole_e2urec.experiment.comparison import run_comparison
 from recbole_e2urec.experiment.finished import settings_of
 from recbole_e2urec.experiment.inspect_user import Case, CaseOptions, inspect_user
 from recbole_e2urec.experiment.unlearning import Forgetting

@@ -11,14 +11,20 @@ from stand_ins import Recorder
 
 import recbole_e2urec.experiment.search as searching
 from recbole_e2urec import cli
-from recbole_e2urec.config.config import Config
+from recbole_e2urec.config.config import Config, RunSettings
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.data.rows import Splits
 from recbole_e2urec.errors import Diverged, InputError
 from recbole_e2urec.experiment.base import parts_of
-from recbole_e2urec.experiment.comparison import RunSettings
-from recbole_e2urec.experiment.search import SearchOptions, Space, search, whole
-from recbole_e2urec.experiment.tuning import Trial, choose, objective
+from recbole_e2urec.experiment.search import SearchOptions, search
+from recbole_e2urec.experiment.tuning import (
+    Objective,
+    Space,
+    Trial,
+    best_of,
+    distance_to_retrain,
+    whole,
+)
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.trainer import llmrec
 
@@ -49,7 +55,7 @@ def test_a_params_file_is_read_as_recbole_reads_it() -> None:
         "beta uniform 0.2,0.8\njoint_epochs quniform 1,4,1\nlayers choice ['[64,64]', [8]]\n"
     )
     space = Space.read(Path(write(Path("p.test"), text)))
-    assert space.names == [
+    assert [*space.parts] == [
         "train_batch_size", "layers", "learning_rate", "beta", "joint_epochs",
     ]  # fmt: skip
     assert space.for_recbole() == {
@@ -104,12 +110,30 @@ def test_the_params_files_of_the_docs_fit_their_models(
 # the choice
 
 
-def test_badness_orders_trials_as_the_choice_of_tune_does() -> None:
-    # left, lost, residual: (0.2 + 1) / 2.2; dear ones come after all others, the least dear first
-    trials = [Trial({}, 0.0, *rest) for rest in ((0.2, 0.0, 1.0), (0.0, 0.02, 0.0), (9, 0.011, 9))]
-    assert [objective(trial) for trial in trials] == pytest.approx([1.2 / 2.2, 1.02, 1.011])
-    assert choose(trials) is trials[0]
-    assert choose(trials[1:]) is trials[2]
+@pytest.mark.parametrize(
+    ("left", "lost", "residual", "distance"),
+    [
+        (0.2, 0.0, 1.0, 1.2 / 2.2),
+        (0.0, 0.02, 0.0, 1.02),
+        (9, 0.011, 9, 1.011),
+        (9, 0.01, 9, 18 / 19),
+    ],
+)
+def test_what_costs_too_much_comes_after_all_others_the_least_dear_first(
+    left: float, lost: float, residual: float, distance: float
+) -> None:
+    measures = {"left": left, "lost": lost, "residual": residual}
+    assert distance_to_retrain(measures) == pytest.approx(distance)
+
+
+@pytest.mark.parametrize(("bigger", "best"), [(True, 1), (False, 0)])
+def test_the_best_trial_has_the_greatest_or_the_least_score(bigger: bool, best: int) -> None:
+    trials = [Trial("FM", {}, score, {}, bigger) for score in (0.1, 0.9, 0.9, 0.1)]
+    assert best_of(trials) is trials[best]
+
+
+def scored(settings: Any, score: float) -> Trial:
+    return Trial("FM", dict(settings), score, {}, True)
 
 
 @pytest.fixture
@@ -172,7 +196,7 @@ def test_a_methods_settings_are_chosen_on_the_development_request(
     assert len(made["trials"]) == 4
     for trial in made["trials"]:
         assert trial["valid"].keys() == {"gap", "left", "lost", "residual"}
-        assert trial["score"] == pytest.approx(objective(Trial({}, **trial["valid"])))
+        assert trial["score"] == distance_to_retrain(trial["valid"])
     assert made["best"]["score"] == min(trial["score"] for trial in made["trials"])
     assert len({trial["valid"]["residual"] for trial in made["trials"]}) == 4
     stages = [path.name.split("-")[0] for path in Path("saved").glob("**/stages/*")]
@@ -195,11 +219,7 @@ def test_draws_are_the_same_for_the_same_seed(small_data: Path, algo: str) -> No
 def test_a_search_ends_after_trials_without_a_better_one(
     small_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        searching.Objective,
-        "__call__",
-        lambda self, settings, files=None: searching.result_of(self.config(settings), 0.5, {}),
-    )
+    monkeypatch.setattr(Objective, "__call__", lambda self, settings: scored(settings, 0.5))
     params = "learning_rate uniform 0.001,0.1\n"
     assert len(found(small_data, "FM", params, "random", early_stop=3)["trials"]) == 3
     assert len(found(small_data, "FM", params, "random")["trials"]) == 10
@@ -211,12 +231,12 @@ def test_a_search_ends_after_trials_without_a_better_one(
 def test_a_trial_that_diverges_is_told_and_the_search_goes_on(
     small_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def answer(self: Any, settings: Any, files: Any = None) -> Any:
+    def answer(self: Any, settings: Any) -> Trial:
         if settings["learning_rate"] > 0.5:
             raise Diverged("the loss became NaN")
-        return searching.result_of(self.config(settings), settings["learning_rate"], {})
+        return scored(settings, settings["learning_rate"])
 
-    monkeypatch.setattr(searching.Objective, "__call__", answer)
+    monkeypatch.setattr(Objective, "__call__", answer)
     made = found(small_data, "FM", "learning_rate choice [0.1,0.2,0.9]\n")
     assert sorted(trial.get("failed", "") for trial in made["trials"]) == [
         "", "", "the loss became NaN",

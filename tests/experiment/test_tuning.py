@@ -8,36 +8,41 @@ import numpy as np
 import pytest
 from splits import choose_forget
 
-from recbole_e2urec.config.config import Config
+from recbole_e2urec.config.config import Config, RunSettings
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.data.request.selection import ForgetOptions
 from recbole_e2urec.errors import InputError
+from recbole_e2urec.experiment import tuning
 from recbole_e2urec.experiment.base import parts_of
 from recbole_e2urec.experiment.comparison import run_comparison
+from recbole_e2urec.experiment.development import COLUMNS, Development, development_request
+from recbole_e2urec.experiment.launch import Latest
 from recbole_e2urec.experiment.tuning import (
-    COLUMNS,
-    Development,
+    Objective,
     Trial,
-    choose,
-    development_request,
+    best_of,
+    distance_to_retrain,
     settings_to_try,
 )
 from recbole_e2urec.methods import METHODS
 
 
 def trial(left: float, lost: float, residual: float = 1.0) -> Trial:
-    return Trial({}, -0.1 * left, left, lost, residual)
+    valid = {"gap": -0.1 * left, "left": left, "lost": lost, "residual": residual}
+    return Trial("NegGrad", {}, distance_to_retrain(valid), valid)
 
 
-def test_choose_takes_the_nearest_among_the_affordable() -> None:
+def test_the_best_is_the_nearest_among_the_affordable() -> None:
     trials = [trial(0.5, 0.0), trial(0.1, 0.009), trial(0.0, 0.011), trial(0.2, -0.1)]
-    assert choose(trials) is trials[1]
-    assert choose([*trials, trial(0.4, 0.01, 0.6)]).residual == 0.6  # 1.0 in all against 1.1
+    assert best_of(trials) is trials[1]
+    assert (
+        best_of([*trials, trial(0.4, 0.01, 0.6)]).valid["residual"] == 0.6
+    )  # 1.0 in all against 1.1
 
 
-def test_choose_takes_the_cheapest_where_all_cost_too_much() -> None:
+def test_the_best_is_the_cheapest_where_all_cost_too_much() -> None:
     trials = [trial(0.0, 0.05), trial(3.0, 0.02)]
-    assert choose(trials) is trials[1]
+    assert best_of(trials) is trials[1]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -111,8 +116,28 @@ def test_a_reported_file_of_pairs_has_a_development_request_of_pairs(
 @pytest.mark.parametrize("by", ["item", "interaction"])
 def test_trials_forget_what_the_reported_request_forgets(toy_config: Any, by: str) -> None:
     config: Config = toy_config("NegGrad", forget_by=by, joint_epochs=1)
-    trial = Development(config).trial(config, {"forget_weight": 0.1})
-    assert np.isfinite([trial.gap, trial.lost, trial.residual]).all()
+    measures = Development(config).measures(config.with_settings({"forget_weight": 0.1}))
+    assert measures.keys() == {"gap", "left", "lost", "residual"}
+    assert np.isfinite(list(measures.values())).all()
+
+
+def test_all_methods_of_a_process_share_one_development_request(
+    small_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    monkeypatch.setattr(tuning, "Development", lambda config: made.append(config) or made[-1])
+    given, latest = RunSettings("small", (), {"data_path": str(small_data)}), Latest()
+
+    def development(method: str, **settings: float) -> Any:
+        objective = Objective(method, given, latest)
+        return objective.development(objective.config(settings))
+
+    first = development("NegGrad", unlearn_learning_rate=0.001)
+    for method in METHODS:
+        assert development(method) is first
+    assert development("NPO", npo_beta=0.5) is first
+    assert development("NPO", seed=1) is not first
+    assert len(made) == 2
 
 
 @pytest.mark.slow
