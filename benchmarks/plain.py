@@ -17,12 +17,7 @@ from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 from torch import Tensor
 from torch.nn import functional as F
 
-from recbole_e2urec.data.features import (
-    item_titles,
-    read_catalogue,
-    read_features,
-    user_features,
-)
+from recbole_e2urec.data.features import item_titles, read_catalogue, read_features, user_features
 from recbole_e2urec.experiment.unlearning import Forgetting
 
 Rows = NDArray[np.int64]

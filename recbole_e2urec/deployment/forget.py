@@ -23,7 +23,7 @@ from recbole_e2urec.config.keys import LORA
 from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.config.yaml import read_switch
 from recbole_e2urec.data.request.filter import Fields
-from recbole_e2urec.data.request.identity import request_digest
+from recbole_e2urec.data.request.sampling import request_digest
 from recbole_e2urec.data.request.selection import ForgetOptions, Selection, select
 from recbole_e2urec.deployment.certificate import certify, certify_if_missing
 from recbole_e2urec.deployment.certificate_words import unreached

@@ -9,7 +9,7 @@ from recbole_e2urec.config.config import Config
 from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.data.request.filter import Fields
-from recbole_e2urec.data.request.identity import request_digest
+from recbole_e2urec.data.request.sampling import request_digest
 from recbole_e2urec.data.request.selection import (
     UNKNOWN,
     ForgetOptions,

@@ -5,6 +5,8 @@
 development request. No test row is looked at.
 """
 
+import csv
+import io
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -13,20 +15,114 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from recbole.utils import init_seed
 
 from recbole_e2urec.config.config import Config, RunSettings
 from recbole_e2urec.config.yaml import parse_value
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.data.loaders import make_loaders
+from recbole_e2urec.data.request.selection import ForgetOptions, read_request
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment.base import Experiment, parts_of
-from recbole_e2urec.experiment.development import Development
 from recbole_e2urec.experiment.launch import Latest
+from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.methods import METHODS
 from recbole_e2urec.trainer.recbole_trainer import fit_classic
 from recbole_e2urec.trainer.training_log import own_wandb_run
-from recbole_e2urec.utils.io import read_lines
+from recbole_e2urec.utils.io import read_lines, write_text
+
+FOLDER = "development"  # inside checkpoint_dir
+COLUMNS = {"user": ["user"], "item": ["item"], "interaction": ["user", "item"]}  # by forget_by
+
+
+class Development:
+    """The development request of a run's settings, with its Original and Retrain.
+
+    Args:
+        config: of the run, with the reported request.
+    """
+
+    def __init__(self, config: Config) -> None:
+        init_seed(config["seed"], config["reproducibility"])
+        dataset = load_dataset(config)
+        self.folder = Path(config["checkpoint_dir"]) / FOLDER
+        self.request = self.folder / "request.csv"
+        self.by, lines = development_request(config, dataset)
+        text = io.StringIO()
+        header = [f"{name}_id" for name in COLUMNS[self.by]]
+        csv.writer(text, lineterminator="\n").writerows([header, *lines])
+        write_text(self.request, text.getvalue())
+        self.run = Forgetting(self._moved(config), dataset, held_out="valid")
+        self.run.train()
+        self.original = self.run.measured("Original", self.run.original)
+        self.retrain = self.run.measured("Retrain", self.run.retrain)
+
+    def measures(self, config: Config) -> dict[str, float]:
+        """Unlearn the request by the method of these settings, and compare it with Retrain.
+
+        Returns:
+            gap: forget AUC minus Retrain's.
+            left: the gap in size, as a share of Original's: 0 = Retrain, 1 = did nothing.
+            lost: Original's validation AUC minus this one.
+            residual: 0 = Retrain, 1 = did nothing.
+        """
+        row = self.run.unlearned_row(self._moved(config))
+        gap, whole = (
+            model["forget"]["auc"] - self.retrain["forget"]["auc"] for model in (row, self.original)
+        )
+        residual = row["to_retrain"]["residual"]
+        return {
+            "gap": gap,
+            "left": abs(gap / whole) if whole else 1.0,
+            "lost": self.original["test"]["auc"] - row["test"]["auc"],  # of the part held out
+            "residual": 1.0 if residual is None else residual,
+        }
+
+    def _moved(self, config: Config) -> Config:
+        """The settings with this request and this folder, for what is trained here."""
+        moved = {
+            "forget_file": str(self.request),
+            "forget_where": None,
+            "request_id": None,
+            "forget_by": self.by,
+            "checkpoint_dir": str(self.folder),
+            "ranking_pass": None,  # nothing is chosen by it
+            "relearn_epochs": 0,
+            "log_wandb": False,  # names of losses say nothing of trials
+        }
+        return config.with_settings(moved)
+
+
+def development_request(config: Config, dataset: Any) -> tuple[str, list[tuple[str, ...]]]:
+    """As much as the reported request names, drawn from the training rows that it leaves alone.
+
+    Returns:
+        ``forget_by`` and the lines of a forget file: users, items, or user-item pairs, as the
+        reported request names them.
+    """
+    rows, train = dataset.rows, parts_of(config, dataset).splits.train
+    options = config.options(ForgetOptions)
+    reported = read_request(options, train, dataset).split
+    kind = options.by
+    if kind == "user" and np.isin(rows.user[reported.forget], rows.user[reported.retain]).any():
+        kind = "interaction"  # the file names pairs
+    inner = {"user": (rows.user, dataset.ids.users), "item": (rows.item, dataset.ids.items)}
+    columns = [
+        (column, {at: token for token, at in ids.items()})
+        for column, ids in (inner[name] for name in COLUMNS[kind])
+    ]
+
+    def named(part: NDArray[np.int64]) -> set[tuple[str, ...]]:
+        names = ([tokens[at] for at in column[part].tolist()] for column, tokens in columns)
+        return set(zip(*names, strict=True))
+
+    forgotten = named(reported.forget)
+    others = sorted(named(train) - forgotten)
+    drawn = np.random.default_rng(config["forget_seed"] + 1).permutation(len(others))
+    count = min(len(forgotten), max(1, len(others) // 2))
+    return kind, [others[place] for place in drawn[:count]]
+
 
 # Numbers that follow each kind; loguniform takes logarithms of its bounds, as RecBole does.
 _BOUNDS = {"uniform": 2, "loguniform": 2, "quniform": 3}

@@ -17,14 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from recbole_e2urec import cli
 from recbole_e2urec.deployment.purge import close_log_handlers, purge
-from recbole_e2urec.deployment.scan import (
-    KEPT,
-    PASSED_OVER,
-    REMOVED,
-    Kind,
-    Places,
-    recorded_places,
-)
+from recbole_e2urec.deployment.scan import KEPT, PASSED_OVER, REMOVED, Kind, Places, recorded_places
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.utils.html import SHEETS
 from recbole_e2urec.utils.recbole_compat import LateWriter

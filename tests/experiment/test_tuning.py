@@ -15,12 +15,14 @@ from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment import tuning
 from recbole_e2urec.experiment.base import parts_of
 from recbole_e2urec.experiment.comparison import run_comparison
-from recbole_e2urec.experiment.development import COLUMNS, Development, development_request
 from recbole_e2urec.experiment.launch import Latest
 from recbole_e2urec.experiment.tuning import (
+    COLUMNS,
+    Development,
     Objective,
     Trial,
     best_of,
+    development_request,
     distance_to_retrain,
     settings_to_try,
 )

@@ -24,8 +24,7 @@ from recbole_e2urec.data.request.file import (
     read_request_file,
 )
 from recbole_e2urec.data.request.filter import Fields, filter_rows
-from recbole_e2urec.data.request.identity import request_digest
-from recbole_e2urec.data.request.sampling import draw_rows
+from recbole_e2urec.data.request.sampling import draw_rows, request_digest
 from recbole_e2urec.data.rows import IdMap, RowTable
 from recbole_e2urec.errors import InputError, nearest
 from recbole_e2urec.utils import distributed
