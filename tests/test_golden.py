@@ -34,7 +34,7 @@ GOLDEN = Path(__file__).with_name("golden.json")
 HOW = "python tests/test_golden.py --write"
 WRITING = "GOLDEN_FIGURES"  # in the environment: the file that is being written
 VERSIONS = ("numpy", "peft", "recbole", "scikit-learn", "scipy", "torch", "transformers")
-# A large adam_epsilon keeps rounding errors from growing, so that figures can be compared elsewhere.
+# A large adam_epsilon keeps rounding errors small, so that figures can be compared elsewhere.
 SETTINGS = {
     "dataset": "small",
     "backbone": "tiny-t5",
