@@ -21,7 +21,7 @@ from tabulate import tabulate
 from benchmarks.common import common_settings, parse_options, publish, run_main
 from benchmarks.regimes import SEEDS, Task, add_common, require_ml_1m, runs_of
 from recbole_e2urec.evaluator.attacks import answer_losses
-from recbole_e2urec.experiment.base import unseen_of
+from recbole_e2urec.experiment.run import unseen_of
 from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.trainer.strength import target_loss
 

@@ -37,8 +37,8 @@ from recbole_e2urec.deployment.model_folder import ModelFolder
 from recbole_e2urec.deployment.served_model import ServedModel, drift_between, open_folder
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.evaluator.metrics import labelled_metrics, residual
-from recbole_e2urec.experiment.base import Experiment
 from recbole_e2urec.experiment.finished import settings_of
+from recbole_e2urec.experiment.run import Experiment
 from recbole_e2urec.quick_start import run_recbole_e2urec
 from recbole_e2urec.report.results import load_rows, save_rows
 from recbole_e2urec.report.tables import value_of

@@ -42,7 +42,7 @@ from recbole_e2urec.config.yaml import properties, read_switch, read_yaml
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.data.request.selection import ForgetOptions, ForgetRequest, read_request
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.experiment.base import parts_of
+from recbole_e2urec.experiment.run import parts_of
 from recbole_e2urec.experiment.tuning import development_request
 from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.report.results import load_rows, save_answers, save_rows

@@ -12,11 +12,11 @@ from recbole_e2urec.config.config import Config, RunSettings
 from recbole_e2urec.data.loaders import make_loaders
 from recbole_e2urec.deployment.finalize import PostRun
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.experiment.base import Experiment, opened, parts_of, refuse_afterwards
 from recbole_e2urec.experiment.inspect_prompts import ShowOptions, shown_prompts
 from recbole_e2urec.experiment.launch import NO_RESULT, Launch, layers_of
 from recbole_e2urec.experiment.preview import run_preview
 from recbole_e2urec.experiment.recbole_models import ClassicForgetting
+from recbole_e2urec.experiment.run import Experiment, opened, parts_of, refuse_afterwards
 from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.report.results import RESULTS, ForgetAnswers, completed, save_measured
 from recbole_e2urec.trainer.recbole_trainer import fit_classic, plain_values

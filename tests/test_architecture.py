@@ -36,3 +36,8 @@ def test_a_walk_starts_at_a_function_that_is_there(function: str, name: str) -> 
     text = (PACKAGE / name).read_text(encoding="utf-8")
     for part in function.split("."):
         assert re.search(rf"^ *(class|def) {part}\b", text, re.MULTILINE)
+
+
+def test_no_module_name_is_there_twice() -> None:
+    names = [path.name for path in PACKAGE.rglob("*.py") if not path.name.startswith("__")]
+    assert len(names) == len(set(names))

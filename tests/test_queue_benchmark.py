@@ -23,7 +23,7 @@ def _checkout(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_requests_name_nobody_twice_and_measure_on_users_who_stay(small_config) -> None:
     from benchmarks.queueing import draw_requests
     from recbole_e2urec.data.dataset import load_dataset
-    from recbole_e2urec.experiment.base import Experiment
+    from recbole_e2urec.experiment.run import Experiment
 
     config = small_config("LLMRec", title_field="movie_title", control_users=0)
     run = Experiment(config, load_dataset(config))

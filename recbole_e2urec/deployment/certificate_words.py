@@ -6,7 +6,7 @@ No sentence claims more than the numbers that it is made from.
 from collections.abc import Mapping
 from typing import Any
 
-from recbole_e2urec.methods.base import NOT_REACHED
+from recbole_e2urec.methods.unlearner import NOT_REACHED
 from recbole_e2urec.report.tables import NOISE, is_high
 
 # Bounds above or below which something is said first.

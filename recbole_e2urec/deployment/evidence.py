@@ -19,8 +19,8 @@ from recbole_e2urec.evaluator.attacks import answer_losses, membership_auc, step
 from recbole_e2urec.evaluator.bootstrap import UserBootstrap, interval
 from recbole_e2urec.evaluator.measure import RESAMPLING_SEED, Answers, distance_to
 from recbole_e2urec.evaluator.metrics import labelled_metrics
-from recbole_e2urec.experiment.base import Experiment, Rows
 from recbole_e2urec.experiment.preview import touched
+from recbole_e2urec.experiment.run import Experiment, Rows
 from recbole_e2urec.model.scorers import Adapted
 from recbole_e2urec.report.tables import NOISE
 from recbole_e2urec.trainer.checkpoint import Stage

@@ -44,7 +44,6 @@ from recbole_e2urec.deployment.served_model import (
     with_orphaned_rows,
 )
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.experiment.base import Experiment, Rows
 from recbole_e2urec.experiment.finished import (
     FinishedRun,
     FinishedStage,
@@ -52,6 +51,7 @@ from recbole_e2urec.experiment.finished import (
     rows_of,
     settings_of,
 )
+from recbole_e2urec.experiment.run import Experiment, Rows
 from recbole_e2urec.methods import METHODS, method_of
 from recbole_e2urec.utils import recbole_compat
 from recbole_e2urec.utils.io import hash_of_tensors

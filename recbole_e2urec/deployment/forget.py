@@ -41,10 +41,10 @@ from recbole_e2urec.deployment.model_folder import WEIGHTS, ModelFolder
 from recbole_e2urec.deployment.purge import purge_after_request, purge_with_run
 from recbole_e2urec.deployment.served_model import ServedModel, open_folder, with_orphaned_rows
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.experiment.base import Experiment, Rows, hash_of, unseen_of
 from recbole_e2urec.experiment.finished import NotFinished
 from recbole_e2urec.experiment.launch import layers_of
 from recbole_e2urec.experiment.preview import preview_of
+from recbole_e2urec.experiment.run import Experiment, Rows, hash_of, unseen_of
 from recbole_e2urec.methods import METHODS, method_of
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Adapted, Scorer, Stored

@@ -31,7 +31,7 @@ from torch import Tensor
 from recbole_e2urec.config.keys import REMOVED_KEYS
 from recbole_e2urec.deployment.scan import DEFAULT_CHECKPOINT_DIR, Places
 from recbole_e2urec.errors import InputError, one_line
-from recbole_e2urec.experiment.base import Experiment, hash_of
+from recbole_e2urec.experiment.run import Experiment, hash_of
 from recbole_e2urec.report.results import versions
 from recbole_e2urec.utils import io
 from recbole_e2urec.utils.io import file_lock, flush_folder, remove_parts, write_json, write_tensors

@@ -27,7 +27,7 @@ from recbole_e2urec.deployment.model_folder import (
 )
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.evaluator.attacks import answer_losses
-from recbole_e2urec.experiment.base import Experiment, Rows
+from recbole_e2urec.experiment.run import Experiment, Rows
 from recbole_e2urec.methods import METHODS
 from recbole_e2urec.model.losses import kl_divergence
 from recbole_e2urec.utils import recbole_compat

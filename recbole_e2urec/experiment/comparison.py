@@ -19,11 +19,11 @@ from recbole_e2urec.config.yaml import parse_value, read_switch
 from recbole_e2urec.data.request.selection import WORDING, ForgetRequest
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.evaluator.measure import group_sizes
-from recbole_e2urec.experiment.base import opened, refuse_afterwards
 from recbole_e2urec.experiment.inspect_prompts import shown_prompts
 from recbole_e2urec.experiment.launch import Job, Latest, Launch, layers_of, workers_of
 from recbole_e2urec.experiment.preview import run_preview
 from recbole_e2urec.experiment.recbole_models import ClassicForgetting
+from recbole_e2urec.experiment.run import opened, refuse_afterwards
 from recbole_e2urec.experiment.tuning import Objective, Trial, best_of, settings_to_try
 from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.methods import METHODS, method_of

@@ -13,8 +13,8 @@ from recbole_e2urec.config.keys import REMOVED_KEYS
 from recbole_e2urec.config.yaml import parse_value
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.evaluator.measure import Answers
-from recbole_e2urec.experiment.base import Rows
 from recbole_e2urec.experiment.comparison import ONE_ROW
+from recbole_e2urec.experiment.run import Rows
 from recbole_e2urec.experiment.unlearning import Forgetting, MeasuredModel, RunServices
 from recbole_e2urec.methods import METHODS
 from recbole_e2urec.model.scorers import CachedAnswers, Scorer

@@ -17,7 +17,7 @@ from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.data.prompt_table import PromptTable
 from recbole_e2urec.data.templates import rating_text
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.experiment.base import Experiment, Rows
+from recbole_e2urec.experiment.run import Experiment, Rows
 from recbole_e2urec.experiment.unlearning import Measuring
 from recbole_e2urec.model.prompting import titles_of
 from recbole_e2urec.utils import distributed

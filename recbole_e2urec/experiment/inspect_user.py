@@ -15,7 +15,6 @@ from recbole_e2urec.config.config import RunSettings
 from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.experiment.base import Rows
 from recbole_e2urec.experiment.finished import (
     FinishedRun,
     FinishedStage,
@@ -24,6 +23,7 @@ from recbole_e2urec.experiment.finished import (
     settings_of,
 )
 from recbole_e2urec.experiment.inspect_prompts import RowNames, ShownPrompt, shown_prompt
+from recbole_e2urec.experiment.run import Rows
 from recbole_e2urec.methods import METHODS, method_of
 from recbole_e2urec.model.prompting import titles_of
 from recbole_e2urec.model.scorers import Adapted, Scorer, Stored

@@ -19,7 +19,7 @@ from recbole_e2urec.data.request.selection import (
     split_of,
 )
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.experiment.base import Parts, parts_of
+from recbole_e2urec.experiment.run import Parts, parts_of
 
 
 @option_class()

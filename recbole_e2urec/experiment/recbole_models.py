@@ -19,7 +19,7 @@ from recbole_e2urec.data.dataset import ROW_ID, load_dataset
 from recbole_e2urec.data.loaders import make_loaders
 from recbole_e2urec.data.rows import Splits
 from recbole_e2urec.evaluator.metrics import labelled_metrics
-from recbole_e2urec.experiment.base import parts_of, request_of
+from recbole_e2urec.experiment.run import parts_of, request_of
 from recbole_e2urec.trainer.recbole_trainer import (
     ClassicFit,
     fit_classic,

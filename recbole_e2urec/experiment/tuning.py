@@ -24,8 +24,8 @@ from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.data.loaders import make_loaders
 from recbole_e2urec.data.request.selection import ForgetOptions, read_request
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.experiment.base import Experiment, parts_of
 from recbole_e2urec.experiment.launch import Latest
+from recbole_e2urec.experiment.run import Experiment, parts_of
 from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.methods import METHODS
 from recbole_e2urec.trainer.recbole_trainer import fit_classic

@@ -26,16 +26,16 @@ from recbole_e2urec.evaluator.measure import (
     intervals,
     utility,
 )
-from recbole_e2urec.experiment.base import Experiment, Rows, hash_of, request_of, unseen_of
 from recbole_e2urec.experiment.recbole_models import user_embeddings
+from recbole_e2urec.experiment.run import Experiment, Rows, hash_of, request_of, unseen_of
 from recbole_e2urec.methods import method_of
-from recbole_e2urec.methods.base import Unlearner
+from recbole_e2urec.methods.unlearner import Unlearner
 from recbole_e2urec.model.scorers import Adapted, Mixture, Scorer, Stored, answering, on_start
 from recbole_e2urec.report.results import ForgetAnswers
 from recbole_e2urec.report.tables import NOISE
 from recbole_e2urec.trainer.adapter import Fit, TrainingServices, UnlearningTask
 from recbole_e2urec.trainer.checkpoint import Stage
-from recbole_e2urec.trainer.llmrec import LLMRecTrainer
+from recbole_e2urec.trainer.llmrec_trainer import LLMRecTrainer
 from recbole_e2urec.trainer.recbole_trainer import plain_values
 from recbole_e2urec.trainer.training_log import restart_peak
 from recbole_e2urec.utils import distributed

@@ -3,7 +3,7 @@
 from typing import Any
 
 from recbole_e2urec import registry
-from recbole_e2urec.methods.base import Unlearner
+from recbole_e2urec.methods.unlearner import Unlearner
 
 METHODS: dict[str, type[Unlearner]] = {name: registry.load_class(name) for name in registry.METHODS}
 

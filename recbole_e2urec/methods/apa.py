@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recbole_e2urec.config.schema import option, option_class
-from recbole_e2urec.methods.base import Unlearned, Unlearner, total
+from recbole_e2urec.methods.unlearner import Unlearned, Unlearner, total
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Mixture
 from recbole_e2urec.trainer.adapter import Fit, UnlearningTask

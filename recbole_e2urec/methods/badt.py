@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from recbole_e2urec.methods.base import GradientUnlearner
+from recbole_e2urec.methods.unlearner import GradientUnlearner
 from recbole_e2urec.trainer.student import ORIGINAL, ForgetRetainBatch, Student, StudentOptions
 
 INCOMPETENT = "incompetent"

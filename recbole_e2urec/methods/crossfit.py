@@ -4,8 +4,8 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from recbole_e2urec.config.schema import option_class
-from recbole_e2urec.methods.base import RATES, Unlearned, total
 from recbole_e2urec.methods.negatede2urec import FORGETTING, NegatedE2URec, NegatedE2URecOptions
+from recbole_e2urec.methods.unlearner import RATES, Unlearned, total
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Scorer
 from recbole_e2urec.trainer.adapter import UnlearningTask

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.methods.base import RATES, GradientUnlearner
+from recbole_e2urec.methods.unlearner import RATES, GradientUnlearner
 from recbole_e2urec.model.losses import e2urec_loss, forgetting_teacher, kl_divergence
 from recbole_e2urec.trainer.student import (
     ORIGINAL,

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.methods.base import RATES, GradientUnlearner, Unlearned
 from recbole_e2urec.methods.tokenreset import TokenReset, TokenResetOptions
+from recbole_e2urec.methods.unlearner import RATES, GradientUnlearner, Unlearned
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.losses import e2urec_loss
 from recbole_e2urec.trainer.adapter import UnlearningTask

@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from recbole_e2urec.config.schema import option, option_class
-from recbole_e2urec.methods.base import RATES, GradientUnlearner
+from recbole_e2urec.methods.unlearner import RATES, GradientUnlearner
 from recbole_e2urec.trainer.student import ForgetRetainBatch, StudentOptions
 
 

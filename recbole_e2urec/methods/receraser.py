@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from recbole_e2urec.config.schema import option, option_class
-from recbole_e2urec.methods.base import Unlearned, Unlearner, total
+from recbole_e2urec.methods.unlearner import Unlearned, Unlearner, total
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Ensemble, Scorer
 from recbole_e2urec.trainer.adapter import Fit, UnlearningTask

@@ -1,7 +1,7 @@
 """Retrain: the recommender that never saw the forget set."""
 
 from recbole_e2urec.config.schema import option_class
-from recbole_e2urec.methods.base import Unlearned, Unlearner, total
+from recbole_e2urec.methods.unlearner import Unlearned, Unlearner, total
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Adapted
 from recbole_e2urec.trainer.adapter import UnlearningTask

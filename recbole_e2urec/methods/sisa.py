@@ -1,6 +1,6 @@
 """SISA: shards, one model each, and a mean; a request trains the touched shards again."""
 
-from recbole_e2urec.methods.base import Unlearned, Unlearner, total
+from recbole_e2urec.methods.unlearner import Unlearned, Unlearner, total
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Ensemble
 from recbole_e2urec.trainer.adapter import UnlearningTask

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from recbole_e2urec.config.schema import option, option_class
-from recbole_e2urec.methods.base import Unlearned, Unlearner, total
+from recbole_e2urec.methods.unlearner import Unlearned, Unlearner, total
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Adapted, Stored
 from recbole_e2urec.trainer.adapter import UnlearningTask

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 
 from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.methods.base import NOT_REACHED, Unlearned, Unlearner, total
+from recbole_e2urec.methods.unlearner import NOT_REACHED, Unlearned, Unlearner, total
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Adapted, Stored
 from recbole_e2urec.trainer.adapter import UnlearningTask

@@ -19,7 +19,7 @@ from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.data.request.selection import ForgetOptions
 from recbole_e2urec.data.rows import IdMap, RowTable, TargetOptions, target_rows
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.experiment.base import parts_of
+from recbole_e2urec.experiment.run import parts_of
 from recbole_e2urec.methods.e2urec import E2URecOptions
 from recbole_e2urec.model.llmrec import LLMRecOptions
 from recbole_e2urec.model.prompting import shown_histories

@@ -22,7 +22,7 @@ from recbole_e2urec.deployment.recommend import load_recommender
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.quick_start import run_and_finalize, run_recbole_e2urec
 from recbole_e2urec.report.results import load_rows
-from recbole_e2urec.trainer import llmrec
+from recbole_e2urec.trainer import llmrec_trainer
 
 GIVEN = {
     "dataset": "small", "title_field": "movie_title", "user_fields": "[age]", "epochs": 1,
@@ -81,13 +81,13 @@ def log_as_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 def training(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of stages that began to train."""
     began: list[str] = []
-    original = llmrec.LLMRecTrainer._finish
+    original = llmrec_trainer.LLMRecTrainer._finish
 
     def finish(self: Any, *given: Any) -> Any:
         began.append(self.stage.name)
         return original(self, *given)
 
-    monkeypatch.setattr(llmrec.LLMRecTrainer, "_finish", finish)
+    monkeypatch.setattr(llmrec_trainer.LLMRecTrainer, "_finish", finish)
     return began
 
 

@@ -75,7 +75,7 @@ def test_a_title_that_gives_orders_is_asked_about_like_any_other(trained: str) -
     """What stands in a title is spelled out as words: no special token, no template."""
     from recbole_e2urec.config.config import Config
     from recbole_e2urec.data.dataset import load_dataset
-    from recbole_e2urec.experiment.base import Experiment
+    from recbole_e2urec.experiment.run import Experiment
 
     config = Config("LLMRec", "small", config_dict={**SETTINGS, "joint_epochs": 1})
     run = Experiment(config, load_dataset(config))

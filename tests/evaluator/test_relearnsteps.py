@@ -27,7 +27,7 @@ def test_halves_are_as_large_as_they_can_be(count, most, sizes):
 
 def run_of(small_config):
     from recbole_e2urec.data.dataset import load_dataset
-    from recbole_e2urec.experiment.base import Experiment
+    from recbole_e2urec.experiment.run import Experiment
 
     config = small_config("LLMRec", title_field="movie_title", history_length=2)
     return Experiment(config, load_dataset(config))

@@ -12,8 +12,8 @@ from command_line import as_arguments, write
 
 from recbole_e2urec import cli
 from recbole_e2urec.data.dataset import load_dataset
-from recbole_e2urec.experiment.base import parts_of
 from recbole_e2urec.experiment.comparison import run_comparison
+from recbole_e2urec.experiment.run import parts_of
 from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.quick_start import run_recbole_e2urec
 

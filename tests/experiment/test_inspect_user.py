@@ -22,7 +22,7 @@ from recbole_e2urec.experiment.inspect_user import Case, CaseOptions, inspect_us
 from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.methods import method_of
 from recbole_e2urec.report.results import load_rows
-from recbole_e2urec.trainer import adapter, llmrec
+from recbole_e2urec.trainer import adapter, llmrec_trainer
 
 MODELS = ["E2URec", "NPO", "RecEraser"]
 SETTINGS = {
@@ -67,7 +67,7 @@ def here(finished: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Pat
     def train(*given: Any, **more: Any) -> Any:
         raise AssertionError("something is being trained")
 
-    for module in (llmrec, adapter):
+    for module in (llmrec_trainer, adapter):
         monkeypatch.setattr(module, "train_epoch", train)
     return tmp_path
 

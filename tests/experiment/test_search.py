@@ -15,7 +15,7 @@ from recbole_e2urec.config.config import Config, RunSettings
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.data.rows import Splits
 from recbole_e2urec.errors import Diverged, InputError
-from recbole_e2urec.experiment.base import parts_of
+from recbole_e2urec.experiment.run import parts_of
 from recbole_e2urec.experiment.search import SearchOptions, search
 from recbole_e2urec.experiment.tuning import (
     Objective,
@@ -26,7 +26,7 @@ from recbole_e2urec.experiment.tuning import (
     whole,
 )
 from recbole_e2urec.model.llmrec import LLMRec
-from recbole_e2urec.trainer import llmrec
+from recbole_e2urec.trainer import llmrec_trainer
 
 pytest.importorskip("hyperopt")
 ALWAYS: dict[str, Any] = {
@@ -181,7 +181,7 @@ def test_a_grid_of_a_recommender_is_tried_whole_and_chosen_by_validation(
     def train(*given: Any, **more: Any) -> Any:
         raise AssertionError("a finished stage is being trained")
 
-    monkeypatch.setattr(llmrec, "train_epoch", train)
+    monkeypatch.setattr(llmrec_trainer, "train_epoch", train)
     again = found(small_data, "LLMRec", params)
     for one, other in zip(made["trials"], again["trials"], strict=True):
         assert {**one, "seconds": 0} == {**other, "seconds": 0}

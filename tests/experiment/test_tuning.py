@@ -13,9 +13,9 @@ from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.data.request.selection import ForgetOptions
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment import tuning
-from recbole_e2urec.experiment.base import parts_of
 from recbole_e2urec.experiment.comparison import run_comparison
 from recbole_e2urec.experiment.launch import Latest
+from recbole_e2urec.experiment.run import parts_of
 from recbole_e2urec.experiment.tuning import (
     COLUMNS,
     Development,

@@ -11,7 +11,7 @@ import torch
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.methods import METHODS, method_of
-from recbole_e2urec.methods.base import GradientUnlearner
+from recbole_e2urec.methods.unlearner import GradientUnlearner
 from recbole_e2urec.model.scorers import Adapted
 from recbole_e2urec.trainer.student import ORIGINAL, Student
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from recbole_e2urec.data.dataset import load_dataset
-from recbole_e2urec.experiment.base import parts_of
+from recbole_e2urec.experiment.run import parts_of
 from recbole_e2urec.model.backbones.causal import CausalLM
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.prompting import shown_histories

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment.comparison import run_comparison
 from recbole_e2urec.methods import METHODS
-from recbole_e2urec.methods.base import GradientUnlearner
+from recbole_e2urec.methods.unlearner import GradientUnlearner
 from recbole_e2urec.quick_start import run_recbole_e2urec
 from recbole_e2urec.report.results import load_rows
 from recbole_e2urec.trainer.checkpoint import Stage
@@ -165,7 +165,7 @@ def test_values_after_the_end_open_another_file(small_config: Any) -> None:
 def test_a_classic_trainer_opens_its_file_with_the_first_value(small_config: Any) -> None:
     from recbole_e2urec.data.dataset import load_dataset
     from recbole_e2urec.data.loaders import make_loaders
-    from recbole_e2urec.experiment.base import parts_of
+    from recbole_e2urec.experiment.run import parts_of
 
     config = small_config("FM")
     dataset = load_dataset(config)

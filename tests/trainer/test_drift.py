@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from recbole_e2urec.data.dataset import load_dataset
-from recbole_e2urec.experiment.base import Experiment
+from recbole_e2urec.experiment.run import Experiment
 
 
 def drift(config: Any) -> float:

@@ -8,7 +8,7 @@ import pytest
 
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.experiment.base import Experiment
+from recbole_e2urec.experiment.run import Experiment
 from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.methods.e2urec import E2URec, E2URecOptions
 from recbole_e2urec.model.llmrec import LLMRecOptions

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from recbole_e2urec.data.dataset import load_dataset
-from recbole_e2urec.experiment.base import Experiment
+from recbole_e2urec.experiment.run import Experiment
 from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.trainer.checkpoint import Stage
 

@@ -23,9 +23,9 @@ from recbole_e2urec import cli
 from recbole_e2urec.data.dataset import _loaded, load_dataset
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment import launch
-from recbole_e2urec.experiment.base import Experiment
 from recbole_e2urec.experiment.comparison import run_comparison
 from recbole_e2urec.experiment.launch import Launch
+from recbole_e2urec.experiment.run import Experiment
 from recbole_e2urec.quick_start import run_recbole_e2urec
 from recbole_e2urec.trainer.checkpoint import Stage
 from recbole_e2urec.trainer.loop import seed_dropout, sum_gradients

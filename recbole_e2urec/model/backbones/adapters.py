@@ -18,7 +18,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recbole_e2urec.model.backbones.base import LanguageModel
+from recbole_e2urec.model.backbones.language_model import LanguageModel
 from recbole_e2urec.model.backbones.lora import (
     LoraOptions,
     adapter_weights,

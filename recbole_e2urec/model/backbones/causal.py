@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from recbole_e2urec.data.prompt_table import TokenBatch
-from recbole_e2urec.model.backbones.base import LanguageModel
+from recbole_e2urec.model.backbones.language_model import LanguageModel
 from recbole_e2urec.model.backbones.tokenizer import PromptCodec
 
 

@@ -22,8 +22,8 @@ from transformers import (
 from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.config.yaml import properties_folder
 from recbole_e2urec.errors import InputError, nearest, one_line
-from recbole_e2urec.model.backbones.base import LanguageModel
 from recbole_e2urec.model.backbones.causal import CausalLM
+from recbole_e2urec.model.backbones.language_model import LanguageModel
 from recbole_e2urec.model.backbones.seq2seq import T5LM, Seq2SeqLM
 from recbole_e2urec.model.backbones.tiny import EMBEDDED, EmbeddedOptions, build_embedded
 from recbole_e2urec.model.backbones.tokenizer import ChatCodec, PromptCodec

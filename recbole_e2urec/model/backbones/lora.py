@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.model.backbones.base import LanguageModel
+from recbole_e2urec.model.backbones.language_model import LanguageModel
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from recbole_e2urec.errors import InputError, one_line
-from recbole_e2urec.model.backbones.base import LanguageModel
+from recbole_e2urec.model.backbones.language_model import LanguageModel
 from recbole_e2urec.model.backbones.lora import COLUMNS, backbone_weights, word_embeddings
 
 BASE = ".base_layer"  # where peft keeps the layer that it adapts

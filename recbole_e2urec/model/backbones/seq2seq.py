@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from recbole_e2urec.model.backbones.base import LanguageModel
+from recbole_e2urec.model.backbones.language_model import LanguageModel
 from recbole_e2urec.model.backbones.tokenizer import PromptCodec
 
 

@@ -15,8 +15,8 @@ from transformers import (
 
 from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.model.backbones.base import LanguageModel
 from recbole_e2urec.model.backbones.causal import CausalLM
+from recbole_e2urec.model.backbones.language_model import LanguageModel
 from recbole_e2urec.model.backbones.lora import seeded
 from recbole_e2urec.model.backbones.seq2seq import Seq2SeqLM
 from recbole_e2urec.model.backbones.tokenizer import PromptCodec

@@ -9,7 +9,7 @@ from recbole_e2urec.config.config import Config
 from recbole_e2urec.data.convert import movielens
 from recbole_e2urec.data.convert.__main__ import main
 from recbole_e2urec.data.dataset import load_dataset
-from recbole_e2urec.experiment.base import parts_of
+from recbole_e2urec.experiment.run import parts_of
 from recbole_e2urec.model.llmrec import LLMRec
 
 FIRST_HEADER = {

@@ -16,7 +16,7 @@ from transformers import (
 from recbole_e2urec.data.prompt_table import TokenBatch
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.model.backbones.adapters import AdapterBank
-from recbole_e2urec.model.backbones.base import LanguageModel, LogitShape
+from recbole_e2urec.model.backbones.language_model import LanguageModel, LogitShape
 from recbole_e2urec.model.backbones.loading import BackboneOptions, load_backbone
 
 LOOSE = {"rtol": 1e-4, "atol": 1e-5}

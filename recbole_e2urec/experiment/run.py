@@ -23,7 +23,7 @@ from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.prompting import shown_histories
 from recbole_e2urec.report.results import versions
 from recbole_e2urec.trainer.checkpoint import Stage
-from recbole_e2urec.trainer.llmrec import LLMRecTrainer
+from recbole_e2urec.trainer.llmrec_trainer import LLMRecTrainer
 from recbole_e2urec.trainer.recbole_trainer import plain_values
 from recbole_e2urec.trainer.training_log import amortised
 from recbole_e2urec.utils import distributed
