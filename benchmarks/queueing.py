@@ -296,7 +296,7 @@ class Benchmark:
         """Carry out these requests, counted from 1, as a single request."""
         settings: dict[str, Any] = dict(QUIET)
         if method.endswith(ALL):
-            settings["own_tokens_until"] = 0
+            settings["forget_tokens_until"] = 0
         if method == RESET:  # a user without a token of their own is left as before
             settings["partial"] = True
         tokens = {inner: token for token, inner in self._run.dataset.ids.users.items()}

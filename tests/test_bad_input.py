@@ -133,6 +133,7 @@ def test_data_that_the_job_cannot_use(
         ({"alpha": "~"}, "alpha: None does not do; a number"),
         ({"teacher_divergence": 0.24}, "teacher_divergence in the command line is gone; give"),
         ({"calibration": "c.json"}, "calibration in the command line is gone; NegatedE2URec and"),
+        ({"own_tokens_only": True}, "own_tokens_only in the command line is gone; it is called"),
         ({"encoding": "klingon"}, "an encoding such as utf-8"),
         ({"normalize_field": "age"}, "a list such as [age]"),
         ({"model": ""}, "--model is empty"),

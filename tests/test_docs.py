@@ -141,3 +141,19 @@ def test_links_are_found_and_anchors_made(tmp_path: Path) -> None:
     page.write_text("## What `a` [b](c) is, really\n```\n# no heading\n```\n", encoding="utf-8")
     assert anchors_of(page) == {"what-a-b-is-really"}
     assert LINK.findall("[a](b.md#c), [`d[0]`](e), [x](y z)") == ["b.md#c", "e"]
+
+
+def test_what_docstrings_refer_to_exists() -> None:
+    names = {"recbole_e2urec", "torch", "nn", "Module"}
+    sources = sorted((CHECKOUT / "recbole_e2urec").rglob("*.py"))
+    for source in sources:
+        names |= {source.stem, source.parent.name}
+        for node in ast.walk(ast.parse(text_of(source))):
+            if isinstance(node, ast.ClassDef | ast.FunctionDef):
+                names.add(node.name)
+            elif isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Store):
+                names.add(node.id if isinstance(node, ast.Name) else node.attr)
+    role = re.compile(r":(?:class|func|meth|data|mod|attr):`([\w.]+)`")
+    referred = {name for source in sources for name in role.findall(text_of(source))}
+    assert len(referred) > 50
+    assert {name for name in referred if not names.issuperset(name.split("."))} == set()

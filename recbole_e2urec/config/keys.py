@@ -38,6 +38,8 @@ REMOVED_KEYS = {
     "calibration": _BY_CONTROL_USERS,
     "rehearse": _BY_CONTROL_USERS,
     "teacher_divergence": "give E2URec an alpha",
+    "own_tokens_only": "it is called forget_tokens_only",
+    "own_tokens_until": "it is called forget_tokens_until",
 }
 CLASSIC_METHODS = ("Retrain", "SISA")  # how a classic model can forget: DeepFM-SISA
 _TOP_LEVEL_KEY = re.compile(r"^([A-Za-z][\w-]*) *:", re.MULTILINE)

@@ -1,4 +1,4 @@
-"""CrossFit: forget rows are to be answered as a model does that never saw their users."""
+"""CrossFit: on forget rows, imitate a model that never saw their users."""
 
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -21,22 +21,22 @@ class CrossFitMethodOptions(NegatedE2URecOptions, CrossFitOptions):
 class CrossFit(NegatedE2URec):
     """NegatedE2URec whose forgetting teacher never saw the users; this project's own.
 
-    Beside Original, models are trained without one part of the users each, two halves unless told
-    otherwise: as many as there are parts, once for an Original, and every request uses them. Each
-    row has a model that never saw its user, and Retrain is one as well. The student begins with the
-    negated adapter, as NegatedE2URec's does, and imitates that model on forget rows and Original on
+    Beside Original, part models are trained: each leaves out one part of the users, two halves by
+    default. They are trained once for an Original, and every request uses them. So for each row
+    there is a model that never saw its user, as Retrain did not. The student begins with the
+    negated adapter, as in NegatedE2URec. It imitates that model on forget rows, and Original on
     retain rows.
 
-    After a request a part model that saw the users must forget them too, or the next request would
-    learn from one that remembers. It does so in the same way, taught by those that never saw them,
-    and these seconds are part of the request's cost.
+    A part model that saw the users must forget them as well after a request. Otherwise the next
+    request would learn from a model that remembers them. It forgets in the same way, taught by the
+    models that never saw them, and this time is part of the request's cost.
 
     The idea to let models answer for data that they were not trained on is that of cross-fitting
     (Chernozhukov et al., Econometrics Journal 21(1), 2018).
 
-    What it cannot do: of a user who stays and loses single rows such a model knows less than
-    Retrain does; it is meant for users who leave. A model folder keeps no part models, so a model
-    in use does not forget by it.
+    It is meant for users who leave. For a user who stays and loses single rows, such a model knows
+    less than Retrain does. A model folder keeps no part models, so a served model cannot forget by
+    CrossFit.
     """
 
     options_class = CrossFitMethodOptions

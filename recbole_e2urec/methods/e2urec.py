@@ -51,18 +51,21 @@ class E2URec(GradientUnlearner):
     the augmented model, one of the student on the forgetting loss alone, then a part of a joint
     one; constant rates, torch's AdamW, no clipping.
 
-    Departures from the public code: the attention mask is always passed; losses look at the
-    answer position alone; log_softmax instead of ``log(p + 1e-12)``; a teacher answers each row
-    once, as a hidden state that its head turns into logits again; the student runs once per row
-    and step, forget and retain rows in one pass; the augmented model's training is part of the
-    cost. It trains what Original trained: all weights with ``tuning: full``, which are put back
-    when it has answered; with ``tuning: lora`` it and the student begin as copies of Original's
-    adapter. The cost counts both. The backbone drops no activations while the student learns
-    (``unlearn_dropout``). Its ``lora_target_modules`` say what is adapted: attention queries and
-    values, as in the paper, but on an embedded backbone its word embeddings as well. There
-    ``own_tokens_only``, which is not the paper's either, has the adapter learn only the tokens that
-    no retain row's prompt shows, such as words that name the forgotten users, if at least 80 % of
-    the forget rows show one: other users' answers do not depend on those.
+    Departures from the public code: The attention mask is always passed. Losses look at the answer
+    position alone, and use log_softmax instead of ``log(p + 1e-12)``. A teacher answers each row
+    once. The student reads forget and retain rows in one pass. The cost includes the augmented
+    model's training.
+
+    The augmented model trains what Original trained. With ``tuning: full`` these are all weights,
+    which are put back when it has answered. With ``tuning: lora`` it and the student begin as
+    copies of Original's adapter. The backbone drops no activations while the student learns
+    (``unlearn_dropout``).
+
+    ``lora_target_modules`` says what the adapter adapts: attention queries and values, as in the
+    paper, and on an embedded backbone its word embeddings as well. There ``forget_tokens_only``,
+    which is not the paper's either, limits learning to tokens that no retain row's prompt shows,
+    such as words that name the forgotten users, if at least 80 % of the forget rows show one. Other
+    users' answers do not depend on these.
     """
 
     options_class = E2URecOptions

@@ -36,11 +36,11 @@ class E2URecRef(GradientUnlearner):
     """E2URec with an alpha per row, so that its teacher agrees with a model unaware of the user.
 
     E2URec's forgetting teacher, ``z_o - alpha * relu(z_a - z_o)`` (arXiv 2403.03536), goes as far
-    on a row that Original hardly remembers as on one that it knows by heart. Here a model that
-    never saw the row's user, as in CrossFit, says how sure a Retrain would be: with m the margin
-    of yes over no, ``alpha = (m_o - m_unseen) / m(relu(z_a - z_o))``, between 0 and
-    ``most_alpha``. The teacher then has that model's margin wherever the augmented model moved
-    that way; elsewhere alpha is 0 and the row is left as it is. Losses are those of E2URec.
+    on a row that Original hardly remembers as on one that it knows well. Here a model that never
+    saw the row's user, as in CrossFit, says how sure a Retrain would be. With m the margin of yes
+    over no, ``alpha = (m_o - m_unseen) / m(relu(z_a - z_o))``, between 0 and ``most_alpha``. The
+    teacher then has that model's margin wherever the augmented model moved that way. Elsewhere
+    alpha is 0, and the row stays as it is. The losses are those of E2URec.
     """
 
     options_class = E2URecRefOptions

@@ -37,25 +37,26 @@ class TokenResetOptions:
 
 
 class TokenReset(Unlearner):
-    """Put the embeddings of the request's own tokens where training leaves words it never shows.
+    """Put the embeddings of forget-only tokens where training leaves words it never shows.
 
-    The simplest that can be done, and trains nothing: to a model whose prompts name users by
-    tokens of their own it is what deleting a row of the user embeddings is to a matrix
-    factorisation. Own are the tokens that prompts of forget rows show and no prompt of a retain row
-    does, so nobody else's P(yes) changes.
+    Forget-only tokens are those that prompts of forget rows show and no prompt of a retain row
+    does, such as the numbers of users who leave. To a model whose prompts name users by such
+    tokens, this is what deleting a row of the user embeddings is to a matrix factorisation. Nothing
+    is trained, and nobody else's P(yes) changes.
 
     No prompt of Retrain's training shows these tokens either. Where head and embeddings are one
-    matrix, each softmax pushes them all the same, as it pushes every word: Retrain has them at
-    about their start and the mean drift of words that no training prompt shows. Here they get
-    their start and that drift in Original, see :func:`renewed`. It is somewhat longer than
-    Retrain's, as Original takes more steps, and another one where the two were kept after
-    different epochs. What other weights learned from the forget rows stays; ``overshoot`` makes up
-    for some of it by moving the tokens further, to where no Retrain has them.
+    matrix, each softmax still pushes them, as it pushes every word. So Retrain has them at about
+    their start values plus the mean drift of words that no training prompt shows. Here they get
+    their start values plus that drift in Original, see :func:`reset_forget_tokens`. That drift is
+    somewhat longer than Retrain's, since Original takes more steps, and differs if the two were
+    kept after different epochs. What other weights learned from the forget rows stays.
+    ``overshoot`` makes up for some of it: it moves the tokens further, to where no Retrain has
+    them.
 
-    It cannot forget single rows of users who stay, nor users whom prompts do not name or name by a
-    word that others' prompts show as well, such as an age. Requests with such rows are refused,
-    unless they may be carried out in part; ``found`` says how many rows were not reached. A
-    pretrained model has its words' embeddings from elsewhere.
+    TokenReset cannot forget single rows of users who stay. Nor can it forget users whom prompts do
+    not name, or name by a word that others' prompts show as well, such as an age. Requests with
+    such rows are refused, unless ``partial`` allows them; ``found`` then says how many rows were
+    not reached. A pretrained model got its words' embeddings elsewhere.
     """
 
     options_class = TokenResetOptions

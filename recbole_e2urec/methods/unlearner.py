@@ -43,8 +43,8 @@ class Unlearner(ABC):
         options_class: the dataclass, whose keys are its field names.
         space: options that ``--tune`` chooses, each with its least and greatest value.
         answers_alone: whether one model answers, rather than several together.
-        has_only_original: whether it trains no recommender beside Original, and so can follow a
-            model in use, which has only itself.
+        has_only_original: whether it needs no recommender but Original, and so can forget in a
+            served model, which has only itself.
     """
 
     options_class: type
@@ -86,8 +86,8 @@ class GradientUnlearner(Unlearner):
     def loss(self, batch: ForgetRetainBatch) -> Mapping[str, Tensor]:
         """Loss terms of a piece of a step, each a scalar; ``loss`` is minimised.
 
-        They are sums of means over the step's rows (:meth:`Side.mean`), so that the terms of all
-        pieces add up to those of the step.
+        They are sums of means over the step's rows (:meth:`BatchPart.mean`), so that the terms of
+        all pieces add up to those of the step.
         """
 
     def teach(self, student: Student) -> list[dict[str, Any]]:

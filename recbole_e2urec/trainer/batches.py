@@ -191,7 +191,7 @@ class ForgetRetainBatches:
 
         Args:
             first: number of the first of these epochs.
-            end: where they end; a fraction cuts the last of them, as in :class:`Plan`.
+            end: where they end; a fraction cuts the last of them, see :class:`AdapterTrainingPlan`.
         """
         shown = [self.request.retain[:0]]
         for epoch in range(first, ceil(end)):

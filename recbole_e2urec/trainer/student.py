@@ -85,14 +85,14 @@ class StudentOptions(StepOptions):
     student: Literal["lora", "full"] = option(
         "Train an adapter on Original (lora) or all of its weights (full)."
     )
-    own_tokens_only: bool = option(
+    forget_tokens_only: bool = option(
         "Let an adapted embedding learn only tokens that no retain row's prompt shows, such as "
         "the forgotten users' words under prompt: numbered. It learns all tokens if fewer than 80 "
         "% of the forget rows show such a token."
     )
-    own_tokens_until: float = option(
+    forget_tokens_until: float = option(
         "A request of at most this share of the training rows changes nothing but tokens "
-        "that no retain row's prompt shows, if own_tokens_only is True and each of its prompts "
+        "that no retain row's prompt shows, if forget_tokens_only is True and each of its prompts "
         "shows one, or one that hardly any other prompt shows; 0 = it always changes more.",
         ge=0,
         le=1,
@@ -184,7 +184,7 @@ class JointOptions(StudentOptions):
 
 
 T = TypeVar("T")
-# Share of the forget rows that must show an own token before an adapted embedding learns these
+# Share of forget rows that must show a forget-only token before an adapted embedding learns these
 # alone: what other rows show could not be unlearned there. Where prompts name users, a few names
 # are words of other prompts too, such as an age; on ml-100k .87 to 1 of the rows of 42 users or
 # more show one. Where they do not, rare words reach .003 to .03.
@@ -364,12 +364,12 @@ class Student:
         An embedding is limited to forget-only tokens where ``LEAST_COVERAGE`` of the forget rows
         show one. Where nothing else learns, steps show retain rows that show these tokens.
         """
-        if self._adapter is None or not self.options.own_tokens_only or self.stage.finished:
+        if self._adapter is None or not self.options.forget_tokens_only or self.stage.finished:
             return TrainableTokens(None, False)
         return self.timed(self._forget_only_tokens)
 
     def _forget_only_tokens(self) -> TrainableTokens:
-        tokens, most = self.pairing.forget_only_tokens(), self.options.own_tokens_until
+        tokens, most = self.pairing.forget_only_tokens(), self.options.forget_tokens_until
         if most > 0 and self.model.bank.reaches_words(self.model.lora):
             small = forget_only_tokens_of(self.pairing.sides, tokens, most)
             if small is not None:

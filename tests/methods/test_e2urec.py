@@ -37,7 +37,7 @@ def test_defaults_are_the_papers_whatever_the_backbone(
         "augmented_epochs": 1.5, "warmup_epochs": 1, "joint_epochs": 0.2315,
         "unlearn_rate_schedule": "constant", "unlearn_clip_norm": None,
         "unlearn_adam_epsilon": 1e-8, "unlearn_weight_decay": 0.01,
-        "own_tokens_only": False, "own_tokens_until": 0.0, "unlearn_share": 1.0,
+        "forget_tokens_only": False, "forget_tokens_until": 0.0, "unlearn_share": 1.0,
         "unlearn_stop": 1.0, "scale_to_target": False,
         "forgetting_teacher": True, "remembering_teacher": True,
     }  # fmt: skip

@@ -16,7 +16,7 @@ NAMED = {
     "lora_target_modules": ["q", "v", "embed_tokens"],
     "unlearn_learning_rate": 0.02,
     "joint_epochs": 2,
-    "own_tokens_only": True,
+    "forget_tokens_only": True,
 }
 
 
@@ -33,7 +33,7 @@ def moved(config: Any) -> tuple[float, float, dict[str, Any]]:
 def test_a_small_request_leaves_the_answers_to_others_alone(
     small_config: Callable[..., Any], method: str
 ) -> None:
-    forget, retain, cost = moved(small_config(method, own_tokens_until=0.5, **NAMED))
+    forget, retain, cost = moved(small_config(method, forget_tokens_until=0.5, **NAMED))
     assert forget > 0
     assert retain == 0
     assert cost["steps"] > 0
@@ -43,16 +43,16 @@ def test_a_large_request_moves_them_and_so_does_a_small_one_if_told_to(
     small_config: Callable[..., Any],
 ) -> None:
     for until in (0.02, 0.0):  # a fifth of the users is asked for
-        assert moved(small_config("E2URec", own_tokens_until=until, **NAMED))[1] > 1e-4
+        assert moved(small_config("E2URec", forget_tokens_until=until, **NAMED))[1] > 1e-4
 
 
 def test_without_a_name_in_the_prompt_more_is_learned(small_config: Callable[..., Any]) -> None:
     nameless = {**NAMED, "prompt": "compact", "user_fields": []}
-    assert moved(small_config("E2URec", own_tokens_until=0.5, **nameless))[1] > 1e-4
+    assert moved(small_config("E2URec", forget_tokens_until=0.5, **nameless))[1] > 1e-4
 
 
 def test_a_finished_student_is_found_again(small_config: Callable[..., Any]) -> None:
-    config = small_config("E2URec", own_tokens_until=0.5, **NAMED)
+    config = small_config("E2URec", forget_tokens_until=0.5, **NAMED)
     first, again = moved(config), moved(config)
     assert first[:2] == again[:2]
     assert first[2]["trained_parameters"] == again[2]["trained_parameters"]

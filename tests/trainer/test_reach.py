@@ -36,7 +36,7 @@ def student_of(run: Forgetting) -> Student:
 def test_a_rare_word_of_a_few_rows_leaves_the_embedding_free_to_learn_all_tokens(
     small_config: Callable[..., Any],
 ) -> None:
-    run = nameless(small_config("E2URec", own_tokens_only=True, user_fields=[], control_users=0))
+    run = nameless(small_config("E2URec", forget_tokens_only=True, user_fields=[], control_users=0))
     student = student_of(run)
     own = student.pairing.forget_only_tokens()
     shown = student.pairing.forget_table.shows(run.split.forget, own.numpy())
@@ -53,7 +53,7 @@ def test_own_tokens_alone_learn_where_nearly_every_forget_row_shows_one(
     reached: float,
     limited: bool,
 ) -> None:
-    config = small_config("E2URec", own_tokens_only=True, prompt="numbered")
+    config = small_config("E2URec", forget_tokens_only=True, prompt="numbered")
     run = Forgetting(config, load_dataset(config))
     run.train()
     rows = len(run.split.forget)
