@@ -303,7 +303,7 @@ class AdapterBank:
 
     @contextmanager
     def mixed(self, names: Sequence[str], weights: Tensor) -> Iterator[None]:
-        """Mix these adapters with weights for each sample, [b, names]; otherwise as `frozen`."""
+        """Mix adapters with weights for each sample, [b, names]; otherwise as :meth:`frozen`."""
         for name in names:
             self._check(name)
         with self.frozen(None), mixed_layers(self.language_model.model, names, weights):

@@ -101,7 +101,7 @@ class LanguageModel(nn.Module, ABC):
             return self._state(input_ids, attention_mask).to(input_ids.device, self.model.dtype)
 
     def precision(self, ids: Tensor) -> torch.autocast:
-        """Make the autocast context for prompts on the device of these tokens, see `mixed`."""
+        """Make the autocast context for prompts on the device of these tokens, see ``mixed``."""
         return torch.autocast(ids.device.type, torch.bfloat16, enabled=self.mixed)
 
     @property
