@@ -1,4 +1,4 @@
-"""The language-model recommender as a model of RecBole."""
+"""LLMRec: a language model as a RecBole recommender."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -31,9 +31,9 @@ from recbole_e2urec.model.losses import answer_cross_entropy, yes_probability
 from recbole_e2urec.model.prompting import PromptOptions, make_texts, wording_of
 from recbole_e2urec.utils import distributed
 
-ORIGINAL = "original"  # the adapter that tuning: lora trains
+ORIGINAL = "original"  # name of the adapter that tuning: lora trains
 Schedule = Literal["linear", "constant"]  # of a learning rate
-TOKENS_AT_ONCE = {"cuda": 16384}  # by the type of device
+TOKENS_AT_ONCE = {"cuda": 16384}  # default of tokens_at_once, by device type
 
 
 @option_class()
@@ -59,10 +59,10 @@ class LLMRecOptions:
     clip_norm: float | None = option(
         "Scale a gradient down to this norm if it is larger; ~ = never.", gt=0, default=1.0
     )
-    # A head that shares its matrix with the embeddings pushes every word that a batch does not show
-    # by a gradient of about 1e-7, as long as it learns from scratch. With an epsilon far below,
-    # AdamW makes full steps of it, and tokens of users whom nobody trained on end up far away, all
-    # at one place.
+    # A head that shares its matrix with the embeddings gives every word that a batch does not show
+    # a gradient of about 1e-7, as long as it learns from scratch. If epsilon is far smaller, AdamW
+    # turns this gradient into full steps. Tokens of users without training rows then drift far
+    # away, all to the same place.
     adam_epsilon: float = option(
         "AdamW's epsilon, in unlearning as well unless unlearn_adam_epsilon is set; far below, "
         "words that no prompt shows drift away.",
@@ -76,15 +76,16 @@ class LLMRec(GeneralRecommender):
     """Asks a language model whether a user will like an item; the score is P(yes).
 
     P(yes) is a softmax over the two answer words at the answer position. RecBole's loaders give the
-    rows; the prompt of a row is looked up by its ``row_id``, with the row's ``item_id`` as the
-    item in question, so candidates of a ranking share the history of their row.
+    rows. A row's ``row_id`` selects its prompt, and its ``item_id`` is the item in question; the
+    candidates of a ranking therefore share the history of their row.
 
     Attributes:
-        language_model: the backbone; ``bank`` holds its adapters.
-        adapter: the adapter that answers; None = the backbone's own weights.
-        wording: what prompts are made of.
+        language_model: the backbone.
+        bank: the backbone's adapters.
+        adapter: name of the adapter that answers; None: the backbone's own weights answer.
+        wording: the template, titles and features of which prompts are made.
         table: the prompts.
-        labels: 1 = liked, float32 by row id; None for data without labels.
+        labels: 1 = liked, 0 = not, float32 by row id; None for data without labels.
     """
 
     type = ModelType.CONTEXT
@@ -104,7 +105,7 @@ class LLMRec(GeneralRecommender):
         self.language_model = language_model.to(self.device)
         self.bank = AdapterBank(language_model)
         self.lora = config.options(LoraOptions)
-        self.bank.check(self.lora)  # now, not when a student is added after hours of training
+        self.bank.check(self.lora)  # fail now rather than after hours of training
         self.adapter: str | None = None
         if self.options.tuning == "lora":
             self.bank.add(ORIGINAL, self.lora, self.options.seed)
@@ -116,24 +117,24 @@ class LLMRec(GeneralRecommender):
 
     @property
     def tokens_at_once(self) -> int:
-        """Most tokens of a pass, see :class:`LLMRecOptions`."""
+        """Most tokens in one pass, see :class:`LLMRecOptions`."""
         return self.options.tokens_at_once or TOKENS_AT_ONCE.get(self.device.type, 2048)
 
     def prompts(
         self, rows: RowTable, history: NDArray[np.int64], texts: PromptTexts
     ) -> PromptTable:  # [n, k]
-        """Prompts for this language model; arguments as of :class:`PromptTable`."""
+        """Make the prompts for this language model; see :class:`PromptTable` for the arguments."""
         lm = self.language_model
         limits = TokenLimits(lm.max_tokens, lm.pad_id, lm.prefix_ids, lm.suffix_ids)
         return PromptTable(rows, history, texts, lm.encode, limits)
 
     def calculate_loss(self, interaction: Any) -> Tensor:
-        """Cross-entropy of the true answers of a batch of RecBole's; a scalar."""
+        """Cross-entropy of the true answers in a RecBole batch; a scalar."""
         rows = interaction[ROW_ID].cpu().numpy()
         return self.answer_loss(rows, interaction[self.ITEM_ID].cpu().numpy())
 
     def predict(self, interaction: Any) -> Tensor:
-        """P(yes) of each pair of row and item, float32 [batch]."""
+        """P(yes) of each pair of row and item in a RecBole batch, float32 [batch]."""
         rows = interaction[ROW_ID].cpu().numpy()
         items = interaction[self.ITEM_ID].cpu().numpy()
         return self.answer(rows, items)
@@ -147,19 +148,20 @@ class LLMRec(GeneralRecommender):
     def answer_loss(
         self, rows: NDArray[np.int64], items: NDArray[np.int64] | None = None
     ) -> Tensor:
-        """Cross-entropy of the true answers of these rows, mean; a scalar."""
+        """Mean cross-entropy of the true answers of these rows; a scalar."""
         parts = [terms["loss"] for terms in self.answer_losses(rows, items)]
         return torch.stack(parts).sum()
 
     def answer_losses(
         self, rows: NDArray[np.int64], items: NDArray[np.int64] | None = None
     ) -> Iterator[dict[str, Tensor]]:
-        """:meth:`answer_loss` in pieces that pass one after the other and add up to it.
+        """Compute :meth:`answer_loss` in pieces, one forward pass each, that add up to it.
 
-        Of several processes each has its share of the rows; all pieces together add up.
+        With several processes, each computes its share of the rows, and the pieces of all processes
+        add up to the loss.
 
         Raises:
-            InputError: the data has no labels to learn from.
+            InputError: the data has no labels.
         """
         if self.labels is None:
             raise InputError("a language model learns from labels; set threshold, or add a label")
@@ -178,10 +180,14 @@ class LLMRec(GeneralRecommender):
     def hidden(
         self, rows: NDArray[np.int64], items: NDArray[np.int64] | None = None
     ) -> Tensor:  # [n], [n] -> [n, hidden]
-        """What the head reads at the answer position, for any number of rows, without gradient.
+        """Hidden states that the head reads at the answer position, without gradient.
 
-        Where a model reads from left to right and several items are asked about in one row, it
-        reads what stands before the question once.
+        The number of rows is not limited. If several items are in question for one row, a model
+        that reads from left to right reads the text before the question once.
+
+        Args:
+            rows: row ids, [n].
+            items: inner ids of the items in question, [n]; None: the rows' own items.
         """
         model = self.language_model
         several = items is not None and 2 * len(np.unique(rows)) <= len(rows)
@@ -203,12 +209,12 @@ class LLMRec(GeneralRecommender):
         count: int,
         read: Callable[[NDArray[np.int64]], Tensor],
     ) -> Tensor:  # [n, h]
-        """What a model reads, batch by batch; of several processes each reads its share of them.
+        """Compute hidden states batch by batch; with several processes, each takes its share.
 
         Args:
-            batches: of indices, each of which is in one batch.
-            count: n, number of indices.
-            read: states of the prompts of a batch, [b, h].
+            batches: batches of indices; each index is in exactly one batch.
+            count: number of indices, n.
+            read: computes the states of one batch, [b, h].
         """
         model = self.language_model
         hidden = torch.zeros(count, model.hidden_size, dtype=model.model.dtype)
@@ -217,15 +223,16 @@ class LLMRec(GeneralRecommender):
         return distributed.summed(hidden.to(self.device))
 
     def score_batches(self, lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-        """Indices of prompts of these lengths that are scored together."""
+        """Divide prompts of these lengths into batches that are scored together, as indices."""
         for batch in length_grouped_batches(lengths, self.options.score_batch_size, None):
             for piece in pieces(lengths[batch], self.tokens_at_once):
                 yield batch[piece]
 
     def _hidden_after(self, prompts: SharedPrompts) -> Tensor:  # [b] questions -> [b, hidden]
-        """See :meth:`hidden`; questions that share a beginning are asked together."""
+        """See :meth:`hidden`; questions that share a beginning are batched together."""
         model, size = self.language_model, self.options.score_batch_size
-        size -= size % min(size, int(np.bincount(prompts.of).max()))  # whole rows, where they fit
+        # A multiple of the most questions of one row: keeps rows whole where they fit.
+        size -= size % min(size, int(np.bincount(prompts.of).max()))
         order = np.argsort(prompts.of, kind="stable")
 
         def read(part: NDArray[np.int64]) -> Tensor:
@@ -234,21 +241,24 @@ class LLMRec(GeneralRecommender):
                 self.table.beginnings(prompts.beginnings[shown]),
                 self.table.endings(prompts.questions[part]),
                 torch.from_numpy(of),
-                max(1, self.tokens_at_once // 4),  # questions of one length: little padding
+                max(1, self.tokens_at_once // 4),  # small pieces have little padding
             )
 
         batches = (order[at : at + size] for at in range(0, len(order), size))
         return self.states(batches, len(order), read)
 
     def yes(self, hidden: Tensor) -> Tensor:  # [n, hidden] -> [n]
-        """P(yes) of hidden states, float32."""
+        """P(yes) for each hidden state, float32."""
         head, answers = self.language_model.head, self.language_model.answer_ids
         with torch.no_grad():
             parts = [yes_probability(head(part), answers) for part in hidden.split(4096)]
         return torch.cat(parts) if parts else hidden.new_zeros(0)
 
     def fresh_adapter(self, name: str, seed: int) -> None:
-        """Add an adapter that answers as this model does: a new one, or a copy of its own."""
+        """Add an adapter with which the model answers as before: a new one, or a copy of its own.
+
+        An adapter of the same name is replaced.
+        """
         if name in self.bank.names:
             self.bank.remove(name)
         if self.adapter is None:
@@ -258,13 +268,17 @@ class LLMRec(GeneralRecommender):
 
     @contextmanager
     def using_history(self, history: NDArray[np.int64]) -> Iterator[None]:
-        """Use these histories in the prompts inside the block ([n, k], see shown_histories)."""
+        """Use these histories in the prompts inside the block.
+
+        Args:
+            history: ids of the rows that each prompt shows, [n, k], as from ``shown_histories``.
+        """
         with self.using_prompts(self.table.with_history(history)):
             yield
 
     @contextmanager
     def using_prompts(self, table: PromptTable) -> Iterator[None]:
-        """Read the prompts of this table inside the block."""
+        """Use the prompts of this table inside the block."""
         before, self.table = self.table, table
         try:
             yield

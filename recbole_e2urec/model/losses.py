@@ -1,7 +1,7 @@
-"""Losses and reference targets as pure functions of tensors: no model, no config.
+"""Losses and teacher targets as pure functions of tensors, without any model or config.
 
-All distributions are over the vocabulary at the answer position and stay in log space: a log of
-``p + epsilon`` would bend the gradient where a teacher is sure.
+All distributions are over the vocabulary at the answer position. They stay in log space, because
+``log(p + epsilon)`` would distort the gradient where a teacher is confident.
 """
 
 import torch
@@ -18,16 +18,16 @@ def margin_of(logits: Tensor, answer_ids: tuple[int, int]) -> Tensor:  # [batch,
 def meeting_alpha(
     original: Tensor, augmented: Tensor, margin: Tensor, answer_ids: tuple[int, int], most: float
 ) -> Tensor:  # [batch, vocab], [batch, vocab], [batch] -> [batch]
-    """The alpha of each row at which the forgetting teacher has the reference's margin.
+    """Compute, for each row, the alpha at which the forgetting teacher has the reference's margin.
 
-    The teacher ``z_o - alpha * relu(z_a - z_o)`` has margin ``m_o - alpha * m_d``, m_d that of
-    ``relu(z_a - z_o)``; so ``alpha = (m_o - m_reference) / m_d``. Where the augmented model moved
-    the other way, no alpha of at least 0 meets it, and the best is 0; none is above ``most``.
+    The teacher ``z_o - alpha * relu(z_a - z_o)`` has the margin ``m_o - alpha * m_d``, where m_d is
+    the margin of ``relu(z_a - z_o)``. Hence ``alpha = (m_o - m_reference) / m_d``. If the augmented
+    model moved the other way, no alpha of at least 0 reaches the reference, and the best is 0.
 
     Args:
         original: logits of Original.
-        augmented: those of the augmented model.
-        margin: of the reference.
+        augmented: logits of the augmented model.
+        margin: margin of the reference.
         answer_ids: token ids of (no, yes).
         most: the largest alpha.
     """
@@ -65,9 +65,9 @@ def forgetting_teacher(
 ) -> Tensor:  # [batch, vocab], [batch, vocab] -> [batch, vocab]
     """Logits of the forgetting teacher: ``z_o - alpha * relu(z_a - z_o)``.
 
-    What the augmented model, which knows the forget data even better, says louder than Original is
-    pushed down; alpha may be [batch, 1]. Source: E2URec, arXiv 2403.03536; the target of Eldan and
-    Russinovich (2023).
+    The augmented model knows the forget data even better than Original. Logits that are higher in
+    the augmented model than in Original are lowered. ``alpha`` may be [batch, 1]. Source: E2URec,
+    arXiv 2403.03536; the target is that of Eldan and Russinovich (2023).
     """
     return original - alpha * torch.relu(augmented - original)
 
@@ -91,9 +91,9 @@ def npo_loss(
     """Negative preference optimisation: ``-2/beta * log sigmoid(-beta * (s - r))``.
 
     Args:
-        student: its log-probabilities of what is to be forgotten.
-        reference: those of the model before unlearning.
-        beta: inverse temperature; towards 0 the gradient becomes that of gradient ascent.
+        student: the student's log-probabilities of the answers to forget.
+        reference: log-probabilities of the model before unlearning.
+        beta: inverse temperature; as it approaches 0, the gradient becomes that of gradient ascent.
 
     Source: Zhang et al., arXiv 2404.05868.
     """
@@ -103,7 +103,7 @@ def npo_loss(
 def simnpo_loss(student: Tensor, beta: float, gamma: float) -> Tensor:  # [batch] -> [batch]
     """NPO without a reference: ``-2/beta * log sigmoid(-beta * s - gamma)``.
 
-    The answer is one token, so the division by its length is by 1.
+    The answer is one token, so the normalisation by its length has no effect.
 
     Source: Fan et al., arXiv 2410.07163.
     """

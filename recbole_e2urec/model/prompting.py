@@ -1,4 +1,4 @@
-"""From a loaded dataset to its prompt table: template, titles, user features, histories."""
+"""Builds the prompts of a loaded dataset: template, titles, features and histories."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,10 +44,10 @@ class PromptOptions:
 
 
 def read_template(config: Any, options: PromptOptions) -> PromptTemplate:
-    """Read the template that ``prompt`` names; it may use RecBole's names of the fields.
+    """Read the template that ``prompt`` names; it may refer to fields by their RecBole names.
 
     Raises:
-        InputError: as :meth:`PromptTemplate.named`, or a field has a name that templates have.
+        InputError: see :meth:`PromptTemplate.named`; or a field has a name that templates reserve.
     """
     names = FieldNames(
         config["ITEM_ID_FIELD"],
@@ -61,10 +61,10 @@ def read_template(config: Any, options: PromptOptions) -> PromptTemplate:
 
 
 def titles_of(config: Any, dataset: Any, options: PromptOptions) -> list[str]:
-    """Title by inner item id, as prompts show it (see :func:`item_titles`).
+    """Read the titles, by inner item id, as prompts show them (see :func:`item_titles`).
 
     Raises:
-        InputError: the file or the column of titles is missing.
+        InputError: the file or the column with the titles is missing.
     """
     catalogue: dict[str, str] = {}
     if options.title_field:
@@ -76,12 +76,12 @@ def titles_of(config: Any, dataset: Any, options: PromptOptions) -> list[str]:
 
 
 def _reading(config: Any) -> dict[str, str]:
-    """How atomic files are read."""
+    """Separator and encoding of atomic files."""
     return {"separator": config["field_separator"], "encoding": config["encoding"] or "utf-8"}
 
 
 def wording_of(config: Any, dataset: Any, options: PromptOptions) -> Wording:
-    """Read what prompts are made of.
+    """Read everything of which prompts are made: template, titles, features and tokens.
 
     Raises:
         InputError: a file or a column that the prompt needs is missing.
@@ -103,11 +103,14 @@ def wording_of(config: Any, dataset: Any, options: PromptOptions) -> Wording:
 
 
 def make_texts(dataset: Any, wording: Wording) -> tuple[PromptTexts, list[str]]:
-    """Render the segments of a dataset, and give the texts that a word tokenizer learns from.
+    """Render the segments of a dataset's prompts, and collect the texts for a word tokenizer.
 
-    The latter are the item catalogue, as the template shows it, the template's own words, and the
-    tokens of all users of the data if the template shows those: nothing else about users, and
-    nothing that depends on a request.
+    The vocabulary of a word tokenizer is made from the item catalogue, as the template shows it,
+    the template's own words and, if the template shows them, the tokens of all users. It contains
+    nothing else about users, and nothing that depends on a request.
+
+    Returns:
+        The prompt texts, and the texts for the vocabulary.
     """
     template, titles, tokens, _, items, of_users = wording
     catalogue = template.catalogue_texts(titles, tokens, items)
@@ -118,17 +121,21 @@ def make_texts(dataset: Any, wording: Wording) -> tuple[PromptTexts, list[str]]:
 def shown_histories(
     rows: RowTable, parts: Splits, hidden: NDArray[np.int64], length: int
 ) -> NDArray[np.int64]:  # -> [n, k]
-    """Row ids that the prompt of each row shows, whatever the split.
+    """Find the rows that the prompt of each row shows as its history.
 
-    Training and validation rows see training rows only, test rows see validation rows as well,
-    and all of them only what is strictly earlier in time (see :func:`history_rows`). Rows of no
-    part (see :func:`recbole_e2urec.data.rows.target_rows`) are seen by all.
+    Histories of training and validation rows consist of training rows. Those of test rows also
+    contain validation rows. All rows of a history are strictly earlier in time (see
+    :func:`history_rows`). Rows that belong to no part of the split (see
+    :func:`recbole_e2urec.data.rows.target_rows`) may appear in any history.
 
     Args:
         rows: all rows of the dataset.
-        parts: the split, users that take part in nothing included.
-        hidden: rows of any part that no history shows, such as forgotten rows of users who stay.
-        length: most rows shown.
+        parts: the split, including users who take part in neither training nor evaluation.
+        hidden: ids of rows that no history shows, such as forgotten rows of users who stay.
+        length: most rows in a history.
+
+    Returns:
+        Row ids by row id, [n, k]; -1 = absent.
     """
     allowed = np.ones(len(rows), dtype=bool)
     allowed[parts.valid] = allowed[parts.test] = allowed[hidden] = False

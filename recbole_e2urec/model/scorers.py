@@ -1,6 +1,6 @@
-"""Everything that answers: an adapter, stored weights, or several models together.
+"""Scorers: an adapter, stored weights, or several models together.
 
-Evaluation asks a scorer and never which method made it.
+Evaluation works on scorers alone; it does not depend on the method that made them.
 """
 
 from abc import ABC, abstractmethod
@@ -16,34 +16,45 @@ from torch import Tensor
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.losses import yes_probability
 
-CHUNK = 128  # rows whose whole distributions are looked at together: what a cache can hold
+Rows = NDArray[np.int64]
+Weights = Mapping[str, Tensor]
+# Trains the model that answers with an adapter: (adapter, place) -> weights. The weights of
+# ``place`` learn: those of an adapter or, None, of the backbone. Returns them after each part of
+# the training.
+Learn = Callable[[str | None, str | None], Sequence[Weights]]
+CHUNK = 128  # rows whose logits over the vocabulary are computed at once; they fit into a cache
 
 
 class ModelOutput(NamedTuple):
-    """What one model answered."""
+    """The answers of one model.
 
-    states: Tensor  # [n, h]
-    head: Callable[[Tensor], Tensor]  # [b, h] -> [b, vocab], float32
+    Attributes:
+        states: what its head reads at the answer position, [n, h].
+        head: gives the logits of such states, [b, h] -> [b, vocab], float32.
+    """
+
+    states: Tensor
+    head: Callable[[Tensor], Tensor]
 
 
 class CachedAnswers:
-    """Kept answers to n rows.
+    """Cached answers to n rows.
 
     Args:
-        voices: of the models that answered.
-        weights: [n, voices], how much each of them counts in a row; None: all alike.
+        voices: outputs of the models that answered.
+        weights: weight of each model in each row, [n, voices]; None: all weights are equal.
     """
 
     def __init__(self, voices: Sequence[ModelOutput], weights: Tensor | None = None) -> None:
         self.voices, self.weights = list(voices), weights
 
     def __len__(self) -> int:
-        """Give the number of rows."""
+        """Return the number of rows."""
         return len(self.voices[0].states)
 
     @torch.no_grad()
     def logits(self, part: slice | Tensor = slice(None)) -> Tensor:  # -> [b, vocab]
-        """Logits at the answer position of a part of the rows: the weighted mean over voices."""
+        """Logits of some of the rows at the answer position: the weighted mean over models."""
         heard = [voice.head(voice.states[part]) for voice in self.voices]
         if len(heard) == 1:
             return heard[0]
@@ -53,7 +64,7 @@ class CachedAnswers:
         return torch.stack([w[:, None] * z for w, z in zip(weights, heard, strict=True)]).sum(dim=0)
 
     def chunks(self) -> Iterator[slice]:
-        """Parts whose logits fit into memory."""
+        """Slices of rows, each small enough to hold its logits in memory."""
         return (slice(start, start + CHUNK) for start in range(0, len(self), CHUNK))
 
     def yes(self, answer_ids: tuple[int, int]) -> Tensor:  # -> [n]
@@ -62,31 +73,41 @@ class CachedAnswers:
         return torch.cat(parts) if parts else self.voices[0].states.new_zeros(0)
 
 
-Rows = NDArray[np.int64]
-Weights = Mapping[str, Tensor]
-# Trains what answers under an adapter, in the weights of an adapter or, None, of the backbone, and
-# gives these weights after each part of the training: (adapter, place) -> weights.
-Learn = Callable[[str | None, str | None], Sequence[Weights]]
-
-
 class Scorer(ABC):
-    """Answers rows of a recommender's data, under the histories that its prompts show."""
+    """Answers rows of a recommender's data, with the histories that the prompts show."""
 
     @abstractmethod
     def ask(self, model: LLMRec, rows: Rows, items: Rows | None = None) -> CachedAnswers:
-        """Ask about these rows, or about other items in their place: [n], [n]."""
+        """Answer the prompts of some rows.
+
+        Args:
+            model: the recommender.
+            rows: row ids, [n].
+            items: inner ids of the items in question, [n]; None: the rows' own items.
+        """
 
     @abstractmethod
     def further(self, model: LLMRec, learn: Learn) -> list["Scorer"]:
-        """Train a copy of what answers; gives who answers after each part of the training.
+        """Train a copy of this scorer's model further.
 
-        What learns is what Original's training reached: all weights under a student's adapter, or
-        an adapter. The model is as before afterwards.
+        The weights that Original's training changed learn: an adapter, or all weights of the
+        backbone, also where a student's adapter answers on it. The model is restored afterwards.
+
+        Args:
+            model: the recommender.
+            learn: trains the weights.
+
+        Returns:
+            One scorer for each part of the training.
         """
 
 
 class Adapted(Scorer):
-    """The backbone with an adapter; None = the backbone alone."""
+    """Answers with the backbone and an adapter of the model.
+
+    Args:
+        adapter: name of the adapter; None: the backbone alone.
+    """
 
     def __init__(self, adapter: str | None) -> None:
         self.adapter = adapter
@@ -105,12 +126,12 @@ class Adapted(Scorer):
 
 
 class Stored(Scorer):
-    """Weights that are read when they are needed and take the place of others.
+    """Answers with stored weights, which are read when they are needed.
 
     Args:
-        place: whose weights they replace: an adapter's, or, None, the backbone's.
-        read: gives them.
-        adapter: a student's adapter that answers upon such a backbone.
+        place: name of the adapter whose weights they replace; None: the backbone's.
+        read: reads the weights.
+        adapter: name of a student's adapter that answers on the replaced backbone.
     """
 
     def __init__(
@@ -120,7 +141,7 @@ class Stored(Scorer):
         self.adapter = adapter if place is None else place
 
     def ask(self, model: LLMRec, rows: Rows, items: Rows | None = None) -> CachedAnswers:
-        """See :meth:`Scorer.ask`; the weights that were there come back."""
+        """See :meth:`Scorer.ask`; the model's own weights are restored afterwards."""
         with model.bank.swapped_weights(self.place, self.read()):
             return Adapted(self.adapter).ask(model, rows, items)
 
@@ -135,8 +156,9 @@ class Ensemble(Scorer):
     """Several models, whose logits are averaged row by row.
 
     Args:
-        members: who answers.
-        weigh: weights of the members, from what they answered ([n, members]); None: all alike.
+        members: scorers that answer.
+        weigh: computes the members' weights from their outputs, [n, members]; None: all weights are
+            equal.
     """
 
     def __init__(
@@ -158,13 +180,13 @@ class Ensemble(Scorer):
 
 
 class Mixture(Scorer):
-    """Adapters on the untrained backbone, merged anew for every sample.
+    """Adapters on the untuned backbone, mixed with different weights for each sample.
 
     Args:
-        adapters: read the weights of each.
-        start: reads the backbone's weights before tuning; None: it has them.
-        weigh: weights of the adapters from what the untrained backbone makes of each row
-            ([n, h] -> [n, adapters]); None: all alike.
+        adapters: functions that read the weights of each adapter.
+        start: reads the backbone's weights before tuning; None: the backbone has these weights.
+        weigh: computes the adapters' weights from the untuned backbone's hidden states,
+            [n, h] -> [n, adapters]; None: all weights are equal.
     """
 
     def __init__(
@@ -176,7 +198,7 @@ class Mixture(Scorer):
         self.adapters, self.start, self.weigh = list(adapters), start, weigh
 
     def ask(self, model: LLMRec, rows: Rows, items: Rows | None = None) -> CachedAnswers:
-        """See :meth:`Scorer.ask`; backbone and adapters are as before afterwards."""
+        """See :meth:`Scorer.ask`; backbone and adapters are restored afterwards."""
         bank, lm = model.bank, model.language_model
         with self._loaded(model) as names:
             with bank.frozen(None):
@@ -194,14 +216,18 @@ class Mixture(Scorer):
             return CachedAnswers([ModelOutput(mixed, lm.head_copy())])
 
     def further(self, model: LLMRec, learn: Learn) -> list[Scorer]:
-        """See :meth:`Scorer.further`; every adapter learns all of it, the backbone nothing."""
+        """See :meth:`Scorer.further`; each adapter learns all of it, and the backbone is frozen."""
         with self._loaded(model) as names:
             parts = zip(*(learn(name, name) for name in names), strict=True)
             return [Mixture([*map(_giving, part)], self.start, self.weigh) for part in parts]
 
     @contextmanager
     def _loaded(self, model: LLMRec) -> Iterator[list[str]]:
-        """Have the adapters beside the untrained backbone; both are gone afterwards."""
+        """Load the untuned backbone and the adapters; both are removed afterwards.
+
+        Yields:
+            The names of the adapters.
+        """
         bank = model.bank
         with on_start(model, self.start), ExitStack() as stack:
             names = [f"mixed{number}" for number in range(len(self.adapters))]
@@ -218,7 +244,7 @@ def _giving(weights: Weights) -> Callable[[], Weights]:
 
 @contextmanager
 def on_start(model: LLMRec, start: Callable[[], Weights] | None) -> Iterator[None]:
-    """Give the backbone the weights from before tuning; its own come back."""
+    """Let the backbone have its weights from before tuning; its own are restored afterwards."""
     if start is None:
         yield
         return
@@ -228,7 +254,7 @@ def on_start(model: LLMRec, start: Callable[[], Weights] | None) -> Iterator[Non
 
 @contextmanager
 def answering(model: LLMRec, scorer: Scorer) -> Iterator[None]:
-    """Let the scorer answer in the model's place when RecBole's evaluator asks it."""
+    """Let the scorer answer in place of the model when RecBole's evaluator calls the model."""
     before = model.answer
     model.answer = lambda rows, items: scorer.ask(model, rows, items).yes(
         model.language_model.answer_ids

@@ -1,4 +1,9 @@
-"""Training of one adapter, epoch by epoch, in a stage: what gradient unlearning is made of."""
+"""Training of one adapter in a stage, and what an unlearning method works with.
+
+:func:`train_adapter` is the training loop of gradient unlearning. An :class:`UnlearningTask` tells
+a method what to forget. Its :class:`TrainingServices` give the method stages and models that are
+trained anew.
+"""
 
 import time
 from abc import ABC, abstractmethod
@@ -36,20 +41,20 @@ class AdapterTrainingPlan:
     """How an adapter is trained.
 
     Attributes:
-        epochs: number of epochs; a fraction cuts the last one.
+        epochs: number of epochs; a fraction cuts the last one short.
         rule: how a gradient becomes a step.
-        seed: of dropout.
-        batches: the batches of an epoch, by its number; must depend on the number alone.
+        seed: seed of dropout.
+        batches: gives the batches of an epoch; must depend on the epoch's number alone.
         losses: loss terms of a batch, see :func:`train_epoch`.
         show: whether to draw progress bars.
         spent: seconds that preparation took; they are part of the cost.
-        tokens: int64 [m], the only tokens that adapted embeddings learn; None: all of them.
+        tokens: ids of the only tokens that adapted embeddings learn, int64 [m]; None: all tokens.
         alone: whether nothing but these tokens learns.
         dropout: whether the backbone drops activations.
-        stop: share of the steps of all epochs after which learning ends.
+        stop: share of the steps of all epochs after which training ends.
         begin: called before the first step; may change the weights.
-        end: called after the last one; may change them as well.
-        found: settings that were found for it; they are part of the summary.
+        end: called after the last step; may change the weights.
+        found: settings that were determined for this training; they are part of the summary.
     """
 
     epochs: float
@@ -68,7 +73,13 @@ class AdapterTrainingPlan:
     found: Mapping[str, float] = field(default_factory=dict)
 
     def clock(self, name: str, epoch: int, steps: int) -> EpochPosition:
-        """Where an epoch of so many steps lies in its stage, and how many of them are taken."""
+        """Locate an epoch in its stage, and decide how many of its steps are taken.
+
+        Args:
+            name: name of the stage.
+            epoch: number of the epoch, from 0.
+            steps: number of steps of a whole epoch.
+        """
         end = steps_until(self.stop, steps_until(self.epochs, steps))
         return EpochPosition(name, epoch, self.epochs, self.show, max(0, end - epoch * steps))
 
@@ -76,12 +87,18 @@ class AdapterTrainingPlan:
 def train_adapter(
     model: LLMRec, name: str | None, stage: Stage, plan: AdapterTrainingPlan
 ) -> dict[str, Any]:
-    """Train the adapter ``name``, resume it, or load what a finished stage holds.
+    """Train an adapter, resume its training, or load the weights of a finished stage.
 
-    No other weight learns; None trains the backbone's own. Files are written after every epoch.
+    No other weight learns. The stage's files are written after every epoch.
+
+    Args:
+        model: the recommender with the adapter.
+        name: name of the adapter; None trains the backbone's own weights.
+        stage: where progress and outcome are stored.
+        plan: how to train.
 
     Returns:
-        Its summary: ``seconds``, ``steps``, ``epochs``, ``trained_parameters``,
+        The stage's summary: ``seconds``, ``steps``, ``epochs``, ``trained_parameters``,
         ``peak_memory_mb``, ``losses``, the mean of each term by epoch, and ``found``, see
         :class:`AdapterTrainingPlan`.
     """
@@ -122,7 +139,7 @@ def _finish(
             "steps": state["steps"] + len(batches[: clock.most]),
             "losses": [*state["losses"], terms],
         }
-        if epoch + 1 < plan.epochs:  # or the outcome follows at once
+        if epoch + 1 < plan.epochs:  # after the last epoch, the outcome is written instead
             tensors = with_prefix("model", model.bank.state(name))
             stage.save_progress({**tensors, **optimizer_tensors(optimizer)}, state)
     seconds = _seconds(plan.end)
@@ -141,27 +158,34 @@ def _finish(
 
 
 def _seconds(work: Callable[[], None]) -> float:
-    """Do some work; gives the seconds that it took."""
+    """Run a function and return the seconds that it took."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
 
 
 class Fit(NamedTuple):
-    """A recommender that was trained on some rows, from the weights that Original began with."""
+    """A recommender that was trained on some rows, from Original's start weights.
+
+    Attributes:
+        scorer: answers as this recommender does.
+        cost: the summary of its stage.
+        digest: the digest of its stage.
+        weights: reads the trained weights.
+    """
 
     scorer: Scorer
     cost: Mapping[str, Any]
-    digest: str  # names its stage
-    weights: Callable[[], Mapping[str, Tensor]]  # of what was trained
+    digest: str
+    weights: Callable[[], Mapping[str, Tensor]]
 
 
 class TrainingServices(ABC):
-    """What a method can ask the run for: stages, and models that are trained anew.
+    """What the run provides to a method: stages, and models that are trained anew.
 
     Args:
         model: the recommender.
-        start: its weights before tuning.
+        start: the recommender's weights before tuning.
     """
 
     def __init__(self, model: LLMRec, start: Mapping[str, Tensor]) -> None:
@@ -169,55 +193,56 @@ class TrainingServices(ABC):
 
     @property
     def untrained(self) -> Stored:
-        """Answers as the model did before it was tuned."""
+        """Scorer that answers as the model did before tuning."""
         return Stored(self._adapter, lambda: self._start)
 
     @property
     def start(self) -> Callable[[], Mapping[str, Tensor]] | None:
-        """The backbone's weights before tuning; None where tuning leaves them alone."""
+        """Reads the backbone's weights before tuning; None if tuning does not change them."""
         return None if self._adapter is not None else lambda: self._start
 
     @abstractmethod
     def stage(self, name: str, settings: Mapping[str, Any]) -> Stage:
-        """Make the stage of a part of the method."""
+        """Make the stage of one part of the method."""
 
     @abstractmethod
     def fit(self, name: str, rows: NDArray[np.int64], history: NDArray[np.int64]) -> Fit:
-        """Train a recommender, or take it from its stage.
+        """Train a recommender, or load it from its stage.
 
         Args:
-            name: of its stage.
-            rows: ids of the training rows; only their own users validate it.
-            history: what prompts show, [n, k] by row id.
+            name: name of the stage.
+            rows: ids of the training rows; early stopping validates on the users of these alone.
+            history: ids of the rows that prompts show, [n, k] by row id.
         """
 
     @abstractmethod
     def fit_adapter(self, name: str, rows: NDArray[np.int64], history: NDArray[np.int64]) -> Fit:
-        """Do the same for an adapter on the backbone as it was before tuning."""
+        """Train an adapter on the untuned backbone, or load it from its stage; see :meth:`fit`."""
 
     @abstractmethod
     def embed(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """User embeddings of RecBole's BPR trained on the rows, by inner user id, [users, d]."""
+        """Train RecBole's BPR on the rows; give its user embeddings, by inner id, [users, d]."""
 
 
 @dataclass(frozen=True)
 class UnlearningTask:
-    """What an unlearner works with.
+    """One request, as an unlearning method receives it.
 
     Attributes:
-        forget: row ids to forget, sorted.
-        retain: row ids that stay, sorted.
-        valid: validation row ids, of all users but the control users.
-        unseen: row ids that no model was trained on: of control users, or where none are kept out,
-            validation rows of users who stay.
+        forget: ids of the rows to forget, sorted.
+        retain: ids of the rows that stay, sorted.
+        valid: ids of the validation rows of all users but the control users.
+        unseen: ids of rows that no model was trained on: rows of control users, or, if there are no
+            control users, validation rows of users who stay.
         user, item: inner user and item ids by row id, of all rows.
-        forget_history: histories that the prompts of forget rows show, [n, k] by row id; they are
-            those that all prompts showed before the request.
-        retain_history: the same for all other rows, after it.
-        services: what the run can do for a method.
-        seed: of everything random in the method.
+        forget_history: histories in the prompts of forget rows, [n, k] by row id: those that all
+            prompts showed before the request.
+        retain_history: histories in the prompts of all other rows, after the request; same shape.
+        services: stages and trained models that the run provides.
+        seed: seed of everything random in the method.
         show: whether to draw progress bars.
-        stage_settings: what tells stages of this task from those of others, see :meth:`apart`.
+        stage_settings: settings that tell the stages of this task from those of other tasks, see
+            :meth:`apart`.
     """
 
     forget: NDArray[np.int64]
@@ -235,13 +260,13 @@ class UnlearningTask:
 
     @property
     def train(self) -> NDArray[np.int64]:
-        """Row ids of the training set before the request, sorted."""
+        """Ids of the training rows before the request, sorted."""
         return np.union1d(self.forget, self.retain)
 
     def stage(self, name: str, settings: Mapping[str, Any]) -> Stage:
-        """The stage of a part of the method."""
+        """Make the stage of one part of the method, with this task's settings."""
         return self.services.stage(name, {**settings, **self.stage_settings})
 
     def apart(self, **settings: Any) -> "UnlearningTask":
-        """The same request; these settings tell its stages from those of this one."""
+        """Copy the task with further settings that tell its stages from those of this one."""
         return replace(self, stage_settings={**self.stage_settings, **settings})

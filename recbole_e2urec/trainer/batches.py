@@ -1,4 +1,8 @@
-"""What gradient unlearning walks through: forget rows, with retain rows beside them."""
+"""Batches of gradient unlearning: forget rows, paired with retain rows in joint steps.
+
+Also finds forget-only tokens: tokens that prompts of forget rows show and no prompt of a retain row
+does.
+"""
 
 from math import ceil
 from typing import NamedTuple
@@ -13,15 +17,16 @@ from recbole_e2urec.trainer.adapter import UnlearningTask
 from recbole_e2urec.trainer.loop import epoch_seed, steps_until
 
 Rows = NDArray[np.int64]
+LEAST_ROWS = 512  # forget rows that a request learns from, if it has as many, whatever the share
 
 
 class ForgetOnlyTokens(NamedTuple):
-    """Tokens whose embeddings alone are to learn.
+    """Tokens whose embeddings are the only weights that learn.
 
     Attributes:
-        tokens: int64 [m].
-        retain_pool: retain rows whose prompts show one of them, sorted; no other row's answer can
-            change.
+        tokens: token ids, int64 [m].
+        retain_pool: ids of the retain rows whose prompts show one of the tokens, sorted. The answer
+            to any other retain row cannot change.
     """
 
     tokens: Tensor
@@ -29,11 +34,11 @@ class ForgetOnlyTokens(NamedTuple):
 
 
 class RequestRows(NamedTuple):
-    """Rows of a request, and their prompts.
+    """The rows of a request and their prompts.
 
     Attributes:
         forget, retain: row ids, sorted.
-        forget_table, retain_table: their prompts.
+        forget_table, retain_table: prompts of the forget rows and of the retain rows.
         user: inner user id by row id.
     """
 
@@ -47,21 +52,21 @@ class RequestRows(NamedTuple):
 def forget_only_tokens_of(
     sides: RequestRows, candidates: Tensor, most: float
 ) -> ForgetOnlyTokens | None:
-    """Tokens by which every forget row can be forgotten, if the request is small.
+    """Find tokens through which a small request can be forgotten completely.
 
-    A user who leaves wholly needs a token that all of the user's prompts show. Where no candidate
-    is one, since the user's number is a word that others' prompts show as well, such as an age, it
-    is the token that fewest retain rows show. Of a user who stays, or whom prompts do not name,
-    each row needs one of the candidates.
+    A wholly forgotten user whom prompts name needs a token that all of the user's prompts show.
+    The user's number may also be a word of other prompts, such as an age. Then no candidate
+    qualifies, and the token that the fewest retain rows show takes its place. For a user who stays,
+    or whom prompts do not name, each forget row must show one of the candidates.
 
     Args:
-        sides: the request.
+        sides: the rows and prompts of the request.
         candidates: tokens that no retain row's prompt shows, int64 [m].
-        most: share of the training rows up to which a request is small; also the share of retain
-            rows that may show a user's token.
+        most: largest share of the training rows that a small request may have; also the largest
+            share of retain rows that may show a user's token.
 
     Returns:
-        None where it is not small, or where a token is missing.
+        The tokens; None if the request is not small or a token is missing.
     """
     forget, retain, table = sides.forget, sides.retain, sides.forget_table
     if len(forget) > most * (len(forget) + len(retain)):
@@ -80,13 +85,17 @@ def forget_only_tokens_of(
 
 
 def _common(table: PromptTable, rows: Rows, of: NDArray[np.int64]) -> list[int]:
-    """Those of some tokens that all these rows show."""
+    """Keep the tokens in ``of`` that all these rows show."""
     first = np.intersect1d(table.tokens(rows[:1]), of)
     return [int(token) for token in first if table.shows(rows, first[first == token]).all()]
 
 
 def _rarest(sides: RequestRows, rows: Rows) -> tuple[int, int]:
-    """Of the tokens that all these rows show, the one in fewest retain rows, and in how many."""
+    """Among the tokens that all these rows show, find the one that the fewest retain rows show.
+
+    Returns:
+        The token id, and the number of retain rows that show it.
+    """
     table = sides.forget_table
     common = _common(table, rows, table.tokens(rows[:1]))
     counts = [
@@ -96,33 +105,35 @@ def _rarest(sides: RequestRows, rows: Rows) -> tuple[int, int]:
     return common[place], counts[place]
 
 
-LEAST_ROWS = 512  # forget rows that a request learns from, if it has them, whatever the share
-
-
 class Step(NamedTuple):
-    """Row ids of one step; without retain rows in a step on the forget set alone."""
+    """Row ids of one step; ``retain`` is empty in a step on the forget set alone."""
 
     forget: Rows
     retain: Rows
 
 
 class ForgetRetainBatches:
-    """The steps of a request's epochs; they depend on its seed and the epoch's number alone.
+    """Divides the rows of a request into the steps of each epoch.
+
+    The steps depend on nothing but the request's seed and the epoch's number.
 
     Args:
         request: what to forget.
         table: prompts of all rows.
-        batch_size: forget rows a step.
-        share: of the forget rows of each user who leaves wholly that the steps show. A user whom
-            prompts name is remembered as a whole. Rows of users who stay are remembered one by
-            one, and so are those of users without a name: none of them is left out. Nor is any of
-            the first ``LEAST_ROWS``: a small request can spare no step.
-        of_all: whether the share is of every user's forget rows alike.
+        batch_size: number of forget rows in a step.
+        share: share of each wholly forgotten user's forget rows that the steps show. A model
+            remembers a user whom prompts name as a whole, so a part of the rows is enough. It
+            remembers rows of users who stay, and of users whom prompts do not name, one by one;
+            the steps show all of these. The share is raised so that at least ``LEAST_ROWS`` of the
+            wholly forgotten users' rows remain, or all if there are fewer: a small request needs
+            every step.
+        of_all: whether the share applies to the forget rows of all users.
 
     Attributes:
-        forget: row ids of the forget rows that the steps show, sorted.
-        forget_table, retain_table: prompts of the forget rows and of the others.
-        retain_pool: retain rows that joint steps may show, sorted; all of them unless limited.
+        forget: ids of the forget rows that the steps show, sorted.
+        forget_table, retain_table: prompts of the forget rows and of all other rows.
+        retain_pool: ids of the retain rows that joint steps may show, sorted; all of them unless
+            limited.
     """
 
     def __init__(
@@ -146,7 +157,13 @@ class ForgetRetainBatches:
         self.retain_pool = request.retain
 
     def steps(self, epoch: int, joint: bool) -> list[Step]:
-        """Its forget rows in batches; if joint, as many retain rows, drawn anew, beside them."""
+        """Divide the rows of an epoch into steps.
+
+        Args:
+            epoch: number of the epoch, from 0.
+            joint: whether each step also has a batch of retain rows. Each epoch draws its own
+                sample of them, of the size of the forget rows.
+        """
         request, size = self.request, self.batch_size
         generator = np.random.default_rng(epoch_seed(request.seed, epoch))
         lengths = self.forget_table.lengths(self.forget)
@@ -162,36 +179,37 @@ class ForgetRetainBatches:
 
     @property
     def sides(self) -> RequestRows:
-        """All rows of the request, and their prompts."""
+        """All rows of the request and their prompts."""
         request = self.request
         tables = self.forget_table, self.retain_table
         return RequestRows(request.forget, request.retain, *tables, request.user)
 
     def forget_only_tokens(self) -> Tensor:
-        """Tokens that prompts of forget rows show and no prompt of a retain row does, int64 [m].
+        """Find the tokens that forget rows' prompts show and no retain row's does, int64 [m].
 
-        What a model keeps in their embeddings is of use to forget rows alone.
+        What a model stores in the embeddings of these tokens serves forget rows alone.
         """
         forget = self.forget_table.tokens(self.request.forget)
         others = self.retain_table.tokens(self.request.retain)
         return torch.from_numpy(np.setdiff1d(forget, others, assume_unique=True))
 
     def reached(self, tokens: Tensor) -> NDArray[np.bool_]:  # [m] -> [f]
-        """Whether each forget row's prompt shows one of these tokens."""
+        """Mark the forget rows whose prompts show one of these tokens."""
         return self.forget_table.shows(self.request.forget, tokens.numpy())
 
     def retain_rows(self, epoch: int) -> Rows:
-        """Retain rows of a joint epoch, as many as there are forget rows, without repetition."""
+        """Draw the retain rows of a joint epoch: as many as forget rows, without repetition."""
         seed = np.random.SeedSequence([self.request.seed, epoch, 1])
         count = min(len(self.forget), len(self.retain_pool))
         return np.random.default_rng(seed).choice(self.retain_pool, count, replace=False)
 
     def retain_rows_of(self, first: int, end: float) -> Rows:
-        """Retain rows of the steps of joint epochs, each once, sorted.
+        """Collect the retain rows that the steps of some joint epochs show, each once, sorted.
 
         Args:
             first: number of the first of these epochs.
-            end: where they end; a fraction cuts the last of them, see :class:`AdapterTrainingPlan`.
+            end: number of epochs up to their end; a fraction cuts the last one short, see
+                :class:`AdapterTrainingPlan`.
         """
         shown = [self.request.retain[:0]]
         for epoch in range(first, ceil(end)):
@@ -204,13 +222,16 @@ class ForgetRetainBatches:
 def share_of_each(
     user: NDArray[np.int64], rows: Rows, share: float, seed: int
 ) -> Rows:  # [n], [f] -> [<= f]
-    """A share of each user's rows, drawn at random, rounded up: no user goes without.
+    """Draw a share of each user's rows at random, rounded up: every user keeps at least one.
 
     Args:
-        user: of all rows, by row id.
-        rows: to draw from, sorted.
-        share: in (0, 1].
-        seed: of the draw.
+        user: inner user id by row id, of all rows.
+        rows: ids of the rows to draw from, sorted.
+        share: share of each user's rows, in (0, 1].
+        seed: seed of the draw.
+
+    Returns:
+        Row ids, sorted.
     """
     if share == 1:
         return rows

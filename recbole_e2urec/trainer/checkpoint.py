@@ -1,14 +1,14 @@
-"""Stages: trained models as artefacts that are reused when finished and resumed when not.
+"""Stages: trained models on disk, which are reused if finished and resumed if not.
 
-A stage is a folder named after a hash of everything that decides its outcome. Its files:
+A stage is a folder. Its name contains a hash of everything that decides the outcome. Its files:
 
 - ``progress.safetensors``: weights, optimizer state and counters after the last whole epoch;
 - ``best.safetensors``: the weights of the best epoch so far;
-- ``weights.safetensors`` and ``stage.json``: the outcome; the latter is written last, so a stage
-  is finished if and only if it is there.
+- ``weights.safetensors`` and ``stage.json``: the outcome. ``stage.json`` is written last, so a
+  stage is finished if and only if this file exists.
 
-Of several processes the writer alone touches the folder, and tells the others what is in it. Each
-question below is one that all of them must ask.
+With several processes, only the main process touches the folder, and it broadcasts what it reads.
+All processes must therefore make each call below.
 """
 
 import hashlib
@@ -41,12 +41,12 @@ class Stage:
 
     Args:
         root: the folder of all stages.
-        name: what the stage makes, such as ``Original``.
+        name: name of the model that the stage trains, such as ``Original``.
         inputs: everything that decides the outcome, as JSON values.
-        config: of the run, for the loggers that it names; None: nothing is logged.
+        config: the run's config, which names the loggers; None: nothing is logged.
 
     Attributes:
-        curves: is told what training shows.
+        curves: logs loss terms and validation metrics.
     """
 
     def __init__(
@@ -60,54 +60,63 @@ class Stage:
 
     @classmethod
     def of(cls, root: Path, name: str, digest: str) -> "Stage":
-        """The finished stage that has this digest, such as another run's."""
+        """Open the finished stage with this digest, such as one of another run."""
         folder = root / f"{name}-{digest}"
         return cls(root, name, distributed.on_main_process(lambda: _outcome(folder)["inputs"]))
 
     @property
     def finished(self) -> bool:
-        """Whether the outcome is there."""
+        """Whether the stage has an outcome."""
         return distributed.broadcast(self._is_finished())
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Train in the body, and nobody else; whoever waits for it then finds it finished."""
+        """Lock the stage, so that only the body of the ``with`` statement trains it.
+
+        A run that waited for the lock must check :attr:`finished` first: the run before it may have
+        finished the stage.
+        """
         with file_lock(self.folder / ".lock", getLogger().info):
             self.tidy()
             yield
 
     def finish(self, weights: Mapping[str, Tensor], summary: Mapping[str, Any]) -> None:
-        """Write the outcome and drop what only an unfinished stage needs."""
+        """Write the outcome, and remove the files that only an unfinished stage needs."""
         write_tensors(self.folder / "weights.safetensors", weights)
         outcome = {"name": self.name, "inputs": self.inputs, "summary": dict(summary)}
         write_json(self.folder / "stage.json", json.loads(json.dumps(outcome, default=str)))
         self.tidy()
 
     def tidy(self) -> None:
-        """Remove leftovers: parts of files, and progress once the stage is finished."""
+        """Remove partly written files, and the progress of a finished stage."""
         names = ["progress.safetensors", "best.safetensors"] if self._is_finished() else []
         for name in names:
             (self.folder / name).unlink(missing_ok=True)
         remove_parts(self.folder)
 
     def weights(self) -> dict[str, Tensor]:
-        """Weights of a finished stage."""
+        """Read the weights of a finished stage."""
         return self._read("weights.safetensors")[0]
 
     def summary(self) -> dict[str, Any]:
-        """What a finished stage said about itself."""
+        """Read the summary of a finished stage."""
         summary: dict[str, Any] = distributed.on_main_process(
             lambda: _outcome(self.folder)["summary"]
         )
         return summary
 
     def save_progress(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        """Remember where the stage is, in one file."""
+        """Write the progress of the stage to one file.
+
+        Args:
+            tensors: weights and optimizer state.
+            state: counters, as JSON values.
+        """
         metadata = {STATE: json.dumps(state)}
         write_tensors(self.folder / "progress.safetensors", tensors, metadata)
 
     def progress(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """What :meth:`save_progress` wrote last; None for a stage that has not begun."""
+        """Read what :meth:`save_progress` wrote last; None if the stage has not begun."""
         name = "progress.safetensors"
         if not distributed.broadcast((self.folder / name).is_file()):
             return None
@@ -116,11 +125,11 @@ class Stage:
             return tensors, json.loads(metadata[STATE])
 
     def save_best(self, weights: Mapping[str, Tensor]) -> None:
-        """Keep the weights of the best epoch so far."""
+        """Write the weights of the best epoch so far."""
         write_tensors(self.folder / "best.safetensors", weights)
 
     def best(self) -> dict[str, Tensor]:
-        """Weights of the best epoch so far."""
+        """Read the weights of the best epoch so far."""
         return self._read("best.safetensors")[0]
 
     def _is_finished(self) -> bool:
@@ -135,7 +144,7 @@ class Stage:
 
 
 def _outcome(folder: Path) -> dict[str, Any]:
-    """What a finished stage's last file says."""
+    """Read the inputs and the summary from a finished stage's ``stage.json``."""
     with _undamaged(folder, "stage.json"):
         record = read_json(folder / "stage.json")
         return {"inputs": dict(record["inputs"]), "summary": dict(record["summary"])}
@@ -143,7 +152,10 @@ def _outcome(folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def _undamaged(folder: Path, name: str) -> Iterator[None]:
-    """Give what goes wrong while a file is read as one line; nothing of it is unpickled."""
+    """Turn an error while a file is read into a one-line ``InputError``.
+
+    Nothing in the file is unpickled.
+    """
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

@@ -30,12 +30,15 @@ from recbole_e2urec.utils import distributed
 
 
 class LLMRecTrainer(Trainer):
-    """Trains LLMRec as RecBole trains any model, early stopping on validation included.
+    """Trains LLMRec as RecBole trains any model, with early stopping on validation.
 
-    What differs: AdamW on the weights that ``tuning`` names, batches of similar prompt length,
-    checkpoints as safetensors in a :class:`Stage` after every epoch, and an order of data that
-    depends on seed and epoch alone, so a resumed run ends with the numbers of an uninterrupted one.
-    Between epochs the model has the average of its weights: that is validated and kept.
+    It differs from RecBole's trainer as follows:
+
+    - AdamW trains the weights that ``tuning`` selects, in batches of similar prompt length.
+    - After every epoch, a :class:`Stage` stores a checkpoint as safetensors.
+    - The order of the data depends on seed and epoch alone, so a resumed run ends with the numbers
+      of an uninterrupted one.
+    - Between epochs, the model has the average of its weights; this is validated and saved.
     """
 
     cur_step: int
@@ -52,7 +55,9 @@ class LLMRecTrainer(Trainer):
         self.saved_model_file = str(stage.folder / "best.safetensors")
 
     def run(self, train_data: Any, valid_data: Any) -> dict[str, Any]:
-        """Fit, or resume, or reuse; the model has the best weights afterwards.
+        """Train the model, resume its training or reuse a finished stage.
+
+        The model has the best weights afterwards.
 
         Returns:
             The stage's summary: ``seconds``, ``steps``, ``epochs``, ``trained_parameters``,
@@ -83,7 +88,7 @@ class LLMRecTrainer(Trainer):
         return summary
 
     def _telling(self, valid_data: Any) -> Any:
-        """Pass over validation rows with one label only: their AUC is no number."""
+        """Leave out validation rows that all have the same label: their AUC is undefined."""
         if valid_data is None or self.config.plan.kind != "labeled":
             return valid_data
         rows = valid_data._dataset.inter_feat[ROW_ID].numpy()
@@ -99,9 +104,9 @@ class LLMRecTrainer(Trainer):
         model_file: Any = None,
         show_progress: bool = False,
     ) -> Any:
-        """As RecBole's, on the weights that the model has: :meth:`run` left the best ones.
+        """Evaluate as RecBole does, with the model's current weights; :meth:`run` loads the best.
 
-        Processes decide by one result, that of the writer.
+        All processes use the result of the main process.
         """
         metrics = super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
         return distributed.broadcast(metrics)
@@ -152,13 +157,13 @@ class LLMRecTrainer(Trainer):
         return score, result
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **_: Any) -> None:
-        """Keep the weights: RecBole calls this when validation improves, or without validation."""
+        """Save the weights; RecBole calls this if validation improves or there is none."""
         self.stage.save_best(self._state())
         if self.eval_step <= 0 or epoch < 0 or not self._validates:
             self._after_epoch(epoch, 0.0)
 
     def _after_epoch(self, epoch: int, _: float) -> None:
-        """Write down where the stage is; RecBole calls this after each evaluation."""
+        """Save the progress of the stage; RecBole calls this after each evaluation."""
         state = {
             "epoch": epoch + 1,
             "cur_step": self.cur_step,
@@ -175,7 +180,7 @@ class LLMRecTrainer(Trainer):
         self.stage.save_progress({**tensors, **optimizer_tensors(self.optimizer)}, state)
 
     def fit(self, train_data: Any, valid_data: Any = None, *args: Any, **options: Any) -> Any:
-        """As RecBole's, unless a resumed stage had already stopped early."""
+        """Fit as RecBole does, unless a resumed stage has already stopped early."""
         self._validates = valid_data is not None
         if self.cur_step > self.stopping_step:
             self.start_epoch = self.epochs + 1

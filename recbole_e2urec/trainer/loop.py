@@ -1,4 +1,7 @@
-"""One epoch of gradient steps, and optimizer states as named tensors."""
+"""Training loop: one epoch of AdamW steps, gradients of several processes, averaged weights.
+
+Also stores optimizer states as named tensors.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,14 +18,14 @@ from recbole_e2urec.errors import Diverged, InputError
 from recbole_e2urec.model.llmrec import Schedule
 from recbole_e2urec.utils import distributed
 
-BUCKET = 2**23  # numbers that travel at once
+BUCKET = 2**23  # most numbers that are reduced at once
 
 
 def sum_gradients(weights: Iterable[nn.Parameter]) -> None:
-    """Add up the gradients that each process has of what learns; alone, do nothing.
+    """Sum the gradients of all processes; a single process does nothing.
 
     Losses are sums over the step's rows, so the sum is the gradient of the step. Weights without a
-    gradient in any process, which an optimizer passes over, stay without one.
+    gradient in any process stay without one, and the optimizer skips them.
     """
     if distributed.count() == 1:
         return
@@ -40,7 +43,7 @@ def sum_gradients(weights: Iterable[nn.Parameter]) -> None:
 
 
 def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Neighbours of one dtype, some millions of numbers together."""
+    """Group neighbouring gradients of one dtype, at most ``BUCKET`` numbers where possible."""
     bucket: list[Tensor] = []
     for gradient in gradients:
         size = sum(tensor.numel() for tensor in bucket) + gradient.numel()
@@ -60,10 +63,10 @@ class StepRule:
     """How a gradient becomes a step of AdamW.
 
     Attributes:
-        learning_rate: at the first step of the stage.
-        rate_schedule: ``linear`` = the rate falls to nothing over the stage, ``constant`` = it
-            stays as it is.
-        clip_norm: largest norm of a gradient; above it the gradient is scaled down. None: none is.
+        learning_rate: learning rate of the first step of the stage.
+        rate_schedule: ``linear``: the rate falls to zero over the stage; ``constant``: it does not
+            change.
+        clip_norm: largest norm of a gradient; larger gradients are scaled down. None: no limit.
         adam_epsilon: AdamW's epsilon.
         weight_decay: AdamW's weight decay.
     """
@@ -75,23 +78,28 @@ class StepRule:
     weight_decay: float = 0.0
 
     def rate(self, step: int, total: int) -> float:
-        """The rate of a step, counted from 0, of so many in the stage."""
+        """Learning rate of a step.
+
+        Args:
+            step: number of the step, from 0.
+            total: number of steps in the stage.
+        """
         falls = self.rate_schedule == "linear"
         return self.learning_rate * (1 - step / total) if falls else self.learning_rate
 
 
 class Average:
-    """Exponential moving average of weights, which takes their place between epochs.
+    """Exponential moving average of the weights, which replaces them between epochs.
 
-    Weights that learn at a large rate miss their mark at random: they rank well, but are badly
-    calibrated. Their average is calibrated as well. Source: Polyak and Juditsky, SIAM J. Control
-    Optim. 30(4), 1992.
+    At a large learning rate, weights scatter around their optimum: the model ranks well, but is
+    badly calibrated. With averaged weights it is well calibrated, too. Source: Polyak and Juditsky,
+    SIAM J. Control Optim. 30(4), 1992.
 
     Args:
-        weights: what learns.
-        decay: in [0, 1); the average reaches over about ``1 / (1 - decay)`` steps, and 0 leaves the
+        weights: weights that learn.
+        decay: in [0, 1); the average covers about ``1 / (1 - decay)`` steps, and 0 leaves the
             weights as they are.
-        steps: of the whole training; the average reaches over a tenth of them at most.
+        steps: number of steps of the whole training; the average covers at most a tenth of them.
     """
 
     def __init__(self, weights: Sequence[nn.Parameter], decay: float, steps: int) -> None:
@@ -102,13 +110,13 @@ class Average:
         self._average = AveragedModel(self._weights, multi_avg_fn=get_ema_multi_avg_fn(decay))
 
     def follow(self) -> None:
-        """Move towards the weights after a step; after the first one, to where they are."""
+        """Update the average after a step; after the first one, it equals the weights."""
         if len(self._weights) > 0:
             self._average.update_parameters(self._weights)
 
     @torch.no_grad()
     def swap(self) -> None:
-        """Put the average in the weights' place; once more, and they are back."""
+        """Exchange the weights and their average; a second call restores both."""
         pairs = zip(self._average.parameters(), self._weights, strict=True)
         for average, weight in pairs:
             kept = weight.detach().clone()
@@ -116,7 +124,7 @@ class Average:
             average.copy_(kept)
 
     def goes_on(self) -> None:
-        """Go on after :meth:`follow` of an earlier run, whose average was put back."""
+        """Continue the average of an earlier run, which was loaded before."""
         self._average.n_averaged.fill_(1)
 
 
@@ -128,11 +136,11 @@ class EpochPosition:
     epoch: int  # from 0
     epochs: float  # in the whole stage; a fraction cuts the last one
     show: bool = True  # whether to draw a progress bar
-    most: int | None = None  # steps after which the epoch ends early; the rate falls as if not
+    most: int | None = None  # steps after which the epoch ends early; the rate ignores this
 
 
 def steps_until(share: float, steps: int) -> int:
-    """How many steps a share of them is, rounded up; the share may be above 1, as in 1.5 epochs."""
+    """Compute a share of the steps, rounded up; the share may exceed 1, as in 1.5 epochs."""
     return ceil(share * steps - 1e-9)
 
 
@@ -144,15 +152,15 @@ def train_epoch(
     rule: StepRule,
     follow: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """Take one step a batch.
+    """Take one step for each batch.
 
     Args:
-        optimizer: of the parameters that learn.
-        batches: whatever ``losses`` takes.
-        losses: the loss of a batch by terms, in pieces that add up; the term ``loss`` is minimised.
-            A piece is asked for when the one before has passed backward, so that memory holds one.
-            Of several processes each has the pieces of its share of the step.
-        clock: place in the stage.
+        optimizer: optimizer of the parameters that learn.
+        batches: batches that ``losses`` takes.
+        losses: gives the loss terms of a batch in pieces that add up; the term ``loss`` is
+            minimised. Each piece is requested after the backward pass of the one before, so that
+            memory holds one. With several processes, each computes its share of the step.
+        clock: position of the epoch in its stage.
         rule: how a gradient becomes a step, the same in all epochs of the stage.
         follow: called after each step.
 
@@ -180,7 +188,7 @@ def train_epoch(
                 torch.nn.utils.clip_grad_norm_(parameters, rule.clip_norm)
             optimizer.step()
             follow()
-            for terms in pieces:  # only now, so that a GPU is waited for once a step
+            for terms in pieces:  # only now, so that each step waits for a GPU once
                 for name, term in terms.items():
                     totals[name] = totals.get(name, 0.0) + float(term)
             loss = distributed.total(totals.get("loss", 0.0))
@@ -193,20 +201,20 @@ def train_epoch(
 
 
 def adamw(weights: list[nn.Parameter], rule: StepRule) -> torch.optim.AdamW:
-    """Make the optimizer of all training here; fused, which many small weights need on a CPU."""
+    """Make the optimizer of all training; fused, which is fast for many small weights on a CPU."""
     rate, decay, epsilon = rule.learning_rate, rule.weight_decay, rule.adam_epsilon
     return torch.optim.AdamW(weights, lr=rate, weight_decay=decay, eps=epsilon, fused=True)
 
 
 def epoch_seed(seed: int, epoch: int) -> np.random.SeedSequence:
-    """Seed of one epoch: data order and dropout need no state from the epochs before."""
+    """Seed of one epoch, so that data order and dropout need no state from earlier epochs."""
     return np.random.SeedSequence([seed, epoch])
 
 
 def seed_dropout(seed: int, epoch: int) -> None:
-    """Start torch's global generator for an epoch; call inside ``torch.random.fork_rng``.
+    """Seed torch's global generator for an epoch; call it inside ``torch.random.fork_rng``.
 
-    Each process drops other parts of its own rows.
+    Each process gets a seed of its own.
     """
     sequence = epoch_seed(seed, epoch)
     if distributed.rank() > 0:
@@ -215,7 +223,7 @@ def seed_dropout(seed: int, epoch: int) -> None:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """State of an optimizer as named tensors."""
+    """Convert the state of an optimizer to named tensors."""
     state = optimizer.state_dict()["state"]
     return {
         f"optimizer.{index}.{name}": torch.as_tensor(value)
@@ -225,7 +233,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what :func:`optimizer_tensors` gave."""
+    """Load the tensors of :func:`optimizer_tensors` into an optimizer."""
     whole = optimizer.state_dict()
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():

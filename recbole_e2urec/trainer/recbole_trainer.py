@@ -1,4 +1,4 @@
-"""RecBole's own trainers, with safe checkpoints and fast sampled ranking, for any RecBole model."""
+"""Trains any RecBole model by its own trainer, with safe checkpoints and fast sampled ranking."""
 
 import itertools
 import os
@@ -21,24 +21,24 @@ from recbole_e2urec.utils.recbole_compat import as_input_errors, own_checkpoints
 
 
 class OwnCheckpoints:
-    """Mixin for RecBole's trainers: whole checkpoint files, loaded if this trainer wrote them."""
+    """Mixin for RecBole's trainers: writes complete files, and loads only those that it wrote."""
 
     def _save_checkpoint(self, *args: Any, **options: Any) -> None:
         with own_checkpoints(self._written):
             super()._save_checkpoint(*args, **options)  # type: ignore[misc]
 
     def save_pretrained_model(self, *args: Any, **options: Any) -> None:
-        """As RecBole's, for the models that it trains in two stages."""
+        """Save a model as RecBole does for models that it trains in two stages."""
         with own_checkpoints(self._written):
             super().save_pretrained_model(*args, **options)  # type: ignore[misc]
 
     def resume_checkpoint(self, resume_file: Any) -> None:
-        """Go on from a checkpoint that this trainer wrote."""
+        """Resume from a checkpoint that this trainer wrote."""
         with own_checkpoints(self._written):
             super().resume_checkpoint(resume_file)  # type: ignore[misc]
 
     def evaluate(self, *args: Any, **options: Any) -> Any:
-        """As RecBole's; the best model comes from a checkpoint that this trainer wrote."""
+        """Evaluate as RecBole does; the best model comes from a checkpoint of this trainer."""
         with own_checkpoints(self._written):
             return super().evaluate(*args, **options)  # type: ignore[misc]
 
@@ -50,9 +50,9 @@ class OwnCheckpoints:
 class QuickSampledRanking:
     """Mixin for RecBole's trainers: score sampled candidates from one answer per user or row.
 
-    RecBole scores each candidate with a whole forward pass: 101 times the work for SASRec, and a
-    propagation through the graph per batch for LightGCN. ``full_sort_predict`` gives the same
-    scores for all items at once; a model that lacks it is evaluated as RecBole does.
+    RecBole scores each candidate with a whole forward pass. That is 101 times the work for SASRec,
+    and one propagation through the graph per batch for LightGCN. ``full_sort_predict`` gives the
+    same scores for all items at once. Models without it are evaluated as RecBole does.
     """
 
     config: Any
@@ -93,7 +93,7 @@ class QuickSampledRanking:
 
 @cache
 def recbole_trainer_class(trainer_class: type) -> type:
-    """Give a trainer class of RecBole with both mixins in front, made once per class."""
+    """Make a subclass of a RecBole trainer with both mixins; once for each class."""
     mixins = (OwnCheckpoints, QuickSampledRanking)
     return type(trainer_class.__name__, (*mixins, trainer_class), {})
 
@@ -115,9 +115,9 @@ class ClassicFit(NamedTuple):
 
 
 def fit_classic(config: Any, loaders: Loaders) -> ClassicFit:
-    """Train a model of RecBole, keep its best epoch on validation, and test that.
+    """Train a RecBole model, and test the epoch that is best on validation.
 
-    Seeds and order of steps are RecBole's own, so the numbers are, too.
+    Seeds and the order of steps are RecBole's own, so the results equal RecBole's.
 
     Raises:
         InputError: the loss or the scores became NaN, an optional package of the model is missing,
@@ -153,14 +153,14 @@ def make_trainer(config: Any, loaders: Loaders) -> Any:
     with as_input_errors():
         model = config.model_class(config, loaders.train._dataset).to(config["device"])
     trainer = _trainer_of(config, model)
-    # RecBole's name has seconds only: two trainers started in one second would share a file
+    # RecBole's file name has seconds only: two trainers started in one second would share a file
     name = f"{config['model']}-{get_local_time()}-{os.getpid()}-{next(_count)}.pth"
     trainer.saved_model_file = str(Path(config["checkpoint_dir"]) / name)
     return trainer
 
 
 def ready_trainer(config: Any, model: Any, loaders: Loaders) -> Any:
-    """Build RecBole's trainer for a model that is trained already, to evaluate it once more."""
+    """Build RecBole's trainer for an already trained model, to evaluate it again."""
     trainer = _trainer_of(config, model)
     trainer.eval_collector.data_collect(loaders.train)
     return trainer
@@ -171,7 +171,7 @@ def _trainer_of(config: Any, model: Any) -> Any:
 
 
 def plain_values(metrics: Any) -> dict[str, float]:
-    """Metrics as Python floats (NumPy 2 would print ``np.float64(0.5)``); None is empty."""
+    """Convert metrics to Python floats (NumPy 2 prints ``np.float64(0.5)``); None becomes empty."""
     return {str(name): float(value) for name, value in (metrics or {}).items()}
 
 

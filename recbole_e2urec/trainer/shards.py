@@ -1,4 +1,8 @@
-"""Exact unlearning by shards: each user's rows train one model, and only that is trained again."""
+"""Exact unlearning by shards: each user's rows train one model, and only that one is retrained.
+
+Also combines the shards' answers by attention, and divides users into shards: at random, or by
+balanced clusters.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,14 +24,14 @@ from recbole_e2urec.trainer.loop import StepRule, adamw
 
 @dataclass(frozen=True)
 class AttentionPlan:
-    """How attention learns.
+    """How the attention over shards is trained.
 
     Attributes:
-        size: width of the space in which answers are compared.
-        learning_rate: of AdamW.
+        size: width of the space in which the shards' states are compared.
+        learning_rate: AdamW's learning rate.
         epochs: passes over the rows.
-        batch_size: rows a step.
-        seed: of its start and of the order of rows.
+        batch_size: rows in a step.
+        seed: seed of the initial weights and of the order of rows.
     """
 
     size: int
@@ -38,10 +42,11 @@ class AttentionPlan:
 
 
 class ShardAttention(nn.Module):
-    """``softmax over shards of h . relu(W_s x_s + b_s)``, x_s what shard s's head reads.
+    """Weights shards by ``softmax over shards of h . relu(W_s x_s + b_s)``.
 
-    Source: Chen et al., WWW 2022, whose aggregator weighs the shards' embeddings by such an
-    attention; here each shard has a projection of its own, which is their transfer into one space.
+    x_s is the state that the head of shard s reads. Source: Chen et al., WWW 2022. Their aggregator
+    weights the shards' embeddings by such an attention, after a transfer into one space; here the
+    projection of each shard is this transfer.
     """
 
     def __init__(self, hidden: int, shards: int, size: int) -> None:
@@ -50,7 +55,7 @@ class ShardAttention(nn.Module):
         self.direction = nn.Linear(size, 1, bias=False)
 
     def forward(self, states: Sequence[Tensor]) -> Tensor:  # shards x [n, h] -> [n, shards]
-        """Weights of the shards; each line sums to 1."""
+        """Compute the weights of the shards; each row sums to 1."""
         scores = [
             self.direction(torch.relu(project(state.float())))
             for project, state in zip(self.projections, states, strict=True)
@@ -59,23 +64,23 @@ class ShardAttention(nn.Module):
 
     @torch.no_grad()
     def weigh(self, voices: Sequence[ModelOutput]) -> Tensor:  # -> [n, shards]
-        """Weights for what the shards' models answered."""
+        """Compute the weights for the outputs of the shards' models."""
         return self([voice.states for voice in voices])
 
 
 def train_attention(
     answers: CachedAnswers, labels: Tensor, answer_ids: tuple[int, int], plan: AttentionPlan
 ) -> tuple[ShardAttention, int]:
-    """Learn to weigh the shards by the cross-entropy of their weighted answers.
+    """Train the attention on the cross-entropy of the shards' weighted answers.
 
     Args:
-        answers: what the shards' models answered to n rows.
+        answers: answers of the shards' models to n rows.
         labels: 1 = yes, 0 = no, [n].
         answer_ids: token ids of (no, yes).
-        plan: how.
+        plan: how to train.
 
     Returns:
-        The attention, and the number of steps it took.
+        The attention, and the number of steps.
     """
     voices, steps = answers.voices, 0
     with torch.random.fork_rng(devices=[]):
@@ -109,12 +114,12 @@ class ShardOptions:
 
 
 class Shards(NamedTuple):
-    """Models of all shards before and after a request.
+    """The models of all shards before and after a request.
 
     Attributes:
-        before: all shards before the request.
-        after: all shards after it; one without any row left is out.
-        again: those of ``after`` that were trained again.
+        before: models before the request.
+        after: models after the request; a shard without any remaining row has none.
+        again: those of ``after`` that were retrained.
     """
 
     before: list[Fit]
@@ -123,17 +128,17 @@ class Shards(NamedTuple):
 
     @property
     def prior_costs(self) -> list[dict[str, Any]]:
-        """What training before the request cost."""
+        """Cost of the training before the request."""
         return [dict(fit.cost) for fit in self.before]
 
     @property
     def again_costs(self) -> list[dict[str, Any]]:
-        """What the request cost."""
+        """Cost of the retraining."""
         return [dict(fit.cost) for fit in self.again]
 
     @property
     def digest(self) -> str:
-        """Names the stages of ``after``."""
+        """Digests of the stages of ``after``, joined."""
         return "-".join(fit.digest for fit in self.after)
 
 
@@ -143,13 +148,13 @@ def fit_shards(
     users: Sequence[Rows],
     fit: Callable[[str, Rows, Rows], Fit],
 ) -> Shards:
-    """Train every shard on all its rows, then those that the request touches on what stays.
+    """Train every shard on all of its rows; retrain those with forget rows on their retain rows.
 
     Args:
         request: what to forget.
-        name: of the method, the start of the stages' names.
+        name: name of the method, with which the stages' names begin.
         users: inner user ids of each shard.
-        fit: trains the model of a shard, see ``Tools``.
+        fit: trains the model of a shard, such as ``TrainingServices.fit``.
     """
     histories = {False: request.forget_history, True: request.retain_history}
     trained = train_shards(
@@ -167,16 +172,16 @@ def train_shards(
     users: Sequence[Rows],
     fit: Callable[[int, Rows, bool], T],
 ) -> tuple[list[T], list[T], list[T]]:
-    """Train a model a shard, whatever a model is, and again those that a request touches.
+    """Train a model of any kind for each shard, and retrain those that a request touches.
 
     Args:
-        owners: user of each of these rows.
-        rows: row ids of the training set before and after the request.
+        owners: the user of each row in ``rows``.
+        rows: ids of the training rows before and after the request.
         users: inner user ids of each shard.
-        fit: trains a model: number of the shard, its rows, whether it is trained again.
+        fit: trains a model, given the number of the shard, its rows and whether it is retrained.
 
     Returns:
-        The models before the request, after it, and those of the latter that were trained again.
+        The models before the request, those after it, and those of the latter that were retrained.
     """
     before: list[T] = []
     after: list[T] = []
@@ -195,12 +200,12 @@ def train_shards(
 
 
 def random_shards(users: NDArray[np.int64], seed: int, count: int) -> list[NDArray[np.int64]]:
-    """Put users into shards of equal size, at random; at most one shard a user.
+    """Divide users into shards of equal size at random, one user more or less.
 
     Args:
-        users: inner ids, any order, duplicates harmless.
-        seed: of the order.
-        count: number of shards.
+        users: inner user ids in any order; duplicates are allowed.
+        seed: seed of the order.
+        count: number of shards; with fewer users, each user gets a shard.
     """
     users = np.unique(users)
     order = np.random.default_rng([seed, count]).permutation(users)
@@ -212,14 +217,14 @@ def balanced_clusters(
 ) -> NDArray[np.int64]:  # [n, d] -> [n]
     """Cluster points into parts of equal size, one point more or less: k-means with capacities.
 
-    Point and centre are paired in order of their distance while the centre has room; centres move
-    to the mean of their points until nothing changes. Source: Chen et al., "Recommendation
-    Unlearning", WWW 2022, user-based balanced partition.
+    Points are assigned to centres in order of distance, while the centre has room. The centres then
+    move to the mean of their points. Both repeat until nothing changes. Source: Chen et al.,
+    "Recommendation Unlearning", WWW 2022, user-based balanced partition.
 
     Args:
-        points: one line a point.
+        points: one point in each row.
         count: number of clusters, at most n.
-        seed: of the first centres.
+        seed: seed of the first centres.
         rounds: most moves of the centres.
     """
     size = len(points)
@@ -239,14 +244,14 @@ def cosine_clusters(
 ) -> NDArray[np.int64]:  # [n, d] -> [n]
     """Cluster points into parts of equal size, one point more or less, by their directions.
 
-    K-means of the directions finds the centres, whatever their clusters' sizes. Then, once, point
-    and centre are paired in order of their cosine similarity while the centre has room. Source: Hu
-    et al., arXiv 2404.10327, balanced partition of APA.
+    K-means of the directions finds the centres, whatever the sizes of its clusters. The points are
+    then assigned to centres once, in order of cosine similarity, while the centre has room. Source:
+    Hu et al., arXiv 2404.10327, balanced partition of APA.
 
     Args:
-        points: one line a point.
+        points: one point in each row.
         count: number of clusters, at most n.
-        seed: of the first centres.
+        seed: seed of the first centres.
     """
     directions = normalize(points)
     clusters = KMeans(count, n_init=1, random_state=seed).fit(directions)
@@ -256,7 +261,7 @@ def cosine_clusters(
 def _in_equal_parts(
     distance: NDArray[np.floating[Any]],
 ) -> NDArray[np.int64]:  # [n, centres] -> [n]
-    """Give each point to a centre, the nearest pairs first, while the centre has room."""
+    """Assign each point to a centre, the nearest pairs first, while the centre has room."""
     size, count = distance.shape
     room = np.full(count, size // count)
     room[: size % count] += 1

@@ -1,14 +1,14 @@
-"""How strongly to forget: the loss that forget rows should have, predicted without any Retrain.
+"""How strongly to forget: predicts the loss that forget rows should have, without any Retrain.
 
-Nobody trained on the control users. What Original loses on their rows, beyond how hard those rows
-are, is what rows of unseen users cost it. :class:`ImpersonalModel`, which remembers nobody, says
-how hard rows are. A model that never saw the forget rows should therefore lose on them
+No model was trained on the control users. :class:`ImpersonalModel`, which remembers no user,
+measures how hard their rows are. Original's loss on these rows beyond that difficulty is what it
+loses on users it never saw. The predicted loss of a held-out model on the forget rows is therefore
 
     mean impersonal(forget) + mean over control rows of (Original - impersonal).
 
-A request of few rows differs from others by chance, so for it this is a rough guess. How much
-Original remembers of training rows in general is known better: the same prediction for rows that
-stay. The two are weighted by how well each is known.
+For a request of few rows this prediction is rough, because such requests differ by chance. The same
+prediction for the retain rows is more precise: it tells how much Original remembers of training
+rows in general. The two are combined; the more precise one gets the larger weight.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,18 +30,21 @@ from recbole_e2urec.utils import distributed
 
 Rows = NDArray[np.int64]
 Numbers = NDArray[np.float64]
-ITEM_PRIOR = 5.0  # rows that an item's share of likes is mixed with, at the mean of all items
-HISTORY_PRIOR = 1.0  # the same for a history
+ITEM_PRIOR = 5.0  # rows at the overall mean that smooth an item's share of likes
+HISTORY_PRIOR = 1.0  # the same for a history's share of likes
 FOLDS = 5
+ASKED = 2048  # most rows of a kind on which losses are measured; with half, the error is a tenth
+UNLIKE = 0.5  # standard deviation of the memorisation gap between requests, as a share of its mean
+CLOSE = 0.02  # tolerance, as a share of the gap: a loss this near to its target has reached it
 
 
 class RowFacts(NamedTuple):
-    """What such a recommender may know; arrays by row id.
+    """The data that :class:`ImpersonalModel` may use, by row id.
 
     Attributes:
         item: inner item ids, int64 [n].
         label: 1 = liked, 0 = not, float32 [n].
-        history: rows that each prompt shows, int64 [n, k]; -1 = absent.
+        history: ids of the rows that each prompt shows, int64 [n, k]; -1 = absent.
     """
 
     item: Rows
@@ -50,16 +53,16 @@ class RowFacts(NamedTuple):
 
 
 class ImpersonalModel:
-    """Logistic regression on four numbers that name no user.
+    """Logistic regression on four features that identify no user.
 
-    They are the item's share of likes, the share of likes in the history that the prompt shows, the
-    popularity of the history's items, and the number of rows that the item has. It is fitted on
-    some rows, in folds: what a fitted row's item is liked is counted in the other folds, so that no
-    row is remembered.
+    The features are the item's share of likes, the share of likes in the history that the prompt
+    shows, the popularity of the history's items, and the item's number of rows. The regression is
+    fitted in folds: for a fitted row, the item's likes are counted in the other folds, so that the
+    model remembers no row.
 
     Args:
-        facts: of all rows.
-        fitted: ids of the rows that it learns from, each once; at least one.
+        facts: data of all rows.
+        fitted: ids of the rows to fit, each once; at least one.
     """
 
     def __init__(self, facts: RowFacts, fitted: Rows) -> None:
@@ -77,7 +80,7 @@ class ImpersonalModel:
     def _learn(self, fitted: Rows) -> None:
         label = self._facts.label[fitted]
         self._regression: LogisticRegression | None = None
-        if len(np.unique(label)) < 2:  # the share of likes is all that there is to know
+        if len(np.unique(label)) < 2:  # all labels are the same: the mean predicts them
             return
         numbers = self._numbers(fitted, True)
         self._scaler = StandardScaler().fit(numbers)
@@ -85,7 +88,12 @@ class ImpersonalModel:
         self._regression = learner.fit(self._scaler.transform(numbers), label)
 
     def losses(self, rows: Rows, fitted: bool = False) -> Numbers:  # [m] -> [m]
-        """Log loss of each row, in nats; whether it was ``fitted`` on them is up to the caller."""
+        """Log loss of each row, in nats.
+
+        Args:
+            rows: row ids.
+            fitted: whether the model was fitted on these rows; the caller must know.
+        """
         if self._regression is None:
             yes = np.full(len(rows), self._mean)
         else:
@@ -94,7 +102,7 @@ class ImpersonalModel:
         return log_losses(yes, self._facts.label[rows])
 
     def _numbers(self, rows: Rows, fitted: bool) -> Numbers:  # [m] -> [m, 4]
-        """What the regression sees; a fitted row counts what other folds have of its item."""
+        """Features of the regression; for fitted rows, the item is counted in other folds."""
         item, fold = self._facts.item[rows], self._fold[rows]
         rated = self._count.sum(axis=0)
         count, liked = rated[item], self._liked.sum(axis=0)[item]
@@ -116,7 +124,7 @@ class ImpersonalModel:
 
 
 def log_losses(yes: Numbers, label: NDArray[np.float32]) -> Numbers:  # [m], [m] -> [m]
-    """Log loss of P(yes), in nats; nobody is surer than one in 10 million."""
+    """Log loss of P(yes), in nats; probabilities below 1e-7 count as 1e-7."""
     right = np.where(label > 0.5, yes, 1 - yes)
     return -np.log(np.clip(right, 1e-7, 1.0))
 
@@ -126,19 +134,14 @@ def _log_odds(share: Numbers) -> Numbers:
     return np.log(kept / (1 - kept))
 
 
-ASKED = 2048  # rows of a kind, at most, on which losses are measured; half as many miss by a tenth
-UNLIKE = 0.5  # standard deviation between requests of what is remembered, as a share of its mean
-CLOSE = 0.02  # of the gap; a loss so near to its target has reached it
-
-
 class TargetLoss(NamedTuple):
-    """What a request is to lose.
+    """The loss that the forget rows of a request should reach.
 
     Attributes:
-        rows: forget rows on which it is measured, sorted.
-        loss: the mean log loss that they are to have, in nats.
-        error: its standard error, as users are drawn anew.
-        original: what Original loses on them.
+        rows: ids of the forget rows on which it is measured, sorted.
+        loss: the target: mean log loss on these rows, in nats.
+        error: standard error of the target, with users as the sampling units.
+        original: Original's mean log loss on these rows, in nats.
     """
 
     rows: Rows
@@ -148,7 +151,7 @@ class TargetLoss(NamedTuple):
 
     @property
     def found(self) -> dict[str, float]:
-        """What results tell of it."""
+        """The target as entries of a result row."""
         return {
             "target_logloss": self.loss,
             "target_error": self.error,
@@ -157,10 +160,10 @@ class TargetLoss(NamedTuple):
 
 
 def target_loss(model: LLMRec, request: UnlearningTask) -> TargetLoss:
-    """Predict the loss on forget rows of a model that never saw them.
+    """Predict the loss of a held-out model on the forget rows.
 
-    Without control users, validation rows of users who stay take their place. Original knows these
-    users, so where prompts name users the prediction is then too low.
+    Without control users, validation rows of users who stay take their place. Original was trained
+    on these users, so the prediction is too low if prompts name users.
 
     Args:
         model: Original.
@@ -199,7 +202,18 @@ def strength_reaching(
     scorer: Callable[[float], Scorer],
     most: float,
 ) -> float:
-    """The share, of at most ``most``, at which a scorer loses on forget rows what it is to lose."""
+    """Find the strength at which the forget rows reach the target loss.
+
+    Args:
+        model: the recommender.
+        request: what to forget.
+        target: the loss to reach, and the rows on which it is measured.
+        scorer: makes the scorer of a strength.
+        most: the largest strength.
+
+    Returns:
+        The strength, see :func:`strength_for`.
+    """
 
     def loss(share: float) -> float:
         return float(loss_of(model, scorer(share), target.rows).mean())
@@ -216,15 +230,15 @@ def scale_to_target(
     target: TargetLoss,
     bounds: tuple[float, float],
 ) -> float:
-    """Multiply what an adapter became so that forget rows lose what they are to lose.
+    """Scale the change of a trained adapter so that the forget rows reach the target loss.
 
     Args:
-        model: has the adapter, trained.
+        model: the recommender with the trained adapter.
         request: what to forget.
-        name: of the adapter.
-        start: its weights at which it answers as Original does.
-        target: the loss that is wanted.
-        bounds: least and greatest factor.
+        name: name of the adapter.
+        start: the adapter's weights before training, with which it answers as Original does.
+        target: the loss to reach.
+        bounds: smallest and largest factor.
 
     Returns:
         The factor.
@@ -241,10 +255,18 @@ def scale_to_target(
 
 
 def shrunken_gap(of_request: float, error: float, general: float) -> tuple[float, float]:
-    """What a request remembers, from its own rows and from all others; mean and standard error.
+    """Estimate a request's memorisation gap from its own rows and from the retain rows.
 
-    Requests differ by ``UNLIKE`` of what is remembered in general; a request's own mean differs by
-    chance, by its standard error. Each counts by the other's variance. Never below 0.
+    The two estimates are weighted by their precision, each by the other's variance. The variance of
+    the general estimate is that between requests, see ``UNLIKE``.
+
+    Args:
+        of_request: gap of the request's own rows, in nats.
+        error: standard error of ``of_request``.
+        general: gap of the retain rows, in nats.
+
+    Returns:
+        The estimate, at least 0, and its standard error.
     """
     between, chance = (UNLIKE * general) ** 2, error**2
     whole = between + chance
@@ -255,7 +277,7 @@ def shrunken_gap(of_request: float, error: float, general: float) -> tuple[float
 
 
 def loss_of(model: LLMRec, scorer: Scorer, rows: Rows) -> Numbers:  # [m] -> [m]
-    """Log loss of a scorer on each row, in nats, under the histories that the model shows."""
+    """Log loss of a scorer on each row, in nats, with the histories of the model's prompts."""
     labels = model.labels
     assert labels is not None
     yes = scorer.ask(model, rows).yes(model.language_model.answer_ids)
@@ -263,10 +285,18 @@ def loss_of(model: LLMRec, scorer: Scorer, rows: Rows) -> Numbers:  # [m] -> [m]
 
 
 def mean_over_users(values: Numbers, user: Rows) -> tuple[float, float]:  # [n], [n]
-    """Mean over rows, and its standard error where users, not rows, are drawn at random.
+    """Mean over rows, and its standard error with users, not rows, as the sampling units.
 
-    The error is the root of the sum over users of (sum over their rows of value minus mean)
-    squared, divided by the number of rows. Rows of one user alone count as if drawn one by one.
+    For each user, the deviations of the user's rows from the mean are summed. The error is the
+    square root of the sum of these sums' squares, divided by the number of rows. If all rows are of
+    one user, rows are the sampling units.
+
+    Args:
+        values: one value for each row.
+        user: inner user id of each row.
+
+    Returns:
+        The mean and its standard error; both are 0 if there are no rows.
     """
     if len(values) == 0:
         return 0.0, 0.0
@@ -279,7 +309,7 @@ def mean_over_users(values: Numbers, user: Rows) -> tuple[float, float]:  # [n],
 
 
 def some_of(rows: Rows, seed: int) -> Rows:
-    """The rows, or as many of them as are enough to measure a loss, drawn at random; sorted."""
+    """Draw at most ``ASKED`` of the rows at random, enough to measure a loss; sorted."""
     if len(rows) <= ASKED:
         return rows
     generator = np.random.default_rng(np.random.SeedSequence([seed, len(rows)]))
@@ -287,15 +317,15 @@ def some_of(rows: Rows, seed: int) -> Rows:
 
 
 def strength_for(loss: Callable[[float], float], target: TargetLoss, most: float) -> float:
-    """The strength at which a loss reaches a target.
+    """Find the strength at which a loss reaches its target.
 
     Args:
-        loss: mean loss on the target's rows under a strength above 0; it need not rise everywhere.
-        target: the loss that is wanted; Original's is that of strength 0.
-        most: the greatest strength; given back where the target is not reached.
+        loss: gives the mean loss on the target's rows at a strength above 0; need not be monotonic.
+        target: the loss to reach; Original's loss is that of strength 0.
+        most: the largest strength.
 
     Returns:
-        0 where the target is reached without any.
+        The strength: 0 if Original already reaches the target, ``most`` if no strength does.
     """
 
     @cache

@@ -1,4 +1,8 @@
-"""What gradient unlearning has in common: teachers who answered once, and a student who learns."""
+"""The student of gradient unlearning: its options, its training data and its training.
+
+A student is a copy of Original that unlearns a request. Teachers answer each row once, before
+training. A method's loss then compares the student's logits with those cached answers.
+"""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,10 +26,19 @@ from recbole_e2urec.trainer.loop import StepRule
 from recbole_e2urec.trainer.strength import TargetLoss, scale_to_target, target_loss
 from recbole_e2urec.utils import distributed
 
+T = TypeVar("T")
+ORIGINAL = "original"  # name of the teacher that every student has
+# Smallest share of forget rows that must show a forget-only token. Below it, an adapted embedding
+# learns all tokens, because forget rows without such a token could not be unlearned there. Where
+# prompts name users, a few names also occur in other prompts, for example as an age: on ml-100k,
+# .87 to 1 of the rows show a forget-only token if 42 or more users are forgotten. Where prompts do
+# not name users, only rare words are forget-only tokens, and .003 to .03 of the rows show one.
+LEAST_COVERAGE = 0.8
+
 
 @option_class()
 class StepOptions:
-    """How whatever a method trains takes its steps."""
+    """Optimizer steps of everything that a method trains."""
 
     unlearn_rate_schedule: Schedule = option(
         "Let learning rates fall to zero over their training (linear) or keep them as they are "
@@ -41,11 +54,11 @@ class StepOptions:
     )
 
     def rule(self, learning_rate: float, adam_epsilon: float) -> StepRule:
-        """How a gradient becomes a step, at some rate.
+        """Make the rule that turns a gradient into a step.
 
         Args:
-            learning_rate: at the first step.
-            adam_epsilon: of Original, for options without one.
+            learning_rate: learning rate of the first step.
+            adam_epsilon: Original's epsilon; used if these options set none.
         """
         return StepRule(
             learning_rate,
@@ -58,11 +71,12 @@ class StepOptions:
 
 @option_class()
 class StudentOptions(StepOptions):
-    """How a student learns; each method adds its own.
+    """How a student learns. Each method adds its own options.
 
     Attributes:
-        factors: least and greatest factor of ``scale_to_target``, see :func:`target_loss`.
-        share_of_all: whether ``unlearn_share`` is of every user's forget rows alike.
+        factors: smallest and largest factor of ``scale_to_target``, see :func:`target_loss`.
+        share_of_all: whether ``unlearn_share`` applies to the forget rows of all users, not only
+            to those of wholly forgotten users.
     """
 
     share_of_all: ClassVar[bool] = False
@@ -112,23 +126,22 @@ class StudentOptions(StepOptions):
     )
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work, by the name of its key."""
+        """Refuse options that exclude each other."""
         if self.scale_to_target and self.student == "full":
             raise InputError("scale_to_target multiplies an adapter; choose student: lora")
 
 
-ORIGINAL = "original"  # the teacher that every student has
-
-
 class BatchPart(NamedTuple):
-    """Forget rows or retain rows of a piece of a step; logits are those at the answer position.
+    """The forget rows or the retain rows in one piece of a step.
+
+    All logits are those at the answer position.
 
     Attributes:
-        logits: the student's, [n, vocab].
+        logits: the student's logits, [n, vocab].
         labels: 1 = yes, 0 = no, float32 [n].
-        teachers: the teachers' logits, [n, vocab] each, by their names; those that were asked.
+        teachers: logits of each teacher that answered these rows, [n, vocab], by its name.
         answer_ids: token ids of (no, yes).
-        in_step: such rows in the whole step.
+        in_step: number of forget rows, or of retain rows, in the whole step.
     """
 
     logits: Tensor
@@ -138,20 +151,23 @@ class BatchPart(NamedTuple):
     in_step: int
 
     def mean(self, values: Tensor) -> Tensor:  # [n] -> []
-        """What these rows add to the mean over such rows of the step."""
+        """Sum these rows' values, divided by ``in_step``: their part of the mean over the step."""
         return values.sum() / max(1, self.in_step)
 
     def answer_loss(self) -> Tensor:  # -> []
-        """Cross-entropy of the true answers, as :meth:`mean`."""
+        """Cross-entropy of the true answers, averaged by :meth:`mean`."""
         return self.mean(answer_cross_entropy(self.logits, self.labels, self.answer_ids))
 
     def distance_to(self, teacher: str) -> Tensor:  # -> []
-        """KL(teacher || student) in nats, as :meth:`mean`."""
+        """KL(teacher || student) in nats, averaged by :meth:`mean`."""
         return self.mean(kl_divergence(self.teachers[teacher], self.logits))
 
 
 class ForgetRetainBatch(NamedTuple):
-    """What a loss sees of a piece of a step; a step on forget rows alone has no retain rows."""
+    """Input of a loss: one piece of a step.
+
+    In a step on forget rows alone, ``retain`` has no rows.
+    """
 
     forget: BatchPart
     retain: BatchPart
@@ -161,19 +177,24 @@ Loss = Callable[[ForgetRetainBatch], Mapping[str, Tensor]]
 
 
 class TeacherCache(NamedTuple):
-    """A teacher's kept answers to sorted rows."""
+    """A teacher's cached answers.
+
+    Attributes:
+        rows: row ids, sorted.
+        answers: the answers to these rows.
+    """
 
     rows: NDArray[np.int64]
     answers: CachedAnswers
 
     def of(self, rows: NDArray[np.int64]) -> Tensor:  # [b] -> [b, vocab]
-        """Logits of some of the rows."""
+        """Look up the logits of some of the rows."""
         return self.answers.logits(torch.from_numpy(np.searchsorted(self.rows, rows)))
 
 
 @option_class()
 class JointOptions(StudentOptions):
-    """How such a student learns, as in E2URec (arXiv 2403.03536)."""
+    """How a student learns in E2URec's joint steps (arXiv 2403.03536)."""
 
     beta: float = option("Weight of the forgetting loss in joint steps.", ge=0, le=1)
     warmup_epochs: int = option(
@@ -183,20 +204,13 @@ class JointOptions(StudentOptions):
     )
 
 
-T = TypeVar("T")
-# Share of forget rows that must show a forget-only token before an adapted embedding learns these
-# alone: what other rows show could not be unlearned there. Where prompts name users, a few names
-# are words of other prompts too, such as an age; on ml-100k .87 to 1 of the rows of 42 users or
-# more show one. Where they do not, rare words reach .003 to .03.
-LEAST_COVERAGE = 0.8
-
-
 class TrainableTokens(NamedTuple):
-    """What of an adapter learns.
+    """Which parts of an adapter learn.
 
     Attributes:
-        tokens: the only ones that an adapted embedding learns, int64 [m]; None: it learns all.
-        alone: whether nothing else of the adapter learns.
+        tokens: ids of the only tokens that an adapted embedding learns, int64 [m]; None: it learns
+            all tokens.
+        alone: whether the rest of the adapter stays as it is.
     """
 
     tokens: Tensor | None
@@ -204,14 +218,17 @@ class TrainableTokens(NamedTuple):
 
 
 class Student:
-    """Original's successor in one request: its steps, its teachers and its training.
+    """The model that unlearns one request, starting from Original.
+
+    Call :meth:`teach` for each teacher and :meth:`aim` if the method scales the adapter; then call
+    :meth:`train`.
 
     Args:
         model: Original.
         request: what to forget.
-        name: of the student; also of its adapter and its stage.
-        options: how it learns; all of them decide its stage.
-        warmup: epochs on forget rows alone, before the joint ones.
+        name: name of the student, of its adapter and of its stage.
+        options: how it learns; each of them is part of its stage's hash.
+        warmup: number of epochs on forget rows alone, before the joint epochs.
     """
 
     def __init__(
@@ -226,16 +243,16 @@ class Student:
             raise InputError("student: full needs tuning: full; choose student: lora")
         self.model, self.request, self.options = model, request, options
         self.name, self.warmup = name, warmup
-        self.epochs = warmup + options.joint_epochs  # all of its training
+        self.epochs = warmup + options.joint_epochs  # of the whole training
         size, share = options.unlearn_batch_size, options.unlearn_share
         self.pairing = ForgetRetainBatches(request, model.table, size, share, options.share_of_all)
-        epsilon = {"adam_epsilon": self.rule(0.0).adam_epsilon}  # whoever sets it
+        epsilon = {"adam_epsilon": self.rule(0.0).adam_epsilon}  # from whichever option sets it
         self.stage = request.stage(name, {**asdict(options), **epsilon})
         self.stage.curves.chief = True
-        self.asking = 0.0  # seconds in which teachers answered
-        self.found: dict[str, float] = {}  # settings found for this request
-        self.target: TargetLoss | None = None  # to which its adapter is multiplied in the end
-        # May change its weights before the first step.
+        self.asking = 0.0  # seconds of preparation, such as the teachers' answers
+        self.found: dict[str, float] = {}  # settings determined for this request
+        self.target: TargetLoss | None = None  # the loss to which the trained adapter is scaled
+        # Called before the first step; may change the student's weights.
         self.begin: Callable[[], None] = lambda: None
         self._on_forget: dict[str, TeacherCache] = {}
         self._on_retain: dict[str, TeacherCache] = {}
@@ -246,16 +263,26 @@ class Student:
 
     @property
     def scorer(self) -> Scorer:
-        """Who answers as the trained student does."""
+        """Scorer that answers as the trained student does."""
         return Adapted(self.name) if self._adapter else Stored(None, self.stage.weights)
 
     def teach(self, name: str, teacher: Scorer, forget: bool = False, retain: bool = False) -> None:
-        """Let a teacher answer each row once; nobody is asked for a finished student."""
+        """Cache a teacher's answers to the student's rows; do nothing if the stage is finished.
+
+        Args:
+            name: name of the teacher.
+            teacher: scorer that answers.
+            forget: whether it answers the forget rows.
+            retain: whether it answers the retain rows of the joint epochs.
+        """
         if not self.stage.finished:
             self.timed(lambda: self._ask(name, teacher, forget, retain))
 
     def aim(self) -> None:
-        """Predict what forget rows should lose; the adapter is scaled to it after training."""
+        """Predict the target loss on the forget rows.
+
+        After training, the adapter is scaled to reach it. Does nothing if the stage is finished.
+        """
         if not self.stage.finished:
             self.target = self.timed(lambda: target_loss(self.model, self.request))
             self.found |= self.target.found
@@ -272,14 +299,14 @@ class Student:
                 self._on_retain[name] = TeacherCache(rows, teacher.ask(self.model, rows))
 
     def timed(self, prepare: Callable[[], T]) -> T:
-        """Do what comes before training; the time counts as the student's."""
+        """Run a preparation and count its time as part of the student's cost."""
         started = time.perf_counter()
         result = prepare()
         self.asking += time.perf_counter() - started
         return result
 
     def train(self, loss: Loss) -> dict[str, Any]:
-        """Train the student; see :func:`train_adapter` for what comes back."""
+        """Train the student; return the summary of :func:`train_adapter`."""
         with self._trained_weights() as start:
             plan = AdapterTrainingPlan(
                 self.epochs,
@@ -300,13 +327,14 @@ class Student:
             return train_adapter(self.model, self._adapter, self.stage, plan)
 
     def rule(self, learning_rate: float) -> StepRule:
-        """How a gradient becomes a step of what is trained for this request."""
+        """Make the step rule of anything that is trained for this request."""
         return self.options.rule(learning_rate, self.model.options.adam_epsilon)
 
     def batches(self, step: Step) -> Iterator[ForgetRetainBatch]:
-        """What the loss sees of a step, piece by piece; the student passes once over all rows.
+        """Yield the loss's input for a step, piece by piece.
 
-        Of several processes each sees its share of both kinds of rows.
+        The student's forward pass covers forget rows and retain rows together. With several
+        processes, each takes its share of both.
         """
         lm, device, pairing = self.model.language_model, self.model.device, self.pairing
         forget, retain = map(distributed.share, step)
@@ -338,7 +366,7 @@ class Student:
         return self.name if self.options.student == "lora" else None
 
     def _scale(self, start: Mapping[str, Tensor]) -> None:
-        """Multiply the adapter so that forget rows lose what they are to lose, if that is known."""
+        """Scale the adapter so that the forget rows reach the target loss, if there is one."""
         if self.target is None or self._adapter is None:
             return
         self.found["scale"] = scale_to_target(
@@ -347,9 +375,12 @@ class Student:
 
     @contextmanager
     def _trained_weights(self) -> Iterator[Mapping[str, Tensor]]:
-        """Make the student's adapter, or lend it the backbone, whose weights come back.
+        """Provide the weights to train: a new adapter, or the backbone's own weights.
 
-        Gives the weights of the new adapter; nothing for the backbone.
+        The backbone's weights are restored afterwards.
+
+        Yields:
+            The initial weights of the new adapter; an empty mapping for the backbone.
         """
         if self._adapter is None:
             with self.model.bank.restored_after(None):
@@ -359,10 +390,11 @@ class Student:
         yield self.model.bank.state(self.name)
 
     def _trainable_tokens(self) -> TrainableTokens:
-        """Which tokens an adapted embedding learns, and whether anything else does.
+        """Choose the tokens that an adapted embedding learns, and whether anything else learns.
 
-        An embedding is limited to forget-only tokens where ``LEAST_COVERAGE`` of the forget rows
-        show one. Where nothing else learns, steps show retain rows that show these tokens.
+        An embedding learns forget-only tokens alone if at least ``LEAST_COVERAGE`` of the forget
+        rows show one. If nothing else learns, the only retain rows in the steps are those that show
+        one of the tokens.
         """
         if self._adapter is None or not self.options.forget_tokens_only or self.stage.finished:
             return TrainableTokens(None, False)

@@ -1,4 +1,10 @@
-"""Who teaches a student: augmented and negated models, reset tokens, models that left users out."""
+"""The teachers of gradient unlearning.
+
+- The augmented model: Original, trained further on the forget set.
+- Negation: Original minus what it changes when it learns the forget rows once more.
+- Token reset: Original with the embeddings of some tokens put back to their start.
+- Held-out models: models that were each trained without one part of the users.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -23,7 +29,13 @@ from recbole_e2urec.trainer.shards import random_shards
 from recbole_e2urec.trainer.strength import TargetLoss, strength_reaching, target_loss
 from recbole_e2urec.trainer.student import JointOptions, StepOptions, Student, StudentOptions
 
-AUGMENTED = "augmented"
+Rows = NDArray[np.int64]
+Shares = NDArray[np.float32]
+AUGMENTED = "augmented"  # teacher and stage
+HELD_OUT = "held_out"  # teacher
+DIRECTION = "direction"  # stage
+LEAST_STRENGTH = 0.1  # each request changes something, even if no row seems to be remembered
+MOST_STRENGTH = 64.0
 
 
 @option_class()
@@ -43,11 +55,16 @@ class AugmentedOptions(StudentOptions):
 
 
 def teach_augmented(student: Student) -> dict[str, Any]:
-    """Train Original further on the forget set, and keep what it answers there.
+    """Train Original further on the forget set, and cache its answers there as a teacher's.
 
-    It trains what Original trained: all weights with ``tuning: full``, which are put back when it
-    has answered, else a copy of Original's adapter. The student's options are
-    :class:`AugmentedOptions`. Gives the cost.
+    With ``tuning: full`` all weights learn, and they are restored after the teacher has answered.
+    With ``tuning: lora`` a copy of Original's adapter learns.
+
+    Args:
+        student: the student to teach; its options are :class:`AugmentedOptions`.
+
+    Returns:
+        The cost: the summary of :func:`train_adapter`.
     """
     options: Any = student.options
     model, request = student.model, student.request
@@ -76,9 +93,12 @@ def teach_augmented(student: Student) -> dict[str, Any]:
 
 @contextmanager
 def _augmentable(model: LLMRec, seed: int) -> Iterator[str | None]:
-    """What becomes the augmented model: a copy of Original's adapter, or all weights.
+    """Provide the weights of the augmented model: a copy of Original's adapter, or all weights.
 
-    In the latter case they are the backbone's own, and are put back afterwards.
+    In the latter case, the backbone's own weights learn, and they are restored afterwards.
+
+    Yields:
+        The name of the adapter; None for the backbone.
     """
     if model.adapter is not None:
         model.fresh_adapter(AUGMENTED, seed)
@@ -88,14 +108,9 @@ def _augmentable(model: LLMRec, seed: int) -> Iterator[str | None]:
         yield None
 
 
-DIRECTION = "direction"  # stage
-LEAST_STRENGTH = 0.1  # a request never does nothing, whatever its rows seem to be remembered
-MOST_STRENGTH = 64.0
-
-
 @option_class()
 class NegationOptions(StepOptions):
-    """How the forget rows are learned, and how far the change is taken off."""
+    """How the forget rows are learned, and how many times that change is subtracted."""
 
     augmented_learning_rate: float = option(
         "AdamW's learning rate at the first step of learning the forget rows."
@@ -116,18 +131,18 @@ class NegationOptions(StepOptions):
     )
 
     def batch_size(self, rows: int) -> int:
-        """Forget rows a step, of a request of so many."""
+        """Choose the number of forget rows in a step for a request of ``rows`` forget rows."""
         return max(1, min(self.unlearn_batch_size, ceil(rows / self.least_steps)))
 
 
 class Direction(NamedTuple):
-    """What learning the forget rows changed.
+    """How the weights changed when the forget rows were learned.
 
     Attributes:
-        place: the adapter that learned; None: the backbone's own weights did.
-        start: its weights before, which answer as Original does.
-        end: its weights afterwards.
-        cost: of its training.
+        place: name of the adapter that learned; None: the backbone's own weights learned.
+        start: the weights before, with which the model answers as Original does.
+        end: the weights afterwards.
+        cost: cost of the training, as :func:`train_adapter` returns it.
     """
 
     place: str | None
@@ -136,25 +151,28 @@ class Direction(NamedTuple):
     cost: dict[str, Any]
 
     def at(self, share: float) -> dict[str, Tensor]:
-        """Weights: 0 = Original, 1 = as learned, -1 = as far before Original."""
+        """Interpolate the weights: 0 = Original, 1 = as learned, -1 = as far the opposite way."""
         return interpolated(self.start, self.end, share)
 
     def scorer(self, share: float) -> Stored:
-        """Who answers with these weights."""
+        """Make the scorer that answers with the weights of :meth:`at`."""
         return Stored(self.place, lambda: self.at(share))
 
 
 def learn_direction(
     model: LLMRec, request: UnlearningTask, options: NegationOptions, adapter: str | None = None
 ) -> Direction:
-    """Learn the forget rows, from Original on, or take what was learned from its stage.
+    """Train Original further on the forget rows, or load the result from its stage.
 
     Args:
-        model: Original, which answers as before afterwards.
+        model: Original; its answers are the same afterwards.
         request: what to forget.
         options: how to learn.
-        adapter: its name, if one is to learn: with ``tuning: full`` a fresh one, with ``tuning:
-            lora`` a copy of Original's. None: whatever Original trained learns.
+        adapter: name of a new adapter that learns: a fresh one with ``tuning: full``, a copy of
+            Original's with ``tuning: lora``. None: the weights that Original trained learn.
+
+    Returns:
+        How the weights changed.
     """
     size = options.batch_size(len(request.forget))
     pairing = ForgetRetainBatches(request, model.table, size)
@@ -183,13 +201,17 @@ def learn_direction(
 def negation_strength(
     model: LLMRec, request: UnlearningTask, direction: Direction, strength: float | None
 ) -> tuple[float, TargetLoss | None]:
-    """How often to take a change off Original, and what forget rows are then to lose.
+    """Choose how many times to subtract the change from Original.
 
     Args:
         model: Original.
         request: what to forget, at least one row.
-        direction: what was learned of it.
-        strength: None = as far as forget rows are to lose; else it is given back, and no target.
+        direction: how the weights changed when the forget rows were learned.
+        strength: the strength, if it is fixed; None: search for the one that reaches the target
+            loss.
+
+    Returns:
+        The strength and the target loss; no target if the strength is fixed.
     """
     if strength is not None:
         return strength, None
@@ -203,18 +225,22 @@ def negation_strength(
 def token_reset_scorer(
     model: LLMRec, request: UnlearningTask, tokens: Tensor
 ) -> Callable[[float], Stored]:
-    """Original with some tokens reset, see :func:`reset_forget_tokens`, by the overshoot.
+    """Make a scorer that answers as Original with some tokens reset.
 
-    For tokens that only forget rows show, such as forgotten users' names, that is about what
-    Retrain has: it is read off Original and its start alone. The overshoot is how much further they
-    are moved, as a share of the way; -1 leaves them where Original has them.
+    See :func:`reset_forget_tokens`. For forget-only tokens, such as forgotten users' names, the
+    result is close to Retrain's embeddings, but it is computed from Original and its start weights
+    alone.
 
     Args:
         model: Original.
-        request: knows the weights before training, and Original's training rows.
-        tokens: int64 [m], token ids; without any, Original answers.
+        request: gives access to the weights before training and to Original's training rows.
+        tokens: token ids, int64 [m]; if there are none, the scorer answers as Original.
+
+    Returns:
+        A function from the overshoot to the scorer. The overshoot is how much further the tokens
+        move, as a share of the way; -1 leaves them where Original has them.
     """
-    unshown = unshown_tokens(model, request)  # once: it looks through all training prompts
+    unshown = unshown_tokens(model, request)  # once, because it reads all training prompts
 
     def scorer(overshoot: float) -> Stored:
         def read() -> Mapping[str, Tensor]:
@@ -229,10 +255,11 @@ def token_reset_scorer(
 
 
 def unshown_tokens(model: LLMRec, request: UnlearningTask) -> Tensor:
-    """Tokens that no prompt of Original's training shows, int64 [u], sorted.
+    """Find the tokens that no prompt of Original's training shows, int64 [u], sorted.
 
-    Special tokens are left out, and the answer words, which every step teaches. Words of earlier
-    requests, which a model in use has forgotten, are among them, as those requests left them.
+    Special tokens are left out. So are the answer words, because every step trains them. If a
+    served model has forgotten earlier requests, the words of these requests are included, with the
+    embeddings that the requests left.
     """
     lm = model.language_model
     shown = model.table.with_history(request.forget_history).tokens(request.train)
@@ -242,19 +269,14 @@ def unshown_tokens(model: LLMRec, request: UnlearningTask) -> Tensor:
     return torch.from_numpy(np.setdiff1d(every, [*shown, *around, *lm.answer_ids]))
 
 
-Rows = NDArray[np.int64]
-HELD_OUT = "held_out"  # teacher
-Shares = NDArray[np.float32]
-
-
 class Chosen(Scorer):
     """Several models, each of which answers for some users.
 
     Args:
-        members: who answers.
+        members: scorers that answer.
         user: inner user id by row id, of all rows.
-        shares: how much each member's logits count in a user's rows, [users, members], by inner
-            user id; lines add up to 1. A member is not asked about rows where it counts nothing.
+        shares: weight of each member's logits in a user's rows, [users, members], by inner user id;
+            each row of the matrix sums to 1. A member with weight 0 is not asked.
     """
 
     def __init__(self, members: Sequence[Scorer], user: Rows, shares: Shares) -> None:
@@ -279,7 +301,7 @@ class Chosen(Scorer):
 def _heard(
     scorer: Scorer, model: LLMRec, rows: Rows, items: Rows | None, chosen: NDArray[np.bool_]
 ) -> list[ModelOutput]:
-    """What a single model says of the rows about which it is asked; nothing of the others."""
+    """Ask a single model about the chosen rows; the states of all other rows are zeros."""
     (voice,) = scorer.ask(model, rows[chosen], None if items is None else items[chosen]).voices
     states: Tensor = voice.states.new_zeros(len(rows), voice.states.shape[1])
     states[torch.from_numpy(chosen).to(states.device)] = voice.states
@@ -288,7 +310,7 @@ def _heard(
 
 @option_class()
 class CrossFitOptions(JointOptions):
-    """How users are taken apart, and how the student learns."""
+    """How users are divided into parts, and how the student learns."""
 
     parts: int = option(
         "Parts of the users; so many models are trained once for an Original, each without one "
@@ -298,11 +320,11 @@ class CrossFitOptions(JointOptions):
 
 
 class CrossFitted(NamedTuple):
-    """Models of which each was trained without a part of the users.
+    """Models that were each trained without one part of the users.
 
     Attributes:
-        held_out_model: answers for a user as those models do that never saw a row of that user.
-        fits: the models, which are trained once for an Original, before any request.
+        held_out_model: answers for each user with the models that never saw a row of that user.
+        fits: the models. They are trained once for an Original, before any request.
     """
 
     held_out_model: Chosen
@@ -310,20 +332,24 @@ class CrossFitted(NamedTuple):
 
     @property
     def costs(self) -> list[dict[str, Any]]:
-        """Of their trainings."""
+        """Cost of training each model."""
         return [dict(fit.cost) for fit in self.fits]
 
 
 def cross_fit(request: UnlearningTask, parts: int) -> CrossFitted:
-    """Train a model without each part of the training users, or take it from its stage.
+    """For each part of the training users, train a model without it, or load it from its stage.
 
-    Parts are drawn at random from the seed, and models have Original's start weights, settings
-    and training rows, forgotten ones too, but for those of one part: they are the same for each
-    request on an Original. A model's early stopping looks at its own users' rows only. Users of
-    whom Original saw nothing are unseen by all of them.
+    The seed decides the parts. A model has Original's start weights and settings, and Original's
+    training rows, rows to forget included, except those of one part. The models are therefore the
+    same for each request on an Original. Early stopping of a model uses the rows of its own users
+    alone. For users whom Original was not trained on, all models count as held out.
+
+    Args:
+        request: gives access to the training rows and the training services.
+        parts: number of parts; fewer if there are fewer users.
 
     Raises:
-        InputError: there is one user alone.
+        InputError: the training rows are of a single user.
     """
     user, train = request.user, request.train
     members = random_shards(user[train], request.seed, parts)
@@ -342,9 +368,13 @@ def cross_fit(request: UnlearningTask, parts: int) -> CrossFitted:
 
 
 def teach_held_out(student: Student) -> CrossFitted | None:
-    """Let models that never saw a forget row's user answer it, as the teacher ``HELD_OUT``.
+    """Cache the held-out model's answers to the forget rows, as the teacher ``HELD_OUT``.
 
-    The student's options are :class:`CrossFitOptions`. Nothing is trained for an empty request.
+    Args:
+        student: the student to teach; its options are :class:`CrossFitOptions`.
+
+    Returns:
+        The models; None for an empty request, for which nothing is trained.
     """
     options: Any = student.options
     if len(student.request.forget) == 0:

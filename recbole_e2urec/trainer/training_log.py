@@ -1,8 +1,9 @@
-"""Loss terms and validation metrics by name, for TensorBoard and Weights & Biases.
+"""Logs loss terms and validation metrics to TensorBoard and Weights & Biases; measures memory.
 
-TensorBoard gets a run a stage, ``log_tensorboard/<log file's name>/<stage>``, with the values
-``train/<term>`` and ``valid/<metric>``. A run of wandb holds all stages of a row: ``train/<term>``
-is a student or the recommender alone, ``train/<stage>/<term>`` what else was trained on the way.
+TensorBoard gets one run for each stage, ``log_tensorboard/<log file's name>/<stage>``, with the
+values ``train/<term>`` and ``valid/<metric>``. One wandb run holds all stages of a result row. In
+it, ``train/<term>`` belongs to the student or to the recommender itself, and
+``train/<stage>/<term>`` to any other model that was trained for it.
 """
 
 import re
@@ -23,13 +24,13 @@ from torch.utils.tensorboard import SummaryWriter
 from recbole_e2urec.utils import distributed
 from recbole_e2urec.utils.recbole_compat import LateWriter, Nowhere
 
-REQUESTS = (1, 10, 100)  # over so many, what was trained before any of them is spread
+REQUESTS = (1, 10, 100)  # numbers of requests over which the cost of prior training is spread
 _PROCESS = Path("/proc/self")  # Linux only
 _PEAK = re.compile(r"^VmHWM:\s+(\d+) kB$", re.MULTILINE)
 
 
 def restart_peak() -> None:
-    """Let :func:`peak_memory_mb` count from here on; without Linux it goes on as before."""
+    """Reset the peak of :func:`peak_memory_mb`; outside Linux, the old peak stays."""
     with suppress(OSError):
         (_PROCESS / "clear_refs").write_text("5")
     if torch.cuda.is_initialized():
@@ -55,7 +56,7 @@ def peak_memory_mb() -> float:
 
 
 def amortised(seconds: float, prior: float) -> dict[str, float]:
-    """Seconds a request, if what was trained before any request serves so many of them."""
+    """Seconds for each request if the prior training serves as many requests as in ``REQUESTS``."""
     return {str(count): seconds + prior / count for count in REQUESTS}
 
 
@@ -63,17 +64,17 @@ FOLDER = "log_tensorboard"  # RecBole's, in the current folder
 
 
 class Curves:
-    """What the training of a stage shows; nothing is opened before there is a value.
+    """Logs the training of a stage. No log is opened before the first value.
 
-    Of several processes the writer alone shows anything.
+    With several processes, only the main process logs.
 
     Args:
-        config: of the run; None: everything is passed over.
-        name: of the stage.
-        folder: its own name among all stages.
+        config: config of the run; None: nothing is logged.
+        name: name of the stage.
+        folder: name of the stage's folder, which is unique.
 
     Attributes:
-        chief: whether the stage is what the run is about; wandb then leaves its name out.
+        chief: whether the stage trains the main model of the run; wandb then omits its name.
     """
 
     def __init__(self, config: Any, name: str, folder: str) -> None:
@@ -83,14 +84,14 @@ class Curves:
 
     @cached_property
     def tensorboard(self) -> LateWriter:
-        """Where RecBole's trainer writes its own values as well."""
+        """TensorBoard's writer, to which RecBole's trainer also writes."""
         if self._config is None:
             return LateWriter(Nowhere)
         return LateWriter(lambda: SummaryWriter(str(_run_folder() / self._folder)))
 
     @cached_property
     def wandb(self) -> "StageLogger":
-        """RecBole's logger; begins a run of wandb if there is none and one is asked for."""
+        """RecBole's logger; starts a wandb run if the config asks for one and none is active."""
         return StageLogger(self._config, "" if self.chief else f"/{self._name}")
 
     def trained(self, epoch: int, terms: Mapping[str, float]) -> None:
@@ -101,7 +102,7 @@ class Curves:
         self.wandb.log_metrics({**terms, "train_step": epoch}, head="train")
 
     def validated(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Log validation metrics; RecBole's trainer tells wandb by itself."""
+        """Log validation metrics to TensorBoard; RecBole's trainer logs them to wandb itself."""
         if self._config is not None:
             self._write("valid", epoch, metrics)
 
@@ -111,16 +112,16 @@ class Curves:
         self.tensorboard.flush()
 
     def close(self) -> None:
-        """Write out what there is."""
+        """Flush and close the TensorBoard writer."""
         self.tensorboard.close()
 
 
 class StageLogger(WandbLogger):
-    """RecBole's logger with a stage in each name.
+    """RecBole's wandb logger, with the stage in the name of each value.
 
     Args:
-        config: of the run; None: nothing is logged.
-        place: follows ``train`` or ``valid``, such as ``/Original``.
+        config: config of the run; None: nothing is logged.
+        place: text after ``train`` or ``valid``, such as ``/Original``.
     """
 
     def __init__(self, config: Any, place: str) -> None:
@@ -134,7 +135,7 @@ class StageLogger(WandbLogger):
 
 @contextmanager
 def own_wandb_run(config: Any) -> Iterator[None]:
-    """End the run of wandb that begins inside, if one does; a run that was there goes on."""
+    """Finish a wandb run that starts inside the block; a run that was active before goes on."""
     if not config["log_wandb"]:
         yield
         return

@@ -1,9 +1,9 @@
-"""Named LoRA adapters on one backbone; the only place that switches them.
+"""Named LoRA adapters on one backbone. No other module switches adapters.
 
-peft's switches have side effects: making an adapter active sets its ``requires_grad``, turning
-adapters off and on sets it again, and a switch between a forward and its backward drops gradients
-in silence. Here adapters are switched by context managers alone, which put back mode, adapter and
-gradient flags. Open and close them around forward and backward, never between the two.
+Switching adapters in peft has side effects. Making an adapter active sets its ``requires_grad``,
+and so does turning adapters off and on. A switch between a forward and its backward silently drops
+gradients. Here, context managers switch adapters and then restore mode, active adapter and gradient
+flags. Open and close them around forward and backward, never between the two.
 """
 
 import warnings
@@ -35,13 +35,15 @@ from recbole_e2urec.model.backbones.lora import (
 from recbole_e2urec.model.backbones.merging import merge_weights, part_weights, save_merged
 from recbole_e2urec.utils import io
 
+PEFT_PREFIX = "base_model.model."  # how every weight name in peft's files begins
+
 
 @contextmanager
 def switches_kept(model: nn.Module) -> Iterator[None]:
-    """Put every module's mode and every parameter's ``requires_grad`` back after the body.
+    """Restore every module's mode and every parameter's ``requires_grad`` after the body.
 
-    Modules and parameters that the body added take the model's own mode and keep their flag;
-    those that it removed are forgotten. The switches come back after an exception too.
+    Modules that the body adds get the mode of the whole model. Parameters that it adds keep their
+    flag. The state is restored after an exception, too.
     """
     modes = {module: module.training for module in model.modules()}
     flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
@@ -56,10 +58,10 @@ def switches_kept(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def peft_quiet() -> Iterator[None]:
-    """Silence two warnings of peft that a user can do nothing about.
+    """Silence two peft warnings about which the user can do nothing.
 
-    One is of a name that transformers deprecates; the other says that a layer with an adapter is
-    tied to the head, which matters when adapters are merged into the weights.
+    One is about a name that transformers deprecates. The other says that a layer with an adapter is
+    tied to the head, which matters only when adapters are merged into the weights.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")
@@ -69,22 +71,22 @@ def peft_quiet() -> Iterator[None]:
 
 @contextmanager
 def mixed_layers(model: nn.Module, names: Sequence[str], weights: Tensor) -> Iterator[None]:
-    """Add ``sum over k of w_k B_k A_k`` to every adapted layer, w by sample; none may be active.
+    """Add ``sum over k of w_k B_k A_k`` to every adapted layer, with weights for each sample.
 
-    That is what a forward with the weights merged for each sample alone would compute, without
-    merging: an update is linear in its weight.
+    The result equals that of merging the adapters for each sample by itself, because an update is
+    linear in its weight; but nothing is merged. No adapter may be active.
 
     Args:
-        model: with the adapters.
-        names: of the adapters, k of them.
-        weights: [b, k], for the batch that the body runs.
+        model: the model with the adapters.
+        names: names of the k adapters.
+        weights: weights for the batch that the body runs, [b, k].
     """
     hooks = []
     try:
         for layer in model.modules():
             if isinstance(layer, BaseTunerLayer):
                 hooks.append(layer.register_forward_hook(_adder(names, weights)))
-        with torch.compiler.set_stance("force_eager"):  # compiled code sees no later hook
+        with torch.compiler.set_stance("force_eager"):  # compiled code ignores hooks added later
             yield
     finally:
         for hook in hooks:
@@ -105,7 +107,7 @@ def _adder(names: Sequence[str], weights: Tensor) -> Any:
 
 
 def _update(layer: Any, name: str, inputs: Tensor) -> Tensor:
-    """What one adapter adds to the layer's output, at weight 1."""
+    """Compute what one adapter adds to the layer's output at weight 1."""
     scaling = layer.scaling[name]
     if name in layer.lora_A:
         first = layer.lora_A[name]
@@ -114,14 +116,11 @@ def _update(layer: Any, name: str, inputs: Tensor) -> Tensor:
     return torch.matmul(first, layer.lora_embedding_B[name].T) * scaling
 
 
-PEFT_PREFIX = "base_model.model."  # how every weight name in peft's files begins
-
-
 class AdapterBank:
-    """The adapters of one language model, which has no other bank.
+    """The adapters of one language model. Make only one bank for a language model.
 
-    ``None`` names the bare backbone wherever a name is expected. Nothing is active at first, a
-    fresh adapter changes no output, and :meth:`training` alone decides what learns.
+    Wherever a name is expected, ``None`` stands for the bare backbone. At first no adapter is
+    active, and a new adapter changes no output. Only :meth:`training` decides what learns.
     """
 
     def __init__(self, language_model: LanguageModel) -> None:
@@ -139,11 +138,11 @@ class AdapterBank:
         return list(self._options)
 
     def check(self, options: LoraOptions) -> None:
-        """Refuse options that :meth:`add` would refuse; nothing is added."""
+        """Raise the error that :meth:`add` would raise for these options, without adding."""
         lora_config(options, self.language_model, self._layers)
 
     def reaches_words(self, options: LoraOptions) -> bool:
-        """Whether an adapter of this shape changes what words begin as."""
+        """Whether an adapter with these options changes the word embeddings."""
         return not self._word_layers.isdisjoint(options.target_modules)
 
     def add(self, name: str, options: LoraOptions, seed: int) -> None:
@@ -151,12 +150,12 @@ class AdapterBank:
 
         Args:
             name: a new name, without dots.
-            options: its shape.
-            seed: of its A matrices; the global random state stays untouched.
+            options: the adapter's shape.
+            seed: seed of its A matrices; the global random state stays untouched.
 
         Raises:
-            InputError: a target module that the backbone does not have or LoRA cannot adapt.
-            ValueError: the name is taken or not usable.
+            InputError: the backbone lacks a target module, or LoRA cannot adapt it.
+            ValueError: the name is taken, empty or dotted.
         """
         if not name or "." in name or name in self._options:
             raise ValueError(f"adapter name {name!r} is taken, empty or dotted; have {self.names}")
@@ -180,10 +179,10 @@ class AdapterBank:
         self.load(target, self.state(source))
 
     def remove(self, name: str) -> None:
-        """Remove an adapter; after the last one the model is what it was before the first.
+        """Remove an adapter; without any, the model is what it was before the first was added.
 
         Raises:
-            ValueError: no such adapter, or a context of it is still open.
+            ValueError: there is no such adapter, or one of its contexts is still open.
         """
         self._check(name)
         if name in self._open:
@@ -200,18 +199,18 @@ class AdapterBank:
         self._switch()
 
     def parameters(self, name: str | None) -> list[nn.Parameter]:
-        """Parameters of an adapter, or of the bare backbone (tied ones once), in a fixed order."""
+        """List an adapter's or the bare backbone's parameters in a fixed order, tied ones once."""
         return list(self._weights(name).values())
 
     def state(self, name: str | None) -> dict[str, Tensor]:
-        """Copies of the weights; their names do not depend on any adapter's name."""
+        """Copy the weights; their names do not contain the adapter's name."""
         return {key: weight.detach().clone() for key, weight in self._weights(name).items()}
 
     def load(self, name: str | None, state: Mapping[str, Tensor]) -> None:
-        """Write weights that :meth:`state` gave into an adapter, or into the bare backbone.
+        """Load weights that :meth:`state` returned into an adapter or the bare backbone.
 
         Raises:
-            ValueError: names or shapes differ from what is there; nothing is written then.
+            ValueError: names or shapes do not match; nothing is changed then.
         """
         weights = self._fitting(name, state)
         with torch.no_grad():
@@ -220,7 +219,7 @@ class AdapterBank:
 
     @contextmanager
     def restored_after(self, name: str | None) -> Iterator[None]:
-        """Put the weights of an adapter, or of the bare backbone, back after the body."""
+        """Restore the weights of an adapter, or of the bare backbone, after the body."""
         before = self.state(name)
         try:
             yield
@@ -229,9 +228,9 @@ class AdapterBank:
 
     @contextmanager
     def swapped_weights(self, name: str | None, state: Mapping[str, Tensor]) -> Iterator[None]:
-        """Answer with other weights, see :meth:`load`, in the body, which must not train them.
+        """Use other weights inside the block, see :meth:`load`. Do not train them there.
 
-        They take the place of the own ones as they are: no set of weights is copied.
+        The parameters refer to the given tensors for that time, so no set of weights is copied.
         """
         weights = self._fitting(name, state)
         before = {key: weight.data for key, weight in weights.items()}
@@ -244,7 +243,7 @@ class AdapterBank:
                 weight.data = before[key]
 
     def save(self, name: str, folder: Path) -> None:
-        """Write an adapter as peft does; ``PeftModel.from_pretrained(model, folder)`` reads it."""
+        """Save an adapter in peft's format, for ``PeftModel.from_pretrained(model, folder)``."""
         self._check(name)
         config = lora_config(self._options[name], self.language_model, self._layers).to_dict()
         config["inference_mode"] = True
@@ -254,7 +253,7 @@ class AdapterBank:
         io.write_json(folder / "adapter_config.json", config)
 
     def save_merged(self, name: str | None, folder: Path) -> None:
-        """Write backbone and adapter as one model for plain transformers; None: the backbone.
+        """Save the backbone, with an adapter merged in, as a model for plain transformers.
 
         Raises:
             InputError: see :func:`recbole_e2urec.model.backbones.merging.save_merged`.
@@ -263,10 +262,10 @@ class AdapterBank:
         save_merged(self.language_model, name, folder)
 
     def merge(self, name: str) -> None:
-        """Put an adapter into the backbone's weights and remove it; others stay as they are.
+        """Merge an adapter into the backbone's weights and remove it; others stay as they are.
 
-        Where the backbone has one matrix in several places and the adapter changes one of them,
-        it gets a matrix of its own there, and :meth:`state` has one weight more.
+        If the backbone uses one matrix in several places and the adapter changes it in one of them,
+        that place gets a matrix of its own, and :meth:`state` has one more weight.
 
         Raises:
             InputError: the backbone is quantised.
@@ -276,15 +275,15 @@ class AdapterBank:
         self.remove(name)
 
     def part(self, state: Mapping[str, Tensor]) -> None:
-        """Have the backbone's matrices parted as in a state that :meth:`merge` left.
+        """Untie the backbone's matrices that are separate in a state from after :meth:`merge`.
 
-        There must be no adapters yet; afterwards :meth:`load` takes that state.
+        Afterwards, :meth:`load` accepts that state. There must be no adapters yet.
         """
         part_weights(self.language_model.model, state)
 
     @contextmanager
     def active(self, name: str | None) -> Iterator[None]:
-        """Use this adapter (``None``: none) in every forward of the body."""
+        """Use this adapter (``None``: no adapter) in every forward of the body."""
         self._check(name)
         self._open.append(name)
         try:
@@ -296,7 +295,7 @@ class AdapterBank:
 
     @contextmanager
     def frozen(self, name: str | None) -> Iterator[None]:
-        """Use this adapter in evaluation mode, with no gradient on anything."""
+        """Use this adapter in evaluation mode, without any gradient."""
         model = self.language_model
         with self.active(name), switches_kept(model), torch.no_grad():
             model.eval().requires_grad_(False)
@@ -304,7 +303,7 @@ class AdapterBank:
 
     @contextmanager
     def mixed(self, names: Sequence[str], weights: Tensor) -> Iterator[None]:
-        """Use all these adapters, each with its weight of every sample: [b, names]; as frozen."""
+        """Mix adapters with weights for each sample, [b, names]; otherwise as :meth:`frozen`."""
         for name in names:
             self._check(name)
         with self.frozen(None), mixed_layers(self.language_model.model, names, weights):
@@ -322,9 +321,10 @@ class AdapterBank:
         """Use this adapter in training mode; only its weights (``None``: the backbone's) learn.
 
         Args:
-            name: of the adapter.
-            tokens: int64 [m], the only tokens that adapted embeddings learn; None: all of them.
-            backbone: let the backbone learn under the adapter, which stays as it is.
+            name: name of the adapter.
+            tokens: ids of the only tokens that adapted embeddings learn, int64 [m]; None: all
+                tokens.
+            backbone: whether the backbone learns instead, while the adapter is used but frozen.
             dropout: whether the backbone drops activations, see :func:`learning_mode`.
             alone: whether nothing but these tokens learns.
         """
@@ -338,7 +338,7 @@ class AdapterBank:
                 yield
 
     def learning(self, name: str | None, tokens: Tensor | None = None, alone: bool = False) -> int:
-        """How many numbers learn in :meth:`training`."""
+        """Count the weights that learn in :meth:`training`, as single numbers."""
         return learning_size(self._weights(name), tokens, alone)
 
     def _check(self, name: str | None) -> None:
@@ -351,7 +351,7 @@ class AdapterBank:
         return backbone_weights(model) if name is None else adapter_weights(model)[name]
 
     def _fitting(self, name: str | None, state: Mapping[str, Tensor]) -> dict[str, nn.Parameter]:
-        """Weights that a state fits."""
+        """Return the weights that a state replaces, if names and shapes match."""
         weights = self._weights(name)
         difference = shapes(weights) ^ shapes(state)
         if difference:
@@ -360,7 +360,7 @@ class AdapterBank:
         return weights
 
     def _switch(self) -> None:
-        """Make the innermost open name the active one and change nothing else."""
+        """Activate the adapter of the innermost open context, and change nothing else."""
         if self._peft is None:
             return
         tuner: Any = self._peft.base_model

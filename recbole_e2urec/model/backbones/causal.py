@@ -16,8 +16,9 @@ from recbole_e2urec.model.backbones.tokenizer import PromptCodec
 class CausalLM(LanguageModel):
     """Answers after the last token of the prompt.
 
-    What a tokenizer puts after a text (an end token) is left out: the prompt must not look
-    finished before the answer. What a chat template puts there begins the answer, and stays.
+    The tokens that a tokenizer adds after a text (an end token) are left out, because the prompt
+    must not look finished before the answer. Those that a chat template adds begin the answer, and
+    stay.
     """
 
     task_type = "CAUSAL_LM"
@@ -42,9 +43,11 @@ class CausalLM(LanguageModel):
     @cached_property
     @torch.no_grad()
     def shares_beginnings(self) -> bool:
-        """Whether the model's cache can be shared; tried on a short prompt, as few promise it.
+        """Whether prompts can share the model's cache.
 
-        A model that looks back over a sliding window counts padding between the parts as well.
+        A short prompt is tested, because few models declare it.
+        A model with a short sliding window cannot, because the window also counts the padding
+        between the parts of a prompt.
         """
         window = getattr(self.model.config, "sliding_window", None)
         if window and window < 2 * self.max_tokens:
@@ -60,11 +63,11 @@ class CausalLM(LanguageModel):
         return self._agree(ours, self.hidden(whole, ones(whole)))
 
     @torch.no_grad()
-    @torch.compiler.set_stance("force_eager")  # a cache's length would be compiled in
+    @torch.compiler.set_stance("force_eager")  # compiled code would depend on the cache's length
     def hidden_after(
         self, beginnings: TokenBatch, endings: TokenBatch, of: Tensor, tokens: int
     ) -> Tensor:  # [p, t], [b, s], [b] -> [b, h]
-        """See :meth:`LanguageModel.hidden_after`: keys and values of the beginnings are kept."""
+        """See :meth:`LanguageModel.hidden_after`; keys and values of the beginnings are cached."""
         device, model = self.model.device, self.reader
         known = signature(type(model).forward).parameters
         word = "cache" if "cache" in known else "past_key_values"  # the latter in older releases

@@ -1,4 +1,4 @@
-"""What every language model offers the rest of the package, whatever its family."""
+"""The common interface of all language models, whatever their family."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -17,11 +17,13 @@ from recbole_e2urec.model.backbones.tokenizer import PromptCodec
 
 @dataclass(frozen=True)
 class LogitShape:
-    """A scale (Cohere, Granite), then a soft cap: ``cap * tanh(logits / cap)`` (Gemma 2).
+    """What a model does to its head's logits: it scales them, then caps them softly.
+
+    Cohere and Granite scale; Gemma 2 caps by ``cap * tanh(logits / cap)``.
 
     Attributes:
         scale: factor of the logits.
-        cap: bound of the logits; None = they have none.
+        cap: bound of the logits; None: no bound.
     """
 
     scale: float = 1.0
@@ -29,13 +31,13 @@ class LogitShape:
 
     @classmethod
     def of(cls, config: Any) -> "LogitShape":
-        """Read a transformers config; one that says nothing leaves the logits alone."""
+        """Read a transformers config; without such settings, the logits stay as they are."""
         scale = getattr(config, "logit_scale", None) or 1.0
         divisor = getattr(config, "logits_scaling", None) or 1.0
         return cls(scale / divisor, getattr(config, "final_logit_softcapping", None))
 
     def __call__(self, logits: Tensor) -> Tensor:  # [b, v] -> [b, v]
-        """Shape the logits of a plain head."""
+        """Scale and cap the logits of a plain head."""
         if self.scale != 1.0:
             logits = logits * self.scale
         return logits if self.cap is None else self.cap * torch.tanh(logits / self.cap)
@@ -44,24 +46,24 @@ class LogitShape:
 class LanguageModel(nn.Module, ABC):
     """A backbone that reads a prompt and answers at one position.
 
-    Prompts are padded on the right and the attention mask is always passed, so a score depends
-    neither on the padding nor on the neighbours in the batch.
+    Prompts are padded on the right and the attention mask is always passed. A score therefore
+    depends neither on the padding nor on the neighbours in the batch.
 
     Attributes:
         model: the transformers model, with its own forward and its own weight names.
         answer_ids: token ids of (no, yes).
-        pad_id: token id that fills up a row.
+        pad_id: token id of the padding.
         prefix_ids, suffix_ids: token ids to put before and after a prompt's own tokens.
         max_tokens: longest prompt in tokens, prefix and suffix included.
-        hidden_size: width h of what the head reads.
-        vocab_size: number of logits; may exceed the tokenizer's own vocabulary (T5: 32128, 32100).
-        lora_targets: names of the layers that LoRA adapts unless told otherwise.
+        hidden_size: width h of the states that the head reads.
+        vocab_size: number of logits; may exceed the tokenizer's vocabulary (T5: 32128, not 32100).
+        lora_targets: names of the layers that LoRA adapts by default.
         mixed: whether prompts are read in mixed precision: products in bfloat16, while weights,
             sums and the head stay in the model's dtype.
     """
 
-    task_type: str  # peft's word for the family
-    spread = False  # whether the model's layers have devices of their own, and stay there
+    task_type: str  # peft's name of the family
+    spread = False  # whether the layers are spread over several devices, where they stay
 
     def __init__(self, model: PreTrainedModel, codec: PromptCodec, max_tokens: int) -> None:
         super().__init__()
@@ -80,11 +82,11 @@ class LanguageModel(nn.Module, ABC):
         )
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text by itself; no special tokens are added."""
+        """Encode each text by itself, without adding special tokens."""
         return self.codec.encode(texts)
 
     def hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Last hidden state at the answer position, exactly what the LM head reads.
+        """Last hidden state at the answer position: exactly what the LM head reads.
 
         Args:
             input_ids: int64 [b, t], padded on the right.
@@ -99,54 +101,54 @@ class LanguageModel(nn.Module, ABC):
             return self._state(input_ids, attention_mask).to(input_ids.device, self.model.dtype)
 
     def precision(self, ids: Tensor) -> torch.autocast:
-        """How prompts on the device of these tokens are read, see :attr:`mixed`."""
+        """Make the autocast context for prompts on the device of these tokens, see ``mixed``."""
         return torch.autocast(ids.device.type, torch.bfloat16, enabled=self.mixed)
 
     @property
     @abstractmethod
     def reader(self) -> nn.Module:
-        """The part of the model that reads a prompt, where nearly all work is done."""
+        """The part of the model that reads a prompt and does nearly all of the work."""
 
     @property
     def shares_beginnings(self) -> bool:
-        """Whether :meth:`hidden_after` can be asked."""
+        """Whether :meth:`hidden_after` works for this model."""
         return False
 
     def hidden_after(
         self, beginnings: TokenBatch, endings: TokenBatch, of: Tensor, tokens: int
     ) -> Tensor:  # [p, t], [b, s], [b] -> [b, h]
-        """What :meth:`hidden` says of prompts that share their beginnings, each read once.
+        """Compute :meth:`hidden` for prompts that share beginnings; each beginning is read once.
 
-        No gradient; all that is given lies on the CPU.
+        There is no gradient. All arguments are on the CPU.
 
         Args:
-            beginnings: first parts, at least one token each.
-            endings: second parts, at least one token each.
-            of: the beginning of each ending.
+            beginnings: first parts of the prompts, at least one token each.
+            endings: second parts of the prompts, at least one token each.
+            of: index of each ending's beginning.
             tokens: most tokens of endings, padding included, that are read at once.
         """
         raise NotImplementedError
 
     @abstractmethod
     def _state(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """What :meth:`hidden` promises, for at least one row."""
+        """Compute the states of :meth:`hidden`, for at least one row."""
 
     @abstractmethod
     def own_logits(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Logits at the answer position by the model's own forward: slow, the reference. [b, v]."""
+        """Logits at the answer position by the model's own forward: a slow reference, [b, v]."""
 
     def head(self, hidden: Tensor) -> Tensor:
-        """Logits of hidden states, in float32 whatever the dtype of the model. [b, h] -> [b, v]."""
+        """Logits of hidden states, always in float32. [b, h] -> [b, v]."""
         logits = self.model.get_output_embeddings()(hidden).to(hidden.device)
         return self.shape(logits.float())
 
     def head_copy(self) -> Callable[[Tensor], Tensor]:
-        """What :meth:`head` computes now, whatever the weights become: [b, h] -> [b, v]."""
+        """Copy the head as it is now, unaffected by later training: [b, h] -> [b, v]."""
         layer = copy.deepcopy(self.model.get_output_embeddings()).requires_grad_(False)
         return lambda hidden: self.shape(layer(hidden).to(hidden.device).float())
 
     def _apply(self, *args: Any, **options: Any) -> Any:
-        """Move or cast the weights, see :class:`torch.nn.Module`; what is spread stays."""
+        """Move or cast the weights, see :class:`torch.nn.Module`; spread layers do not change."""
         return self if self.spread else super()._apply(*args, **options)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -155,9 +157,9 @@ class LanguageModel(nn.Module, ABC):
 
     @torch.no_grad()
     def agrees_with_its_model(self) -> bool:
-        """Whether head(hidden) is what the model's own forward says, tried on a short prompt.
+        """Whether head(hidden) equals the model's own forward, tested on a short prompt.
 
-        False for architectures that do more to their logits than a :class:`LogitShape`.
+        It does not for architectures that do more to their logits than a :class:`LogitShape`.
         """
         ids = torch.tensor([self.prefix_ids + list(self.answer_ids) + self.suffix_ids])
         ids = ids.to(self.model.device)
@@ -165,14 +167,14 @@ class LanguageModel(nn.Module, ABC):
         return self._agree(self(ids, mask), self.own_logits(ids, mask))
 
     def _agree(self, ours: Tensor, theirs: Tensor) -> bool:
-        """Whether two ways to compute the same differ by no more than the dtype's rounding."""
+        """Whether two computations of the same logits or states agree up to rounding."""
         exact = self.model.dtype == torch.float32 and not self.mixed
         tolerance = 1e-4 if exact else 1e-2
         return bool((ours - theirs).abs().max() <= tolerance * (1 + theirs.abs().max()))
 
 
 def _attention_projections(model: PreTrainedModel) -> list[str]:
-    """Query and value layers by the usual names; every linear layer where none is found."""
+    """Find query and value layers by their usual names; if there are none, all linear layers."""
     names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
     for pair in (["q_proj", "v_proj"], ["query", "value"], ["q", "v"]):
         if names.issuperset(pair):

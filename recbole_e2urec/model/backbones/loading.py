@@ -1,4 +1,7 @@
-"""Backbones by name: embedded ones, or loaded from a folder, a hub's repository or a GGUF file."""
+"""Loads backbones: builds embedded ones, or reads a local folder, a hub repository or a GGUF file.
+
+:func:`load_backbone` is the entry point; :class:`BackboneOptions` are its options.
+"""
 
 import logging
 import os
@@ -29,20 +32,30 @@ from recbole_e2urec.model.backbones.tiny import EMBEDDED, EmbeddedOptions, build
 from recbole_e2urec.model.backbones.tokenizer import ChatCodec, PromptCodec
 from recbole_e2urec.utils import distributed
 
+__all__ = ["BackboneOptions", "load_backbone"]
+
 Quantization = Literal["4bit", "8bit"]
+DeviceMap = Literal["auto", "balanced", "balanced_low_0", "sequential"]
+Attention = Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PER_PRODUCT = "bitsandbytes.autograd._functions"  # logs a line for each product of an 8-bit layer
+PACKAGE = "pip:"  # begins the name of a package that carries a GGUF file
+GGUF = ".gguf"
+GGUF_READER = "gguf"  # the package with which transformers reads such files
+HUB_SECONDS = 5.0  # timeout of the check whether the hub answers
 
 
 def quantized_as(kind: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig:
-    """Ask transformers for quantised weights.
+    """Make the transformers config for quantised weights.
 
-    4 bit is QLoRA's way (Dettmers et al. 2023): normal floats, whose scales are quantised as well;
-    8 bit is LLM.int8() (Dettmers et al. 2022). It rounds inputs as well, but for columns in which
-    any token of the batch is large: an answer there depends on its neighbours and on padding.
+    4 bit is the scheme of QLoRA (Dettmers et al. 2023): NormalFloat weights, whose scales are
+    quantised as well. 8 bit is LLM.int8() (Dettmers et al. 2022). It also rounds inputs, except in
+    columns in which any token of the batch is large. An answer then depends on its neighbours in
+    the batch and on padding.
 
     Args:
-        kind: how many bits.
-        dtype: in which 4-bit weights are multiplied.
+        kind: number of bits.
+        dtype: type in which 4-bit weights are multiplied.
 
     Raises:
         InputError: bitsandbytes is not installed.
@@ -63,34 +76,34 @@ def quantized_as(kind: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig:
     )
 
 
-PACKAGE = "pip:"  # begins the name of a package that carries a GGUF file
-GGUF = ".gguf"
-GGUF_READER = "gguf"  # what transformers reads such files with
-
-
 class Source(NamedTuple):
-    """A local folder or a hub id, and the GGUF file in it that holds the model, if one does."""
+    """Where a backbone's files are.
+
+    Attributes:
+        folder: a local folder or a hub id.
+        gguf: name of the GGUF file in it that holds the model; None: no GGUF file does.
+    """
 
     folder: str
     gguf: str | None = None
 
     @property
     def is_local(self) -> bool:
-        """Whether this names a place on the disk rather than on a hub."""
+        """Whether this is a place on disk rather than on a hub."""
         name = self.folder
         return Path(name).exists() or name.startswith(("/", ".")) or name.count("/") > 1
 
 
 def find_source(name: str) -> Source:
-    """Say where the files of a backbone are.
+    """Find the files of a backbone.
 
     Args:
-        name: a local folder, a hub id, the path of a ``.gguf`` file (on the disk, or in a hub's
+        name: a local folder, a hub id, the path of a ``.gguf`` file (on disk, or in a hub
             repository as ``owner/repository/file.gguf``), or ``pip:`` and the name of an installed
-            package in whose folder lies one such file.
+            package whose folder contains one such file.
 
     Raises:
-        InputError: the package or its file is missing, or the package that reads GGUF files is.
+        InputError: the package, its file or the package that reads GGUF files is missing.
     """
     if name.startswith(PACKAGE):
         name = _packaged(name.removeprefix(PACKAGE))
@@ -103,12 +116,12 @@ def find_source(name: str) -> Source:
 
 
 def named_backbones() -> list[str]:
-    """Short names of the backbones that have a file of settings in ``properties/backbone``."""
+    """List the names of the backbones that have a settings file in ``properties/backbone``."""
     return sorted(path.stem for path in (properties_folder() / "backbone").glob("*.yaml"))
 
 
 def _packaged(package: str) -> str:
-    """Find the GGUF file in a package without importing it: that may need much that we do not."""
+    """Find the GGUF file in a package without importing the package and its dependencies."""
     spec = find_spec(package.replace("-", "_"))
     if spec is None or not spec.submodule_search_locations:
         raise InputError(
@@ -119,11 +132,6 @@ def _packaged(package: str) -> str:
     if len(files) != 1:
         raise InputError(f"the package {package} holds {len(files)} GGUF files, 1 is needed")
     return str(files[0])
-
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-DeviceMap = Literal["auto", "balanced", "balanced_low_0", "sequential"]
-Attention = Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]
 
 
 @option_class(prefix="backbone_")
@@ -200,16 +208,19 @@ class BackboneOptions:
     )
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work, by the name of its key."""
+        """Refuse options that do not go together."""
         if self.max_memory and not self.device_map:
             raise InputError("backbone_max_memory goes with backbone_device_map: auto")
 
     def check_tuning(self, tuning: str) -> None:
-        """Refuse what cannot learn.
+        """Check that the backbone can be tuned in this way.
+
+        Args:
+            tuning: ``full`` or ``lora``.
 
         Raises:
-            InputError: all weights shall learn and are quantised or spread, or several processes
-                shall have the same GPUs.
+            InputError: all weights are to learn but are quantised or spread over several GPUs, or
+                several processes would use the same GPUs.
         """
         if tuning == "full" and self.quantization:
             raise InputError(
@@ -221,32 +232,33 @@ class BackboneOptions:
             raise InputError("backbone_device_map: one process has all GPUs; leave nproc out")
 
 
-HUB_SECONDS = 5.0
-
-
 class Reader:
-    """Reads parts of one backbone.
+    """Reads parts of one backbone, such as its config, tokenizer or weights.
 
     Args:
-        name: how the user calls it; for messages.
-        source: where it is.
+        name: the user's name for the backbone; for error messages.
+        source: where its files are.
     """
 
     def __init__(self, name: str, source: Source) -> None:
         self.name, self.source = name, source
 
     def __call__(self, load: Callable[..., Any], **settings: Any) -> Any:
-        """Call transformers' ``load`` on the folder or the local cache, else on the hub.
+        """Call a transformers loader on the folder or the local cache, else on the hub.
+
+        Args:
+            load: the loader, such as ``AutoConfig.from_pretrained``.
+            settings: further arguments of the loader.
 
         Raises:
-            InputError: neither has it, or what is there is no such part.
+            InputError: the part is in none of these places, or cannot be loaded.
         """
         folder, gguf = self.source
         if gguf is not None:
             settings["gguf_file"] = gguf
         try:
             return load(folder, local_files_only=True, **settings)
-        except Exception as error:  # whatever foreign bytes make the libraries raise
+        except Exception as error:  # damaged files make the libraries raise any type
             if self.source.is_local:
                 raise self._unusable(error) from error
             if not _hub_answers():
@@ -280,12 +292,12 @@ class Reader:
 
 
 def _hub_answers() -> bool:
-    """Ask the hub once, for a few seconds; its own client would retry for half a minute."""
+    """Check once, for a few seconds, whether the hub answers; its own client retries for longer."""
     if constants.HF_HUB_OFFLINE:
         return False
     try:
         get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
-    except Exception:  # the HTTP library below, and so its errors, differ by hub version
+    except Exception:  # the HTTP library, and so the error type, depends on the hub's version
         return False
     return True
 
@@ -293,10 +305,11 @@ def _hub_answers() -> bool:
 def load_pretrained(options: BackboneOptions) -> LanguageModel:
     """Load a language model and its tokenizer, in evaluation mode.
 
-    Weights of a GGUF file are unpacked to ``options.dtype``, whatever they are in the file.
+    Weights of a GGUF file are unpacked to ``options.dtype``, whatever their type in the file.
 
     Raises:
-        InputError: out of reach, not a whole language model, or options that do not suit it.
+        InputError: the files cannot be reached, they are not a complete language model, or an
+            option does not suit it.
     """
     if not distributed.is_main_process():
         transformers.utils.logging.disable_progress_bar()
@@ -320,7 +333,7 @@ def load_pretrained(options: BackboneOptions) -> LanguageModel:
 
 
 def _check(options: BackboneOptions, read: Reader, config: Any) -> None:
-    """Refuse options that do not suit the architecture, before its weights are read."""
+    """Refuse options that do not suit the architecture, before the weights are read."""
     if options.dtype == "float16" and "t5" in config.model_type:
         raise InputError(
             f"backbone {options.name!r} is a T5, which overflows in float16; "
@@ -343,7 +356,7 @@ def _load_model(options: BackboneOptions, read: Reader, config: Any) -> Any:
         settings["quantization_config"] = quantized_as(options.quantization, DTYPES[options.dtype])
     if options.device_map:
         settings.update(device_map=options.device_map, max_memory=options.max_memory)
-    if read.source.gguf and hasattr(transformers, "GgufConfig"):  # else it unpacks them anyway
+    if read.source.gguf and hasattr(transformers, "GgufConfig"):  # older releases always unpack
         settings["quantization_config"] = transformers.GgufConfig(dequantize=True)
     auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     model, info = read(auto.from_pretrained, config=config, output_loading_info=True, **settings)
@@ -364,8 +377,9 @@ def _load_model(options: BackboneOptions, read: Reader, config: Any) -> Any:
 
 
 def _family(config: Any, options: BackboneOptions) -> type[LanguageModel]:
-    # 8-bit layers round what they are given, so T5LM's other order of the same products differs; it
-    # also takes layers apart, whose parts then do not find their inputs' device.
+    # T5LM does not suit quantised or spread layers. 8-bit layers round their inputs, so T5LM's
+    # different order of the same products changes the result. T5LM also calls parts of layers,
+    # which do not move inputs to their own device.
     plain = options.quantization is None and options.device_map is None
     if config.model_type in ("t5", "mt5") and plain:
         return T5LM
@@ -373,13 +387,10 @@ def _family(config: Any, options: BackboneOptions) -> type[LanguageModel]:
 
 
 def _most_tokens(wanted: int, tokenizer: Any, config: Any) -> int:
-    """The wanted prompt length, cut to what the tokenizer and the position table allow."""
+    """Cut the wanted prompt length to what the tokenizer and the position table allow."""
     limits = [wanted, tokenizer.model_max_length]
     limits.append(getattr(config, "max_position_embeddings", None) or wanted)
     return int(min(limits))
-
-
-__all__ = ["BackboneOptions", "load_backbone"]
 
 
 def load_backbone(
@@ -391,15 +402,17 @@ def load_backbone(
     """Load or build the language model, in evaluation mode, on the CPU unless it is quantised.
 
     Args:
-        options: which one.
-        catalogue_texts: item titles, template words and, where prompts show them, user tokens: the
-            vocabulary of an embedded backbone (others ignore them). Nothing else about users.
-        seed: of an embedded backbone's weights; the global random state stays untouched.
-        size: of an embedded backbone; the default size if None.
+        options: which backbone, and how it answers.
+        catalogue_texts: texts for the vocabulary of an embedded backbone: item titles, template
+            words and, if prompts show them, user tokens; nothing else about users. Other backbones
+            ignore them.
+        seed: seed of an embedded backbone's weights; the global random state stays untouched.
+        size: size of an embedded backbone; None: the default size.
 
     Raises:
-        InputError: the name is unknown or out of reach, the folder is not a usable language model,
-            an answer word is not one token, or an option does not work with it or here.
+        InputError: the name is unknown, the files cannot be reached, the folder is not a usable
+            language model, an answer word is not one token, or an option does not work with this
+            backbone or on this machine.
     """
     if options.name in EMBEDDED:
         language_model = _build(options, catalogue_texts, seed, size or EmbeddedOptions())
@@ -414,9 +427,9 @@ def load_backbone(
             "choose eager or sdpa, or leave it out",
         )
     if options.gradient_checkpointing:
-        # The reentrant kind gives a LoRA adapter on a frozen backbone no gradient at all.
+        # Reentrant checkpointing gives a LoRA adapter on a frozen backbone no gradient at all.
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    if options.compile:  # which torch does only when first asked
+    if options.compile:  # torch compiles at the first call only, which _tried makes
         _tried(
             language_model,
             lambda: language_model.reader.compile(dynamic=True),
@@ -429,7 +442,7 @@ def load_backbone(
 def _build(
     options: BackboneOptions, texts: Iterable[str], seed: int, size: EmbeddedOptions
 ) -> LanguageModel:
-    """Build an embedded backbone, for which nothing is read."""
+    """Build an embedded backbone; nothing is read from disk or a hub."""
     settings = {
         "source": options.source,
         "chat": options.chat or None,
@@ -445,12 +458,21 @@ def _build(
 
 
 def _tried(language_model: LanguageModel, change: Callable[[], Any], refusal: str) -> None:
-    """Change how the model computes, and refuse what fails or alters a short prompt's answer."""
+    """Change how the model computes, and check the answer to a short prompt.
+
+    Args:
+        language_model: the model to check.
+        change: changes it.
+        refusal: error message.
+
+    Raises:
+        InputError: the change fails, or the answer is no longer that of the model's own forward.
+    """
     reason = ""
     try:
         change()
         if language_model.agrees_with_its_model():
             return
-    except Exception as error:  # of whatever kernel or compiler
+    except Exception as error:  # kernels and compilers raise any type
         reason = f" ({one_line(error)[:200]})"
     raise InputError(f"{refusal}{reason}")

@@ -1,4 +1,4 @@
-"""What a LoRA adapter is: its options, its peft config and where its weights sit in a model."""
+"""LoRA adapters: their options, their peft config, their weights and which of these learn."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,13 +13,16 @@ from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.model.backbones.language_model import LanguageModel
 
+EMBEDDING = "lora_embedding_"  # part of the names of an adapted embedding's matrices, A and B
+COLUMNS = f"{EMBEDDING}A"  # [r, vocabulary]; B is [h, r]
+
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Run the body on torch's CPU generator seeded with ``seed``, then put its old state back.
+    """Seed torch's CPU generator inside the block, and restore its old state afterwards.
 
-    Weights are made on the CPU whatever the device, so the generators of accelerators are neither
-    read nor touched (``torch.manual_seed`` would reseed them all).
+    Weights are always made on the CPU. The generators of accelerators are therefore neither read
+    nor changed; ``torch.manual_seed`` would reseed all of them.
     """
     generator = torch.random.default_generator
     state = generator.get_state()
@@ -28,10 +31,6 @@ def seeded(seed: int) -> Iterator[None]:
         yield
     finally:
         generator.set_state(state)
-
-
-EMBEDDING = "lora_embedding_"  # part of the names of an adapted embedding's matrices, A and B
-COLUMNS = f"{EMBEDDING}A"  # [r, vocabulary]; B is [h, r]
 
 
 @option_class(prefix="lora_")
@@ -59,7 +58,7 @@ def lora_config(options: LoraOptions, model: LanguageModel, layers: Sequence[str
         layers: names that ``target_modules`` may choose from, see :func:`layer_names`.
 
     Raises:
-        InputError: a target module that the backbone does not have (peft minds only if all miss).
+        InputError: the backbone lacks a target module (peft objects only if all are missing).
     """
     targets = list(options.target_modules or model.lora_targets)
     missing = [target for target in targets if target not in layers]
@@ -80,7 +79,7 @@ def lora_config(options: LoraOptions, model: LanguageModel, layers: Sequence[str
 
 
 def layer_names(model: nn.Module) -> list[str]:
-    """Last names of the layers that LoRA can adapt, in a model without adapters."""
+    """List the last name parts of the layers that LoRA can adapt, in a model without adapters."""
     return sorted(
         {
             path.rpartition(".")[2]
@@ -91,7 +90,7 @@ def layer_names(model: nn.Module) -> list[str]:
 
 
 def adapter_weights(model: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
-    """Weights of every adapter: by adapter name, then by a weight name without the adapter's."""
+    """Find the weights of every adapter, by adapter name and by weight name without the former."""
     by_layer: dict[str, dict[str, nn.Parameter]] = {}
     for path, module in model.named_modules():
         if not isinstance(module, BaseTunerLayer):
@@ -107,15 +106,15 @@ def adapter_weights(model: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
 def interpolated(
     start: Mapping[str, Tensor], end: Mapping[str, Tensor], share: float
 ) -> dict[str, Tensor]:
-    """Weights on the line through two sets of them: 0 = start, 1 = end, -1 = as far before it.
+    """Interpolate linearly between two sets of weights, or extrapolate beyond them.
 
-    Of an adapter that started fresh the update itself lies on the line: one of its two matrices
-    began as zeros and is multiplied, and the other stays that of ``end``.
+    For an adapter that started fresh, the update itself is scaled: the one of its two matrices that
+    started as zeros is multiplied by ``share``, and the other is that of ``end``.
 
     Args:
         start: weights of one adapter, as :func:`adapter_weights` names them, or of a backbone.
-        end: others of the same.
-        share: how far along.
+        end: other weights of the same adapter or backbone.
+        share: 0 = start, 1 = end, -1 = as far from the start in the opposite direction.
     """
     zeros = [name for name, weight in start.items() if not weight.any()]
     if all("lora_" in name for name in start) and 2 * len(zeros) == len(start):
@@ -124,10 +123,11 @@ def interpolated(
 
 
 def learning_mode(model: nn.Module, dropout: bool) -> None:
-    """Training mode; without ``dropout``, of the adapters alone.
+    """Set training mode; without ``dropout``, for the adapters alone.
 
-    What recomputes activations stays in training mode too, or it would keep them. A layer that
-    recomputes and drops by itself instead of by its parts (BART's) therefore goes on dropping.
+    Layers with gradient checkpointing stay in training mode too, because they would otherwise store
+    their activations. A layer that applies both checkpointing and dropout itself, as BART's do,
+    therefore keeps its dropout.
     """
     model.train(dropout)
     for module in model.modules():
@@ -138,18 +138,18 @@ def learning_mode(model: nn.Module, dropout: bool) -> None:
 
 
 def word_layers(model: nn.Module, words: int) -> set[str]:
-    """Last names of the embeddings of all so many words, in a model without adapters."""
+    """Last name parts of the embeddings that have ``words`` rows, in a model without adapters."""
     return {path.rpartition(".")[2] for path, _ in _of_all_words(model, words)}
 
 
 def word_embeddings(model: Any) -> set[Tensor]:
-    """Matrices of the embeddings of all words: one, or several that a merged adapter parted."""
+    """Matrices of the word embeddings: one, or several if merging an adapter has untied them."""
     words = len(model.get_input_embeddings().weight)
     return {module.weight for _, module in _of_all_words(model, words)}
 
 
 def _of_all_words(model: nn.Module, words: int) -> Iterator[tuple[str, nn.Embedding]]:
-    """Embeddings of so many words, with their paths."""
+    """Find the embeddings that have ``words`` rows, with their paths."""
     for path, module in model.named_modules():
         if isinstance(module, nn.Embedding) and module.num_embeddings == words:
             yield path, module
@@ -159,14 +159,14 @@ def _of_all_words(model: nn.Module, words: int) -> Iterator[tuple[str, nn.Embedd
 def learning_tokens(
     weights: Mapping[str, nn.Parameter], tokens: Tensor | None, alone: bool = False
 ) -> Iterator[None]:
-    """Let the adapted embeddings learn the rows of these tokens alone; None: all rows.
+    """Limit what adapted embeddings learn to the rows of these tokens.
 
-    The row of token t is changed by ``B @ A[:, t]``: other columns of A get no gradient inside the
-    block, and B, which all tokens share, does not learn at all.
+    The adapter changes the row of token t by ``B @ A[:, t]``. Inside the block, the other columns
+    of A get no gradient, and B, which all tokens share, does not learn.
 
     Args:
-        weights: of one adapter, as :func:`adapter_weights` names them.
-        tokens: int64 [m], token ids.
+        weights: weights of one adapter, as :func:`adapter_weights` names them.
+        tokens: token ids, int64 [m]; None: no limit.
         alone: whether nothing but these rows learns.
     """
     hooks = []
@@ -200,14 +200,14 @@ def learning_size(
 
 
 def _limited(weights: Mapping[str, nn.Parameter], tokens: Tensor | None) -> dict[str, nn.Parameter]:
-    """Those weights that learn some tokens only: the matrices of adapted embeddings."""
+    """Select the weights that ``tokens`` limits: the matrices of adapted embeddings."""
     if tokens is None:
         return {}
     return {name: weight for name, weight in weights.items() if EMBEDDING in name}
 
 
 def backbone_weights(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Weights that belong to no adapter, tied ones once, under the names of the bare model."""
+    """Weights of the backbone itself, tied ones once, under the names of the bare model."""
     of_adapters = {w for weights in adapter_weights(model).values() for w in weights.values()}
     return {
         name.replace(".base_layer.", "."): weight
@@ -217,5 +217,5 @@ def backbone_weights(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def shapes(weights: Mapping[str, Tensor]) -> set[tuple[str, tuple[int, ...]]]:
-    """Names with shapes: what two sets of weights must share to take each other's place."""
+    """Names and shapes of weights; they must be equal for one set to replace another."""
     return {(name, tuple(weight.shape)) for name, weight in weights.items()}

@@ -1,6 +1,7 @@
-"""Adapters merged into a backbone, in memory and as a folder, and token embeddings put back.
+"""Merges adapters into a backbone, in memory or as a saved model, and resets token embeddings.
 
-In T5 and others head and embeddings are one matrix, and an adapter may change the embeddings alone.
+In T5 and other models, head and embeddings are one matrix, but an adapter may change the embeddings
+alone. Merging then unties them.
 """
 
 import copy
@@ -32,8 +33,8 @@ def save_merged(language_model: LanguageModel, name: str | None, folder: Path) -
 
     Args:
         language_model: with its adapters.
-        name: of the adapter that is merged; None writes the bare backbone.
-        folder: where to; made if need be. Files move there once all are written.
+        name: name of the adapter to merge; None saves the bare backbone.
+        folder: target folder; created if missing. Files move there once all are written.
 
     Raises:
         InputError: plain transformers has no place for such weights, or the folder cannot be
@@ -60,7 +61,7 @@ def save_merged(language_model: LanguageModel, name: str | None, folder: Path) -
 
 @contextmanager
 def _arriving(folder: Path) -> Iterator[Path]:
-    """A folder whose files move to ``folder`` when the body has written them all."""
+    """Provide a temporary folder; its files move to ``folder`` after the body has written all."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".", dir=folder) as name:
@@ -80,9 +81,10 @@ def _arriving(folder: Path) -> Iterator[Path]:
 
 
 def _generation_config(model: Any) -> Any:
-    """The model's own, as transformers agrees to write it.
+    """Copy the model's generation config in a form that transformers accepts for saving.
 
-    Some, as of the first Llama 2, say how to sample but not that one samples, which is refused.
+    Some configs, such as that of the first Llama 2, set sampling parameters without ``do_sample``,
+    which transformers refuses.
     """
     config = copy.deepcopy(model.generation_config)
     try:
@@ -135,7 +137,7 @@ def _config_for(model: Any, merged: Mapping[str, Tensor]) -> Any:
 
 @torch.no_grad()
 def merge_weights(model: Any, name: str) -> None:
-    """Put the update of an adapter into the backbone's own weights; the adapter stays.
+    """Add the update of an adapter to the backbone's own weights; the adapter is not removed.
 
     Raises:
         InputError: the backbone is quantised.
@@ -161,7 +163,7 @@ def merge_weights(model: Any, name: str) -> None:
 
 
 def part_weights(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Give those matrices of a model without adapters a copy of their own that a state parts."""
+    """Untie those matrices of a model without adapters that are separate in a state."""
     known = backbone_weights(model)
     shared = dict(model.named_parameters(remove_duplicate=False))
     for name in set(state) & set(shared) - set(known):
@@ -182,21 +184,26 @@ def reset_forget_tokens(
     unshown: Tensor,
     overshoot: float = 0.0,
 ) -> dict[str, Tensor]:
-    """Weights in which these tokens' embeddings are as if no training prompt had shown them.
+    """Reset the embeddings of some tokens, as if no training prompt had shown them.
 
-    That is their start and the drift that training gives every word. Where the head is the matrix
-    of the embeddings, each softmax pushes all words, shown or not; the drift is the mean of what
-    the unshown tokens have moved. A head of its own takes that push alone, and so does the head
-    beside an adapter's embedding: there the unshown tokens stay, and the drift comes out as zero.
-    It is set to zero where there are fewer than ``LEAST_UNSHOWN`` of them, too few for a mean.
+    A reset embedding is its start plus the drift that training gives every word. If the head and
+    the embeddings are one matrix, each softmax moves all words, shown or not. The drift is
+    estimated as the mean movement of the unshown tokens. If the head is a matrix of its own, or the
+    embeddings have an adapter, the softmax moves the head alone; unshown tokens then do not move,
+    and the drift is zero. The drift is also set to zero if there are fewer than ``LEAST_UNSHOWN``
+    unshown tokens, too few for a mean.
 
     Args:
-        language_model: whose weights they are.
-        state: of the backbone or of an adapter, as ``AdapterBank.state`` gives it; it stays.
-        start: the same before training.
-        tokens: int64 [m], token ids.
-        unshown: int64 [u], ids of other tokens, which no training prompt shows.
-        overshoot: how much further they are moved, as a share of the way; at least 0.
+        language_model: the model to which the weights belong.
+        state: weights of the backbone or of an adapter, as from ``AdapterBank.state``; not changed.
+        start: the same weights before training.
+        tokens: token ids, int64 [m].
+        unshown: ids of other tokens, which no training prompt shows, int64 [u].
+        overshoot: how much further the tokens are moved, as a share of the way; -1 leaves them as
+            they are.
+
+    Returns:
+        The weights with the embeddings reset.
     """
     tables = word_embeddings(language_model.model)
     rows = {name for name, w in backbone_weights(language_model.model).items() if w in tables}

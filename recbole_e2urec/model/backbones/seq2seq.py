@@ -28,8 +28,8 @@ class Seq2SeqLM(LanguageModel):
             for settings in (config, model.generation_config)
         ]
         self.start_id: int = next((x for x in starts if x is not None), codec.pad_id)
-        # T5 shrinks what its head reads when head and embeddings are one matrix; transformers keeps
-        # that fact in a field of its own because it ties them in every T5.
+        # T5 scales down the states that its head reads if head and embeddings are one matrix.
+        # transformers ties them in every T5, so it stores that fact in a field of its own.
         scaled = bool(getattr(config, "scale_decoder_outputs", False))
         self.scale: float = config.d_model**-0.5 if scaled else 1.0
 
@@ -44,7 +44,7 @@ class Seq2SeqLM(LanguageModel):
         return self._decode(input_ids, read.last_hidden_state, attention_mask) * self.scale
 
     def _decode(self, input_ids: Tensor, read: Tensor, attention_mask: Tensor) -> Tensor:
-        """One decoder step upon what the encoder read: [b, t], [b, t, d], [b, t] -> [b, d]."""
+        """One decoder step on the encoder's states: [b, t], [b, t, d], [b, t] -> [b, d]."""
         step: Any = self.model.get_decoder()(
             input_ids=self._start(input_ids),
             encoder_hidden_states=read,
@@ -67,12 +67,12 @@ class Seq2SeqLM(LanguageModel):
 
 
 class T5LM(Seq2SeqLM):
-    """T5 and mT5: one decoder position, without keys and values of what the encoder read.
+    """T5 and mT5: one decoder position, without keys and values of the encoder's states.
 
-    There is one query q a head. Its score of a token x is ``q (K x) = (K' q) x``, and what it
-    attends to, ``sum of a_t (V x_t) = V (sum of a_t x_t)``: both matrices are applied once instead
-    of once a token. LoRA's dropout, if any, then falls on the sum instead of on each token. Among
-    the decoder's own positions the only one attends to itself.
+    Each head has a single query q. Its score for a token x is ``q (K x) = (K' q) x``, and its
+    output is ``sum of a_t (V x_t) = V (sum of a_t x_t)``. Both matrices are therefore applied once
+    instead of once for each token. LoRA's dropout, if any, then applies to the sum instead of to
+    each token. In self-attention, the only decoder position attends to itself.
     """
 
     def _decode(self, input_ids: Tensor, read: Tensor, attention_mask: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class T5LM(Seq2SeqLM):
 
 
 def _alone(attention: Any, state: Tensor) -> Tensor:  # [b, 1, d] -> [b, 1, d]
-    """Self-attention of a single position: all of its weight is on itself."""
+    """Self-attention of a single position, which has all the weight."""
     value = attention.v(state).view(len(state), 1, attention.n_heads, -1)
     weight = F.dropout(value.new_ones(*value.shape[:-1], 1), attention.dropout, attention.training)
     return attention.o((weight * value).flatten(2))

@@ -1,4 +1,4 @@
-"""Small backbones that need no download: T5 and Llama made from a config, with a word tokenizer."""
+"""Embedded backbones: a small T5 and Llama with a word tokenizer, which need no download."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -22,11 +22,11 @@ from recbole_e2urec.model.backbones.seq2seq import Seq2SeqLM
 from recbole_e2urec.model.backbones.tokenizer import PromptCodec
 
 SPECIAL = ("<pad>", "</s>", "<s>")
-# Ages, stars, counts, and the groups of three digits that longer numbers are split into.
+# Ages, stars, counts, and the groups of three digits into which longer numbers are split.
 NUMBERS = [f"{number:0{width}d}" for width in (1, 2, 3) for number in range(10**width)]
-# A year in brackets is one word (most film titles end in one); numbers of five digits or more (zip
-# codes) give off groups of three; then words with inner apostrophes,
-# points and hyphens; then single signs.
+# A year in brackets is one word, because most film titles end in one. Numbers of five digits or
+# more, such as zip codes, are split into groups of three digits. Then follow words with inner
+# apostrophes, points and hyphens, and single signs.
 WORD = r"\(\d{4}\)|\d{3}(?=\d\d)|\w+(?:['\u2019.\-]\w+)*|[^\w\s]"
 
 
@@ -41,8 +41,9 @@ def word_tokenizer(texts: Iterable[str], max_words: int, template: str) -> PreTr
     Args:
         texts: item titles, the words of the prompt templates and, where these show them, users'
             tokens.
-        max_words: the most frequent words to keep whole; the others are spelled by characters.
-        template: the special tokens around a prompt, ``$A`` the prompt (``"$A </s>"``).
+        max_words: number of the most frequent words to keep whole; others are spelled by
+            characters.
+        template: special tokens around a prompt, with ``$A`` for the prompt (``"$A </s>"``).
 
     Returns:
         The tokenizer; ids depend on the texts only, not on their order.
@@ -72,14 +73,14 @@ def _count_words(texts: Iterable[str], splitter: pre_tokenizers.PreTokenizer) ->
 
 
 def _vocabulary(counts: Counter[str], max_words: int) -> list[str]:
-    """Specials, bytes, characters, numbers, then words by frequency; each once."""
+    """List special tokens, bytes, characters, numbers, then words by frequency; each once."""
     characters = sorted(set().union(*counts) | set(map(chr, range(33, 127))))
     spelling = [f"<0x{byte:02X}>" for byte in range(256)]
     words = sorted(counts, key=lambda word: (-counts[word], word))[:max_words]
     return list(dict.fromkeys([*SPECIAL, *spelling, *characters, *NUMBERS, *words]))
 
 
-# Written out: at these widths on a CPU it trains faster than the fused kernel.
+# Eager attention trains faster than the fused kernel at these widths on a CPU.
 ATTENTION = "eager"
 
 
@@ -110,7 +111,7 @@ class EmbeddedOptions:
     )
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work, by the name of its key."""
+        """Refuse a width that is not a multiple of twice the number of heads."""
         if self.d_model % (2 * self.heads):
             raise InputError(
                 f"backbone_d_model {self.d_model} is not a multiple of twice backbone_heads "
@@ -131,10 +132,10 @@ def build_embedded(
     Args:
         name: a key of :data:`EMBEDDED`.
         options: its size.
-        texts: the vocabulary is made of them, see :func:`word_tokenizer`.
+        texts: texts of the vocabulary, see :func:`word_tokenizer`.
         answers: the answer words (no, yes); they join the vocabulary.
         max_tokens: longest prompt in tokens.
-        seed: of the weights; the global random state is neither read nor changed.
+        seed: seed of the weights; the global random state is neither read nor changed.
 
     Returns:
         The model in evaluation mode, on the CPU in float32. The same texts, options and seed give

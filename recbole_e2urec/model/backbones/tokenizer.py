@@ -1,4 +1,4 @@
-"""From text to token ids, with what a tokenizer or a chat template puts around texts."""
+"""Encodes prompts as token ids, with the tokens that a tokenizer or a chat template adds."""
 
 import re
 from collections.abc import Sequence
@@ -9,21 +9,23 @@ from transformers import PreTrainedTokenizerBase
 from recbole_e2urec.errors import InputError
 
 PROBE = "a"  # short, and in the vocabulary of every tokenizer
+MARK = "PROMPT"  # placeholder of the prompt when the chat template is split around it
 
 
 class PromptCodec:
-    """Token ids of prompt parts and of the two answers, by the tokenizer's own behaviour.
+    """Encodes prompt parts and the two answers, adapting to the tokenizer.
 
-    A prompt is tokenised part by part and the parts are joined as ids. Tokenizers that mark the
-    start of a word by a space (byte-level BPE: GPT-2, Llama 3, Qwen) would glue the parts together,
-    so for them every part, and the answer too, is encoded with one leading space (" Yes");
-    tokenizers that begin a word by themselves (SentencePiece: T5, Llama 2; our word-level one) get
-    the text as it is ("Yes"). Which kind it is, is asked, not looked up.
+    A prompt is tokenised part by part, and the ids of the parts are joined. Tokenizers that mark
+    the start of a word by a space (byte-level BPE: GPT-2, Llama 3, Qwen) would join the last and
+    the first word of two parts. For them, every part and the answer are encoded with one leading
+    space (" Yes"). Tokenizers that mark the start of a word themselves (SentencePiece: T5, Llama 2;
+    the word tokenizer of embedded backbones) get the text as it is ("Yes"). A short test text shows
+    which kind a tokenizer is.
 
-    A special token's name inside a title ("</s>") is spelled out, never that token.
+    If a title contains the name of a special token ("</s>"), the name is encoded as text.
 
     Attributes:
-        pad_id: id that fills up a row; the end token where the tokenizer has no padding token.
+        pad_id: id of the padding; the end token if the tokenizer has no padding token.
         prefix_ids: ids that the tokenizer puts before a text (Llama: the begin token).
         suffix_ids: ids that it puts after a text (T5: the end token).
         answer_ids: the ids of (no, yes).
@@ -53,12 +55,12 @@ class PromptCodec:
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Encode each text by itself, without the special tokens around a prompt.
 
-        Spaces at its ends are dropped: what parts two texts is decided here.
+        Spaces at both ends of a text are dropped; the codec adds the separator that it needs.
         """
         return self._ids([self.separator + self._as_text(text.strip(" ")) for text in texts])
 
     def text(self, ids: Sequence[int]) -> str:
-        """What these ids say, special tokens by their names."""
+        """Decode ids to text, with special tokens by their names."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))
 
     def _as_text(self, text: str) -> str:
@@ -72,7 +74,7 @@ class PromptCodec:
         return [list(ids) for ids in encoded["input_ids"]]
 
     def _find_separator(self) -> str:
-        """A space, where a word after a space differs from the same word at the start of a text."""
+        """Return a space if the tokenizer encodes words differently at the start of a text."""
         alone, pair = self._ids([PROBE, f"{PROBE} {PROBE}"])
         return "" if pair[len(alone) :] == alone else " "
 
@@ -84,7 +86,7 @@ class PromptCodec:
         return [], []
 
     def _answer_id(self, answer: str) -> int:
-        """Id of an answer word, as it follows the prompt or else as it stands at a text's start."""
+        """Id of an answer word after the prompt or, if that is not one token, at a text's start."""
         forms = self._ids([self.separator + answer, answer])
         for ids in forms:
             if len(ids) == 1 and ids[0] != self.tokenizer.unk_token_id:
@@ -96,16 +98,13 @@ class PromptCodec:
         )
 
 
-MARK = "PROMPT"  # stands for the prompt while the turn around it is read off
-
-
 class ChatCodec(PromptCodec):
-    """A prompt becomes the user's turn of the tokenizer's own chat template.
+    """Puts the prompt into the user's turn of the tokenizer's own chat template.
 
-    What the template puts before and after the prompt is tokenised once, special tokens included,
-    and surrounds the prompt's tokens. The assistant's turn is open at the end, so the answer word
-    is the token that begins it there ("Yes" after a line break, " Yes" where the template puts a
-    space). Models that can think before they answer are told not to.
+    The text of the template before and after the prompt is tokenised once, special tokens included,
+    and surrounds the prompt's tokens. The prompt ends with the open turn of the assistant, so the
+    answer word is the first token of that turn ("Yes" after a line break, " Yes" if the template
+    adds a space). Thinking before the answer is switched off.
     """
 
     ends_open = True
@@ -123,7 +122,7 @@ class ChatCodec(PromptCodec):
             raise InputError(
                 f"backbone_chat: the chat template shows a prompt {len(parts) - 1} times, not once"
             )
-        # Each part of a prompt begins with what separates it, a space or the tokenizer's mark.
+        # Each part of a prompt begins with its own separator: a space or the tokenizer's mark.
         self._after = parts[1] if self.separator else parts[1].lstrip(" ")
         prefix, suffix = self._ids([parts[0].rstrip(" "), self._after])
         return prefix, suffix
@@ -137,12 +136,15 @@ class ChatCodec(PromptCodec):
         return super()._answer_id(answer)
 
     def _space(self, answer: str) -> str:
-        """What the template puts between the open turn and its text: a space, or nothing."""
+        """Separator between the open turn and the assistant's text: a space or nothing."""
         turn, open_turn = self._turn(MARK, answer), self._turn(MARK)
         return " " if turn.startswith(f"{open_turn} ") else ""
 
     def _turn(self, *texts: str) -> str:
-        """A chat of these turns as text, the user's first; open for the assistant's next."""
+        """Render a chat of these turns, the user's first.
+
+        After a single turn, the assistant's turn is open.
+        """
         roles = ("user", "assistant")
         chat = [{"role": role, "content": text} for role, text in zip(roles, texts, strict=False)]
         return str(
