@@ -1,4 +1,4 @@
-"""What benchmarks share: their command lines, synthetic data, and backbones of real shapes."""
+"""Shared code of the benchmarks: command lines, synthetic data, and backbones of real shapes."""
 
 import argparse
 import json
@@ -47,7 +47,8 @@ def parse_options(
     """Read the options of a benchmark; all other arguments are settings of its runs.
 
     Raises:
-        InputError: the file to write has no lines of the mark; refused before hours of training.
+        InputError: the file to write lacks the lines of the mark. It is checked before hours of
+            training.
     """
     parser.add_argument("--small", help="a quick look without meaning", **SWITCH)
     parser.add_argument(
@@ -98,7 +99,7 @@ def common_settings(options: argparse.Namespace, arguments: Arguments) -> Iterat
 
 
 def cpu_clock() -> AbstractContextManager[Any]:
-    """Have all costs in the body measured in CPU seconds of this process, if there is no GPU."""
+    """Without a GPU, measure all costs in the body in CPU seconds of this process."""
     if torch.cuda.is_available():
         return nullcontext()
     return patch.object(time, "perf_counter", time.process_time)
@@ -112,15 +113,17 @@ def config_of(settings: Mapping[str, Any], arguments: Arguments) -> Config:
 
 
 def synthetic(folder: Path, count: int, users: int | None = None) -> str:
-    """Interactions of ML-1M's shape: 6,040 users, 3,706 items, some of each much more active.
+    """Write synthetic interactions shaped like ML-1M: a million, 6,040 users and 3,706 items.
+
+    Users' activity and items' popularity are skewed.
 
     Args:
-        folder: to write to.
-        count: of the interactions.
-        users: their number; None: as many as ML-1M has a row.
+        folder: folder to write to.
+        count: number of interactions.
+        users: number of users; None: as many for each interaction as in ML-1M.
 
     Returns:
-        The name of the data set, which lies in the folder.
+        The name of the data set in the folder.
     """
     users = users or max(60, count * 6040 // 1_000_000)
     name = f"synthetic{count}-{users}"
@@ -157,14 +160,14 @@ class Size:
     Attributes:
         layers: of the backbones of real shapes; theirs are 6.
         width: of their hidden states; theirs are 512.
-        rows: forget rows of a race, and as many retain rows.
-        users: users whose candidates are ranked.
-        rounds: of a race.
-        sample: the plain reading prepares the prompt of every row whose number this divides.
+        rows: number of forget rows, and of retain rows, in a comparison of speed.
+        users: number of users whose candidates are ranked.
+        rounds: number of rounds of a comparison.
+        sample: the plain implementation prepares the prompt of every row that is a multiple of it.
         interactions: rows of the large synthetic data set.
         data: rows of the synthetic data set that stands for ml-100k; None: ml-100k itself.
-        epochs: of Original and Retrain where a whole job is run; None: the default.
-        compiled: whether steps compiled by torch.compile are raced as well.
+        epochs: epochs of Original and Retrain in a whole run; None: the default.
+        compiled: whether steps compiled by torch.compile are compared as well.
     """
 
     layers: int = 6
@@ -188,7 +191,7 @@ Part = Callable[[Path, Size], Any]
 
 
 def seconds(work: Callable[[], Any]) -> float:
-    """How long the work takes."""
+    """Return how many seconds the work takes."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
@@ -201,8 +204,8 @@ def run_parts(
 
     Args:
         about: the help text.
-        parts: each measures in a folder of its own.
-        report: prints what a part measured, and returns it as JSON values.
+        parts: the parts; each gets a temporary folder of its own.
+        report: prints the measures of a part, and returns them as JSON values.
     """
     parser = argparse.ArgumentParser(
         description=about, allow_abbrev=False, formatter_class=argparse.RawTextHelpFormatter
@@ -223,7 +226,7 @@ def run_parts(
 
 
 def untrained(folder: Path, size: Size, dataset: str | None = None, **settings: Any) -> Forgetting:
-    """A run whose files lie in the folder, of which nothing is trained yet."""
+    """Create an untrained run whose files are in the folder."""
     recbole_compat.apply()
     fixed = {"show_progress": False, "checkpoint_dir": str(folder / "saved"), "use_gpu": False}
     if dataset is None and size.data is not None:
@@ -239,10 +242,10 @@ def untrained(folder: Path, size: Size, dataset: str | None = None, **settings: 
 def random_backbone(folder: Path, family: str, size: Size, words: int = WORDS) -> str:
     """Write a backbone of t5-small's shape, or a Llama of the same width, with random weights.
 
-    Its tokenizer keeps the words of the catalogue whole, so prompts have about their real lengths.
+    Its tokenizer does not split words of the catalogue, so prompts have about their real lengths.
 
     Returns:
-        Its path, for the setting ``backbone``.
+        The path, for the setting ``backbone``.
     """
     path = folder / f"{family}-{size.width}-{size.layers}-{words}"
     if path.exists():

@@ -1,12 +1,12 @@
 """How well control users predict Retrain's loss: ``python -m benchmarks.foretelling --only a b``.
 
-The runs are those of the fresh requests of ``benchmarks.regimes``; models are taken from the same
-``checkpoint_dir``, or trained. The loss that forget rows are to have is predicted from all control
-users, from a few of them, drawn anew five times, and without any, and is compared with their loss
-under Retrain. A line shows the share of the gap in forget LogLoss that was predicted, 1 = right:
-the mean over seeds and draws, the standard deviation of a single prediction, and the standard
-error that the rule itself gives, in the same unit. ``--forget_by=item`` and any other
-``--key=value`` change the requests.
+The runs are those of the fresh requests of ``benchmarks.regimes``. Models are loaded from the same
+``checkpoint_dir``, or trained. The target loss of the forget rows is predicted from all control
+users, from a few of them (five random draws), and without any. It is compared with the loss of the
+forget rows under Retrain. Each line shows the share of the gap in forget LogLoss that was
+predicted, where 1 is exact: the mean over seeds and draws, the standard deviation of a single
+prediction, and the standard error that the prediction itself reports, in the same unit.
+``--forget_by=item`` and any other ``--key=value`` change the requests.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def _lines(regime: str, by_count: Mapping[tuple[float, str], list[Share]]) -> It
 
 
 def _shares(run: Forgetting) -> Iterator[tuple[str, Share]]:
-    """The share of a run's gap that is predicted, by how many control users."""
+    """Yield the predicted share of a run's gap, with the number of control users."""
     user, control = run.dataset.rows.user, run.parts.control
     users, gap = np.unique(user[control]), _gap(run)
     yield f"all {len(users)}", _share(run, control, gap)
@@ -81,7 +81,7 @@ def _share(run: Forgetting, unseen: NDArray[np.int64], gap: float) -> Share:
 
 
 def _gap(run: Forgetting) -> float:
-    """How much more Retrain loses on forget rows than Original."""
+    """Return Retrain's mean loss on forget rows minus Original's."""
     labels = run.dataset.rows.label
     assert labels is not None  # Original was trained on them
     original, retrain = (

@@ -1,7 +1,7 @@
-"""The table of methods for a backbone of t5-base's shape on a GPU: ``python -m benchmarks.gpu``.
+"""Time and memory of all methods with t5-base's shape on a GPU: ``python -m benchmarks.gpu``.
 
-Its weights are random, so what it measures is time and memory. It needs a GPU, and takes
-``--key=value`` as the command line does.
+The weights of the backbone are random, so only time and memory are meaningful. It needs a GPU, and
+accepts ``--key=value`` like the command line.
 """
 
 import sys

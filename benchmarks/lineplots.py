@@ -1,4 +1,4 @@
-"""Panels of lines as one SVG file: nothing to install, and readable without colours."""
+"""Line plots in panels, as one SVG file; needs no plotting package, readable without colours."""
 
 from collections.abc import Sequence
 from html import escape
@@ -43,7 +43,7 @@ class _Scale(NamedTuple):
 
 
 def svg(panels: Sequence[Panel], x_title: str, across: int = ACROSS) -> str:
-    """Draw the panels in rows of so many, with one legend above."""
+    """Draw the panels in rows of ``across`` panels, with one legend above."""
     rows = ceil(len(panels) / across)
     legend, below = _legend(panels, WIDTH * across)
     size = f'width="{WIDTH * across}" height="{HEIGHT * rows + below}"'
@@ -108,7 +108,7 @@ def _line(line: Line, across: _Scale, up: _Scale) -> str:
 
 
 def _legend(panels: Sequence[Panel], room: int) -> tuple[str, int]:
-    """An entry a name, in as many lines as it takes; and the height."""
+    """Draw the legend, with an entry for each name; return it and its height in pixels."""
     named = {line.name: line for panel in panels for line in panel.lines}
     parts, x, y = [], LEFT, 16
     for name, line in named.items():
@@ -123,7 +123,7 @@ def _legend(panels: Sequence[Panel], room: int) -> tuple[str, int]:
 
 
 def _dot(line: Line, x: float, y: float) -> str:
-    """A circle; a square where the colours have been used once."""
+    """Draw a circle, or a square once all colours have been used."""
     radius, colour = _radius(line), _colour(line)
     if line.style < len(COLORS):
         return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius}" fill="{colour}"/>'

@@ -1,9 +1,9 @@
-"""A plain reading of E2URec's algorithm, against which ours is raced.
+"""A plain implementation of E2URec's algorithm, the baseline of the speed benchmarks.
 
-It is what one writes first: three copies of the model in memory, a forward pass for every term of
-the loss (six in a joint step), batches in random order, and prompts that are put together and
-tokenised again whenever they are needed. Its formulas are those of the paper, at the answer
-position and with the attention mask, so that both sides compute the same loss.
+It is what you would write first. Three copies of the model are in memory. Every term of the loss
+takes a forward pass, six in a joint step. Batches are in random order, and prompts are rendered and
+tokenised each time they are used. The formulas are the paper's, at the answer position and with the
+attention mask, so both sides compute the same loss.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -62,7 +62,7 @@ class PlainReader:
 
     @torch.no_grad()
     def evaluate(self, model: Any, retrained: Any, rows: Rows, labels: Any) -> dict[str, float]:
-        """AUC, ACC and LogLoss by one pass; JSD and L2 to a retrained model by two more."""
+        """Measure AUC, ACC and LogLoss by one pass, and JSD and L2 to Retrain by two more."""
         yes, truth = [], []
         for batch in self.batches(rows, np.random.default_rng(0)):
             yes += self.yes(model, batch).tolist()
@@ -85,7 +85,7 @@ class PlainReader:
 
 
 class Models(NamedTuple):
-    """Three models in memory; the student's adapter learns."""
+    """The three models in memory, of which only the student's adapter is trained."""
 
     original: Any
     augmented: Any
@@ -132,7 +132,7 @@ class PlainE2URec:
         return self.beta * forgetting + (1 - self.beta) * (remembering + truth)
 
     def epoch(self, forget: Rows, retain: Rows, seed: int) -> None:
-        """One step a batch of forget rows and one of retain rows."""
+        """Train an epoch; each step takes a batch of forget rows and a batch of retain rows."""
         generator = np.random.default_rng(seed)
         self.models.student.train()
         batches = (self.reader.batches(rows, generator) for rows in (forget, retain))
@@ -163,7 +163,7 @@ class PlainPrompts:
             self.rows_of.setdefault(user, []).append(row)
 
     def text(self, row: int) -> str:
-        """What the model reads before it answers."""
+        """Render the prompt of a row."""
         table = self.rows
         allowed = self.with_valid if row in self.test else self.train
         user = int(table.user[row])

@@ -1,8 +1,9 @@
-"""Where a step's time goes: ``OMP_NUM_THREADS=1 python -m benchmarks.profiling``.
+"""Profile of a training step: ``OMP_NUM_THREADS=1 python -m benchmarks.profiling``.
 
-It profiles one step of 128 rows of all weights, and one of a LoRA adapter, of the backbone that
-``--backbone`` names, on ml-100k. The first line of each table is milliseconds a step without the
-profiler; the others are the operations of torch that take most of the time, as shares of it.
+It profiles training steps of 128 rows on ml-100k with the backbone that ``--backbone`` names: once
+for all weights, and once for a LoRA adapter. The first line of each table is the milliseconds of a
+step without the profiler. The other lines are the torch operations that take most of the time, as
+shares of it.
 """
 
 import argparse

@@ -1,15 +1,18 @@
-"""Requests in a row on a model in use: ``python -m benchmarks.queueing``.
+"""Successive forget requests on a served model: ``python -m benchmarks.queueing``.
 
-Run it from a checkout with the package installed. A recommender is trained on ml-100k with user and
-item numbers in the prompt, or with ``--prompt``, and exported. Then each request, 1 to 10 users
-whom a seed draws, is carried out by ``forget`` in the folder, and the model is measured: on test
-rows of users whom no request names, on all rows forgotten so far, and on those of the first
-request, which must not come back. After some of the requests a Retrain on what is left shows what
-is wanted. Last, one request names all of these users at once. ``--methods`` are NegatedE2URec,
-E2URec, NPO, NegGrad or TokenReset, each in a folder of its own; ``NPO-all`` and ``NegGrad-all``
-change more than the tokens that only a small request shows.
-The tables are printed, the plot is ``queue.svg`` below ``--folder``. ``--size small`` is a quick
-look whose numbers mean nothing. Killed, the same command goes on.
+Run it from a checkout with the package installed. It trains a recommender on ml-100k, with user and
+item numbers in the prompt or with another ``--prompt``, and exports it. The command ``forget`` then
+executes one request after the other in the model folder. Each request names 1 to 10 users, drawn by
+a seed. After each request the model is measured on test rows of users whom no request names, on all
+rows forgotten so far, and on the rows of the first request, which must stay forgotten. After some
+requests, a Retrain on the remaining data serves as the target. Last, a single request names all of
+these users at once.
+
+``--methods`` are NegatedE2URec, E2URec, NPO, NegGrad or TokenReset, each in its own folder.
+``NPO-all`` and ``NegGrad-all`` always change more than forget-only tokens
+(``forget_tokens_until: 0``).
+The tables are printed, and the plot is ``queue.svg`` below ``--folder``. ``--size small`` is a
+quick look whose numbers mean nothing. If the benchmark is killed, the same command continues it.
 """
 
 import argparse
@@ -72,16 +75,16 @@ NOTHING: Rows = np.empty(0, np.int64)
 
 @dataclass(frozen=True)
 class Plan:
-    """What is carried out.
+    """What to run.
 
     Attributes:
-        folder: of all files.
-        requests: how many.
-        most: users of a request.
-        draw: the seed that draws them.
-        retrain_after: after which requests a Retrain is trained.
-        seeds: further seeds; how far models of other seeds are apart is the scale of drift.
-        settings: data set, prompt, and whatever is not the default.
+        folder: the folder of all files.
+        requests: number of requests.
+        most: the most users of a request.
+        draw: the seed that draws the users.
+        retrain_after: the numbers of requests after which a Retrain is trained.
+        seeds: further seeds. The distance between models of different seeds is the scale of drift.
+        settings: data set, prompt, and all that differs from the defaults.
     """
 
     folder: Path
@@ -94,27 +97,27 @@ class Plan:
 
     @property
     def saved(self) -> Path:
-        """The folder of the results and of the stages of all that is trained."""
+        """The folder of the results and of all stages."""
         return self.folder / "saved"
 
     def path(self, name: str) -> Path:
-        """A file or folder of these requests alone."""
+        """Return the path of a file or folder that belongs to these requests."""
         requests = f"{self.requests}-requests-{self.draw}-{self.settings['prompt']}"
         return self.folder / requests / name
 
 
 def small_plan(folder: Path) -> Plan:
-    """A quick look."""
+    """Return the plan of a quick look, on synthetic data."""
     name = synthetic(folder, 3000)
     settings = {"dataset": name, "data_path": str(folder), "epochs": 1, **NUMBERED, **SYNTHETIC}
     return Plan(folder, 2, 2, 1, (1, 2), (2021,), settings)
 
 
 class Requests(NamedTuple):
-    """Requests in a row, and the rows that models are measured on; the same for every model.
+    """Successive requests, and the rows on which every model is measured.
 
     Attributes:
-        users: inner ids of each request's users; nobody is in two requests.
+        users: inner ids of each request's users; no user is in two requests.
         forget: training rows of each request.
         valid, test: rows of users whom no request names.
     """
@@ -125,7 +128,7 @@ class Requests(NamedTuple):
     test: Rows
 
     def so_far(self, count: int) -> Rows:
-        """Training rows of the first requests, sorted."""
+        """Return the training rows of the first ``count`` requests, sorted."""
         return np.sort(np.concatenate([NOTHING, *self.forget[:count]]))
 
 
@@ -133,7 +136,7 @@ def draw_requests(run: Experiment, count: int, most: int, seed: int) -> Requests
     """Draw requests of 1 to ``most`` users with training rows.
 
     Raises:
-        InputError: there are not so many users.
+        InputError: there are too few users.
     """
     user, splits = run.dataset.rows.user, run.parts.splits
     generator = np.random.default_rng(seed)
@@ -149,11 +152,11 @@ def draw_requests(run: Experiment, count: int, most: int, seed: int) -> Requests
 
 
 class Benchmark:
-    """Carries out a plan; what it has measured already it does not measure again.
+    """Runs a plan, and skips what is already measured.
 
     Attributes:
         plan: the plan.
-        rows: what was measured, by key.
+        rows: the measures by key.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -183,14 +186,14 @@ class Benchmark:
             if key not in self.rows:
                 measures = self._measures(self._run, self._retrain(count, seed), count)
                 self._add(key, {"model": model, "seed": seed, **measures})
-        for count in plan.retrain_after:  # what was not forgotten
+        for count in plan.retrain_after:  # Original on the rows that later models forgot
             key = f"{ORIGINAL} on {count}"
             if key not in self.rows:
                 measures = self._measures(self._run, self._retrain(0), count)
                 self._add(key, {"model": ORIGINAL, "seed": None, **measures})
 
     def carry_out(self, method: str) -> None:
-        """Carry out every request by one method, and measure the model after each."""
+        """Execute every request by one method, and measure the model after each."""
         folder = self._exported(method)
         for count in range(1, self.plan.requests + 1):
             key = f"{method} {count}"
@@ -205,7 +208,7 @@ class Benchmark:
             self._add(key, {"model": method, **measures, "command_seconds": seconds})
 
     def carry_out_at_once(self, method: str) -> None:
-        """Carry out one request of all these users, and measure the model."""
+        """Execute one request that names all users, and measure the model."""
         key = f"{method} at once"
         if key in self.rows:
             return
@@ -214,14 +217,14 @@ class Benchmark:
         self._add(key, {"model": key, **self._served_measures(folder, self.plan.requests)})
 
     def _experiment(self, seed: int | None = None) -> Experiment:
-        """The recommender's run anew, of which nothing is trained yet."""
+        """Recreate the recommender's run, untrained, with another seed if one is given."""
         row = self._recommender if seed is None else {**self._recommender, "seed": seed}
         config = settings_of(row, self.plan.saved, RunSettings())
         init_seed(config["seed"], config["reproducibility"])
         return Experiment(config, load_dataset(config))
 
     def _retrain(self, requests: int, seed: int | None = None) -> Yes:
-        """Train without the rows of the first requests, and ask; 0 requests: Original."""
+        """Train without the rows of the first requests, and return P(yes); 0 requests: Original."""
         if (requests, seed) not in self._retrained:
             run = self._experiment(seed)
             user, splits = run.dataset.rows.user, run.parts.splits
@@ -231,7 +234,7 @@ class Benchmark:
             valid = splits.valid[np.isin(user[splits.valid], user[train])]
             loaders = make_loaders(run.config, run.dataset, splits, train)
             validation = evaluation_loader(run.config, run.dataset, splits, "valid", valid)
-            history = run.history(NOTHING)  # whole users leave: no other's history changes
+            history = run.history(NOTHING)  # requests name whole users: no other history changes
             with run.model.using_history(history):
                 trainer = run.trainer(RETRAIN if requests else "LLMRec", train, valid)
                 trainer.run(loaders.train, validation)
@@ -240,7 +243,7 @@ class Benchmark:
         return self._retrained[requests, seed]
 
     def _ask(self, run: Experiment, answer: Callable[[Rows], torch.Tensor]) -> Yes:
-        """Ask about all rows that models are measured on."""
+        """Return P(yes) of all rows on which models are measured; NaN for other rows."""
         requests = self._requests
         rows = np.unique(np.concatenate([requests.valid, requests.test, *requests.forget]))
         yes = np.full(len(run.dataset.rows), np.nan)
@@ -248,10 +251,11 @@ class Benchmark:
         return yes
 
     def _measures(self, run: Experiment, yes: Yes, count: int) -> dict[str, Any]:
-        """Measures of a model after so many requests; ``residual`` where there is a Retrain.
+        """Measure a model after ``count`` requests.
 
-        ``drift`` is from Original, on all validation rows of those who stay; ``bias`` is mean
-        P(yes) minus the share of yes, on their test rows.
+        ``drift`` is the distance from Original on all validation rows of users who stay. ``bias``
+        is mean P(yes) minus the share of yes on their test rows. ``residual`` is measured if a
+        Retrain exists for this number of requests.
         """
         requests, label = self._requests, run.dataset.rows.label
         forget, valid, test = requests.so_far(count), requests.valid, requests.test
@@ -293,11 +297,11 @@ class Benchmark:
         return folder
 
     def _forget(self, method: str, folder: ModelFolder, first: int, last: int) -> None:
-        """Carry out these requests, counted from 1, as a single request."""
+        """Execute requests ``first`` to ``last``, counted from 1, as a single request."""
         settings: dict[str, Any] = dict(QUIET)
         if method.endswith(ALL):
             settings["forget_tokens_until"] = 0
-        if method == RESET:  # a user without a token of their own is left as before
+        if method == RESET:  # leave users without forget-only tokens as they are
             settings["partial"] = True
         tokens = {inner: token for token, inner in self._run.dataset.ids.users.items()}
         users = np.concatenate(self._requests.users[first - 1 : last]).tolist()
@@ -312,7 +316,7 @@ class Benchmark:
 
 
 def table_of(rows: Sequence[Row]) -> str:
-    """Markdown: every model at the requests after which there is a Retrain."""
+    """Return a Markdown table of every model, after the requests for which a Retrain exists."""
     counts = {0, *(row["requests"] for row in rows if row["model"] == RETRAIN)}
     lines = [_cells(row) for row in rows if row["requests"] in counts]
     head = ["model", "requests", *COLUMNS]
@@ -329,7 +333,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def plot_of(rows: Sequence[Row]) -> str:
-    """An SVG: a panel a measure, over the number of requests."""
+    """Return an SVG with a panel for each measure, over the number of requests."""
     rows = [row for row in rows if not row.get("seed") and not row["model"].endswith("at once")]
     models = dict.fromkeys([RETRAIN, ORIGINAL, *(row["model"] for row in rows)])
     panels = []
@@ -343,7 +347,7 @@ def plot_of(rows: Sequence[Row]) -> str:
 
 
 def _points(rows: Sequence[Row], model: str, measure: str) -> list[tuple[float, float]]:
-    """The measure of a model over requests; all but Retrain begin as Original."""
+    """Return a model's measure over requests; all models except Retrain start as Original."""
     first = [row for row in rows if row["model"] == ORIGINAL and row["requests"] == 0]
     later = [row for row in rows if row["model"] == model and row["requests"] > 0]
     values = [
@@ -354,7 +358,7 @@ def _points(rows: Sequence[Row], model: str, measure: str) -> list[tuple[float, 
 
 
 def main() -> None:
-    """Carry out what the command line asks for, print the table, and draw the plot."""
+    """Run the plan of the command line, print the table, and draw the plot."""
     parser = argparse.ArgumentParser(
         description=__doc__, allow_abbrev=False, formatter_class=argparse.RawTextHelpFormatter
     )

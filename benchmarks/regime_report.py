@@ -1,4 +1,4 @@
-"""What ``benchmarks.regimes`` prints and draws: tables of means over seeds, and the frontier."""
+"""Tables and plots of ``benchmarks.regimes``: means over seeds, and the frontier of costs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite, nan
@@ -20,7 +20,7 @@ HEAD = (
     "before / Retrain's",
 )  # fmt: skip
 DIGITS = (4, 2, 2, 2, 4, 4, 2, 3, 3)
-HARM = 0.01  # of AUC that users who stay lose; counts as much as closing nothing
+HARM = 0.01  # a loss of AUC of users who stay that is as bad as not forgetting at all
 COSTS = {
     "seconds": "seconds / Retrain's",
     "stay_lost": "AUC that users who stay lose",
@@ -31,7 +31,7 @@ Cell = tuple[str, float]  # regime, and size of the request
 
 
 class Figures(NamedTuple):
-    """The figures of a line: shares of the gap, AUC, floors, and shares of Retrain's seconds."""
+    """Figures of a table line: shares of the gap, AUC, floors, and shares of Retrain's seconds."""
 
     forget_auc: float
     closed_auc: float
@@ -42,16 +42,16 @@ class Figures(NamedTuple):
     bias: float
     seconds: float
     prior: float
-    residual: float  # not shown, as it says nothing without its floor
+    residual: float  # not shown, because it means little without its floor
 
 
 def table_of(rows: Sequence[Row], names: Sequence[str], folder: Path) -> str:
-    """A Markdown table of one regime and size, a line a model.
+    """Return a Markdown table of one regime and size, with a line for each model.
 
     Args:
-        rows: of all seeds; each seed has its Original and Retrain.
-        names: of the lines, in their order.
-        folder: with the answers of the rows.
+        rows: rows of all seeds; each seed has its Original and Retrain.
+        names: names of the lines, in order.
+        folder: folder with the answers of the rows.
     """
     lines = []
     for name, figures in _figures_by_name(rows, names, folder).items():
@@ -70,7 +70,7 @@ def _markdown(lines: Sequence[Sequence[str]], head: Sequence[str]) -> str:
 
 
 def _figures_by_name(rows: Sequence[Row], names: Sequence[str], folder: Path) -> dict[str, Figures]:
-    """Figures of the names that have rows, means over seeds."""
+    """Return mean figures over seeds for the names that have rows."""
     measured = {row["row"] for row in rows}
     return {name: _mean(rows, name, folder) for name in names if name in measured}
 
@@ -87,7 +87,7 @@ def _mean(rows: Sequence[Row], name: str, folder: Path) -> Figures:
 
 
 def _bias(rows: Sequence[Row], name: str, folder: Path) -> float:
-    """The bias over seeds; NaN where it is unknown."""
+    """Return the bias over seeds; NaN if it is unknown."""
     ours, retrains = (
         {
             row["seed"]: answers.yes
@@ -101,7 +101,7 @@ def _bias(rows: Sequence[Row], name: str, folder: Path) -> float:
 
 
 def _figures(row: Row, original: Row, retrain: Row) -> Figures:
-    """Figures of one seed, without the bias."""
+    """Return the figures of one seed, without the bias."""
 
     def closed(metric: str) -> float:
         share = share_closed(*(base["forget"][metric] for base in (row, original, retrain)))
@@ -122,24 +122,24 @@ def _figures(row: Row, original: Row, retrain: Row) -> Figures:
 
 
 def badness(figures: Figures) -> float:
-    """What is to be least: 0 = Retrain's forgetting, without harm.
+    """Return the objective to minimise: 0 = forgets as Retrain does, without harm.
 
-    The sum of what is missing of the gap in AUC and in LogLoss, or too much, of the residual, and
-    of what users who stay lose, in units of ``HARM``; each is about 1 for a method that does
-    nothing or does as much harm as is affordable. The bias of few seeds is 0 for whatever differs
-    much between them, so it does not count.
+    It is a sum of four terms: how far the closed shares of the gaps in AUC and in LogLoss are from
+    1, the residual, and the AUC that users who stay lose, in units of ``HARM``. Each term is about
+    1 for a method that forgets nothing, or does as much harm as is acceptable. The bias is left
+    out, because over few seeds it is 0 for any model that differs much between seeds.
     """
     off = abs(1 - figures.closed_auc) + abs(1 - figures.closed_logloss)
     return off + figures.residual + max(0.0, figures.stay_lost) / HARM
 
 
 def best_of(rows: Mapping[Cell, Sequence[Row]], models: Mapping[str, str], folder: Path) -> str:
-    """A Markdown table of all candidates; the best of each method has the least mean badness.
+    """Return a Markdown table of all candidates. The best of a method has the least mean badness.
 
     Args:
-        rows: by regime and size.
+        rows: rows by regime and size.
         models: the method of each candidate.
-        folder: with the answers of the rows.
+        folder: folder with the answers of the rows.
     """
     figures = [_figures_by_name(cell, list(models), folder) for cell in rows.values()]
     scores = {
@@ -159,15 +159,15 @@ def best_of(rows: Mapping[Cell, Sequence[Row]], models: Mapping[str, str], folde
 
 
 def frontier(rows: Mapping[Cell, Sequence[Row]], names: Sequence[str], folder: Path) -> str:
-    """An SVG: a row of panels for each regime and size, one for each cost.
+    """Return an SVG with a row of panels for each regime and size, and a panel for each cost.
 
-    The share of the gap in forget AUC that is closed goes to the right, the cost goes up. Rows
-    whose names differ only after a comma are one method under several settings: a line.
+    The x axis is the closed share of the gap in forget AUC, the y axis is the cost. Rows whose
+    names differ only after a comma are one method with several settings. They are joined by a line.
 
     Args:
-        rows: by regime and size.
-        names: of the rows that are drawn, in their order.
-        folder: with the answers of the rows.
+        rows: rows by regime and size.
+        names: names of the rows to draw, in order.
+        folder: folder with the answers of the rows.
     """
     methods = list(dict.fromkeys(map(_method, names)))
     panels = [
@@ -189,7 +189,7 @@ def _panels(cell: Cell, figures: Mapping[str, Figures], methods: Sequence[str]) 
             )
             if points:
                 lines.append(Line(method, points, style, marked=len(points) == 1))
-        compared = len(lines) > 1  # under one seed Retrain alone has a bias
+        compared = len(lines) > 1  # with a single seed only Retrain has a bias
         yield Panel(f"({cell[0]}), {cell[1]:.0%}: {title}", lines if compared else [])
 
 

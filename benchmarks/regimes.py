@@ -1,20 +1,21 @@
-"""Methods in several regimes: ``python -m benchmarks.regimes --ml_1m=DIR``.
+"""Comparison of methods in several regimes: ``python -m benchmarks.regimes --ml_1m=DIR``.
 
 The regimes are MovieLens-100k with the paper's prompt on tiny-t5 (a) and on tiny-llama (a-llama),
 with user and item numbers in the prompt (b), and MovieLens 1M with the paper's prompt and rows (c).
-``--ml_1m`` is the ``data_path`` with the folder ``ml-1m``, see docs/how-to/own-data.md;
-``--only a b`` leaves it out. Requests name a fifth and a hundredth of the users (``--sizes``).
+``--ml_1m`` is the ``data_path`` that contains the folder ``ml-1m``; see docs/how-to/own-data.md.
+``--only a b`` leaves this regime out. Requests name a fifth and a hundredth of the users
+(``--sizes``).
 
-By default they are fresh requests: nothing was chosen on their users, nor under these seeds, and
-usefulness is measured on test rows. ``--development`` measures the settings of
-``benchmarks/candidates.yaml`` on requests of other users, under other seeds, on validation rows,
-and names the best of each method; no test row is scored.
+By default the requests are fresh: no setting was chosen on their users or with these seeds. Utility
+is measured on test rows. ``--development`` measures the settings of ``benchmarks/candidates.yaml``
+on requests of other users, with other seeds, on validation rows. It then marks the best settings of
+each method. No test row is scored.
 
-Rows are kept in ``regimes.jsonl`` in ``checkpoint_dir``, so the same command goes on where it was
-killed, and several commands may measure different seeds at the same time. ``--report`` prints the
-tables of what is there. Any ``--key=value`` is common to all runs.
+Rows are saved in ``regimes.jsonl`` in ``checkpoint_dir``. If the benchmark is killed, the same
+command continues it, and several commands can measure different seeds at the same time.
+``--report`` only prints the tables of the saved rows. Any ``--key=value`` applies to all runs.
 
-Without a GPU, seconds are CPU seconds of this process: other work on the machine does not count.
+Without a GPU, seconds are CPU seconds of this process, so other work on the machine does not count.
 """
 
 import argparse
@@ -83,11 +84,11 @@ class Candidate(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What the command line asks for.
+    """The task that the command line describes.
 
     Attributes:
-        options: of the benchmark.
-        arguments: settings of the runs, as they were typed.
+        options: options of the benchmark.
+        arguments: settings of the runs, as typed.
         common: settings common to all runs.
         candidates: the lines of the tables besides Original and Retrain.
     """
@@ -99,21 +100,21 @@ class Task(NamedTuple):
 
     @property
     def part(self) -> str:
-        """Which requests and seeds."""
+        """The kind of requests and seeds: ``development`` or ``fresh``."""
         return "development" if self.options.development else "fresh"
 
     @property
     def folder(self) -> Path:
-        """Where stages, rows and answers are kept."""
+        """The folder of stages, rows and answers."""
         return Path(self.common.get("checkpoint_dir", "saved"))
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All lines of the tables."""
+        """The names of all lines of the tables."""
         return (*REFERENCES, *self.candidates)
 
     def settings(self, regime: str, seed: int) -> dict[str, Any]:
-        """Settings of all runs of a regime under a seed."""
+        """Return the settings of all runs of a regime with a seed."""
         _, settings = REGIMES[regime]
         if self.options.small:  # the same synthetic data in all regimes
             settings = {key: settings[key] for key in ("prompt", "backbone") if key in settings}
@@ -123,7 +124,7 @@ class Task(NamedTuple):
         return {**request, **settings, **self.common, "seed": seed}
 
     def digest(self, regime: str, name: str) -> str:
-        """Identify all that decides a row but its request and seed."""
+        """Return a digest of all that determines a row except its request and seed."""
         settings = self.settings(regime, 0)
         decided = {k: v for k, v in settings.items() if k not in ("data_path", "checkpoint_dir")}
         candidate = self.candidates.get(name, Candidate(name, {}))
@@ -133,7 +134,7 @@ class Task(NamedTuple):
 
 
 def main() -> None:
-    """Measure what is missing, and print a table of each regime and size."""
+    """Measure the missing rows, and print a table of each regime and size."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     add_common(parser)
     parser.add_argument("--development", help="choose settings; no test row", **SWITCH)
@@ -159,7 +160,7 @@ def main() -> None:
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say which runs."""
+    """Add the options that select the runs."""
     parser.add_argument("--only", nargs="+", choices=REGIMES, default=list(REGIMES))
     parser.add_argument("--sizes", nargs="+", type=float, default=SIZES, help="shares of the users")
     parser.add_argument("--seeds", nargs="+", type=int, help="of the models")
@@ -167,10 +168,10 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def require_ml_1m(options: argparse.Namespace) -> None:
-    """Refuse to go on where regime (c) is wanted and its data are not there.
+    """Refuse to run regime (c) without its data.
 
     Raises:
-        InputError: says how to get them, or how to go on without.
+        InputError: the message says how to get the data, or how to run without them.
     """
     folder = options.ml_1m
     if "c" in options.only and not options.small and not (folder and (folder / "ml-1m").is_dir()):
@@ -181,10 +182,10 @@ def require_ml_1m(options: argparse.Namespace) -> None:
 
 
 def _candidates(options: argparse.Namespace) -> dict[str, Candidate]:
-    """The lines of the tables, from the file.
+    """Read the lines of the tables from the file.
 
     Raises:
-        InputError: ``--rows`` names a line that is not there.
+        InputError: ``--rows`` names a line that the file lacks.
     """
     file = "candidates.yaml" if options.development else "methods.yaml"
     lines = read_yaml(options.candidates or Path(__file__).with_name(file))
@@ -200,7 +201,7 @@ def _candidates(options: argparse.Namespace) -> dict[str, Candidate]:
 
 
 def _measure(task: Task, regime: str, seed: int) -> None:
-    """Measure what is missing of a regime under a seed; every size shares one Original."""
+    """Measure the missing rows of a regime with a seed; all sizes share one Original."""
     path = task.folder / ROWS
     known = {tuple(row[key] for key in KEY): row["decided_by"] for row in load_rows(path)}
     digests = {name: task.digest(regime, name) for name in task.names}
@@ -235,7 +236,7 @@ def _measure(task: Task, regime: str, seed: int) -> None:
 def runs_of(
     task: Task, settings: Mapping[str, Any], sizes: Sequence[float]
 ) -> Iterator[tuple[float, Forgetting]]:
-    """A run of each size, Original and Retrain trained; smaller requests lie in the larger."""
+    """Yield a trained run for each size; a larger request contains the smaller ones."""
     config = config_of(settings, task.arguments)
     init_seed(config["seed"], config["reproducibility"])
     dataset = load_dataset(config)
@@ -261,7 +262,7 @@ def runs_of(
     for size in sizes:
         init_seed(config["seed"], config["reproducibility"])
         run = Forgetting(config, dataset, held_out, request(size), validating)
-        run.groups = run.groups._replace(retain=run.split.forget[:0])  # no figure is of these
+        run.groups = run.groups._replace(retain=run.split.forget[:0])  # no figure needs retain rows
         run.train()
         yield size, run
 
@@ -277,7 +278,7 @@ def _row(run: Forgetting, task: Task, name: str, settings: Mapping[str, Any]) ->
 
 
 def _known(task: Task) -> dict[Cell, list[Row]]:
-    """The rows that are there and were measured with these settings, by regime and size."""
+    """Return the saved rows that were measured with these settings, by regime and size."""
     options = task.options
     cells: dict[Cell, list[Row]] = {
         (regime, size): [] for regime in options.only for size in options.sizes
@@ -293,7 +294,7 @@ def _known(task: Task) -> dict[Cell, list[Row]]:
 
 
 def _tables(task: Task, rows: Mapping[Cell, list[Row]]) -> Iterator[str]:
-    """A table of each regime and size, and what is best where settings are chosen."""
+    """Yield a table of each regime and size, and with ``--development`` the best settings."""
     for (regime, size), measured in rows.items():
         title = f"({regime}) {REGIMES[regime][0]}; {size:.0%} of the users"
         yield f"**{title}**\n\n{table_of(measured, task.names, task.folder)}"

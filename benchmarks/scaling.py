@@ -1,12 +1,12 @@
-"""How cost grows: ``python -m benchmarks.scaling``.
+"""Growth of cost with size: ``python -m benchmarks.scaling``.
 
-Every part changes one size, keeps the others and prints what it took, with the slope of the line
-through the logarithms: 0 where the cost does not depend on the size, 1 where it grows in
-proportion. The last line is one JSON object. ``--only NAME`` runs one part, ``--size small`` is a
-quick look whose numbers mean nothing.
+Every part varies one size and keeps the others. It prints the costs, and the slope of a line fitted
+to their logarithms: 0 if the cost does not depend on the size, 1 if it grows in proportion. The
+last line is one JSON object. ``--only NAME`` runs one part. ``--size small`` is a quick look whose
+numbers mean nothing.
 
 Three kinds of work are timed: preparing data, a whole request, and E2URec's steps.
-``benchmarks.unlearning`` races the same against a plain reading.
+``benchmarks.unlearning`` compares the same work with a plain implementation.
 """
 
 import time
@@ -43,13 +43,13 @@ from recbole_e2urec.trainer.teachers import AUGMENTED
 from recbole_e2urec.trainer.training_log import peak_memory_mb, restart_peak
 from recbole_e2urec.utils import recbole_compat
 
-PROMPTS = 256  # a batch of prompts that are prepared
+PROMPTS = 256  # prompts in a batch of preparation
 ALPHA, RATE, BATCH = 2.0, 1e-3, 16  # of the public scripts
 NAME = "E2URec"
 
 
 class Prepared(NamedTuple):
-    """What preparation took: time, the process's peak of memory and what imports held, tokens."""
+    """Cost of preparation: time, peak memory of the process, memory after imports, and tokens."""
 
     seconds: float
     peak_mb: float
@@ -58,7 +58,7 @@ class Prepared(NamedTuple):
 
 
 def prepare_alone(folder: Path, name: str) -> Prepared:
-    """Prepare a data set of the folder, synthetic, in a process of its own."""
+    """Prepare a synthetic data set of the folder in a separate process."""
     with get_context("spawn").Pool(1) as pool:
         return pool.apply(_prepare_synthetic, (folder, name))
 
@@ -72,7 +72,7 @@ def _prepare_synthetic(folder: Path, name: str) -> Prepared:
 
 
 def prepare(run: Forgetting) -> int:
-    """Make histories, texts and tokens of every row, batch by batch.
+    """Prepare histories, texts and tokens of every row, batch by batch.
 
     Returns:
         The number of tokens.
@@ -90,16 +90,16 @@ def prepare(run: Forgetting) -> int:
 
 
 def request_seconds(run: Forgetting) -> float:
-    """Seconds of the run's request, from the trained Original on; all that the method does."""
+    """Return the seconds that the method takes for the run's request, once Original is trained."""
     method = method_of(run.config)
     with run.model.using_history(run.after):
         return seconds(lambda: method.unlearn(run.model, run.request))
 
 
 def seconds_by_copies(folder: Path, size: Size, copies: Sequence[int]) -> list[float]:
-    """Seconds of the same request in data with so many copies of every user who stays.
+    """Return the seconds of one request in data with several copies of every user who stays.
 
-    The weights are untrained, on which no time depends.
+    The weights are untrained, because time does not depend on them.
     """
     run = untrained(folder, size)
     folder.mkdir(exist_ok=True)
@@ -126,7 +126,7 @@ def write_request(folder: Path, tokens: Sequence[str]) -> str:
 
 
 def _copy_users(source: Path, target: Path, forgotten: set[str], count: int) -> None:
-    """Copy a data set, so that it has every user who is not forgotten ``count`` times."""
+    """Copy a data set, with every user who stays repeated ``count`` times."""
     target.mkdir(parents=True)
     for path in source.glob(f"{source.name}.*"):
         head, *lines = path.read_text(encoding="utf-8").splitlines()
@@ -138,13 +138,13 @@ def _copy_users(source: Path, target: Path, forgotten: set[str], count: int) -> 
 
 
 class E2URecSteps:
-    """E2URec's joint steps, on some rows; its teachers have answered.
+    """E2URec's joint steps on a sample of rows, with its teachers' answers cached.
 
     Args:
-        folder: of the run.
-        backbone: a path, or a name.
-        size: how many rows.
-        settings: further ones of the run.
+        folder: folder of the run.
+        backbone: a path or a name.
+        size: the number of rows.
+        settings: further settings of the run.
     """
 
     def __init__(self, folder: Path, backbone: str, size: Size, **settings: Any) -> None:
@@ -170,7 +170,7 @@ class E2URecSteps:
         self._epoch = 0
 
     def _prepare(self) -> None:
-        """Ask the teachers: all that unlearning does before its first step."""
+        """Cache the teachers' answers, which is all that precedes the first step."""
         self.student: Student = self.method.student(self.model, self.request)
         self.student.teach(ORIGINAL, Adapted(None), forget=True, retain=True)
         self.student.teach(AUGMENTED, Stored(None, self.augmented), forget=True)
@@ -178,15 +178,15 @@ class E2URecSteps:
         self.optimizer = adamw(self.model.bank.parameters(NAME), StepRule(RATE))
 
     def augmented(self) -> dict[str, torch.Tensor]:
-        """Weights of an augmented model: Original's, a little moved."""
+        """Return weights of an augmented model: Original's, slightly perturbed."""
         return nudged(self.model.bank.state(None), seed=2)
 
     def move(self) -> None:
-        """Give the adapter weights that change answers."""
+        """Perturb the adapter's weights, so that they change answers."""
         self.model.bank.load(NAME, nudged(self.model.bank.state(NAME), seed=3))
 
     def epoch(self) -> None:
-        """A joint epoch: a step a batch."""
+        """Run a joint epoch, with one step for each batch."""
         steps = self.student.pairing.steps(self._epoch, joint=True)
         position = EpochPosition(NAME, 0, 1, show=False)
         dropout = self.method.options.unlearn_dropout
@@ -195,12 +195,12 @@ class E2URecSteps:
         self._epoch += 1
 
     def loss(self, step: Any) -> Any:
-        """The loss of a step, in pieces."""
+        """Return the loss of a step, one part for each sub-batch."""
         return map(self.method.loss, self.student.batches(step))
 
 
 def sample_rows(run: Forgetting, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Some forget rows and as many retain rows, drawn at random, sorted."""
+    """Draw ``count`` forget rows and as many retain rows, each sorted."""
     generator = np.random.default_rng(1)
     retain, forget = (
         np.sort(generator.choice(rows, count, replace=False))
@@ -210,7 +210,7 @@ def sample_rows(run: Forgetting, count: int) -> tuple[NDArray[np.int64], NDArray
 
 
 def nudged(weights: Mapping[str, torch.Tensor], seed: int) -> dict[str, torch.Tensor]:
-    """The weights, each a little moved at random: fresh or equal ones would hide a mistake."""
+    """Perturb each weight slightly at random; fresh or equal weights could hide a mistake."""
     generator = torch.Generator().manual_seed(seed)
     return {
         name: weight + 0.02 * (weight.std() or 1.0) * torch.randn(weight.shape, generator=generator)
@@ -219,21 +219,21 @@ def nudged(weights: Mapping[str, torch.Tensor], seed: int) -> dict[str, torch.Te
 
 
 class Growth(NamedTuple):
-    """What was measured at each size."""
+    """The measures at each size."""
 
-    of: str  # what grows
+    of: str  # the size that varies
     sizes: Sequence[float]
     values: Sequence[float]
     unit: str = "s"
 
     @property
     def slope(self) -> float:
-        """Of the line through the logarithms."""
+        """Slope of the line fitted to the logarithms."""
         return float(np.polyfit(np.log(self.sizes), np.log(self.values), 1)[0])
 
 
 def interactions(folder: Path, size: Size) -> list[Growth]:
-    """Dataset, split, histories and prompts: time, and memory above the imports'."""
+    """Prepare data set, split, histories and prompts: time, and memory beyond imports."""
     counts = [size.interactions // part for part in (16, 8, 4, 2)]
     return _preparing(
         "interactions", counts, [synthetic(folder, count) for count in counts], folder
@@ -241,7 +241,7 @@ def interactions(folder: Path, size: Size) -> list[Growth]:
 
 
 def users(folder: Path, size: Size) -> list[Growth]:
-    """The same for more users, each with fewer rows."""
+    """Prepare the same number of rows, divided among more users."""
     rows = size.interactions // 8
     counts = [rows // per_user for per_user in (200, 50, 20)]
     names = [synthetic(folder, rows, count) for count in counts]
@@ -257,7 +257,7 @@ def _preparing(of: str, sizes: Sequence[int], names: Sequence[str], folder: Path
 
 
 def training_rows(folder: Path, size: Size) -> list[Growth]:
-    """One request where there are more users who stay."""
+    """Unlearn one request while more and more users stay."""
     copies = (1, 2, 4)
     rounds = [seconds_by_copies(folder / str(turn), size, copies) for turn in range(size.rounds)]
     times = [median(column) for column in zip(*rounds, strict=True)]
@@ -265,7 +265,7 @@ def training_rows(folder: Path, size: Size) -> list[Growth]:
 
 
 def forget_rows(folder: Path, size: Size) -> list[Growth]:
-    """A request of more users."""
+    """Unlearn requests of more and more users."""
     rows, times = [], []
     for share in (0.05, 0.1, 0.2, 0.4):
         run = untrained(folder / str(share), size, forget_ratio=share)
@@ -275,7 +275,7 @@ def forget_rows(folder: Path, size: Size) -> list[Growth]:
 
 
 def history(folder: Path, size: Size) -> list[Growth]:
-    """A step with longer histories, by tokens a prompt."""
+    """Run steps with longer histories; the size is the mean number of tokens in a prompt."""
     backbone = random_backbone(folder, "t5", size)
     tokens, times = [], []
     for length in (2, 5, 10, 20):
@@ -287,14 +287,14 @@ def history(folder: Path, size: Size) -> list[Growth]:
 
 
 def vocabulary(folder: Path, size: Size) -> list[Growth]:
-    """A step with a larger vocabulary."""
+    """Run steps with larger vocabularies."""
     counts = (8_000, 32_000, 128_000)
     backbones = [random_backbone(folder, "t5", size, words) for words in counts]
     return [_of_backbones("vocabulary", counts, backbones, folder, size)]
 
 
 def width(folder: Path, size: Size) -> list[Growth]:
-    """A step with a wider model."""
+    """Run steps with wider models."""
     widths = [size.width // part for part in (4, 2, 1)]
     backbones = [random_backbone(folder, "t5", replace(size, width=width)) for width in widths]
     return [_of_backbones("width", widths, backbones, folder, size)]
@@ -327,7 +327,7 @@ PARTS: dict[str, Part] = {
 
 
 def report(growths: list[Growth]) -> dict[str, Any]:
-    """Print what a part measured, and return the slopes."""
+    """Print the measures of a part, and return the slopes."""
     for growth in growths:
         pairs = zip(growth.sizes, growth.values, strict=True)
         listed = ", ".join(f"{size:,.0f}: {value:.3g} {growth.unit}" for size, value in pairs)

@@ -1,9 +1,9 @@
-"""How fast unlearning is, against a plain reading: ``python -m benchmarks.unlearning``.
+"""Speed of unlearning against a plain implementation: ``python -m benchmarks.unlearning``.
 
-Run it from a checkout with the package installed. Each part prints what it measured; the last line
-is one JSON object with all of it. ``--only NAME`` runs one part, ``--size small`` is a quick look
-whose numbers mean nothing, ``--threads N`` sets torch's threads for both sides. Times are compared
-in turns in one process, as ratios: median (least to greatest).
+Run it from a checkout with the package installed. Each part prints its measures; the last line is
+one JSON object with all of them. ``--only NAME`` runs one part. ``--size small`` is a quick look
+whose numbers mean nothing. ``--threads N`` sets torch's threads for both sides. Both sides run in
+turns in one process, and their times are compared as ratios: median (least to greatest).
 """
 
 from collections.abc import Callable
@@ -44,7 +44,7 @@ CANDIDATES = 101
 
 
 class Ratio(NamedTuple):
-    """Median over the rounds, and the least and the greatest."""
+    """A ratio of times: median, least and greatest over the rounds."""
 
     median: float
     low: float
@@ -52,12 +52,12 @@ class Ratio(NamedTuple):
 
     @classmethod
     def of(cls, ratios: list[float]) -> "Ratio":
-        """Of the rounds."""
+        """Summarise the ratios of all rounds."""
         return cls(median(ratios), min(ratios), max(ratios))
 
 
 def race(theirs: Callable[[], Any], ours: Callable[[], Any], rounds: int) -> Ratio:
-    """Time of theirs / time of ours; who begins changes with every round."""
+    """Measure time of theirs / time of ours; the two take turns in going first."""
     ratios = []
     for turn in range(rounds):
         if turn % 2:
@@ -71,14 +71,14 @@ def race(theirs: Callable[[], Any], ours: Callable[[], Any], rounds: int) -> Rat
 
 
 def step_time(folder: Path, size: Size, prefix: str = "", **settings: Any) -> dict[str, Any]:
-    """``step_time_ratio``: of steps alone; ``whole_ratio``: with what our teachers take before."""
+    """``step_time_ratio``: steps alone; ``whole_ratio``: with the time of our teachers' answers."""
     backbone = random_backbone(folder, "t5", size)
     ours = E2URecSteps(folder, backbone, size, **settings)
     ours.move()
     plain = _plain(ours, backbone, folder / "adapter")
     difference = _loss_difference(ours, plain)
     forget, retain = ours.forget, ours.retain
-    ours.epoch()  # warms both up
+    ours.epoch()  # warms up; the plain epoch below as well
     seeds = iter(range(10**6))
     plain.epoch(forget[:BATCH], retain[:BATCH], next(seeds))
     times: list[float] = []
@@ -97,23 +97,24 @@ def step_time(folder: Path, size: Size, prefix: str = "", **settings: Any) -> di
 
 
 def dropout_step_time(folder: Path, size: Size) -> dict[str, Any]:
-    """``dropout_step_time_ratio``: of steps in which our student drops activations as theirs."""
+    """``dropout_step_time_ratio``: steps in which our student, like theirs, uses dropout."""
     return step_time(folder, size, "dropout_", unlearn_dropout=True)
 
 
 def compiled_step_time(folder: Path, size: Size) -> dict[str, Any]:
-    """``compiled_step_time_ratio``: of steps whose prompts are read by code of torch.compile."""
+    """``compiled_step_time_ratio``: steps whose backbone is compiled by torch.compile."""
     return step_time(folder, size, "compiled_", backbone_compile=True) if size.compiled else {}
 
 
 def _plain(ours: E2URecSteps, backbone: str, adapter: Path | None = None) -> PlainE2URec:
-    """The plain reading of the same rows and settings.
+    """Create the plain implementation with the same rows and settings.
 
     Args:
-        ours: gives prompts and labels.
-        backbone: of all three models.
-        adapter: folder for our student's adapter, with which theirs begins, upon our augmented
-            weights; None: it begins with a fresh one, and the augmented model equals Original.
+        ours: provides prompts and labels.
+        backbone: path of the backbone of all three models.
+        adapter: folder to save our student's adapter in. Their student starts with it, and their
+            augmented model gets our augmented weights. None: their student starts with a fresh
+            adapter, and the augmented model equals Original.
     """
     original, augmented, base = (AutoModelForSeq2SeqLM.from_pretrained(backbone) for _ in range(3))
     if adapter is None:
@@ -132,10 +133,10 @@ def _plain(ours: E2URecSteps, backbone: str, adapter: Path | None = None) -> Pla
 
 
 def _loss_difference(ours: E2URecSteps, plain: PlainE2URec) -> float:
-    """Difference of the two losses on one batch.
+    """Return the difference of the two losses on one batch.
 
     Raises:
-        AssertionError: it is more than 1e-5; the race would not be fair.
+        AssertionError: it exceeds 1e-5, so the comparison would not be fair.
     """
     (step, *_) = ours.student.pairing.steps(0, joint=True)
     plain.models.student.eval()
@@ -149,7 +150,7 @@ def _loss_difference(ours: E2URecSteps, plain: PlainE2URec) -> float:
 
 
 def memory(folder: Path, size: Size) -> dict[str, Any]:
-    """``memory_ratio``: ours / theirs, peak of unlearning, each in a process of its own."""
+    """``memory_ratio``: peak memory of unlearning, ours / theirs, each in a separate process."""
     backbone = random_backbone(folder, "t5", size)
     ours, theirs = (_peak_mb(work, folder, backbone, size) for work in (_our_epoch, _plain_epoch))
     return {"memory_ratio": ours / theirs, "our_memory_mb": ours, "their_memory_mb": theirs}
@@ -160,17 +161,17 @@ def _our_epoch(folder: Path, backbone: str, size: Size) -> None:
 
 
 def _plain_epoch(folder: Path, backbone: str, size: Size) -> None:
-    """The plain reading alone: what gives it rows, texts and labels has a tiny backbone."""
+    """Run the plain implementation; our side only provides data, with a tiny backbone."""
     ours = E2URecSteps(folder, "tiny-t5", size)
     _plain(ours, backbone).epoch(ours.forget, ours.retain, 0)
 
 
 def _peak_mb(work: Callable[..., Any], *arguments: Any) -> float:
-    """Largest resident memory of the work in a process of its own, above what it began with, MB.
+    """Return the peak resident memory of the work above the process's initial memory, in MB.
 
     Args:
-        work: a function of a module, so that another process finds it.
-        arguments: of the work.
+        work: a module-level function, so that a separate process can run it.
+        arguments: arguments of the work.
     """
     with get_context("spawn").Pool(1) as pool:
         return float(pool.apply(_measure_peak, (work, arguments)))
@@ -184,7 +185,7 @@ def _measure_peak(work: Callable[..., Any], arguments: tuple[Any, ...]) -> float
 
 
 def prompts(folder: Path, size: Size) -> dict[str, Any]:
-    """``prompt_ratio``: history, text and tokens of all rows; theirs on a sample, scaled up."""
+    """``prompt_ratio``: history, text and tokens of all rows; theirs scaled up from a sample."""
     run = untrained(folder, size, prompt="plain", history_length=10)
     plain = PlainPrompts(run)
     sample = np.arange(0, len(run.dataset.rows), size.sample).tolist()
@@ -200,7 +201,7 @@ def prompts(folder: Path, size: Size) -> dict[str, Any]:
 
 
 def evaluation(folder: Path, size: Size) -> dict[str, Any]:
-    """``evaluation_ratio``: AUC, ACC, LogLoss, JSD and L2 of a model, Retrain's answers at hand."""
+    """``evaluation_ratio``: AUC, ACC, LogLoss, JSD and L2 of a model, with Retrain's answers."""
     backbone = random_backbone(folder, "t5", size)
     run = untrained(folder, size, backbone=backbone, prompt="plain", history_length=10)
     model, lm = run.model, run.model.language_model
@@ -239,9 +240,9 @@ def evaluation(folder: Path, size: Size) -> dict[str, Any]:
 
 
 def ranking(folder: Path, size: Size) -> dict[str, Any]:
-    """``ranking_ratio``: 101 candidates a row, by a causal model.
+    """``ranking_ratio``: ranking 101 candidates for each row with a causal model.
 
-    ``ranking_to_own_whole_prompts``: the same against our own engine without sharing.
+    ``ranking_to_own_whole_prompts``: the same against our own code without shared prompt prefixes.
     """
     backbone = random_backbone(folder, "llama", size)
     run = untrained(folder, size, backbone=backbone, prompt="plain", history_length=10)
@@ -287,14 +288,14 @@ def ranking(folder: Path, size: Size) -> dict[str, Any]:
 
 
 def cost(folder: Path, size: Size) -> dict[str, Any]:
-    """``cost_to_retrain``: E2URec's seconds / Retrain's, a fifth of the users."""
+    """``cost_to_retrain``: E2URec's seconds / Retrain's, for a request of a fifth of the users."""
     run = _trained(folder, size)
     ours, retrain = request_seconds(run), run.retrain.cost["seconds"]
     return {"cost_to_retrain": ours / retrain, "e2urec_seconds": ours, "retrain_seconds": retrain}
 
 
 def growth(folder: Path, size: Size) -> dict[str, Any]:
-    """``growth_with_training_set``: cost with twice the other users / cost, forget set kept."""
+    """``growth_with_training_set``: cost with twice the other users / cost, same forget set."""
     rounds = [seconds_by_copies(folder / str(turn), size, (1, 2)) for turn in range(size.rounds)]
     return {
         "growth_with_training_set": Ratio.of([double / base for base, double in rounds]),
@@ -303,7 +304,7 @@ def growth(folder: Path, size: Size) -> dict[str, Any]:
 
 
 def one_user(folder: Path, size: Size) -> dict[str, Any]:
-    """``one_user_to_retrain``: the request of one user, of the median number of rows."""
+    """``one_user_to_retrain``: the request of one user with the median number of rows."""
     dataset = untrained(folder, size).dataset
     users, counts = np.unique(dataset.rows.user, return_counts=True)
     median_user = users[np.argsort(counts, kind="stable")[len(counts) // 2]]
@@ -314,7 +315,7 @@ def one_user(folder: Path, size: Size) -> dict[str, Any]:
 
 
 def _trained(folder: Path, size: Size, **settings: Any) -> Forgetting:
-    """A run with its Original and Retrain."""
+    """Create a run, and train its Original and Retrain."""
     epochs: dict[str, Any] = {} if size.epochs is None else {"epochs": size.epochs}
     run = untrained(folder, size, **epochs, **settings)
     run.train()
@@ -322,7 +323,7 @@ def _trained(folder: Path, size: Size, **settings: Any) -> Forgetting:
 
 
 def million_rows(folder: Path, size: Size) -> dict[str, Any]:
-    """``million_rows_seconds`` and ``_mb``: dataset, split, histories, prompts; a process alone."""
+    """``million_rows_seconds``, ``_mb``: data, split, histories, prompts, in a separate process."""
     prepared = prepare_alone(folder, synthetic(folder, size.interactions))
     return {
         "million_rows_seconds": prepared.seconds,
@@ -348,7 +349,7 @@ PARTS: dict[str, Part] = {
 
 
 def report(measures: dict[str, Any]) -> dict[str, Any]:
-    """Print what a part measured, and return it; a ratio's spread is a value of its own."""
+    """Print and return the measures of a part; a ratio also yields its spread."""
     values: dict[str, Any] = {}
     for key, value in measures.items():
         print(f"{key}: {_text(value)}", flush=True)

@@ -1,9 +1,9 @@
 """The command line: ``recbole-e2urec --model=E2URec --dataset=ml-100k --key=value``.
 
-Nothing heavy is imported until the arguments are parsed, so ``--help`` and a mistyped argument are
-answered at once. What a user can cause is one line on stderr and exit code 2.
-
-Nothing heavy is imported before one of them runs.
+The first argument may name a command, such as ``forget`` or ``verify``; without one, the arguments
+describe a run. Heavy packages are imported only when a run or a command starts, so ``--help`` and
+typing errors are answered at once. Every error that a user can cause is printed as one line on
+stderr, with exit code 2.
 """
 
 import argparse
@@ -36,26 +36,34 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+PROGRAM = "recbole-e2urec"
+FOLLOWING = ("finalize", "purge")  # steps after a run
+NAMING = ("model", "model_list", "protocol")  # settings that say which models run
+UNNAMED = "E2URec,NegatedE2URec"  # the default models: the paper's, and the best of ours
+_USAGE = "[--model=NAME] [--dataset=NAME] [--config_files='A B'] [--key=value ...]"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+_SETTING = re.compile(r"--([A-Za-z_]\w*)=(.*)", re.DOTALL)
+
 
 class CommandResult(NamedTuple):
-    """What is to be printed, and the exit code."""
+    """The text to print, and the exit code."""
 
     text: str
     code: int = 0
 
 
 class Command(NamedTuple):
-    """A command; ``properties/command`` says what its own arguments are.
+    """A command, whose own arguments are declared in ``properties/command``.
 
     Attributes:
-        name: as it is typed.
-        about: what it does.
-        run: what it does with the model's name, the settings of a run and its own arguments, of
-            which text is read as typed; gives what is to be printed.
+        name: the name that the user types.
+        about: what the command does.
+        run: runs the command. Takes the model's name, the settings of a run and the command's own
+            arguments, whose text is as typed. Returns what to print.
         positional: the argument that is written without its name; None: all have names.
-        on_folder: whether it is about a folder that has the settings of its run; its own
-            arguments may then stand in config files.
-        dry: whether it has a dry run.
+        on_folder: whether the command works on a folder that holds the settings of its run. Its own
+            arguments may then also stand in config files.
+        dry: whether the command has a dry run.
     """
 
     name: str
@@ -67,95 +75,101 @@ class Command(NamedTuple):
 
     @property
     def arguments(self) -> dict[str, Documented]:
-        """Its own arguments, beside those of a run."""
-        return {found.key: found for found in _documented(f"command/{self.name}")}
+        """The command's own arguments, besides those of a run."""
+        return {argument.key: argument for argument in _documented(f"command/{self.name}")}
 
     def add_arguments(self, parser: "ArgumentParser") -> None:
-        """Have a parser know the command's own arguments; a switch may stand without a value."""
-        for key, found in self.arguments.items():
-            default = "" if found.default in ("~", "''", "False") else f" [{found.default}]"
-            meaning = f"{found.meaning}{default}".replace("%", "%%")
+        """Add the command's own arguments to a parser; a switch needs no value."""
+        for key, argument in self.arguments.items():
+            default = "" if argument.default in ("~", "''", "False") else f" [{argument.default}]"
+            meaning = f"{argument.meaning}{default}".replace("%", "%%")
             if key == self.positional:
                 parser.add_argument(key, nargs="?", metavar=key.upper(), help=meaning)
                 continue
-            alone: dict[str, Any] = {"nargs": "?", "const": "True"} if found.kind == "bool" else {}
-            parser.add_argument(f"--{key}", metavar="VALUE", help=meaning, **alone)
+            switch: dict[str, Any] = (
+                {"nargs": "?", "const": "True"} if argument.kind == "bool" else {}
+            )
+            parser.add_argument(f"--{key}", metavar="VALUE", help=meaning, **switch)
 
 
-def _hyper(model: str | None, given: "RunSettings", own: Mapping[str, Any]) -> str:
+def _hyper(model: str | None, settings: "RunSettings", arguments: Mapping[str, Any]) -> str:
     from recbole_e2urec.experiment.search import SearchOptions, described, search
 
-    return described(search(_options(SearchOptions, own), model, given))
+    return described(search(_options(SearchOptions, arguments), model, settings))
 
 
-def _case(model: str | None, given: "RunSettings", own: Mapping[str, Any]) -> str:
+def _case(model: str | None, settings: "RunSettings", arguments: Mapping[str, Any]) -> str:
     from recbole_e2urec.experiment.inspect_user import CaseOptions, inspect_user
 
-    found = inspect_user(_options(CaseOptions, own), model, given)
-    return f"{found.text}\npage: {found.page}"
+    case = inspect_user(_options(CaseOptions, arguments), model, settings)
+    return f"{case.text}\npage: {case.page}"
 
 
-def _export(model: str | None, given: "RunSettings", own: Mapping[str, Any]) -> str:
+def _export(model: str | None, settings: "RunSettings", arguments: Mapping[str, Any]) -> str:
     from recbole_e2urec.deployment.export import ExportOptions, export
 
-    return export(_options(ExportOptions, own), model, given)
+    return export(_options(ExportOptions, arguments), model, settings)
 
 
-def _forget(model: str | None, given: "RunSettings", own: Mapping[str, Any]) -> str:
+def _forget(model: str | None, settings: "RunSettings", arguments: Mapping[str, Any]) -> str:
     from recbole_e2urec.deployment.forget import QueueOptions, forget
 
-    _refuse_names(None, given)
-    options = _options(QueueOptions, own)
-    return forget(options, model, given.overrides or {}, given.config_files)
+    _refuse_names(None, settings)
+    options = _options(QueueOptions, arguments)
+    return forget(options, model, settings.overrides or {}, settings.config_files)
 
 
-def _purge(model: str | None, given: "RunSettings", own: Mapping[str, Any]) -> str:
+def _purge(model: str | None, settings: "RunSettings", arguments: Mapping[str, Any]) -> str:
     from recbole_e2urec.deployment.purge import PurgeOptions, purge_by
 
-    _refuse_names(model, given)
-    for key in given.overrides or {}:
+    _refuse_names(model, settings)
+    for key in settings.overrides or {}:
         raise InputError(f"purge: --{key} means nothing here; drop it")
-    return purge_by(_options(PurgeOptions, own))
+    return purge_by(_options(PurgeOptions, arguments))
 
 
-def _recommend(model: str | None, given: "RunSettings", own: Mapping[str, Any]) -> str:
+def _recommend(model: str | None, settings: "RunSettings", arguments: Mapping[str, Any]) -> str:
     from recbole_e2urec.deployment.recommend import RecommendOptions, recommend
 
-    _refuse_names(model, given)
-    options = _options(RecommendOptions, own)
-    return recommend(options, given.overrides or {}, given.config_files)
+    _refuse_names(model, settings)
+    options = _options(RecommendOptions, arguments)
+    return recommend(options, settings.overrides or {}, settings.config_files)
 
 
-def _verify(model: str | None, given: "RunSettings", own: Mapping[str, Any]) -> CommandResult:
+def _verify(
+    model: str | None, settings: "RunSettings", arguments: Mapping[str, Any]
+) -> CommandResult:
     from recbole_e2urec.deployment.verify import VerifyOptions, verify
 
-    _refuse_names(model, given)
-    found = verify(_options(VerifyOptions, own), given.overrides or {}, given.config_files)
-    return CommandResult(found.text, int(found.failed))
+    _refuse_names(model, settings)
+    report = verify(
+        _options(VerifyOptions, arguments), settings.overrides or {}, settings.config_files
+    )
+    return CommandResult(report.text, int(report.failed))
 
 
-def _refuse_names(model: str | None, given: "RunSettings") -> None:
-    """Refuse names of what a model folder has in it.
+def _refuse_names(model: str | None, settings: "RunSettings") -> None:
+    """Refuse a model or data set, because the model folder determines both.
 
     Raises:
         InputError: a model or a data set is named.
     """
-    for key, value in (("model", model), ("dataset", given.dataset)):
+    for key, value in (("model", model), ("dataset", settings.dataset)):
         if value is not None:
             raise InputError(f"--{key}={value}: the folder of --checkpoint has its own; drop it")
 
 
-def _options(kind: type[T], own: Mapping[str, Any]) -> T:
-    """Fill a command's options; what was not given keeps its default."""
+def _options(kind: type[T], arguments: Mapping[str, Any]) -> T:
+    """Create a command's options; an argument that was not given keeps its default."""
     from recbole_e2urec.config.schema import build_options, options_of
 
     values: dict[str, Any] = {}
     for name, _, _, info, text in options_of(kind):
-        if name not in own and not info.is_required():
+        if name not in arguments and not info.is_required():
             values[name] = info.default
-        elif name in own:
-            as_typed = text or not isinstance(own[name], str)
-            values[name] = own[name] if as_typed else parse_value(own[name], name)
+        elif name in arguments:
+            as_typed = text or not isinstance(arguments[name], str)
+            values[name] = arguments[name] if as_typed else parse_value(arguments[name], name)
     return build_options(kind, values)
 
 
@@ -202,34 +216,25 @@ _COMMANDS = (
 COMMANDS = {command.name: command for command in _COMMANDS}
 
 
-PROGRAM = "recbole-e2urec"
-FOLLOWING = ("finalize", "purge")  # what follows a run
-NAMING = ("model", "model_list", "protocol")  # settings that say which models run
-UNNAMED = "E2URec,NegatedE2URec"  # models where none is named: the paper's, and the best of ours
-_USAGE = "[--model=NAME] [--dataset=NAME] [--config_files='A B'] [--key=value ...]"
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
-_SETTING = re.compile(r"--([A-Za-z_]\w*)=(.*)", re.DOTALL)
-
-
 class Arguments(NamedTuple):
-    """What was typed: names or None, files in order, and settings as text by key."""
+    """The parsed arguments: names or None, files in order, and settings as text by key."""
 
     model: str | None
     dataset: str | None
     config_files: list[str]
     settings: dict[str, str]
-    command: str | None = None  # of ``subcommands``
-    own: Mapping[str, Any] = MappingProxyType({})  # its own arguments
+    command: str | None = None  # a key of COMMANDS; None: a run
+    own: Mapping[str, Any] = MappingProxyType({})  # the command's own arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run what the arguments say and print the report.
+    """Do what the arguments say, and print the report.
 
     Args:
-        argv: arguments without the program's name; None = those of this process.
+        argv: arguments without the program's name; None: those of this process.
 
     Returns:
-        The exit code: 0, 1 where a check failed, 2 for bad input, 130 when interrupted.
+        The exit code: 0; 1 if a check failed; 2 for bad input; 130 when interrupted.
     """
     try:
         arguments = parse(sys.argv[1:] if argv is None else argv)
@@ -246,11 +251,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str]) -> Arguments:
-    """Read the arguments; ``--help`` prints and exits with code 0.
+    """Parse the arguments; ``--help`` prints the help and exits with code 0.
 
     Raises:
-        InputError: an argument that is neither known nor ``--key=value``, or a key given twice with
-            different values.
+        InputError: an argument is neither known nor of the form ``--key=value``, or a key is given
+            twice with different values.
     """
     name = argv[0] if argv and argv[0] in COMMANDS else None
     command = COMMANDS[name] if name else None
@@ -275,14 +280,14 @@ def parse(argv: Sequence[str]) -> Arguments:
 
 
 def _run(arguments: Arguments) -> int:
-    """Run one model, or compare several, or do what a command says; print, and give the code."""
+    """Run one model, compare several, or run a command; print the result, return the exit code."""
     if arguments.command:
         return _command(arguments, COMMANDS[arguments.command])
     follows = _says(arguments, FOLLOWING)
     if not follows and arguments.model is None and not _says(arguments, NAMING):
         settings = {**arguments.settings, "model_list": UNNAMED}
         arguments = arguments._replace(settings=settings)
-    given: dict[str, Any] = {
+    settings_of_run: dict[str, Any] = {
         "dataset": arguments.dataset,
         "config_file_list": arguments.config_files,
         "overrides": arguments.settings,
@@ -291,22 +296,22 @@ def _run(arguments: Arguments) -> int:
         from recbole_e2urec.quick_start import run_and_finalize
         from recbole_e2urec.report.report import print_report
 
-        told = run_and_finalize(arguments.model, **given, show=print_report)["told"]
-        print(told, end="\n" if told else "")
+        text = run_and_finalize(arguments.model, **settings_of_run, show=print_report)["told"]
+        print(text, end="\n" if text else "")
         return 0
     if _compares(arguments):
         from recbole_e2urec.experiment.comparison import run_comparison
         from recbole_e2urec.report.report import print_comparison as show
 
-        results = run_comparison(**given)
+        results = run_comparison(**settings_of_run)
     else:
         from recbole_e2urec.quick_start import run_recbole_e2urec
         from recbole_e2urec.report.report import print_report as show
 
-        results = run_recbole_e2urec(model=arguments.model, **given)
-    if not distributed.is_main_process() or results == NO_RESULT:  # another process has them
+        results = run_recbole_e2urec(model=arguments.model, **settings_of_run)
+    if not distributed.is_main_process() or results == NO_RESULT:  # the main process prints them
         return 0
-    if "prompts" in results:  # which were asked for instead of training
+    if "prompts" in results:  # show_prompts was given: nothing was trained
         print(f"{results['text']}\npage: {results['page']}")
     else:
         show(results)
@@ -314,55 +319,57 @@ def _run(arguments: Arguments) -> int:
 
 
 def _command(arguments: Arguments, command: Command) -> int:
-    """Do what a command says, print what it tells, and give the code."""
+    """Run a command, print its result, and return the exit code."""
     from recbole_e2urec.config.config import RunSettings
 
-    given = {key: value for layer in _layers(arguments) for key, value in layer.items()}
-    _refuse_aside(arguments, command, given)
+    merged = {key: value for layer in _layers(arguments) for key, value in layer.items()}
+    _refuse_ignored(arguments, command, merged)
     files, settings, own = tuple(arguments.config_files), arguments.settings, arguments.own
     if command.on_folder:
-        in_files = {key: given.pop(key) for key in command.arguments if key in given}
-        files, settings, own = (), given, {**in_files, **own}
-    told = command.run(arguments.model, RunSettings(arguments.dataset, files, None, settings), own)
-    told = CommandResult(told) if isinstance(told, str) else told
-    print(told.text)
-    return told.code
+        in_files = {key: merged.pop(key) for key in command.arguments if key in merged}
+        files, settings, own = (), merged, {**in_files, **own}
+    result = command.run(
+        arguments.model, RunSettings(arguments.dataset, files, None, settings), own
+    )
+    result = CommandResult(result) if isinstance(result, str) else result
+    print(result.text)
+    return result.code
 
 
-def _refuse_aside(arguments: Arguments, command: Command, given: Mapping[str, Any]) -> None:
-    """Refuse switches of a run that the command would pass over.
+def _refuse_ignored(arguments: Arguments, command: Command, merged: Mapping[str, Any]) -> None:
+    """Refuse switches of a run that the command would ignore.
 
     Raises:
-        InputError: a dry run where there is none, or what follows a run.
+        InputError: a dry run of a command that has none, or a step that follows a run.
     """
-    if not command.dry and read_switch(given.get("dry_run", False), "dry_run"):
+    if not command.dry and read_switch(merged.get("dry_run", False), "dry_run"):
         raise InputError(f"dry_run: {arguments.command} has no dry run; drop it")
     for key in FOLLOWING:
-        told = key in arguments.settings or given.get(key) not in (None, False)
-        if told and key not in command.arguments:
+        is_set = key in arguments.settings or merged.get(key) not in (None, False)
+        if is_set and key not in command.arguments:
             raise InputError(f"--{key} follows a run on a request; drop it")
 
 
 def _layers(arguments: Arguments) -> list[Mapping[str, Any]]:
-    """Settings of the files and of the command line; later ones win."""
+    """Return the settings of each file and of the command line; later ones win."""
     return [*(read_yaml(Path(file)) for file in arguments.config_files), arguments.settings]
 
 
 def _says(arguments: Arguments, keys: Sequence[str]) -> bool:
-    """Whether the settings have one of the keys."""
+    """Return whether the settings contain one of the keys."""
     return any(key in layer for layer in _layers(arguments) for key in keys)
 
 
 def _compares(arguments: Arguments) -> bool:
-    """Whether the settings name several models.
+    """Return whether the settings name several models.
 
     Raises:
-        InputError: they name one model as well, or a file cannot be read.
+        InputError: ``--model`` is given as well, or a file cannot be read.
     """
-    found = [layer["model_list"] for layer in _layers(arguments) if "model_list" in layer]
-    if found and found[-1] is not None and arguments.model is not None:
+    lists = [layer["model_list"] for layer in _layers(arguments) if "model_list" in layer]
+    if lists and lists[-1] is not None and arguments.model is not None:
         raise InputError(f"--model={arguments.model} and a model_list; give one of them")
-    return bool(found) and found[-1] is not None
+    return bool(lists) and lists[-1] is not None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -371,7 +378,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser(name: str | None) -> argparse.ArgumentParser:
-    """The parser of a run, or of a command."""
+    """Create the parser of a run (``name`` is None) or of a command."""
     command = COMMANDS[name] if name else None
     first = f" {command.positional.upper()}" if command and command.positional else ""
     about = (
@@ -402,11 +409,13 @@ def _parser(name: str | None) -> argparse.ArgumentParser:
 
 
 def _main_keys() -> str:
-    """Say every documented key of overall.yaml with its default, and where to find the others."""
+    """List every documented key of overall.yaml with its type, default and meaning."""
     lines = ["main keys (defaults may differ by model; every key of RecBole works as well):"]
-    for found in _documented("overall"):
-        lines.append(f"  --{found.key}={found.default or '...'}  ({found.kind})")
-        lines += textwrap.wrap(found.meaning, 90, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    for option in _documented("overall"):
+        lines.append(f"  --{option.key}={option.default or '...'}  ({option.kind})")
+        lines += textwrap.wrap(
+            option.meaning, 90, initial_indent=" " * 8, subsequent_indent=" " * 8
+        )
     return "\n".join(lines)
 
 
@@ -415,7 +424,7 @@ def _documented(file: str) -> list[Documented]:
 
 
 def _split_files(entry: str) -> list[str]:
-    """Split at spaces, as RecBole does, unless the whole is a file's name."""
+    """Split at spaces, as RecBole does, unless the whole text names an existing file."""
     return [entry] if os.path.exists(entry) else entry.split()
 
 
@@ -438,6 +447,6 @@ def _refuse(message: str, quietly: bool = False) -> int:
         return 2
     from recbole_e2urec.utils.html import printable
 
-    message = printable(message)  # it may quote the data
+    message = printable(message)  # a message may quote the data
     print(f"{PROGRAM}: error: {' '.join(message.split())}", file=sys.stderr)
     return 2

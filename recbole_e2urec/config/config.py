@@ -1,8 +1,8 @@
-"""RecBole's Config with our layers, checks and option classes; the only reader of settings.
+"""RecBole's Config with our layers, checks and option classes. All settings are read here.
 
-Later wins: RecBole's defaults, our ``overall.yaml``, the evaluation mode, the model, the data set,
-the protocol, the prompt's backbone, config files, config dict, command line. Nothing here reads
-``sys.argv``.
+Layers, of which later ones win: RecBole's defaults, our ``overall.yaml``, the evaluation mode, the
+model, the data set, the protocol, the prompt's backbone, config files, config dict, command line.
+Nothing here reads ``sys.argv``.
 """
 
 import copy
@@ -57,19 +57,20 @@ _FIELDS = ("USER_ID", "ITEM_ID", "RATING", "TIME", "LABEL")
 class Config(RecBoleConfig):
     """All settings of one run.
 
-    ``way`` is how a classic model forgets, from a name such as ``DeepFM-SISA``; None = not at all.
+    ``forget_method`` says how a classic model forgets, from a name such as ``DeepFM-SISA``; None:
+    not at all.
 
     Args:
         model: a model's name (RecBole's, ``LLMRec`` or a method such as ``E2URec``) or a model
-            class; None takes what the other layers say.
-        dataset: a data set's name; None takes what the other layers say.
-        config_file_list: yaml files, later ones win.
+            class; None: the one that other layers name.
+        dataset: a data set's name; None: the one that other layers name.
+        config_file_list: yaml files; later ones win.
         config_dict: settings from Python; strings stay strings.
-        overrides: settings of the command line; a string is read as its yaml scalar.
+        overrides: settings of the command line; a string is parsed as a yaml scalar.
 
     Raises:
-        InputError: unknown model, data set or key (names the nearest), a file that is missing or
-            does not parse, a value that does not fit.
+        InputError: a model, data set or key is unknown (the message names the nearest), a file is
+            missing or does not parse, or a value does not fit.
     """
 
     def __init__(
@@ -97,27 +98,31 @@ class Config(RecBoleConfig):
         return build_options(kind, self.final_config_dict)
 
     def with_settings(self, settings: Mapping[str, Any]) -> "Config":
-        """A copy with some settings replaced, which are not checked again."""
-        made = copy.copy(self)
-        made.final_config_dict = {**self.final_config_dict, **settings}
-        return made
+        """Return a copy with some settings replaced. These are not checked again."""
+        config = copy.copy(self)
+        config.final_config_dict = {**self.final_config_dict, **settings}
+        return config
 
     def settings(self) -> dict[str, Any]:
-        """Settings of the run that differ from RecBole's and ours, and all keys of our own."""
+        """Return the settings that the user gave, and all settings with keys of our own."""
         own = read_yaml(properties_folder() / "overall.yaml")
         for name in ("LLMRec", self.model) if self.is_language_model else (self.model,):
             own.update(properties("model", str(name)))
         keys = {*own, *self.external_config_dict, "epochs", "learning_rate"}
         keys -= {*LAUNCHING, *POST_RUN_KEYS}
         found = {key: self.final_config_dict.get(key) for key in sorted(keys)}
-        if found["forget_where"]:  # results name no users, items or titles
+        if found["forget_where"]:  # results must not name users, items or titles
             found["forget_where"] = without_values(found["forget_where"])
         return {**found, "processes": distributed.count()} if distributed.count() > 1 else found
 
     def ranked(self) -> "Config | None":
-        """The same run, evaluated by ranking items; None where nobody asked for that.
+        """Return the settings of the same run, evaluated by ranking items; None if not wanted.
 
-        A run whose evaluation ranks is its own answer; ``ranking_pass`` names the mode of others.
+        If the run is already evaluated by ranking, its own settings are returned. For other runs
+        ``ranking_pass`` names the mode.
+
+        Raises:
+            InputError: ``ranking_pass`` names a mode that ranks nothing.
         """
         if self.plan.kind == "ranking":
             return self
@@ -143,9 +148,10 @@ class Config(RecBoleConfig):
 
     @property
     def borrowed_rates(self) -> str:
-        """One line, if the backbone has no settings and nobody gave rates: tiny-t5's are too large.
+        """A warning if tiny-t5's learning rates apply to a backbone without settings of its own.
 
-        Empty where rates are the backbone's own or somebody's choice.
+        They are too large for a pretrained model. The warning is empty if the backbone has settings
+        or the user chose a rate.
         """
         given = {**self.protocol, **self.external_config_dict}
         name = str(self["backbone"])
@@ -248,7 +254,7 @@ class Config(RecBoleConfig):
         return final
 
     def _load_configured_columns(self, final: dict[str, Any]) -> None:
-        """Load what the settings name; RecBole passes over columns that a file lacks."""
+        """Load the columns that the settings name; RecBole ignores columns that a file lacks."""
         named = [final[f"{kind}_FIELD"] for kind in _FIELDS] + list(final["threshold"] or {})
         final["load_col"] = merge_load_col(final["load_col"], {"inter": [*filter(None, named)]})
 
@@ -263,10 +269,10 @@ class Config(RecBoleConfig):
             check_dataset(self.dataset, Path(str(folder)))
 
     def _init_device(self) -> None:
-        """As RecBole's, except that a run on the CPU leaves CUDA_VISIBLE_DEVICES alone.
+        """Choose the device as RecBole does, but keep CUDA_VISIBLE_DEVICES in a run on the CPU.
 
-        Here RecBole's processes meet, and so do ours, but by other means (:mod:`processes`): to
-        RecBole each of them is alone, and one of them shows what it does.
+        This is where RecBole joins its processes. Ours are joined by :mod:`distributed` instead. To
+        RecBole, each process looks like a single one. Only the main process shows progress.
         """
         before = os.environ.get("CUDA_VISIBLE_DEVICES")
         final = self.final_config_dict
@@ -296,7 +302,7 @@ class Config(RecBoleConfig):
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What a run was given, but its model; arguments as of :class:`Config`."""
+    """The arguments of a run except its model; they are those of :class:`Config`."""
 
     dataset: str | None = None
     config_files: tuple[str, ...] = ()
@@ -304,9 +310,9 @@ class RunSettings:
     overrides: Mapping[str, Any] | None = None
 
     def overridden(self, settings: Mapping[str, Any]) -> "RunSettings":
-        """The same with further settings, which win over all."""
+        """Return a copy with further settings, which win over all others."""
         return replace(self, overrides={**(self.overrides or {}), **settings})
 
     def config(self, model: str | None) -> Config:
-        """The settings of a run of this model; None: of the one that they name."""
+        """Return the Config of a run of this model; None: the model that the settings name."""
         return Config(model, self.dataset, self.config_files, self.config_dict, self.overrides)

@@ -1,7 +1,7 @@
-"""How a run is evaluated: by labels, or by ranking; and the metrics that fit.
+"""The evaluation of a run, by labels or by ranking, and the metrics that fit.
 
-RecBole crashes, or answers something else, when mode, metrics and validation metric do not fit
-each other. Here a single key, ``eval_mode``, decides, and what the user did set is kept.
+RecBole crashes or gives wrong results if mode, metrics and validation metric do not fit each other.
+Here a single key, ``eval_mode``, decides. Settings of the user are kept.
 """
 
 import re
@@ -53,7 +53,7 @@ _MODE = re.compile(r"^(labeled|full|(uni|pop)[1-9][0-9]*)$")
 
 
 class EvalPlan(NamedTuple):
-    """What was decided; ``kind`` is the yaml file of ``properties/evaluation`` that applies.
+    """The chosen evaluation; ``kind`` names the yaml file of ``properties/evaluation`` to use.
 
     Attributes:
         kind: ``labeled`` or ``ranking``.
@@ -64,10 +64,10 @@ class EvalPlan(NamedTuple):
     mode: dict[str, str]
 
     def resolve(self, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-        """Give ``eval_args``, the user's over the defaults, and metrics that are computed.
+        """Return ``eval_args``, where the user's win over the defaults, and the metrics.
 
         Raises:
-            InputError: metrics and mode, or validation metric and metrics, do not fit.
+            InputError: metrics do not fit the mode, or the validation metric is not among them.
         """
         chosen = {**defaults, **given}
         if not isinstance(chosen["eval_args"], Mapping):

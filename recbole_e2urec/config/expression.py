@@ -1,4 +1,4 @@
-"""The words of ``forget_where``: fields, values, signs, each with the column where it is."""
+"""Tokens of a ``forget_where`` expression: fields, values and signs, each with its column."""
 
 import math
 import re
@@ -30,7 +30,7 @@ class Value(NamedTuple):
 
 
 class Token(NamedTuple):
-    """A piece of the text."""
+    """A token of the expression."""
 
     kind: str  # number, text, field, word, sign or end
     text: str
@@ -43,17 +43,17 @@ class Token(NamedTuple):
 
     @property
     def shown(self) -> str:
-        """For messages: values and unknown words are not repeated."""
+        """The token in a message, which must not repeat values or unknown words."""
         if self.kind == "sign" or self.text in WORDS:
             return repr(self.text)
         shown = {"number": "a number", "text": "a text", "end": "the end"}
         return shown.get(self.kind, "a word")
 
     def value(self) -> Value:
-        """The value that it stands for.
+        """Return the value of the token.
 
         Raises:
-            InputError: it stands for none, or for no finite number.
+            InputError: the token is no value, or its number is not finite.
         """
         if self.kind == "text":
             return Value(re.sub(r"\\(.)", r"\1", self.text[1:-1], flags=re.DOTALL), None)
@@ -64,15 +64,15 @@ class Token(NamedTuple):
         return Value(self.text, float(self.text))
 
     def wrong(self, wanted: str) -> InputError:
-        """The error of a token in the wrong place."""
+        """Create the error for a token in the wrong place."""
         return InputError(f"{KEY}, column {self.column}: {wanted} is needed, not {self.shown}")
 
 
 def tokens_of(text: str) -> list[Token]:
-    """Take an expression apart; the last token is its end.
+    """Split an expression into tokens, of which the last marks the end.
 
     Raises:
-        InputError: too long a text, or a character that no token begins with.
+        InputError: the text is too long, or has a character that cannot start a token.
     """
     if len(text) > LONGEST:
         raise InputError(f"{KEY}: {len(text):,} characters where {LONGEST:,} do; use a forget_file")
@@ -90,9 +90,9 @@ def tokens_of(text: str) -> list[Token]:
 
 
 def without_values(text: str) -> str:
-    """The expression without its values, which may name people: ``class == ?``."""
+    """Return the expression without its values, which may name people: ``class == ?``."""
     shown = {"number": "?", "text": "?"}
-    return " ".join(shown.get(one.kind, one.text) for one in tokens_of(text)).strip()
+    return " ".join(shown.get(token.kind, token.text) for token in tokens_of(text)).strip()
 
 
 def _mistake(character: str) -> str:

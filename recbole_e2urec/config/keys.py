@@ -31,8 +31,8 @@ TRAINING = (
     "stopping_step", "valid_metric", "seed", "eval_args", "device",
 )  # fmt: skip
 LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
-POST_RUN_KEYS = ("finalize", "purge")  # what follows a run
-# Keys and a command of older versions, which their results and model folders may still name.
+POST_RUN_KEYS = ("finalize", "purge")  # steps after a run
+# Keys and a command of older versions. Their results and model folders may still contain them.
 _BY_CONTROL_USERS = "NegatedE2URec and TaskVector set how strongly they forget by control users"
 REMOVED_KEYS = {
     "calibration": _BY_CONTROL_USERS,
@@ -54,20 +54,20 @@ def recbole_properties() -> Path:
 
 @cache
 def recbole_models() -> frozenset[str]:
-    """Name the models of RecBole; three of them have no yaml file of their name."""
+    """Return the names of RecBole's models, including three without a yaml file of their name."""
     listed = {path.stem for path in (recbole_properties() / "model").glob("*.yaml")}
     return frozenset(listed - {"lightgbm", "xgboost"} | {"Random", "LightGBM", "XGBoost"})
 
 
 @cache
 def downloadable_datasets() -> frozenset[str]:
-    """Name the data sets that RecBole can fetch."""
+    """Return the names of the data sets that RecBole can download."""
     return frozenset(_keys_of(recbole_properties() / "dataset" / "url.yaml"))
 
 
 @cache
 def known_keys() -> frozenset[str]:
-    """Name every key of RecBole's yaml files and argument lists, and every key of ours."""
+    """Return every key of RecBole's yaml files and argument lists, and all keys of our own."""
     from recbole.utils import argument_list
 
     keys = set(_UNLISTED)
@@ -103,18 +103,18 @@ def find_model(name: str) -> type:
 
 
 def split_forget_method(name: str) -> tuple[str, str | None]:
-    """Take a name such as ``DeepFM-SISA`` apart; without a way of forgetting it has None."""
+    """Split a name such as ``DeepFM-SISA`` into the model and its forget method, None if absent."""
     model, dash, way = name.rpartition("-")
     return (model, way) if dash and way in CLASSIC_METHODS else (name, None)
 
 
 def with_forget_method(model: str, way: str | None) -> str:
-    """Put together what :func:`split_forget_method` takes apart."""
+    """Join a model and its forget method; the inverse of :func:`split_forget_method`."""
     return model if way is None else f"{model}-{way}"
 
 
 def protocol(name: str | None) -> dict[str, Any]:
-    """Settings of a published experiment; none for None.
+    """Return the settings of a published experiment; empty for None.
 
     Raises:
         InputError: no such protocol (names the nearest).
@@ -140,10 +140,10 @@ def check_dataset(name: str, folder: Path) -> None:
 
 
 def check_keys(given: Iterable[str], source: str) -> None:
-    """Refuse a key that nothing reads.
+    """Refuse a key that no code reads.
 
     Raises:
-        InputError: names the key, where it was given, and the nearest known one.
+        InputError: the message names the key, its source and the nearest known key.
     """
     for key in given:
         if key in REMOVED_KEYS:
@@ -154,7 +154,7 @@ def check_keys(given: Iterable[str], source: str) -> None:
 
 
 def _hint(word: str, known: Iterable[str], otherwise: str) -> str:
-    """Suggest the nearest name, whatever its case; the names are too many to list."""
+    """Suggest the nearest name, ignoring case; there are too many names to list."""
     by_lower = {name.lower(): name for name in known}
     close = difflib.get_close_matches(word.lower(), by_lower, n=1)
     return f"did you mean {by_lower[close[0]]!r}?" if close else otherwise

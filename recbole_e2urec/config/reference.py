@@ -1,8 +1,7 @@
-"""What options mean, from the option classes to yaml comments and ``docs/reference/options.md``.
+"""Copies the meaning of options from option classes to yaml files and docs/reference/options.md.
 
-``python -m recbole_e2urec.config.reference`` names the files that say something else;
-``--write`` writes them anew. Keys without an option class, such as RecBole's own, keep the comment
-that their yaml file has.
+``python -m recbole_e2urec.config.reference`` lists the outdated files; ``--write`` updates them.
+Keys without an option class, such as RecBole's own, keep the comment in their yaml file.
 """
 
 import sys
@@ -24,18 +23,18 @@ option on the command line, as in `--forget_ratio=0.1`, or in a config file, as 
 
 
 def options_in(file: str) -> dict[str, Option]:
-    """The options that a yaml file of properties documents, by key."""
+    """Return the options that a yaml file of properties documents, by key."""
     classes = registry.option_classes(file)
     return {found.key: found for kind in classes for found in options_of(kind)}
 
 
 def yaml_files() -> list[str]:
-    """Name the yaml files that document options, as in ``model/E2URec``."""
+    """Return the names of the yaml files that document options, as in ``model/E2URec``."""
     return [*registry.OPTIONS, *(f"model/{name}" for name in registry.METHODS)]
 
 
 def commented(file: str) -> str:
-    """Give the text of a yaml file with the comments that its options ask for."""
+    """Return the text of a yaml file with up-to-date comments."""
     options = options_in(file)
     if file.startswith("command/"):
         return _COMMAND + "".join(
@@ -66,7 +65,7 @@ def _default(option: Option) -> str:
 
 
 def reference() -> str:
-    """Give the page of all options, from the comments of the yaml files."""
+    """Return the page of all options, from the comments of the yaml files."""
     parts = [_HEAD]
     for title, file in (("Every run", "overall"), ("The language model", "model/LLMRec")):
         parts.append(f"## {title}\n")
@@ -85,7 +84,7 @@ def reference() -> str:
 
 
 def _sections(text: str) -> Iterator[tuple[str, list[Documented]]]:
-    """Part a yaml file at comments that follow an empty line."""
+    """Split a yaml file into sections, each titled by a comment after an empty line."""
     for number, part in enumerate(text.split("\n\n")):
         title = part.partition("\n")[0].removeprefix("# ") if number else ""
         if keys := documented(part):
@@ -93,7 +92,7 @@ def _sections(text: str) -> Iterator[tuple[str, list[Documented]]]:
 
 
 def _of_methods() -> Iterator[tuple[str, ...]]:
-    """A row for each option and meaning, with the methods by default."""
+    """Return a row for each option and meaning, with its methods grouped by default."""
     rows: dict[tuple[str, str, str], dict[str, list[str]]] = {}
     for name in registry.METHODS:
         if _path(f"model/{name}").is_file():
@@ -125,14 +124,14 @@ def _path(file: str) -> Path:
 
 
 def files() -> dict[Path, str]:
-    """Every file that repeats what options mean, with the text that it should have."""
+    """Return every file that repeats the meaning of options, with its up-to-date text."""
     page = properties_folder().parent / "docs" / "reference" / "options.md"
     made = {_path(file): commented(file) for file in yaml_files() if options_in(file)}
     return {**made, page: reference()}
 
 
 def main(write: bool) -> int:
-    """Write the files that are not as they should be, or only name them; then the code is 1."""
+    """List outdated files, and with ``write`` update them; return 1 if any stay outdated."""
     outdated = {
         path: text
         for path, text in files().items()

@@ -1,14 +1,14 @@
-"""Settings become frozen option classes, and values that RecBole would misread are refused.
+"""Option classes, which hold checked settings, and checks of values that RecBole would misread.
 
-An option class sits beside the code that it steers; this module fills it from a flat mapping of
-keys. Its fields alone say what an option means and which values do::
+An option class is defined next to the code that uses it. This module creates it from a flat mapping
+of keys. Its fields are the only definition of what an option means and which values are valid::
 
     @option_class(prefix="lora_")
     class LoraOptions:
         r: int = option("Rank of a LoRA adapter.", ge=1)
 
-Comments of yaml files, ``--help`` and docs/reference/options.md repeat it: ``python -m
-recbole_e2urec.config.reference --write`` writes them, and a test holds them equal.
+The comments of yaml files, ``--help`` and docs/reference/options.md repeat it. ``python -m
+recbole_e2urec.config.reference --write`` updates them, and a test checks that they agree.
 """
 
 import codecs
@@ -28,17 +28,17 @@ from typing_extensions import dataclass_transform
 
 from recbole_e2urec.errors import InputError
 
-# Whole numbers, and the least that does.
+# Keys of whole numbers, and the least valid value.
 _WHOLE = {
     **dict.fromkeys(("epochs", "eval_step", "stopping_step"), None),
     **dict.fromkeys(("train_batch_size", "eval_batch_size", "nproc", "MAX_ITEM_LIST_LENGTH"), 1),
     **dict.fromkeys(("seed", "forget_seed"), 0),
 }
-_SEED = 2**32 - 1  # the greatest that NumPy's generators take
+_SEED = 2**32 - 1  # the greatest seed of NumPy's generators
 _MOST = {"seed": _SEED, "forget_seed": _SEED}
 _LARGEST = 2**31 - 1  # of other whole numbers
-_SIZE = re.compile(r".*_size|(n|num)_(layers|heads)")  # whole as well, where the default is
-_MAPPINGS = ("threshold", "val_interval")  # also where the default is nothing
+_SIZE = re.compile(r".*_size|(n|num)_(layers|heads)")  # whole numbers if their default is one
+_MAPPINGS = ("threshold", "val_interval")  # mappings even if their default is nothing
 _LISTS = ("normalize_field", "numerical_features", "user_fields", "item_fields")
 _OR_NOTHING = ("alpha", "clip_norm", "unlearn_clip_norm", "unlearn_adam_epsilon")  # a number or ~
 _TEXTS = ("data_path", "checkpoint_dir")
@@ -46,10 +46,10 @@ _LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")
 
 
 def check_values(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-    """Refuse a value that cannot stand in for the default: text for a number, a list for a mapping.
+    """Refuse a value of the wrong kind, such as text for a number or a list for a mapping.
 
     Raises:
-        InputError: names the key, the value and what would do.
+        InputError: the message names the key, the value and what is needed.
     """
     for key, value in given.items():
         wanted = _unmet(key, value, defaults.get(key))
@@ -58,7 +58,7 @@ def check_values(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
 
 
 def _unmet(key: str, value: Any, default: Any) -> str | None:
-    """Say what is needed instead of the value, or None when it does."""
+    """Return what is needed instead of the value; None if the value is valid."""
     if isinstance(default, bool):
         return None if isinstance(value, bool) else "True or False"
     if key in _WHOLE or (_SIZE.fullmatch(key) and isinstance(default, int)):
@@ -100,11 +100,11 @@ def _unmet_encoding(value: Any) -> str | None:
 
 
 def check_supported(given: Mapping[str, Any], model: str, is_language_model: bool) -> None:
-    """Refuse what RecBole offers and a run here does not do.
+    """Refuse features of RecBole that a run here does not support.
 
     Raises:
-        InputError: caches of data, another optimizer for a language model, a logger whose package
-            is missing.
+        InputError: data are to be cached, a language model is to use another optimizer than adamw,
+            or the package of a logger is missing.
     """
     for key in ("save_dataset", "save_dataloaders"):
         if given.get(key):
@@ -116,10 +116,10 @@ def check_supported(given: Mapping[str, Any], model: str, is_language_model: boo
 
 
 def check_negatives(settings: Mapping[str, Any], model: str) -> None:
-    """Refuse a model that learns from pairs without the unseen items of the pairs.
+    """Refuse a pairwise model without negative sampling.
 
     Raises:
-        InputError: says what to set.
+        InputError: the message says what to set.
     """
     from recbole.utils import InputType
 
@@ -144,13 +144,13 @@ _OUT_OF_RANGE = (
 def option(
     meaning: str, *, default: Any = ..., key: str | None = None, text: bool = False, **bounds: Any
 ) -> Any:
-    """A field of an option class: what it means, and which values do.
+    """Define a field of an option class: its meaning, and its valid values.
 
     Args:
-        meaning: a sentence or two; the only place that says it.
-        default: for whoever creates the class from Python; runs have theirs in yaml files.
-        key: its key in settings; None: the prefix of its class, and its name.
-        text: whether its value on the command line is text, whatever it looks like.
+        meaning: a sentence or two, which every description of the option repeats.
+        default: default when the class is created from Python; defaults of runs are in yaml files.
+        key: key in the settings; None: the prefix of the class, followed by the field's name.
+        text: whether a value on the command line is always text, whatever it looks like.
         bounds: pydantic's ``gt``, ``ge``, ``lt``, ``le`` and ``allow_inf_nan``.
     """
     more: dict[str, Any] = {"key": key, "text": text}
@@ -159,10 +159,10 @@ def option(
 
 @dataclass_transform(frozen_default=True, field_specifiers=(option,))
 def option_class(prefix: str = "") -> Callable[[type[T]], type[T]]:
-    """Make a class a frozen dataclass whose values pydantic checks; what does not do: InputError.
+    """Turn a class into a frozen dataclass. Pydantic checks its values; bad ones: InputError.
 
     Args:
-        prefix: what the keys of its fields begin with, such as ``forget_``.
+        prefix: prefix of the keys of its fields, such as ``forget_``.
     """
 
     def make(kind: type[T]) -> type[T]:
@@ -183,17 +183,17 @@ def option_class(prefix: str = "") -> Callable[[type[T]], type[T]]:
 
 
 class Option(NamedTuple):
-    """What an option class says of one of its fields."""
+    """The definition of one field of an option class."""
 
     name: str
     key: str  # in settings
     hint: Any
     info: FieldInfo
-    text: bool  # on the command line, whatever it looks like
+    text: bool  # whether it is always text on the command line
 
     @property
     def range(self) -> str:
-        """Which values do, as in ``at least 1`` or ``in (0, 1]``; empty where all do."""
+        """The valid values, as in ``at least 1`` or ``in (0, 1]``; empty if all are valid."""
         parts = self.info.metadata
         found = {n: getattr(part, n) for n in _BOUNDS for part in parts if hasattr(part, n)}
         if len(found) < 2:
@@ -202,7 +202,7 @@ class Option(NamedTuple):
 
     @property
     def comment(self) -> str:
-        """Its type, range and meaning, as in a yaml file."""
+        """Type, range and meaning, as in the comment of a yaml file."""
         kinds = get_args(self.hint) if _is_union(self.hint) else [self.hint]
         first = next(get_origin(kind) or kind for kind in kinds if kind is not type(None))
         kind = {Literal: str, tuple: list}.get(first, first).__name__
@@ -210,7 +210,7 @@ class Option(NamedTuple):
 
 
 def options_of(kind: type) -> Iterator[Option]:
-    """Go through the options of an option class."""
+    """Iterate over the options of an option class."""
     hints, made = get_type_hints(kind), vars(kind)
     for name, info in made["__pydantic_fields__"].items():
         more = info.json_schema_extra
@@ -238,15 +238,17 @@ def build_options(kind: type[T], settings: Mapping[str, Any]) -> T:
 
 
 def _refusal(kind: type, error: ValidationError) -> Exception:
-    """What is raised instead of pydantic's error: one line about the first thing it refused."""
+    """Convert pydantic's error into one line about the first value that it refused."""
     first = error.errors(include_url=False)[0]
     if "error" in first.get("ctx", {}):
         return first["ctx"]["error"]
     (place, *_), value = first["loc"], first["input"]
-    found = [one for number, one in enumerate(options_of(kind)) if place in (number, one.name)]
-    if not found or first["type"] == "missing":
-        return error  # the caller's mistake, not a user's
-    (refused,) = found
+    matching = [
+        option for number, option in enumerate(options_of(kind)) if place in (number, option.name)
+    ]
+    if not matching or first["type"] == "missing":
+        return error  # a mistake of the calling code, not of the user
+    (refused,) = matching
     if first["type"] not in _OUT_OF_RANGE:
         return _unfit(value, refused.hint, refused.key)
     wanted = f"it must be {refused.range}"
@@ -257,7 +259,7 @@ def _refusal(kind: type, error: ValidationError) -> Exception:
 
 
 def convert(value: Any, hint: Any, key: str) -> Any:
-    """Give a value of the hinted type, or raise an InputError that names the key."""
+    """Convert a value to the hinted type, or raise an InputError that names the key."""
     if hint is Any:
         return value
     origin = get_origin(hint)

@@ -1,8 +1,8 @@
 """Settings as text: yaml files, values of the command line, and the folder of our own yaml files.
 
-One grammar for all of them, YAML 1.2's core: ``True`` and ``False`` are booleans, ``~``, ``null``
-and ``None`` are nothing, ``1e-3`` is a number; ``Yes``, ``No``, ``007``, ``12:30``, ``2014-2018``
-are text: answer words, identifiers and file names. Nothing is evaluated as code.
+All use one grammar, the core of YAML 1.2. ``True`` and ``False`` are booleans, ``~``, ``null`` and
+``None`` are nothing, and ``1e-3`` is a number. Answer words, identifiers and file names, such as
+``Yes``, ``No``, ``007``, ``12:30`` and ``2014-2018``, are text. Nothing is evaluated as code.
 """
 
 import re
@@ -25,12 +25,12 @@ _SCALARS = {
 }
 
 
-# Besides PyYAML's own: a tag that its value does not fit (``!!int x``), brackets without end.
+# Errors of loading: PyYAML's own, a tag that its value does not fit (``!!int x``), open brackets.
 WRONG = (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError)
 
 
 class SettingsLoader(yaml.SafeLoader):
-    """PyYAML's safe loader with the scalars of YAML 1.2; an empty value is nothing."""
+    """PyYAML's safe loader with the scalars of YAML 1.2; an empty value is None."""
 
     yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012 - PyYAML's own attribute
 
@@ -71,19 +71,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def parse_value(text: str, key: str = "value") -> Any:
-    """Give the value that the text of ``--key=text`` stands for.
+    """Parse the text of ``--key=text``.
 
-    Text in brackets, braces or quotes is yaml, as in ``{rating: 4}`` and ``['AUC', 'LogLoss']``;
-    other text is one scalar: a number, a boolean, nothing (``~``), or the text itself as typed.
+    Text in brackets, braces or quotes is yaml, as in ``{rating: 4}`` and ``['AUC', 'LogLoss']``.
+    Other text is one scalar: a number, a boolean, nothing (``~``), or the text as typed.
 
     Raises:
-        InputError: a mapping without the space that yaml wants after a colon.
+        InputError: a mapping lacks the space that yaml needs after a colon.
     """
     if text[:1] in ("[", "{", "'", '"'):
         try:
             value = yaml.load(text, Loader=SettingsLoader)
         except WRONG:
-            return text  # an interval such as [5,inf) is no yaml and means itself
+            return text  # text such as the interval [5,inf), which is not yaml
         if _has_glued_key(value):
             raise InputError(f"--{key}={text}: write a space after each colon, as in {{a: 1}}")
         return value
@@ -98,24 +98,24 @@ def parse_value(text: str, key: str = "value") -> Any:
 
 
 def read_switch(value: Any, key: str) -> bool:
-    """Read a boolean: one as it is, or text such as ``True``, ``true``, ``TRUE`` or ``false``.
+    """Read a boolean, or text such as ``True``, ``true``, ``TRUE`` or ``false``.
 
-    Every switch is read here, whether it was typed, stands in a file or comes from Python.
+    Every switch is read here, whether it comes from the command line, a file or Python.
 
     Raises:
-        InputError: it is no boolean; names the key.
+        InputError: the value is not a boolean; the message names the key.
     """
-    found = parse_value(value, key) if isinstance(value, str) else value
-    if not isinstance(found, bool):
+    switch = parse_value(value, key) if isinstance(value, str) else value
+    if not isinstance(switch, bool):
         raise InputError(f"{key}: {value!r} does not do; True or False is needed")
-    return found
+    return switch
 
 
 def properties_folder() -> Path:
     """Find our yaml files: inside the package in a wheel, beside it in a checkout.
 
     Raises:
-        FileNotFoundError: neither is there, which only a broken installation can cause.
+        FileNotFoundError: neither exists, because the installation is broken.
     """
     package = Path(__file__).resolve().parents[1]
     for folder in (package / "properties", package.parent / "properties"):
@@ -125,7 +125,7 @@ def properties_folder() -> Path:
 
 
 def properties(kind: str, name: str) -> dict[str, Any]:
-    """Read ``properties/<kind>/<name>.yaml``; a name that has none gives an empty dict.
+    """Read ``properties/<kind>/<name>.yaml``; empty if there is no such file.
 
     A ``/`` in a name, as in a hub id, is written ``--`` in the file's name.
     """
@@ -134,12 +134,12 @@ def properties(kind: str, name: str) -> dict[str, Any]:
 
 
 class Documented(NamedTuple):
-    """A key of one of our yaml files, as its comment tells it."""
+    """A key of one of our yaml files, as its comment documents it."""
 
     key: str
-    default: str  # as written; empty where it follows on lines of its own
-    kind: str  # its type, and which values do, as in ``float, above 0``
-    source: str  # a published value, as in ``[0.2]``; empty without
+    default: str  # as written; empty if it follows on separate lines
+    kind: str  # type and valid values, as in ``float, above 0``
+    source: str  # a published value, as in ``[0.2]``; empty if there is none
     meaning: str
 
 
@@ -148,8 +148,8 @@ DOCUMENTED = re.compile(r"^(\w+):(.*?)# \((\w.*?)\) (\[.*?\])? ?(.*)$", re.MULTI
 
 
 def documented(text: str) -> list[Documented]:
-    """Read the keys of a yaml file that say what they mean."""
-    return [Documented(*(part.strip() for part in found)) for found in DOCUMENTED.findall(text)]
+    """Return the documented keys of the text of a yaml file."""
+    return [Documented(*(part.strip() for part in parts)) for parts in DOCUMENTED.findall(text)]
 
 
 def _has_glued_key(value: Any) -> bool:

@@ -1,7 +1,8 @@
-"""Several models and seeds on one split, a row each; Original and Retrain once a seed.
+"""Comparisons: one row of results for each model and seed, all on the same split.
 
-Rows are made one after the other, or in ``nproc_rows`` processes. Killed, the same command goes on:
-finished stages are reused, and so is the row of a classic model with the same settings.
+Original and Retrain are trained once for each seed. Rows are computed one after the other, or in
+``nproc_rows`` processes. If a comparison is killed, the same command continues it: finished stages
+are reused, and so is the row of a classic model with the same settings.
 """
 
 import json
@@ -33,21 +34,25 @@ from recbole_e2urec.report.tables import NOISE
 from recbole_e2urec.trainer.training_log import own_wandb_run
 from recbole_e2urec.utils import distributed, recbole_compat
 
-# What a single row is told instead; the comparison itself shows how far it is.
+# Settings that every single row gets instead; the comparison itself shows the progress.
 ONE_ROW = {"model_list": None, "seeds": None, "nproc_rows": 1, "tune": 0, "show_progress": False}
+
+Row = dict[str, Any]
+Made = tuple[list[Row], dict[str, int]]  # rows, and the number of measured rows by group
+Measure = Callable[[Forgetting, Config], list[Row]]
 
 
 @dataclass(frozen=True)
 class ComparisonSpec:
-    """The rows of a comparison.
+    """What to compare.
 
     Attributes:
         models: names, in the order of the table.
-        seeds: each of them is run with every model; None = the seed that the settings say.
-        processes: how many rows are made at the same time.
-        tries: settings of every method that are tried before; 0 = its defaults are taken.
-        show: whether progress is shown.
-        prompts: how many prompts are shown instead of all that.
+        seeds: every model is run with each of them; None: the seed in the settings.
+        processes: how many rows are computed at the same time.
+        tries: how many settings of every method are tried first; 0 = take its defaults.
+        show: whether to show progress.
+        prompts: how many prompts to show instead of running the comparison; 0 = run it.
     """
 
     models: list[str]
@@ -62,7 +67,7 @@ class ComparisonSpec:
         """Read the settings; later layers win.
 
         Raises:
-            InputError: a value that does not do; names its key.
+            InputError: a value is invalid; the message names its key.
         """
         models = _listed(layers, "model_list", [])
         if not models:
@@ -78,7 +83,7 @@ class ComparisonSpec:
 
 
 def _listed(layers: Sequence[Mapping[str, Any]], key: str, default: list[Any]) -> list[Any]:
-    """The values of a key that holds several; text is taken apart at its commas."""
+    """Return the values of a key that holds a list; text is split at its commas."""
     value = _last(layers, key, None)
     if value is None:
         return default
@@ -93,7 +98,7 @@ def _listed(layers: Sequence[Mapping[str, Any]], key: str, default: list[Any]) -
 
 
 def _last(layers: Sequence[Mapping[str, Any]], key: str, default: Any) -> Any:
-    """The value in the last layer that has the key; text is read as on the command line."""
+    """Return the value of the last layer that has the key; text is read as on the command line."""
     for layer in reversed(layers):
         if key in layer:
             value = layer[key]
@@ -107,13 +112,8 @@ def _whole(key: str, value: Any, least: int) -> int:
     return value
 
 
-Row = dict[str, Any]
-Made = tuple[list[Row], dict[str, int]]  # rows, and the number of rows measured by group
-Measure = Callable[[Forgetting, Config], list[Row]]
-
-
 def language_model_job(given: RunSettings, model: str, measure: Measure, latest: Latest) -> Made:
-    """Measure rows in the run of a seed, which the jobs of a process share; write them down."""
+    """Measure and save rows of one seed's run, which the jobs of a process share."""
     config = given.config(model)
     with own_wandb_run(config):
         run = latest.get((Forgetting, config["seed"]), lambda: _trained(config))
@@ -123,18 +123,18 @@ def language_model_job(given: RunSettings, model: str, measure: Measure, latest:
 
 
 def references(run: Forgetting, config: Config) -> list[Row]:
-    """Original, and Retrain beside it."""
+    """Return the rows of Original and Retrain."""
     return [run.measured("Original", run.original), run.measured("Retrain", run.retrain)]
 
 
 def noise(run: Forgetting, config: Config, stage: str) -> list[Row]:
-    """Another seed's Retrain, whose stage is named; nothing where it cannot be compared."""
+    """Return the row of another seed's Retrain, given by its stage; empty if not comparable."""
     row = run.noise_row(stage)
     return [] if row is None else [row]
 
 
 def unlearned(run: Forgetting, config: Config, trials: Sequence[Trial]) -> list[Row]:
-    """A method, and what was tried before."""
+    """Return the row of a method, with the trials that chose its settings."""
     row = run.unlearned_row(config)
     if trials:
         tried = [{"settings": trial.settings, **trial.valid} for trial in trials]
@@ -143,14 +143,14 @@ def unlearned(run: Forgetting, config: Config, trials: Sequence[Trial]) -> list[
 
 
 def _trained(config: Config) -> Forgetting:
-    """The run of a seed, with Original in its backbone."""
+    """Create the run of a seed, and train its Retrain and Original."""
     run = Forgetting(config, opened(config))
     run.train()
     return run
 
 
 def classic_job(given: RunSettings, model: str, latest: Latest) -> Made:
-    """The row of a classic model, from the results or made now, all in one process."""
+    """Return the row of a classic model, saved or computed now, in the main process alone."""
     config = given.config(model)
     with own_wandb_run(config):
         return [distributed.on_main_process(lambda: _classic_row(config))], {}
@@ -166,7 +166,7 @@ def _classic_row(config: Config) -> Row:
 
 
 def _finished(path: Path, config: Config, asked: ForgetRequest) -> Row | None:
-    """The row of the same classic model, request, settings and versions, if it is there."""
+    """Find the saved row of the same classic model, request, settings and versions."""
     name = with_forget_method(config.model, config.forget_method)
     row = {"model": name, "request_digest": asked.digest, "settings": config.settings()}
     (wanted,) = completed([row], config)
@@ -178,7 +178,7 @@ def _finished(path: Path, config: Config, asked: ForgetRequest) -> Row | None:
 
 
 def _asking_aside(value: Any) -> Any:
-    """Settings without those that only say in which words a request was made."""
+    """Return settings without the keys that only say how a request was worded."""
     if not isinstance(value, dict):
         return value
     return {key: setting for key, setting in value.items() if key not in WORDING}
@@ -190,19 +190,19 @@ def _results_file(config: Config) -> Path:
 
 @dataclass(frozen=True)
 class TuningJob:
-    """Settings of a method, to be tried on the development request."""
+    """A job that tries settings of a method on the development request."""
 
     given: RunSettings
     method: str
     settings: Sequence[Mapping[str, float]]
 
     def __call__(self, latest: Latest) -> list[Trial]:
-        """Try them."""
+        """Run the trials."""
         objective = Objective(self.method, self.given, latest)
         return [objective(settings) for settings in self.settings]
 
     def prepare(self, latest: Latest) -> None:
-        """Train what all trials share, or find it trained."""
+        """Train what all trials share, unless it is already trained."""
         objective = Objective(self.method, self.given, latest)
         objective.development(objective.config({}))
 
@@ -213,18 +213,18 @@ def run_comparison(
     config_dict: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Run every model of ``model_list`` under every seed of ``seeds``.
+    """Run every model of ``model_list`` with every seed of ``seeds``.
 
-    Arguments are as in :func:`run_recbole_e2urec`.
+    The arguments are those of :func:`run_recbole_e2urec`.
 
     Returns:
-        ``rows``, those of Original, Retrain and every model by seed, which also went to
-        ``results.jsonl``; ``groups``, the number of rows measured; and ``results_file``. With
-        ``show_prompts`` as :func:`run_recbole_e2urec`; a dry run gives ``preview`` and ``lines``
-        instead.
+        ``rows``: one for Original, Retrain and every model by seed, also saved in
+        ``results.jsonl``; ``groups``: the number of measured rows by group; and ``results_file``.
+        With ``show_prompts``, the same as :func:`run_recbole_e2urec`. A dry run returns ``preview``
+        and ``lines`` instead.
 
     Raises:
-        InputError: bad input; one line that says what, where, and what would do.
+        InputError: bad input; one line says what is wrong, where, and what is accepted.
     """
     layers = layers_of(config_file_list, config_dict, overrides)
     spec, launch = ComparisonSpec.of(layers), Launch.of(layers)
@@ -261,7 +261,7 @@ def run_comparison(
 
 
 def _checked(spec: ComparisonSpec, given: RunSettings) -> Path:
-    """Refuse bad settings of every model before anything is trained; gives the results' file."""
+    """Refuse bad settings of any model before training starts; return the results file."""
     for model in spec.models:
         config = given.config(model)
         config.ranked()
@@ -271,14 +271,14 @@ def _checked(spec: ComparisonSpec, given: RunSettings) -> Path:
 
 
 def _tunings(spec: ComparisonSpec, given: RunSettings, fixed: set[str]) -> list[TuningJob]:
-    """The trials of every method that has settings to try."""
+    """Return the tuning job of every method that has settings to try."""
     methods = [model for model in spec.models if model in METHODS and spec.tries]
     jobs = [TuningJob(given, name, settings_to_try(name, fixed, spec.tries)) for name in methods]
     return [job for job in jobs if len(job.settings) > 1]
 
 
 def _made(spec: ComparisonSpec, seeds: Sequence[RunSettings], tunings: list[TuningJob]) -> Made:
-    """Try settings under the first seed, then make all rows, Original and Retrain first."""
+    """Try settings with the first seed, then compute all rows, Original and Retrain first."""
     others = [model for model in spec.models if model != LANGUAGE_MODEL]
     bases = [partial(language_model_job, given, LANGUAGE_MODEL, references) for given in seeds]
     if not any(model in METHODS or model == LANGUAGE_MODEL for model in spec.models):
@@ -297,7 +297,7 @@ def _made(spec: ComparisonSpec, seeds: Sequence[RunSettings], tunings: list[Tuni
                 bar.update()
                 yield result
 
-        list(workers([job.prepare for job in tunings[:1]]))  # before processes look for it
+        list(workers([job.prepare for job in tunings[:1]]))  # once, before all processes need it
         trials = {job.method: tried for job, tried in zip(tunings, run(tunings), strict=True)}
         made = list(run(bases))
         stages = [row["stage"] for rows, _ in made for row in rows if row["model"] == "Retrain"]
@@ -313,7 +313,7 @@ def _made(spec: ComparisonSpec, seeds: Sequence[RunSettings], tunings: list[Tuni
 
 
 def _row_job(given: RunSettings, model: str, trials: list[Trial]) -> Job:
-    """A method with the best settings that were tried, or a classic model."""
+    """Return the job of a classic model, or of a method with the best settings of its trials."""
     if model not in METHODS:
         return partial(classic_job, given, model)
     if trials:
@@ -322,6 +322,6 @@ def _row_job(given: RunSettings, model: str, trials: list[Trial]) -> Job:
 
 
 def _ordered(rows: list[Row], models: Sequence[str]) -> list[Row]:
-    """Original and Retrain first, then the models as they were listed; seeds in their order."""
+    """Sort rows: Original and Retrain, then the models as listed; seeds keep their order."""
     order = {name: place for place, name in enumerate(["Original", "Retrain", NOISE, *models])}
     return sorted(rows, key=lambda row: order.get(row["model"], len(order)))

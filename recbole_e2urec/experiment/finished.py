@@ -22,14 +22,14 @@ from recbole_e2urec.report.results import RESULTS, load_rows
 from recbole_e2urec.trainer.adapter import TrainingServices
 from recbole_e2urec.trainer.checkpoint import Stage
 
-FILTER = "forget_where"  # of which results keep what is compared, not with what
+FILTER = "forget_where"  # results keep its fields but not its values
 _NOTHING = Answers(np.empty(0), CachedAnswers([]))
-# What a run may be told anew: where things are, and what is written.
+# Settings that may differ from the run's: where files are, and what is logged.
 _FREE = {"checkpoint_dir", "data_path", "log_wandb", "use_gpu", "gpu_id", *ONE_ROW}
 
 
 class NotFinished(InputError):
-    """A model that would have to be trained."""
+    """The error for a model that is not stored, so it would have to be trained."""
 
 
 class FinishedStage(Stage):
@@ -40,7 +40,7 @@ class FinishedStage(Stage):
         """Refuse to train.
 
         Raises:
-            NotFinished: it is not finished.
+            NotFinished: the stage is not finished.
         """
         if not self.finished:
             raise NotFinished(
@@ -51,10 +51,10 @@ class FinishedStage(Stage):
 
 
 class FinishedRun(Forgetting):
-    """An unlearning run whose models are loaded, not trained, and asked nothing by themselves.
+    """An unlearning run whose models are loaded instead of trained, and are not measured.
 
     Attributes:
-        scorers: who answers, by the digest of the stage.
+        scorers: the scorer of each model, by the digest of its stage.
     """
 
     def __init__(self, config: Config, dataset: Any) -> None:
@@ -62,28 +62,28 @@ class FinishedRun(Forgetting):
         self.scorers: dict[str, Scorer] = {}
 
     def stage(self, name: str, inputs: Mapping[str, Any]) -> Stage:
-        """A stage that must be finished."""
+        """Return a stage that must be finished."""
         return FinishedStage(self.stages, name, inputs)
 
     def answered(self, stage: str, scorer: Scorer, cost: Mapping[str, Any]) -> MeasuredModel:
-        """Remember who answers."""
+        """Keep the scorer of a stage, and measure nothing."""
         self.scorers[stage] = scorer
         return MeasuredModel(stage, _NOTHING, cost, {}, None)
 
     @property
     def services(self) -> TrainingServices:
-        """What the run can do for a method: nothing is trained."""
+        """The services that the run offers to a method; they train nothing."""
         return _FinishedServices(self)
 
 
 class _FinishedServices(RunServices):
     def embed(self, rows: Rows) -> Any:
-        """Refuse: the model that groups users is not kept."""
+        """Refuse, because the model that groups users is not stored."""
         raise NotFinished("it groups users by a model that is not kept")
 
 
 def rows_of(settings: RunSettings) -> tuple[list[dict[str, Any]], Path]:
-    """Rows of results that agree with the settings, and their folder."""
+    """Return the rows of results that agree with the settings, and their folder."""
     config = settings.config(None)
     folder = Path(config["checkpoint_dir"])
     wanted = {
@@ -101,7 +101,7 @@ def rows_of(settings: RunSettings) -> tuple[list[dict[str, Any]], Path]:
 
 
 def comparison_of(model: str | None, settings: RunSettings) -> tuple[list[dict[str, Any]], Path]:
-    """Rows of the newest comparison that agrees with the settings, and its folder."""
+    """Return the rows of the newest comparison that agrees with the settings, and its folder."""
     every, folder = rows_of(settings)
     rows = [row for row in every if "request" in row]
     methods = [row for row in rows if model is None or row["model"] == model]
@@ -120,8 +120,8 @@ def _value(row: Mapping[str, Any], key: str) -> Any:
 
 
 def settings_of(row: Mapping[str, Any], folder: Path, run_settings: RunSettings) -> Config:
-    """The settings under which a row was made."""
-    # RecBole writes the last one in a form that it does not read; language models have none.
+    """Return the settings of the run that produced a row."""
+    # RecBole cannot read train_neg_sample_args as it writes them; language models have none.
     left_out = {
         *ONE_ROW,
         "model",
@@ -143,7 +143,7 @@ def settings_of(row: Mapping[str, Any], folder: Path, run_settings: RunSettings)
                 f"{FILTER}: results keep the comparison's filter without its values; give it again"
             )
     data = Path(str(settings.get("data_path", "")))
-    if data.name == row["dataset"]:  # RecBole puts the name behind what it is given
+    if data.name == row["dataset"]:  # RecBole appends the name to data_path
         settings["data_path"] = str(data.parent)
     here = {"checkpoint_dir": str(folder), "log_wandb": False, "show_progress": False}
     free = {key: value for key, value in (run_settings.overrides or {}).items() if key in _FREE}

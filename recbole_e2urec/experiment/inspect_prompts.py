@@ -1,7 +1,7 @@
-"""``--show_prompts=N``: the prompts of N training rows as models read them, without training.
+"""``--show_prompts=N``: show the prompts of N training rows as models read them, without training.
 
-Rows are drawn among those that stay after the request, with the histories that prompts show after
-it: nothing that is to be forgotten is shown, unless its users are asked for by ``prompt_users``.
+The rows are drawn from those that stay after the request, with the histories that prompts show
+after it. So nothing that is to be forgotten is shown, unless ``prompt_users`` names its users.
 """
 
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ class ShownPrompt(NamedTuple):
         title: of the item in question.
         part: ``retain``, ``forget`` or ``control``.
         history: earlier rows that the prompt shows, oldest first: fields, and ``title``.
-        cut: how many more it would show if ``max_prompt_tokens`` allowed it.
+        cut: number of further rows that were cut to keep to ``max_prompt_tokens``.
         user_is_cut: whether the words about the user were cut as well.
         tokens: length of the prompt, special tokens included.
         text: the prompt before it became tokens.
@@ -50,14 +50,14 @@ class ShownPrompt(NamedTuple):
 
     @property
     def length(self) -> str:
-        """How long it is, and what was cut."""
+        """The length in tokens, and what was cut."""
         lost = [f"the {self.cut} oldest earlier rows"] if self.cut else []
         lost += ["the words about the user"] if self.user_is_cut else []
         return f"{self.tokens} tokens; cut: {' and '.join(lost) or 'nothing'}"
 
 
 class RowNames:
-    """Rows of a data set as people read them."""
+    """The rows of a data set in readable form."""
 
     def __init__(self, config: Config, dataset: Any, titles: list[str]) -> None:
         self._config, self._dataset, self.titles = config, dataset, titles
@@ -67,7 +67,7 @@ class RowNames:
         )
 
     def fields(self, row: int) -> dict[str, str]:
-        """Values by RecBole's names of the fields; what the data lacks is left out."""
+        """Return the row's values by RecBole's field names, without fields that the data lack."""
         rows, name = self._dataset.rows, self._config
         values = {
             name["USER_ID_FIELD"]: self._users[int(rows.user[row])],
@@ -91,7 +91,7 @@ class RowNames:
         return self.titles[int(self._dataset.rows.item[row])]
 
     def seen(self, row: int) -> dict[str, str]:
-        """The row as a part of somebody's history."""
+        """Return the row as an entry of a user's history."""
         fields = self.fields(row)
         fields.pop(self._config["USER_ID_FIELD"])
         return {"title": self.title(row), **fields}
@@ -144,7 +144,7 @@ class ShowOptions:
 
 
 def shown_prompts(config: Config) -> dict[str, Any]:
-    """Load the data set of a run and fill its prompts; nothing else is done.
+    """Load the data set of a run, and render prompts; nothing is trained.
 
     Raises:
         InputError: the model reads no prompts, or there are several processes.
@@ -201,7 +201,7 @@ def _rows_of(users: list[str], run: Experiment) -> Rows:
 
 
 def _head(config: Config, run: Experiment) -> dict[str, str]:
-    """What holds for all prompts."""
+    """Return the facts that apply to all prompts."""
     codec = run.model.language_model.codec
     answers = zip((config["answer_no"], config["answer_yes"]), codec.answer_ids, strict=True)
     head = {

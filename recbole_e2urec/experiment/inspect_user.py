@@ -1,7 +1,7 @@
-"""A case study: what Original, Retrain and unlearned models of a comparison answer one user.
+"""A case study: what Original, Retrain and the unlearned models of a comparison answer one user.
 
-``results.jsonl`` says under which settings the models were made; their stages are loaded, and
-nothing is trained. Whoever is asked for is shown, forgotten users as well.
+``results.jsonl`` holds the settings of the models. Their stages are loaded, and nothing is trained.
+Any user can be shown, including forgotten ones.
 """
 
 from collections.abc import Mapping
@@ -39,10 +39,11 @@ READING = (
 HIT = "*"  # marks a recommended item that the user liked in the test part
 ANSWERS = "P(yes) of the newest rows of each part"
 RECOMMENDED = f"Recommended, with P(yes); {HIT} = liked in the test part"
+PAGE = "case.html"  # inside checkpoint_dir
 
 
 class AnsweredRow(NamedTuple):
-    """A row that was asked about."""
+    """A row of data, and what each model answers to its prompt."""
 
     prompt: ShownPrompt
     label: str  # 1 = liked
@@ -59,17 +60,17 @@ class Recommended(NamedTuple):
 
 
 class Case(NamedTuple):
-    """What models answer one user.
+    """What the models answer one user.
 
     Attributes:
-        user: as the data names the user.
-        standing: what became of the user: forgotten, partly forgotten, stays, or kept out.
-        dataset: its name.
-        rows: what was asked, the newest rows of each part.
+        user: the user's token in the data.
+        standing: the user's status: forgotten, partly forgotten, stays, or kept out.
+        dataset: name of the data set.
+        rows: the newest rows of each part, with the models' answers.
         top: recommended items by model, the best first.
-        notes: what is missing, and why.
-        text: all of it for the terminal.
-        page: the name of the page's file.
+        notes: which models are missing, and why.
+        text: the whole case for the terminal.
+        page: file name of the page.
     """
 
     user: str
@@ -83,7 +84,7 @@ class Case(NamedTuple):
 
 
 def case_text(case: Case) -> str:
-    """The case for a terminal."""
+    """Format the case for the terminal."""
     lines = [f"user {case.user} of {case.dataset}: {case.standing}", ""]
     lines += [ANSWERS, "", _answers(case).drawn(), "", READING, ""]
     if case.top:
@@ -95,7 +96,7 @@ def case_text(case: Case) -> str:
 
 
 def case_page(case: Case) -> str:
-    """The case as a page."""
+    """Render the case as an HTML page."""
     tables = [_answers(case), *([_recommended(case)] if case.top else [])]
     titles = ANSWERS, RECOMMENDED
     return _PAGE.render(case=case, tables=zip(titles, tables, strict=False), reading=READING)
@@ -163,12 +164,9 @@ _PAGE = SHEETS.from_string("""\
 """)
 
 
-PAGE = "case.html"  # inside checkpoint_dir
-
-
 @option_class()
 class CaseOptions:
-    """Who is looked at, and how closely."""
+    """Options of the command ``case``."""
 
     user: str = option("The user, as the data names the user.", default="", text=True)
     topk: int = option("How many items each model recommends.", ge=1, default=10)
@@ -184,15 +182,16 @@ class CaseOptions:
 
 
 def inspect_user(options: CaseOptions, model: str | None, settings: RunSettings) -> Case:
-    """Look at one user, and write the page.
+    """Collect what the models answer one user, and write the page.
 
     Args:
-        options: who.
-        model: the method to show; None = all of the comparison.
-        settings: the newest comparison in ``checkpoint_dir`` that agrees with them is taken.
+        options: which user, and how much to show.
+        model: the method to show; None: all methods of the comparison.
+        settings: select the newest comparison in ``checkpoint_dir`` that agrees with them.
 
     Raises:
-        InputError: there is no such comparison, a model of it is not kept, or the user is unknown.
+        InputError: there is no such comparison, Original or Retrain is no longer stored, or the
+            user is unknown.
     """
     recbole_compat.apply()
     rows, folder = comparison_of(model, settings)
@@ -221,7 +220,7 @@ def inspect_user(options: CaseOptions, model: str | None, settings: RunSettings)
 
 
 class _Standing(NamedTuple):
-    """A user's rows by part, each in order of time, and what became of the user."""
+    """A user's rows by part, each in order of time, and the user's status."""
 
     parts: dict[str, Rows]
     word: str
@@ -230,7 +229,7 @@ class _Standing(NamedTuple):
 def _look(
     options: CaseOptions, run: FinishedRun, scorers: Mapping[str, Scorer], notes: list[str]
 ) -> Case:
-    """Ask all models about the user."""
+    """Score the user's newest rows, and the items to recommend, by all models."""
     names = RowNames(run.config, run.dataset, titles_of(
         run.config, run.dataset, run.model.prompt_options
     ))  # fmt: skip
@@ -258,7 +257,7 @@ def _look(
 
 
 def _standing(run: FinishedRun, user: int) -> _Standing:
-    """Rows of a user by part."""
+    """Return a user's rows by part, and the user's status."""
     rows, splits = run.dataset.rows, run.parts.whole
     kept_out = np.isin(user, rows.user[run.parts.control]).item()
     groups = {
@@ -287,10 +286,10 @@ def _top(
     parts: Mapping[str, Rows],
     names: RowNames,
 ) -> dict[str, list[Recommended]]:
-    """What each model recommends, as a full ranking would at the user's first test row.
+    """Return what each model recommends, by a full ranking at the user's first test row.
 
-    Items of training and validation rows are left out. A user without test rows is asked as at the
-    newest row there is.
+    Items of training and validation rows are left out. For a user without test rows, the ranking is
+    at the newest row instead.
     """
     table = run.dataset.rows
     of_user = np.concatenate([np.empty(0, np.int64), *parts.values()])

@@ -1,4 +1,4 @@
-"""Starting the processes of a run, with RecBole's own flags: ``--nproc=2``."""
+"""Processes of a run, started with RecBole's own flags (``--nproc=2``), and workers for jobs."""
 
 import json
 import logging
@@ -26,18 +26,23 @@ from recbole_e2urec.utils.distributed import PeerLostError
 
 T = TypeVar("T")
 
+START = "spawn"  # fresh processes: a GPU cannot be shared with a fork of this one
+MADE = "made"
+GRACE = 10.0  # seconds that other processes have to report errors after one has failed
+NO_RESULT: dict[str, Any] = {"rows": [], "groups": {}, "results_file": ""}
+
 
 class Latest:
-    """What the jobs of a process share, such as a trained run: the last one alone is kept."""
+    """A cache of one value, such as a trained run, which the jobs of a process share."""
 
     def __init__(self) -> None:
         self._key: Hashable = None
         self._value: Any = None
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """The value of this key, made unless it is the last one."""
+        """Return the value of this key, created unless it is the cached one."""
         if key != self._key:
-            self._key = self._value = None  # before another one is made
+            self._key = self._value = None  # free the old value before creating another
             self._value, self._key = make(), key
         value: T = self._value
         return value
@@ -48,12 +53,13 @@ Job = Callable[[Latest], Any]
 
 @contextmanager
 def workers_of(processes: int) -> Iterator[Callable[[Iterable[Job]], Iterator[Any]]]:
-    """Give something that runs jobs and gives what each of them made, in their order.
+    """Yield a function that runs jobs in worker processes and returns their results in order.
 
-    Processes start afresh and share the machine's cores. They obey OMP_NUM_THREADS where it is set.
+    The processes are spawned and share the machine's cores equally, unless OMP_NUM_THREADS is set.
+    With one process, jobs run in this one.
 
     Raises:
-        InputError: one of them died.
+        InputError: a process died.
     """
     if processes == 1:
         latest = Latest()
@@ -74,17 +80,17 @@ def workers_of(processes: int) -> Iterator[Callable[[Iterable[Job]], Iterator[An
         ) from error
 
 
-_latest: Latest  # in processes of :func:`workers_of` alone
+_latest: Latest  # set only in processes of :func:`workers_of`
 
 
 def _begin() -> None:
-    """Let a process have what its jobs share."""
+    """Create the cache that the jobs of this process share."""
     global _latest
     _latest = Latest()
 
 
 def _run(job: Job) -> Any:
-    """Run a job in a process that :func:`_begin` has prepared."""
+    """Run a job in a process that :func:`_begin` has initialised."""
     return job(_latest)
 
 
@@ -100,15 +106,9 @@ def cores_shared(processes: int) -> Iterator[None]:
             del os.environ["OMP_NUM_THREADS"]
 
 
-START = "spawn"  # processes begin anew: a GPU cannot be shared with a copy of this one
-MADE = "made"
-GRACE = 10.0  # seconds for the others to say why, too, when one process has failed
-NO_RESULT: dict[str, Any] = {"rows": [], "groups": {}, "results_file": ""}
-
-
 @option_class()
 class Launch:
-    """The processes of a run, in the words of RecBole."""
+    """The processes of a run, with RecBole's names for the options."""
 
     nproc: int = option(
         "Processes on this machine that share every step and every pass of scoring; torchrun does "
@@ -127,7 +127,7 @@ class Launch:
         """Read the settings; later layers win.
 
         Raises:
-            InputError: a value that does not do, alone or beside ``torchrun``.
+            InputError: a value is invalid, or does not fit the processes of ``torchrun``.
         """
         settings = read_yaml(properties_folder() / "overall.yaml")
         for layer in layers:
@@ -139,7 +139,7 @@ class Launch:
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, by the name of its key."""
-        if self.nproc < 1:  # in the words of every run's check
+        if self.nproc < 1:  # the same message as from check_values
             raise InputError(
                 f"nproc: {self.nproc!r} does not do; a whole number from 1 on is needed"
             )
@@ -166,25 +166,27 @@ class Launch:
 
     @property
     def is_needed(self) -> bool:
-        """Whether processes are to be started, and were not by ``torchrun`` or by this."""
+        """Whether processes must be started, because neither torchrun nor this class did so."""
         return self.total > 1 and distributed.count() == 1
 
     def run(self, job: Callable[..., Any], job_arguments: Mapping[str, Any]) -> Any:
-        """Run a job in all processes of this machine at once.
+        """Run a job in all processes of this machine.
 
         Args:
-            job: a function of a module; what it gives must be JSON.
-            job_arguments: its arguments by name.
+            job: a module-level function; its result must be serialisable as JSON.
+            job_arguments: arguments of the job by name.
 
         Returns:
-            What it gives in the first process of all, or on another machine :data:`NO_RESULT`.
+            The job's result in the main process; :data:`NO_RESULT` on any other machine.
 
         Raises:
-            InputError: the job was given bad input, or a process died.
+            InputError: the job got bad input, or a process died.
         """
         from torch import multiprocessing
 
-        logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # we say it
+        logging.getLogger("torch.multiprocessing.spawn").setLevel(
+            logging.ERROR
+        )  # _reason reports it
         port = self.port or _free_port()
         with TemporaryDirectory() as name, cores_shared(self.nproc):
             folder = Path(name)
@@ -205,10 +207,10 @@ class Launch:
             return json.loads(result.read_text()) if result.is_file() else dict(NO_RESULT)
 
     def _reason(self, folder: Path, codes: Sequence[int], first: int) -> Exception:
-        """Why a run ended early, by what its processes left: a cause before its consequences.
+        """Return the error that ended a run; a cause takes precedence over its consequences.
 
         Args:
-            folder: where processes that could have said why.
+            folder: where each process that could do so reported its error.
             codes: exit codes of all processes.
             first: the process that was seen to end first.
         """
@@ -231,7 +233,7 @@ class Launch:
         return InputError(failures[0]["message"])
 
     def environment(self, number: int, port: int) -> dict[str, str]:
-        """What ``torchrun`` would tell the process of this number on this machine."""
+        """Return the environment variables that ``torchrun`` would set for this local rank."""
         return {
             "RANK": str(self.group_offset + number),
             "LOCAL_RANK": str(number),
@@ -247,7 +249,7 @@ def layers_of(
     config_dict: Mapping[str, Any] | None,
     overrides: Mapping[str, Any] | None,
 ) -> list[Mapping[str, Any]]:
-    """Settings as they were given, later layers win; arguments as of ``run_recbole_e2urec``."""
+    """Return the layers of settings; later ones win. Arguments as of ``run_recbole_e2urec``."""
     return [*(read_yaml(Path(file)) for file in files or ()), config_dict or {}, overrides or {}]
 
 
@@ -259,7 +261,7 @@ def _enter(
     job: Callable[..., Any],
     job_arguments: Mapping[str, Any],
 ) -> None:
-    """Be one of the processes: do the job, and leave behind what came of it."""
+    """Run the job in this process, and write its result or its error to a file in the folder."""
     os.environ.update(launch.environment(number, port))
     failed = folder / f"{number}.failed"
     try:

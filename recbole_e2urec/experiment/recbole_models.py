@@ -1,7 +1,7 @@
-"""Classic recommenders forget too: any model of RecBole, retrained or sharded.
+"""Forgetting with RecBole's own models, by retraining or by shards.
 
-``DeepFM-Retrain`` is DeepFM trained on the retain set alone, ``DeepFM-SISA`` a mean over shards of
-which the request trains the touched ones again.
+``DeepFM-Retrain`` is DeepFM trained on the retain set alone. ``DeepFM-SISA`` is a mean over shards;
+a request retrains only the shards that it touches.
 """
 
 from typing import Any
@@ -29,8 +29,9 @@ from recbole_e2urec.trainer.recbole_trainer import (
 )
 from recbole_e2urec.trainer.shards import ShardOptions, random_shards, train_shards
 
-EPOCHS = 20  # a fixed number, without validation: taste is wanted here, not the best ranking
-# What a run says about a language model's training does not hold for BPR.
+Rows = NDArray[np.int64]
+EPOCHS = 20  # of BPR, without validation: embeddings of taste need not rank best
+# Settings of a language model's training, which do not apply to BPR.
 _TRAINING = {
     "epochs", "train_batch_size", "learning_rate", "learner", "weight_decay", "eval_step",
     "stopping_step", "clip_grad_norm", "train_neg_sample_args", "eval_mode", "metrics",
@@ -41,12 +42,12 @@ _TRAINING = {
 def user_embeddings(
     config: Config, splits: Splits, train: NDArray[np.int64]
 ) -> NDArray[np.float32]:  # [rows] -> [users, d]
-    """Train BPR on these rows, and give its embeddings by inner user id.
+    """Train BPR on these rows, and return its embeddings by inner user id.
 
     Args:
-        config: of the run whose data it is.
-        splits: of that run.
-        train: row ids.
+        config: settings of the run whose data are used.
+        splits: splits of that run.
+        train: row ids to train on.
     """
     foreign = (
         _TRAINING | set(properties("model", "LLMRec")) | set(properties("model", config.model))
@@ -65,11 +66,8 @@ def user_embeddings(
     return trainer.model.user_embedding.weight.detach().cpu().numpy().astype(np.float32)
 
 
-Rows = NDArray[np.int64]
-
-
 class ClassicForgetting:
-    """A model of RecBole on the rows, split and request that language models get."""
+    """A model of RecBole with the same rows, split and request as language models."""
 
     def __init__(self, config: Config, dataset: Any) -> None:
         self.config, self.dataset = config, dataset
@@ -80,16 +78,16 @@ class ClassicForgetting:
         self.split = self.asked.split
 
     def run(self) -> list[dict[str, Any]]:
-        """The model on all rows, retrained, and forgetting in the way that its name says."""
+        """Return the rows of the model on all rows, its Retrain, and its forget method."""
         return [
             self.row(way) for way in dict.fromkeys((None, "Retrain", self.config.forget_method))
         ]
 
     def row(self, way: str | None) -> dict[str, Any]:
-        """Train, forget in this way, and measure; None trains on all rows.
+        """Train, forget by this method, and measure; None: train on all rows.
 
-        ``test`` is by labels, for sequential models by the score of the target item, as for all
-        models of a comparison; ``ranking`` holds RecBole's metrics where items were ranked.
+        As for all models of a comparison, ``test`` is measured by labels, for sequential models by
+        the score of the target item. ``ranking`` holds RecBole's metrics if items were ranked.
         """
         if way == "SISA":
             model, results = self._sharded()
@@ -120,7 +118,7 @@ class ClassicForgetting:
         }
 
     def _fit(self, rows: Rows | None) -> ClassicFit:
-        """Train on these rows, whose users alone validate; None: on all rows."""
+        """Train on these rows, and validate on their users only; None: all rows and users."""
         splits, user = self.splits, self.dataset.rows.user
         if rows is not None:
             validation = splits.valid[np.isin(user[splits.valid], user[rows])]
@@ -128,7 +126,7 @@ class ClassicForgetting:
         return fit_classic(self.config, make_loaders(self.config, self.dataset, splits, rows))
 
     def _sharded(self) -> tuple[nn.Module, dict[str, Any]]:
-        """Train all shards, then the touched ones again; the rest stay as they are."""
+        """Train all shards, then retrain those that the request touches."""
         shards = self.config.final_config_dict.get("shards")
         options = ShardOptions(shards or properties("model", "SISA")["shards"])
         user, train = self.dataset.rows.user, self.splits.train
@@ -151,7 +149,7 @@ class ClassicForgetting:
         return trainer.model, {"test": metrics, "prior_seconds": prior, **sums}
 
     def _ranking(self, model: nn.Module) -> dict[str, float]:
-        """Metrics of ranked test items; empty when nobody asked for them."""
+        """Return metrics of ranked test items; empty unless ``ranking_pass`` asks for them."""
         if self.ranked is None:
             return {}
         loaders = make_loaders(self.ranked, self.dataset, self.splits)
@@ -161,7 +159,7 @@ class ClassicForgetting:
         )
 
     def _measured(self, model: nn.Module, rows: Rows) -> dict[str, Any]:
-        """AUC of these rows; ACC and LogLoss as well where scores are probabilities."""
+        """Return AUC of these rows, and ACC and LogLoss if scores are probabilities."""
         label = self.dataset.rows.label
         if label is None or not hasattr(model, "predict"):
             return {}

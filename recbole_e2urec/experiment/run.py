@@ -1,4 +1,4 @@
-"""What every run of a language model shares: its rows, histories, trainers and stages."""
+"""The base of every run of a language model: its rows, histories, trainers and stages."""
 
 import hashlib
 from collections.abc import Mapping
@@ -58,10 +58,10 @@ def opened(config: Config) -> Any:
 
 
 def refuse_afterwards(config: Config) -> None:
-    """Refuse what a run by itself would pass over.
+    """Refuse settings for steps after a run, which the run itself would ignore.
 
     Raises:
-        InputError: it is to be finalized or purged.
+        InputError: ``finalize`` or ``purge`` is set.
     """
     for key in POST_RUN_KEYS:
         if config[key]:
@@ -91,12 +91,13 @@ def parts_of(config: Config, dataset: Any) -> Parts:
 
 
 def unseen_of(parts: Parts, user: Rows, retain: Rows) -> Rows:
-    """Rows that no model was trained on, sorted: they tell a request what unseen users cost.
+    """Return rows on which no model was trained, sorted, to predict the loss on unseen users.
 
-    They are those of the control users; where none are kept out, validation rows of users who stay.
+    These are the rows of control users. Without control users, they are the validation rows of
+    users who stay.
 
     Args:
-        parts: of the run.
+        parts: parts of the run.
         user: inner user ids by row id.
         retain: training rows that stay.
     """
@@ -107,10 +108,10 @@ def unseen_of(parts: Parts, user: Rows, retain: Rows) -> Rows:
 
 
 def request_of(config: Config, dataset: Any, parts: Parts) -> ForgetRequest:
-    """Read the request of a run; its warnings are logged, and name nobody.
+    """Read the request of a run, and log its warnings, which name nobody.
 
     Raises:
-        InputError: a request that cannot be carried out.
+        InputError: the request cannot be executed.
     """
     request = read_request(config.options(ForgetOptions), parts.splits.train, dataset)
     for warning in request.warnings if distributed.is_main_process() else ():
@@ -119,9 +120,9 @@ def request_of(config: Config, dataset: Any, parts: Parts) -> ForgetRequest:
 
 
 class Experiment:
-    """One data set, split, language model and seed.
+    """A run with one data set, split, language model and seed.
 
-    The backbone is in memory once: Original's weights are in it unless Retrain is being trained.
+    Only one backbone is in memory. It holds Original's weights, except while Retrain is trained.
     """
 
     def __init__(self, config: Config, dataset: Any) -> None:
@@ -134,14 +135,14 @@ class Experiment:
         self.start = self.model.bank.state(self.model.adapter)
 
     def recommend(self, tested: bool = True) -> tuple[list[dict[str, Any]], dict[str, int]]:
-        """Train and test the recommender alone; without ``tested`` no test row is looked at."""
+        """Train the recommender alone, and test it; if not ``tested``, no test row is used."""
         nothing = np.empty(0, np.int64)
         history = self.history(nothing)
         loaders = make_loaders(self.config, self.dataset, self.parts.splits)
         with self.model.using_history(history):
             trainer = self.trainer("LLMRec", self.parts.splits.train, self.parts.splits.valid)
             summary = trainer.run(loaders.train, loaders.valid)
-            rows = loaders.test if tested else None  # RecBole passes over None
+            rows = loaders.test if tested else None  # RecBole skips None
             test = plain_values(trainer.evaluate(rows, show_progress=self.shows))
         row = {"model": "LLMRec", "stage": trainer.stage.digest, "test": test}
         return [self.completed(row, summary)], {}
@@ -149,7 +150,17 @@ class Experiment:
     def trained(
         self, name: str, train: Rows, validating: Rows, shown: Rows
     ) -> tuple[dict[str, Any], Stage]:
-        """Train from the start weights, which the model has; ``validating`` names users by rows."""
+        """Train from the start weights, which must be loaded.
+
+        Args:
+            name: name of the stage.
+            train: rows to train on.
+            validating: rows whose users validate the model.
+            shown: histories that prompts show, [n, k].
+
+        Returns:
+            The summary of the training, and its stage.
+        """
         user, valid = self.dataset.rows.user, self.parts.splits.valid
         valid = valid[np.isin(user[valid], user[validating])]
         loaders = make_loaders(self.config, self.dataset, self.parts.splits, train)
@@ -159,7 +170,7 @@ class Experiment:
             return trainer.run(loaders.train, loader), trainer.stage
 
     def completed(self, row: dict[str, Any], cost: Mapping[str, Any]) -> dict[str, Any]:
-        """Complete a result with what it cost and under which settings."""
+        """Add the cost and the settings to a row of results."""
         if "prior_seconds" in cost:
             spread = amortised(cost["seconds"], cost["prior_seconds"])
             cost = {**cost, "amortised_seconds": spread}
@@ -178,7 +189,7 @@ class Experiment:
         return shown_histories(self.dataset.rows, self.parts.whole, hidden, length)
 
     def trainer(self, name: str, train: Rows, valid: Rows) -> LLMRecTrainer:
-        """A trainer whose stage is named after all that decides its outcome."""
+        """Create a trainer whose stage is identified by all inputs that determine its result."""
         inputs = {
             **self.common_inputs(),
             "settings": self.training_settings(),
@@ -187,11 +198,13 @@ class Experiment:
             "valid": hash_of(valid),
             "start": _weights_hash(self.start),
         }
-        distributed.check_alike(name, {**inputs, "start": None})  # its sum may differ by rounding
+        distributed.check_alike(
+            name, {**inputs, "start": None}
+        )  # weight sums may differ by rounding
         return LLMRecTrainer(self.config, self.model, self.stage(name, inputs))
 
     def common_inputs(self) -> dict[str, str]:
-        """What decides every training alike, whatever is trained on."""
+        """Return the inputs that affect every training, whatever its rows are."""
         return {
             "labels": hash_of(self.dataset.rows.label),
             "torch": versions()["torch"],
@@ -208,7 +221,7 @@ class Experiment:
         return Path(self.config["checkpoint_dir"]) / "stages"
 
     def training_settings(self) -> dict[str, Any]:
-        """The settings that decide what training yields."""
+        """Return the settings that affect the result of training."""
         names = TRAINING + (LORA if self.model.adapter is not None else ())
         return {name: str(self.config[name]) for name in names}
 
@@ -222,7 +235,7 @@ def hash_of(values: Any) -> str:
     """SHA-256 of an array of rows or labels, in hex.
 
     Raises:
-        InputError: None, which is what data without labels have.
+        InputError: the values are None, because the data have no labels.
     """
     if values is None:
         raise InputError("a language model learns from labels; set threshold, or add a label")
@@ -230,6 +243,6 @@ def hash_of(values: Any) -> str:
 
 
 def _weights_hash(weights: Mapping[str, torch.Tensor]) -> str:
-    """Tell other start weights apart, without reading each number of a large model twice."""
+    """Identify start weights by their shapes and sums, cheaply even for a large model."""
     sums = {name: (tuple(w.shape), float(w.double().sum())) for name, w in weights.items()}
     return hashlib.sha256(repr(sorted(sums.items())).encode()).hexdigest()

@@ -1,7 +1,7 @@
 """``recbole-e2urec hyper``: RecBole's HyperTuning on our models, without ray.
 
-``objective_function`` is what ``recbole.trainer.HyperTuning`` calls; importing this module makes
-HyperTuning work with today's hyperopt. Settings are judged as in :mod:`tuning`.
+You can pass ``objective_function`` to ``recbole.trainer.HyperTuning``. Importing this module makes
+HyperTuning work with current versions of hyperopt. Settings are scored as in :mod:`tuning`.
 """
 
 import contextlib
@@ -34,15 +34,23 @@ from recbole_e2urec.utils.io import write_json, write_text
 
 recbole_compat.apply()
 Result = dict[str, Any]
+# RecBole's limits: trials, and trials without improvement after which a search ends.
+EVALS, PATIENCE = 100, 10
 
 
 def objective_function(
     config_dict: Mapping[str, Any] | None = None, config_file_list: Sequence[str] | None = None
 ) -> Result:
-    """What HyperTuning calls with the settings of a trial and its ``fixed_config_file_list``.
+    """Run a trial for HyperTuning.
 
-    Model and data set are what these name. It says ``best_valid_score``, ``valid_score_bigger`` and
-    ``best_valid_result``; ``test_result`` is empty.
+    Args:
+        config_dict: the settings of the trial.
+        config_file_list: HyperTuning's ``fixed_config_file_list``. The two name the model and the
+            data set.
+
+    Returns:
+        ``model``, ``best_valid_score``, ``valid_score_bigger`` and ``best_valid_result``; and
+        ``test_result``, which is empty.
     """
     objective = Objective(None, RunSettings(config_files=tuple(config_file_list or ())))
     trial = objective({name: whole(value) for name, value in (config_dict or {}).items()})
@@ -60,11 +68,11 @@ def _for_recbole(trial: Trial) -> Result:
 
 
 class SearchLog:
-    """The trials of a search, written down after each of them.
+    """The log of a search, saved after every trial.
 
     Attributes:
-        record: what the file holds.
-        best: the best trial; None where none came to an end.
+        record: the content of the file.
+        best: the best trial; None if none has finished.
     """
 
     def __init__(self, objective: Objective, config: Config, algo: str, file: Path) -> None:
@@ -82,7 +90,7 @@ class SearchLog:
         self.best: Trial | None = None
 
     def __call__(self, settings: Mapping[str, Any], files: Any = None) -> Result:
-        """Make a trial. One that diverges is the worst of all, and the search goes on."""
+        """Run and log a trial. One that diverges gets the worst score, and the search continues."""
         started = time.perf_counter()
         settings = {name: whole(value) for name, value in settings.items()}
         outcome: Result
@@ -102,12 +110,13 @@ class SearchLog:
 
 
 def described(search: Result) -> str:
-    """A search for the terminal: every trial, and which is the best."""
+    """Format a search for the terminal: every trial, with the best one marked."""
     lines = []
     for trial in search["trials"]:
         settings = ", ".join(f"{name}={value}" for name, value in trial["settings"].items())
         score = f"{trial['score']:.4f}" if "score" in trial else trial["failed"]
-        valid = trial.get("valid", {}).items()  # a residual has no floor here, and is not shown
+        # The residual is not shown, because it means little without its floor.
+        valid = trial.get("valid", {}).items()
         measures = ", ".join(f"{key} {value:.4f}" for key, value in valid if key != "residual")
         mark = "best" if trial["settings"] == search["best"]["settings"] else ""
         lines.append([mark, settings, score, measures, f"{trial['seconds']:.1f}"])
@@ -117,10 +126,6 @@ def described(search: Result) -> str:
         f"{TextTable(header, lines).drawn()}\n\n"
         f"trials: {search['file']}\nto use the best: --config_files={search['best_file']}"
     )
-
-
-# RecBole's: most trials, and those without a better one after which a search ends.
-EVALS, PATIENCE = 100, 10
 
 
 @option_class()
@@ -145,15 +150,21 @@ class SearchOptions:
 
 
 def search(options: SearchOptions, model: str | None, given: RunSettings) -> Result:
-    """Search, and write down every trial.
+    """Search settings, and save every trial.
+
+    Args:
+        options: what to search, and how.
+        model: name of the model; None: the one that the settings name.
+        given: the settings that all trials have in common.
 
     Returns:
-        What the file holds: ``model``, ``dataset``, ``algo``, ``seed``, ``criterion``, ``trials``,
-        each with its ``settings``, ``score``, ``valid`` and ``seconds``, or why it ``failed``, and
-        ``best``, one of them; and the names ``file`` and ``best_file``.
+        The content of the file: ``model``, ``dataset``, ``algo``, ``seed``, ``criterion``,
+        ``trials`` and ``best``, which is one of the trials. A trial has ``settings``, ``seconds``,
+        and either ``score`` and ``valid`` or the reason why it ``failed``. The file names ``file``
+        and ``best_file`` are added.
 
     Raises:
-        InputError: bad input, hyperopt is missing, or no trial came to an end.
+        InputError: bad input, hyperopt is missing, or no trial finished.
     """
     if find_spec("hyperopt") is None:
         raise InputError("hyper needs the package hyperopt; pip install hyperopt")
@@ -175,10 +186,10 @@ def search(options: SearchOptions, model: str | None, given: RunSettings) -> Res
 
 
 def _check(space: Space, objective: Objective, config: Config, options: SearchOptions) -> None:
-    """Refuse, before anything is trained, what a trial would refuse.
+    """Refuse what a trial would refuse before anything is trained.
 
     Raises:
-        InputError: names the key.
+        InputError: the message names the key.
     """
     if config.forget_method:
         raise InputError(
@@ -200,7 +211,7 @@ def _check(space: Space, objective: Objective, config: Config, options: SearchOp
 
 
 def _check_method(space: Space, config: Config) -> None:
-    """Refuse keys that change what a method is compared with."""
+    """Refuse keys that would also change Original, with which a method is compared."""
     options = [field.name for field in fields(METHODS[str(config.model)].options_class)]
     options += LORA if config["tuning"] == "full" else ()
     for name in space.parts:
@@ -212,7 +223,7 @@ def _check_method(space: Space, config: Config) -> None:
 
 
 def _tuning(log: SearchLog, space: Space, options: SearchOptions) -> HyperTuning:
-    """RecBole's search; its grid is looked through whole, however often a point is drawn again."""
+    """Create RecBole's search. A grid is searched completely, however often a point repeats."""
     grid = options.algo == "exhaustive"
     size = int(space.size or 1)
     most = min(options.max_evals or size, size) if grid else options.max_evals or EVALS
@@ -231,7 +242,7 @@ def _tuning(log: SearchLog, space: Space, options: SearchOptions) -> HyperTuning
 
 @contextlib.contextmanager
 def _quiet(seed: int) -> Iterator[None]:
-    """Seed hyperopt, and let neither it nor HyperTuning print what the trials' file says."""
+    """Seed hyperopt, and silence it and HyperTuning, because the trials' file has it all."""
     log = logging.getLogger("hyperopt")
     level = log.level
     log.setLevel(logging.CRITICAL + 1)

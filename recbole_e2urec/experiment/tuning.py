@@ -1,8 +1,8 @@
-"""Trials of settings: what is tried, how a trial is judged, and which one is best.
+"""Search spaces, trials and the objective of every search for settings.
 
-``--tune`` and ``recbole-e2urec hyper`` judge by the same :class:`Objective`: a recommender by its
-``valid_metric`` on validation rows, an unlearning method by its distance to Retrain on a
-development request. No test row is looked at.
+``--tune`` and ``recbole-e2urec hyper`` use the same :class:`Objective`. It scores a recommender by
+its ``valid_metric`` on validation rows, and an unlearning method by its distance to Retrain on a
+development request. No test row is used.
 """
 
 import csv
@@ -34,13 +34,19 @@ from recbole_e2urec.utils.io import read_lines, write_text
 
 FOLDER = "development"  # inside checkpoint_dir
 COLUMNS = {"user": ["user"], "item": ["item"], "interaction": ["user", "item"]}  # by forget_by
+AFFORDABLE = 0.01  # the loss of validation AUC that is acceptable
+# How many numbers follow each type; loguniform takes logarithms of its bounds, as RecBole does.
+_BOUNDS = {"uniform": 2, "loguniform": 2, "quniform": 3}
+_FORM = (
+    "name choice [a,b], name uniform low,high, name loguniform low,high or name quniform low,high,q"
+)
 
 
 class Development:
-    """The development request of a run's settings, with its Original and Retrain.
+    """A run on the development request, with its Original and Retrain.
 
     Args:
-        config: of the run, with the reported request.
+        config: settings of the reported run, with its request.
     """
 
     def __init__(self, config: Config) -> None:
@@ -59,13 +65,13 @@ class Development:
         self.retrain = self.run.measured("Retrain", self.run.retrain)
 
     def measures(self, config: Config) -> dict[str, float]:
-        """Unlearn the request by the method of these settings, and compare it with Retrain.
+        """Unlearn the development request with these settings, and compare with Retrain.
 
         Returns:
             gap: forget AUC minus Retrain's.
-            left: the gap in size, as a share of Original's: 0 = Retrain, 1 = did nothing.
-            lost: Original's validation AUC minus this one.
-            residual: 0 = Retrain, 1 = did nothing.
+            left: size of the gap as a share of Original's gap: 0 = like Retrain, 1 = like Original.
+            lost: Original's validation AUC minus this model's.
+            residual: 0 = like Retrain, 1 = like Original.
         """
         row = self.run.unlearned_row(self._moved(config))
         gap, whole = (
@@ -75,31 +81,33 @@ class Development:
         return {
             "gap": gap,
             "left": abs(gap / whole) if whole else 1.0,
-            "lost": self.original["test"]["auc"] - row["test"]["auc"],  # of the part held out
+            "lost": self.original["test"]["auc"] - row["test"]["auc"],  # on validation rows
             "residual": 1.0 if residual is None else residual,
         }
 
     def _moved(self, config: Config) -> Config:
-        """The settings with this request and this folder, for what is trained here."""
-        moved = {
+        """Return the settings with this request, this folder, and nothing that is not needed."""
+        settings = {
             "forget_file": str(self.request),
             "forget_where": None,
             "request_id": None,
             "forget_by": self.by,
             "checkpoint_dir": str(self.folder),
-            "ranking_pass": None,  # nothing is chosen by it
+            "ranking_pass": None,  # the objective does not use it
             "relearn_epochs": 0,
-            "log_wandb": False,  # names of losses say nothing of trials
+            "log_wandb": False,  # names of losses do not tell trials apart
         }
-        return config.with_settings(moved)
+        return config.with_settings(settings)
 
 
 def development_request(config: Config, dataset: Any) -> tuple[str, list[tuple[str, ...]]]:
-    """As much as the reported request names, drawn from the training rows that it leaves alone.
+    """Draw a request as large as the reported one from the training rows that it does not name.
+
+    It names at most half of the users, items or pairs that the reported request leaves.
 
     Returns:
-        ``forget_by`` and the lines of a forget file: users, items, or user-item pairs, as the
-        reported request names them.
+        ``forget_by`` and the lines of a forget file: users, items, or user-item pairs, as in the
+        reported request.
     """
     rows, train = dataset.rows, parts_of(config, dataset).splits.train
     options = config.options(ForgetOptions)
@@ -124,32 +132,25 @@ def development_request(config: Config, dataset: Any) -> tuple[str, list[tuple[s
     return kind, [others[place] for place in drawn[:count]]
 
 
-# Numbers that follow each kind; loguniform takes logarithms of its bounds, as RecBole does.
-_BOUNDS = {"uniform": 2, "loguniform": 2, "quniform": 3}
-_FORM = (
-    "name choice [a,b], name uniform low,high, name loguniform low,high or name quniform low,high,q"
-)
-
-
 @dataclass(frozen=True)
 class Space:
     """A search space.
 
     Attributes:
-        parts: kind and its values by key: those to choose from, or the numbers of a range.
+        parts: type and values of each key. The values are the choices, or the numbers of a range.
     """
 
     parts: Mapping[str, tuple[str, list[Any]]]
 
     @classmethod
     def read(cls, path: Path) -> "Space":
-        """Read a params file, whose lines are ``name type values``.
+        """Read a params file, whose lines have the form ``name type values``.
 
-        Such as ``learning_rate loguniform -7,-4``, ``train_batch_size choice [64,128]``,
+        Examples are ``learning_rate loguniform -7,-4``, ``train_batch_size choice [64,128]``,
         ``beta uniform 0.2,0.8`` and ``joint_epochs quniform 1,4,1``.
 
         Raises:
-            InputError: it cannot be read, or a line is no such line.
+            InputError: the file cannot be read, or a line has another form.
         """
         parts: dict[str, tuple[str, list[Any]]] = {}
         for number, line in enumerate(read_lines(path), start=1):
@@ -169,22 +170,22 @@ class Space:
 
     @classmethod
     def of_method(cls, method: str, fixed: Collection[str]) -> "Space":
-        """The space of a method, each range in logarithms, without the keys that the user set."""
+        """Return a method's space, log-uniform in every key, without the keys in ``fixed``."""
         bounds = METHODS[method].searched(fixed).items()
         return cls({key: ("loguniform", [np.log(end) for end in ends]) for key, ends in bounds})
 
     @property
     def ranges(self) -> list[str]:
-        """Keys whose values are without end."""
+        """Keys with a range, which have infinitely many values."""
         return [name for name, (kind, _) in self.parts.items() if kind != "choice"]
 
     @property
     def size(self) -> int | None:
-        """How many settings there are; None without end."""
+        """The number of different settings; None if it is infinite."""
         return None if self.ranges else prod(len(values) for _, values in self.parts.values())
 
     def samples(self) -> list[dict[str, Any]]:
-        """Each choice and each bound once, a key at a time: what must not be refused."""
+        """Return settings with each choice and bound once, one key at a time, to be validated."""
         samples: list[dict[str, Any]] = []
         for name, (kind, values) in self.parts.items():
             ends = values if kind == "choice" else values[:2]
@@ -192,7 +193,7 @@ class Space:
         return samples
 
     def for_recbole(self) -> dict[str, dict[str, list[Any]]]:
-        """The argument ``params_dict`` of RecBole's HyperTuning; lists as text."""
+        """Return the argument ``params_dict`` of RecBole's HyperTuning, with lists as text."""
         params: dict[str, dict[str, list[Any]]] = {}
         for name, (kind, values) in self.parts.items():
             params.setdefault(kind, {})[name] = [
@@ -202,13 +203,13 @@ class Space:
 
 
 def whole(value: Any) -> Any:
-    """A whole number as an int, as sizes and counts have to be; other values as they are."""
+    """Convert a whole number to int, which sizes and counts must be; keep any other value."""
     value = value.item() if hasattr(value, "item") else value
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _numbers(text: str, kind: str) -> list[float] | None:
-    """Numbers between commas, as many as the kind has, the second above the first."""
+    """Parse comma-separated numbers; None unless they are a valid range of this kind."""
     try:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:
@@ -220,12 +221,12 @@ def _numbers(text: str, kind: str) -> list[float] | None:
 
 
 def settings_to_try(method: str, fixed: Collection[str], count: int) -> list[dict[str, float]]:
-    """Settings of a method: its defaults, then draws from its space, to three digits.
+    """Return settings of a method: its defaults, then draws from its space, to three digits.
 
     Args:
-        method: its name.
+        method: name of the method.
         fixed: keys that the user set; they are not searched.
-        count: number of settings, 1 or more; methods without a space have one.
+        count: number of settings, 1 or more. A method without a space has its defaults only.
     """
     space = Space.of_method(method, fixed).parts.items()
     generator = np.random.default_rng([count, *method.encode()])
@@ -240,12 +241,12 @@ def settings_to_try(method: str, fixed: Collection[str], count: int) -> list[dic
 
 
 class Trial(NamedTuple):
-    """Settings, and what came of them on validation rows.
+    """Settings, and their result on validation rows.
 
     Attributes:
-        model: its name.
-        settings: those that were searched.
-        score: what is made least or greatest.
+        model: name of the model.
+        settings: the settings that were searched.
+        score: the value to minimise or maximise.
         valid: the measures behind the score.
         bigger: whether a greater score is better.
     """
@@ -258,31 +259,32 @@ class Trial(NamedTuple):
 
 
 def best_of(trials: Sequence[Trial]) -> Trial:
-    """The best trial; the first of them where several are as good."""
+    """Return the best trial, the first of them if several are equally good."""
     return min(trials, key=lambda trial: -trial.score if trial.bigger else trial.score)
 
 
 class Objective:
-    """Trains a model under some settings, and judges it on validation rows.
+    """Trains a model with some settings, and scores it on validation rows.
 
     Args:
-        model: its name; None = what the settings say.
-        given: everything else that the trials have in common.
-        latest: keeps the development request that they share.
+        model: name of the model; None: the one that the settings name.
+        given: the settings that all trials have in common.
+        latest: keeps the development request that the trials share.
     """
 
     def __init__(self, model: str | None, given: RunSettings, latest: Latest | None = None) -> None:
         self.model, self.given, self._latest = model, given, latest or Latest()
 
     def config(self, settings: Mapping[str, Any]) -> Config:
-        """Settings of a trial; text is read as on the command line."""
+        """Return the full settings of a trial; text is read as on the command line."""
         return self.given.overridden(settings).config(self.model)
 
     def __call__(self, settings: Mapping[str, Any]) -> Trial:
-        """Make a trial.
+        """Run a trial.
 
         Raises:
-            Diverged: the training did.
+            Diverged: training diverged.
+            InputError: the metric has no value on these validation rows.
         """
         config = self.config(settings)
         init_seed(config["seed"], config["reproducibility"])
@@ -296,7 +298,7 @@ class Objective:
         return Trial(*about, valid[metric], valid, bool(config["valid_metric_bigger"]))
 
     def development(self, config: Config) -> Development:
-        """The development request; made anew where more than options of methods changed."""
+        """Return the development request; recreated if more than a method's options changed."""
         options = {
             field.name for method in METHODS.values() for field in fields(method.options_class)
         }
@@ -305,15 +307,12 @@ class Objective:
         return self._latest.get((Development, key), lambda: Development(config))
 
 
-AFFORDABLE = 0.01  # of validation AUC
-
-
 def distance_to_retrain(measures: Mapping[str, float]) -> float:
-    """How bad a method is: below 1 where its cost is affordable, above 1 elsewhere.
+    """Return the objective of a method: below 1 if its loss of AUC is affordable, else above 1.
 
-    Near Retrain is what has a small gap in forget AUC and answers single rows as Retrain does: the
-    least sum of ``left`` and ``residual``. Of settings that cost more than 0.01 of AUC, those are
-    best that cost least.
+    A method is near Retrain if its gap in forget AUC is small and it answers single rows as Retrain
+    does. So the objective grows with the sum of ``left`` and ``residual``. Settings that lose more
+    than 0.01 of validation AUC are ranked by that loss alone.
     """
     if measures["lost"] > AFFORDABLE:
         return 1 + measures["lost"]
@@ -322,7 +321,7 @@ def distance_to_retrain(measures: Mapping[str, float]) -> float:
 
 
 def _validated(config: Config) -> dict[str, float]:
-    """Validation metrics of a recommender's best epoch."""
+    """Train a recommender, and return the validation metrics of its best epoch."""
     with own_wandb_run(config):
         dataset = load_dataset(config)
         if config.is_language_model:
@@ -331,5 +330,5 @@ def _validated(config: Config) -> dict[str, float]:
         splits = parts_of(config, dataset).splits
         loaders = make_loaders(config, dataset, splits)._replace(test=None)
         results = fit_classic(config, loaders).results
-        Path(results["checkpoint"]).unlink(missing_ok=True)  # RecBole's, never read again
+        Path(results["checkpoint"]).unlink(missing_ok=True)  # RecBole's file; nothing reads it
         return dict(results["valid"])

@@ -1,4 +1,4 @@
-"""An unlearning run: Original, Retrain and a method on one split, measured alike."""
+"""One unlearning run: Original, Retrain and a method on one split, all measured the same way."""
 
 import hashlib
 import json
@@ -40,14 +40,24 @@ from recbole_e2urec.trainer.recbole_trainer import plain_values
 from recbole_e2urec.trainer.training_log import restart_peak
 from recbole_e2urec.utils import distributed
 
-# Retain rows that are measured: as many as forget rows, but no fewer than these. To ask every model
-# about all of them took as long as E2URec's training.
+# As many retain rows as forget rows are measured, but at least this many if there are so many.
+# Measuring every model on all retain rows took as long as E2URec's training.
 LEAST_RETAIN = 10_000
-DRAWN = ("control_users", "forget_seed", "history_length")  # who and what Retrain trains on
+# Settings that decide on which users and histories Retrain trains.
+DRAWN = ("control_users", "forget_seed", "history_length")
 
 
 class MeasuredModel(NamedTuple):
-    """A model of the table: the stage that made it, and what was found out about it."""
+    """A model of the results table: the stage that produced it, and its measurements.
+
+    Attributes:
+        stage: digest of the stage.
+        answers: the model's answers on all measured rows.
+        cost: what training or unlearning cost.
+        ranking: metrics of ranked held-out items; empty without a ranking pass.
+        relearning: the relearning curve; None if it was not measured.
+        found: settings that the method found by itself, such as its strength.
+    """
 
     stage: str
     answers: Answers
@@ -58,21 +68,22 @@ class MeasuredModel(NamedTuple):
 
 
 class Measuring(Experiment):
-    """An experiment with a request, which was carried out on one model and not on another.
+    """An experiment with a forget request, which measures models before and after forgetting.
 
     Args:
-        config: of the run.
-        dataset: its rows.
-        held_out: the part on which usefulness is measured: ``test``, or ``valid`` where settings
-            are being chosen. Rows of results call it ``test`` in either case.
+        config: settings of the run.
+        dataset: data set of the run.
+        held_out: the part on which utility is measured: ``test``, or ``valid`` while settings are
+            being chosen. Rows of results call it ``test`` in either case.
         asked: the request; None: the one that the settings name.
 
     Attributes:
         asked: the request.
         split: the training rows to retain and to forget.
         before, after: histories that prompts show before and after the request, [n, k].
-        original, retrain: what these two answered; whoever trains them sets both.
-        said: what was measured, on the forget rows: by the name and the stage of the row.
+        original, retrain: measurements of these two models. The code that trains them sets both.
+        forget_answers: every measured model's answers on the forget rows, by the row's name and
+            stage.
     """
 
     original: MeasuredModel
@@ -98,7 +109,7 @@ class Measuring(Experiment):
         self.forget_answers: dict[tuple[str, str], ForgetAnswers] = {}
 
     def measured(self, name: str, model: MeasuredModel) -> dict[str, Any]:
-        """All measures of one model, as a row of the results."""
+        """Return all measures of one model as a row of results."""
         labels, answers = self.dataset.rows.label, model.answers
         original, retrained = self.original.answers, self.retrain.answers
         losses = answer_losses(answers.yes, labels)
@@ -108,7 +119,7 @@ class Measuring(Experiment):
         row = {
             "model": name,
             "stage": model.stage,
-            "request": self.retrain.stage,  # Original's measures differ between requests
+            "request": self.retrain.stage,  # Original's measures depend on the request, too
             "request_id": self.asked.request_id,
             "request_digest": self.asked.digest,
             "comparison": self.comparison,
@@ -129,9 +140,9 @@ class Measuring(Experiment):
 
     @cached_property
     def comparison(self) -> str:
-        """Names all that decides Retrain besides its seed and what is drawn by it: 16 hex digits.
+        """Digest of all that determines Retrain except its seed and what the seed draws.
 
-        The request, which has a name of its own, is left out.
+        16 hex digits. The request is left out, because it has its own identifier.
         """
         settings = {key: str(self.config[key]) for key in DRAWN}
         prompts = self.model.table.with_history(self.before[:, :0]).fingerprint()
@@ -140,10 +151,11 @@ class Measuring(Experiment):
 
     @cached_property
     def alike(self) -> str:
-        """The same where models of two seeds may be compared row by row: 16 hex digits.
+        """Digest that is equal where models of two seeds can be compared row by row.
 
-        They may where they retain and forget the same rows under the same prompts. An adapter may
-        not: the backbone under it may have been drawn from its seed.
+        16 hex digits. The models can be compared if they retain and forget the same rows with the
+        same prompts. Adapters of different seeds cannot, because each seed may have drawn another
+        backbone under its adapter.
         """
         with self.model.using_history(self.after):
             prompts = self.model.table.fingerprint()
@@ -151,16 +163,23 @@ class Measuring(Experiment):
         return _named([hash_of(self.split.forget), hash_of(self.split.retain), prompts, seed])
 
     def answered(self, stage: str, scorer: Scorer, cost: Mapping[str, Any]) -> MeasuredModel:
-        """Ask a model about all that is measured, and let a copy of it relearn."""
+        """Measure a model on all groups of rows, and let a copy of it relearn.
+
+        Args:
+            stage: digest of the stage that produced the model.
+            scorer: answers for the model.
+            cost: what the model cost.
+        """
         answers = ask(self.model, scorer, self.groups, self.before, self.after)
         curve = self.relearning.curve(self.config, self.model, scorer)
         return MeasuredModel(stage, answers, cost, self._ranking(scorer), curve)
 
     def _hidden(self) -> Rows:
-        """Rows asked for of users who keep training rows: no other prompt shows them.
+        """Return the requested rows that the histories of users who stay must not show.
 
-        Rows of no part, which only histories show, are among them; validation and test rows that
-        are asked for are not, as they measure all models alike.
+        These are rows of users who keep training rows. They include history-only rows, which belong
+        to no part. They exclude requested validation and test rows, because these measure all
+        models alike.
         """
         user, held_out = self.dataset.rows.user, self.parts.whole[1:]
         rows = np.setdiff1d(self.asked.rows, np.concatenate(held_out))
@@ -177,7 +196,7 @@ class Measuring(Experiment):
         return Groups(split.forget, retain, rows, rows[forgotten], rows[~forgotten], control)
 
     def _ranking(self, scorer: Scorer) -> dict[str, float]:
-        """Metrics of ranked held-out items; empty when nobody asked for them."""
+        """Return metrics of ranked held-out items; empty unless ``ranking_pass`` asks for them."""
         config, splits = self.ranked, self.parts.splits
         if config is None:
             return {}
@@ -198,12 +217,12 @@ def _ratio(cost: Mapping[str, Any], reference: Mapping[str, Any]) -> float | Non
 
 
 class Forgetting(Measuring):
-    """One request: Retrain and Original are trained once, then any number of methods can follow.
+    """A run for one request: trains Retrain and Original once, then any number of methods.
 
     Args:
         config, dataset, held_out, asked: see :class:`Measuring`.
-        validating: rows whose users validate Original; None: those that stay. Requests that share
-            an Original name the same.
+        validating: rows whose users validate Original; None: the retain rows. Requests that share
+            an Original must pass the same rows.
     """
 
     def __init__(
@@ -218,14 +237,18 @@ class Forgetting(Measuring):
         self.validating = self.split.retain if validating is None else validating
 
     def train(self) -> None:
-        """Train Retrain and then Original, which the backbone holds from there on."""
+        """Train Retrain and then Original, whose weights then stay in the model."""
         self.retrain = self._fit("Retrain", self.split.retain, self.split.retain, self.after)
         self.model.bank.load(self.model.adapter, self.start)
         train = self.parts.splits.train
         self.original = self._fit("Original", train, self.validating, self.before)
 
     def run(self) -> tuple[list[dict[str, Any]], dict[str, int]]:
-        """Unlearn with the method that the settings name, and measure all three models."""
+        """Unlearn with the method that the settings name, and measure all three models.
+
+        Returns:
+            The rows of Original, Retrain and the method; and the number of rows by group.
+        """
         method_of(self.config)  # refuses bad settings before anything is trained
         self.train()
         unlearned = self.unlearned_row(self.config)
@@ -233,22 +256,24 @@ class Forgetting(Measuring):
         return [*rows, unlearned], group_sizes(self.groups)
 
     def unlearned_row(self, config: Config) -> dict[str, Any]:
-        """Unlearn with the method that these settings name, and measure it."""
+        """Unlearn with the method that these settings name, and return its row of results."""
         unlearned = self.unlearn(method_of(config))
         return {**self.measured(config.model, unlearned), "settings": config.settings()}
 
     def noise_row(self, digest: str) -> dict[str, Any] | None:
-        """Measure another seed's Retrain as if it were an unlearned model: what noise alone does.
+        """Measure another seed's Retrain as if it were an unlearned model.
+
+        Its distance to this seed's Retrain is what noise alone causes.
 
         Args:
-            digest: of its stage, in the same folder.
+            digest: digest of the other Retrain's stage, which is in the same folder.
 
         Returns:
-            The row; None where it retained other rows, as under a random split, or is an adapter:
-            the backbone under it may have been drawn from its seed.
+            The row of results. None if the other Retrain retained other rows, as it does under a
+            random split, or is an adapter, because its seed may have drawn another backbone.
         """
         retrain, other = (
-            Stage.of(self.stages, "Retrain", one) for one in (self.retrain.stage, digest)
+            Stage.of(self.stages, "Retrain", stage) for stage in (self.retrain.stage, digest)
         )
         alike = all(retrain.inputs[name] == other.inputs[name] for name in ("train", "prompts"))
         if self.model.adapter is not None or not alike:
@@ -258,12 +283,12 @@ class Forgetting(Measuring):
 
     @property
     def services(self) -> TrainingServices:
-        """What the run can do for a method."""
+        """The services that the run offers to a method."""
         return RunServices(self)
 
     @property
     def request(self) -> UnlearningTask:
-        """What a method works with."""
+        """The task that a method works on."""
         rows, retain = self.dataset.rows, self.split.retain
         return UnlearningTask(
             self.split.forget, retain, self.parts.splits.valid,
@@ -272,7 +297,7 @@ class Forgetting(Measuring):
         )  # fmt: skip
 
     def unlearn(self, method: Unlearner) -> MeasuredModel:
-        """Unlearn the request, and ask the unlearned model about all groups."""
+        """Unlearn the request with this method, and measure the unlearned model."""
         restart_peak()
         with self.model.using_history(self.after):
             unlearned = method.unlearn(self.model, self.request)
@@ -280,17 +305,17 @@ class Forgetting(Measuring):
         return measured._replace(found=unlearned.found)
 
     def _fit(self, name: str, train: Rows, validating: Rows, shown: Rows) -> MeasuredModel:
-        """Train Original or Retrain."""
+        """Train Original or Retrain, and measure it."""
         restart_peak()
         cost, stage = self.trained(name, train, validating, shown)
         return self.answered(stage.digest, Adapted(self.model.adapter), cost)
 
 
 class RunServices(TrainingServices):
-    """What an unlearning run can do for a method.
+    """The services that an unlearning run offers to a method.
 
     Args:
-        run: has trained Original.
+        run: a run that has trained Original.
     """
 
     def __init__(self, run: Forgetting) -> None:
@@ -298,7 +323,7 @@ class RunServices(TrainingServices):
         self._run = run
 
     def fit(self, name: str, rows: Rows, history: Rows) -> Fit:
-        """Train another recommender in Original's place, which comes back."""
+        """Train another recommender in Original's place, then restore Original."""
         model = self._run.model
         adapter = model.adapter
         with model.bank.restored_after(adapter):
@@ -307,9 +332,9 @@ class RunServices(TrainingServices):
         return Fit(Stored(adapter, stage.weights), cost, stage.digest, stage.weights)
 
     def fit_adapter(self, name: str, rows: Rows, history: Rows) -> Fit:
-        """Train an adapter on the backbone as it was before tuning, which comes back."""
+        """Train an adapter on the backbone before tuning, then restore Original."""
         model = self._run.model
-        if model.adapter is not None:  # that is how Original was trained, too
+        if model.adapter is not None:  # Original was trained this way, too
             return self.fit(name, rows, history)
         with on_start(model, lambda: self._run.start):
             model.bank.add(name, model.lora, self._run.config["seed"])
@@ -323,12 +348,12 @@ class RunServices(TrainingServices):
         return Fit(scorer, cost, stage.digest, stage.weights)
 
     def embed(self, rows: Rows) -> NDArray[np.float32]:
-        """Embed users by BPR, in the main process."""
+        """Embed users by BPR, trained in the main process."""
         config, splits = self._run.config, self._run.parts.splits
         return distributed.on_main_process(lambda: user_embeddings(config, splits, rows))
 
     def stage(self, name: str, settings: Mapping[str, Any]) -> Stage:
-        """The stage of a part of a method that forgets this request."""
+        """Return the stage of a training step of a method, for this request."""
         run = self._run
         inputs = {
             "original": run.original.stage,
