@@ -33,7 +33,7 @@ Numbers = NDArray[np.float64]
 ITEM_PRIOR = 5.0  # rows at the overall mean that smooth an item's share of likes
 HISTORY_PRIOR = 1.0  # the same for a history's share of likes
 FOLDS = 5
-ASKED = 2048  # most rows of a kind on which losses are measured; with half, the error is a tenth
+ASKED = 2048  # rows of a kind, at most; with half as many, losses are off by a tenth of the gap
 UNLIKE = 0.5  # standard deviation of the memorisation gap between requests, as a share of its mean
 CLOSE = 0.02  # tolerance, as a share of the gap: a loss this near to its target has reached it
 
