@@ -124,10 +124,13 @@ def _path(file: str) -> Path:
 
 
 def files() -> dict[Path, str]:
-    """Return every file that repeats the meaning of options, with its up-to-date text."""
+    """Return every file that repeats the meaning of options, with its up-to-date text.
+
+    The page is among them in a checkout; a wheel has no docs.
+    """
     page = properties_folder().parent / "docs" / "reference" / "options.md"
-    made = {_path(file): commented(file) for file in yaml_files() if options_in(file)}
-    return {**made, page: reference()}
+    texts = {_path(file): commented(file) for file in yaml_files() if options_in(file)}
+    return {**texts, page: reference()} if page.parent.is_dir() else texts
 
 
 def main(write: bool) -> int:

@@ -19,6 +19,11 @@ def test_a_file_repeats_what_the_option_classes_say(path: Path, text: str) -> No
     assert path.read_text(encoding="utf-8") == text, WRITE
 
 
+def test_the_page_says_what_the_option_classes_say() -> None:
+    page = Path(__file__).parents[2] / "docs" / "reference" / "options.md"
+    assert page.read_text(encoding="utf-8") == reference.reference(), WRITE
+
+
 def test_every_option_is_documented_with_a_default_in_a_yaml_file() -> None:
     options = {key for file in FILES for key in reference.options_in(file)}
     texts = {file: (properties_folder() / f"{file}.yaml").read_text() for file in FILES}
