@@ -86,9 +86,9 @@ class Case(NamedTuple):
 def case_text(case: Case) -> str:
     """Format the case for the terminal."""
     lines = [f"user {case.user} of {case.dataset}: {case.standing}", ""]
-    lines += [ANSWERS, "", _answers(case).drawn(), "", READING, ""]
+    lines += [ANSWERS, "", _answers(case).render(), "", READING, ""]
     if case.top:
-        lines += [RECOMMENDED, "", _recommended(case).drawn(), ""]
+        lines += [RECOMMENDED, "", _recommended(case).render(), ""]
     for row in case.rows:
         lines += [f"{row.prompt.part}, {row.prompt.title}: {row.prompt.length}", "-" * 60]
         lines += [row.prompt.text, "-" * 60]

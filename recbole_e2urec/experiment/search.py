@@ -123,7 +123,7 @@ def described(search: Result) -> str:
     header = ["", "settings", search["criterion"], "on validation", "seconds"]
     return (
         f"{search['model']} on {search['dataset']}, {search['algo']}, seed {search['seed']}\n\n"
-        f"{TextTable(header, lines).drawn()}\n\n"
+        f"{TextTable(header, lines).render()}\n\n"
         f"trials: {search['file']}\nto use the best: --config_files={search['best_file']}"
     )
 

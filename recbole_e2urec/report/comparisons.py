@@ -1,7 +1,7 @@
-"""Which rows of results stand in one table: those that were measured against the same Retrain.
+"""Groups rows of results into tables: a table has the rows measured against the same Retrain.
 
-A Retrain and its kin under other seeds make one table, of means over seeds. What was measured
-against another one stands in another table, and no row is left out.
+A Retrain and its counterparts under other seeds form one table, of means over seeds. Rows measured
+against another Retrain are in another table. No row is left out.
 """
 
 import json
@@ -13,17 +13,17 @@ from typing import Any, NamedTuple
 from recbole_e2urec.config.keys import LORA, TRAINING
 from recbole_e2urec.config.yaml import properties
 from recbole_e2urec.evaluator.bootstrap import bias_in_floors
-from recbole_e2urec.report.results import ForgetAnswers, load_answers, place_of
+from recbole_e2urec.report.results import ForgetAnswers, load_answers, row_key
 from recbole_e2urec.report.tables import NOISE, Row, value_of
 
 ORIGINAL, RETRAIN = "Original", "Retrain"
 REFERENCES = (ORIGINAL, RETRAIN, NOISE)  # first in each table, in this order
-# Settings that decide which rows a model learns from and is tested on, ...
+# Settings that decide which rows a model trains and is tested on.
 _DATA = (
     "data_path", "threshold", "val_interval", "eval_args", "last_rows", "min_history",
     "control_users", "forget_seed",
 )  # fmt: skip
-# ... and those that decide what a language model learns from them.
+# Settings that decide what a language model learns from these rows.
 _TRAINING = (
     *(key for key in TRAINING if key not in ("backbone", "seed", "eval_args")),
     "user_fields", "item_fields", "title_field", "prompt", "history_length", "max_prompt_tokens",
@@ -33,12 +33,13 @@ _VERSIONS = ("torch", "recbole_e2urec")
 
 
 class Comparison(NamedTuple):
-    """Rows of one table, and its title.
+    """The title and the rows of one table.
 
     Attributes:
-        title: tells it from the other tables of a file.
-        rows: references first. ``model`` also names the settings in which rows of one method
-            differ; ``bias`` is there in one row of a model whose bias is known, in floors.
+        title: tells the table from the others of a file.
+        rows: the rows, references first. ``model`` also names the settings in which rows of one
+            method differ. If a model's bias is known, one of its rows has it as ``bias``, in
+            floors.
     """
 
     title: str
@@ -46,69 +47,73 @@ class Comparison(NamedTuple):
 
 
 def comparisons(rows: Iterable[Row], folder: Path) -> list[Comparison]:
-    """Take results apart.
+    """Group results into comparisons.
 
     Args:
-        rows: as they are in ``results.jsonl``; of rows that are replaced there the last counts.
-        folder: where that file is, and the answers of the rows.
+        rows: rows as in ``results.jsonl``; the last of several rows with the same key counts.
+        folder: folder of that file, which also has the answers of the rows.
     """
-    unique = list({place_of(row): row for row in rows}.values())
-    found = _measured(unique)
+    unique = list({row_key(row): row for row in rows}.values())
+    groups = _group_by_retrain(unique)
     others = [row for row in unique if "to_retrain" not in row]
     for row in sorted(others, key=lambda row: ("backbone" not in row, "request_digest" not in row)):
-        fitting = [own for own in found if all(_fits(row, one) for one in own)]
-        for own in fitting:
-            own.append(row)
+        fitting = [group for group in groups if all(_fits(row, member) for member in group)]
+        for group in fitting:
+            group.append(row)
         if not fitting:
-            found.append([row])
+            groups.append([row])
     return [
-        Comparison(title, _with_bias(_in_order(own), folder))
-        for title, own in zip(_titles(found), found, strict=True)
+        Comparison(title, _label_rows(_references_first(group), folder))
+        for title, group in zip(_titles(groups), groups, strict=True)
     ]
 
 
-def _measured(rows: Sequence[Row]) -> list[list[Row]]:
-    """Rows that were measured against a Retrain, by all that decides it but the seed."""
-    retrains = {_name(row, "stage"): row for row in rows if row["model"] == RETRAIN}
-    shared = Counter((_key(row), row["seed"]) for row in retrains.values())
+def _group_by_retrain(rows: Sequence[Row]) -> list[list[Row]]:
+    """Group the rows measured against a Retrain by everything that decides it except the seed."""
+    retrains = {_retrain_id(row, "stage"): row for row in rows if row["model"] == RETRAIN}
+    shared = Counter((_retrain_key(row), row["seed"]) for row in retrains.values())
     groups: dict[Any, list[Row]] = {}
     for row in rows:
         if "to_retrain" in row:
-            own = retrains.get(_name(row, "request"))
-            key = _key(own or row)
-            # apart where its Retrain is gone, or another one of the seed differs in something else
-            alone = row.get("request") if own is None or shared[key, row["seed"]] > 1 else None
-            groups.setdefault((key, own is None, alone), []).append(row)
+            retrain = retrains.get(_retrain_id(row, "request"))
+            key = _retrain_key(retrain or row)
+            # A group of its own if its Retrain is gone or another one has the same key and seed.
+            is_separate = retrain is None or shared[key, row["seed"]] > 1
+            request = row.get("request") if is_separate else None
+            groups.setdefault((key, retrain is None, request), []).append(row)
     return list(groups.values())
 
 
-def _name(row: Row, stage: str) -> tuple[Any, ...]:
-    """Name a Retrain, by the key under which a row has its stage."""
-    own = ("dataset", "backbone", "request_digest", "seed")
-    return row.get(stage), *(row.get(name) for name in own)
+def _retrain_id(row: Row, stage: str) -> tuple[Any, ...]:
+    """Identify a single Retrain; ``stage`` is the key under which the row has Retrain's stage."""
+    names = ("dataset", "backbone", "request_digest", "seed")
+    return row.get(stage), *(row.get(name) for name in names)
 
 
-def _key(row: Row) -> tuple[Any, ...]:
-    """Name all that decides a Retrain but its seed; rows of older versions have settings alone."""
-    deciding = row.get("comparison") or json.dumps(
-        [_settings(row, _deciding(row)), _versions(row)], sort_keys=True
+def _retrain_key(row: Row) -> tuple[Any, ...]:
+    """Return everything that decides a Retrain except its seed.
+
+    Rows of older versions have no ``comparison``; their settings and versions stand in for it.
+    """
+    comparison = row.get("comparison") or json.dumps(
+        [_settings(row, _deciding_keys(row)), _versions(row)], sort_keys=True
     )
     size = value_of(row, "forget.rows")
-    return row["dataset"], row.get("backbone"), row.get("request_digest"), size, deciding
+    return row["dataset"], row.get("backbone"), row.get("request_digest"), size, comparison
 
 
-def _deciding(row: Row) -> tuple[str, ...]:
-    """Keys of the settings that decide a Retrain."""
+def _deciding_keys(row: Row) -> tuple[str, ...]:
+    """Return the keys of the settings that decide a Retrain."""
     return (*_DATA, *_TRAINING, *(LORA if value_of(row, "settings.tuning") == "lora" else ()))
 
 
 def _settings(row: Row, keys: Iterable[str]) -> dict[str, Any]:
-    """Some settings of a row, those that it has; how classic models are tested does not count."""
-    given = row.get("settings", {})
-    found = {key: given[key] for key in keys if key in given}
-    if isinstance(found.get("eval_args"), Mapping):
-        found["eval_args"] = {k: v for k, v in found["eval_args"].items() if k != "mode"}
-    return found
+    """Return the given settings that a row has, without classic models' evaluation mode."""
+    settings = row.get("settings", {})
+    selected = {key: settings[key] for key in keys if key in settings}
+    if isinstance(selected.get("eval_args"), Mapping):
+        selected["eval_args"] = {k: v for k, v in selected["eval_args"].items() if k != "mode"}
+    return selected
 
 
 def _versions(row: Row) -> dict[str, Any]:
@@ -116,107 +121,124 @@ def _versions(row: Row) -> dict[str, Any]:
 
 
 def _fits(row: Row, other: Row) -> bool:
-    """Whether a row without a Retrain, such as DeepFM's, is of the same data and request."""
+    """Whether a row without a Retrain, such as DeepFM's, has the same data and request."""
     for key in ("dataset", "backbone", "request_digest"):
         if None not in (row.get(key), other.get(key)) and row[key] != other[key]:
             return False
-    keys = _deciding(row) if "backbone" in row and "backbone" in other else _DATA
-    ours, theirs = (_settings(one, keys) for one in (row, other))
+    keys = _deciding_keys(row) if "backbone" in row and "backbone" in other else _DATA
+    ours, theirs = (_settings(each, keys) for each in (row, other))
     return all(ours[key] == theirs[key] for key in ours.keys() & theirs.keys())
 
 
-def _in_order(rows: Sequence[Row]) -> list[Row]:
-    places = {name: place for place, name in enumerate(REFERENCES)}
-    return sorted(rows, key=lambda row: places.get(row["model"], len(places)))
-
-
-def _labels(rows: Sequence[Row]) -> list[str]:
-    """Names for the lines of a table: the model, and the settings in which rows of it differ."""
-    settings = [_own(row) for row in rows]
-    labels: list[str] = []
-    seen = Counter[tuple[str, Any]]()
-    for row, own in zip(rows, settings, strict=True):
-        others = [o for r, o in zip(rows, settings, strict=True) if r["model"] == row["model"]]
-        told = [f"{k}: {v}" for k, v in own.items() if any(o.get(k) != v for o in others)]
-        label = ", ".join([row["model"], *told])
-        seen[label, row["seed"]] += 1
-        times = seen[label, row["seed"]]
-        labels.append(label if times == 1 or label in REFERENCES else f"{label} ({times})")
-    return labels
-
-
-def _own(row: Row) -> dict[str, Any]:
-    """The settings of a method; empty for what is no method."""
-    keys = properties("model", row["model"]).keys() - properties("model", "LLMRec").keys()
-    if not keys or row["model"] in REFERENCES:
-        return {}
-    adapter = () if value_of(row, "settings.tuning") == "lora" else LORA
-    return _settings(row, (*sorted(keys), *adapter))
+def _references_first(rows: Sequence[Row]) -> list[Row]:
+    positions = {name: position for position, name in enumerate(REFERENCES)}
+    return sorted(rows, key=lambda row: positions.get(row["model"], len(positions)))
 
 
 def _titles(groups: Sequence[Sequence[Row]]) -> list[str]:
     """Name each group by its data, backbone and request, and by what tells it from the others."""
-    bases = [_base(own[0]) for own in groups]
+    bases = [_base_title(group[0]) for group in groups]
     titles = []
-    for own, base in zip(groups, bases, strict=True):
-        others = [one[0] for one, other in zip(groups, bases, strict=True) if other == base]
-        titles.append(", ".join([base, *_distinctions(own, others)]))
-    again = Counter(titles)
-    for place, own in enumerate(groups):
-        if again[titles[place]] > 1:
-            retrain = own[0].get("request")
-            titles[place] += f", Retrain {retrain}" if retrain else f", no. {place + 1}"
-        seeds = dict.fromkeys(str(row["seed"]) for row in own)
-        titles[place] += f", seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"
+    for group, base in zip(groups, bases, strict=True):
+        namesakes = [each[0] for each, other in zip(groups, bases, strict=True) if other == base]
+        titles.append(", ".join([base, *_distinctions(group, namesakes)]))
+    count = Counter(titles)
+    for index, group in enumerate(groups):
+        if count[titles[index]] > 1:
+            retrain = group[0].get("request")
+            titles[index] += f", Retrain {retrain}" if retrain else f", no. {index + 1}"
+        seeds = dict.fromkeys(str(row["seed"]) for row in group)
+        titles[index] += f", seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"
     return titles
 
 
-def _base(row: Row) -> str:
+def _base_title(row: Row) -> str:
     size = value_of(row, "forget.rows")
     parts = [row["dataset"], row.get("backbone"), None if size is None else f"{size:,} forget rows"]
     return ", ".join(str(part) for part in parts if part is not None)
 
 
-def _distinctions(own: Sequence[Row], others: Sequence[Row]) -> list[str]:
-    """What a title says of a group besides, given the first rows of all that are called alike."""
-    first = own[0]
-    told = {**_settings(first, _deciding(first)), **_versions(first)}
-    theirs = [{**_settings(one, _deciding(one)), **_versions(one)} for one in others]
-    found = [f"{k} {v}" for k, v in told.items() if any(o.get(k) != v for o in theirs)]
-    requests = {one.get("request_digest") for one in others}
-    names = {one.get("request_id") for one in others}
-    if len(requests) > 1:
-        name = "request_id" if len(names) == len(requests) else "request_digest"
-        found.append(f"request {first.get(name)}")
-    if "to_retrain" in first and all(row["model"] != RETRAIN for row in own):
-        found.append("without its Retrain")
-    return found
+def _distinctions(group: Sequence[Row], namesakes: Sequence[Row]) -> list[str]:
+    """Return what a title adds to tell a group from others.
+
+    Args:
+        group: rows of the group.
+        namesakes: the first row of each group with the same base title, this group's included.
+    """
+    first = group[0]
+    ours = {**_settings(first, _deciding_keys(first)), **_versions(first)}
+    theirs = [{**_settings(row, _deciding_keys(row)), **_versions(row)} for row in namesakes]
+    distinctions = [
+        f"{key} {value}"
+        for key, value in ours.items()
+        if any(other.get(key) != value for other in theirs)
+    ]
+    digests = {row.get("request_digest") for row in namesakes}
+    request_ids = {row.get("request_id") for row in namesakes}
+    if len(digests) > 1:
+        name = "request_id" if len(request_ids) == len(digests) else "request_digest"
+        distinctions.append(f"request {first.get(name)}")
+    if "to_retrain" in first and all(row["model"] != RETRAIN for row in group):
+        distinctions.append("without its Retrain")
+    return distinctions
 
 
-def _with_bias(rows: Sequence[Row], folder: Path) -> list[Row]:
-    """Name the lines of a table, and give one row of each its bias over seeds, where it has one."""
+def _label_rows(rows: Sequence[Row], folder: Path) -> list[Row]:
+    """Label the lines of a table, and add each model's bias over seeds to one of its rows."""
     labels = _labels(rows)
-    said: dict[str, dict[int, ForgetAnswers | None]] = {}
+    answers: dict[str, dict[int, ForgetAnswers | None]] = {}
     for row, label in zip(rows, labels, strict=True):
         if "to_retrain" in row and label != NOISE:
-            said.setdefault(label, {})[row["seed"]] = load_answers(folder, row)
-    retrains = said.get(RETRAIN, {})
-    biases = {label: _bias(ours, retrains) for label, ours in said.items()}
-    found: list[Row] = []
+            answers.setdefault(label, {})[row["seed"]] = load_answers(folder, row)
+    retrains = answers.get(RETRAIN, {})
+    biases = {label: _bias(ours, retrains) for label, ours in answers.items()}
+    labelled: list[Row] = []
     for row, label in zip(rows, labels, strict=True):
-        bias = biases.pop(label, None)  # the model's, not the row's: once
-        found.append({**row, "model": label, **({} if bias is None else {"bias": bias})})
-    return found
+        bias = biases.pop(label, None)  # it belongs to the model, so only one row has it
+        labelled.append({**row, "model": label, **({} if bias is None else {"bias": bias})})
+    return labelled
+
+
+def _labels(rows: Sequence[Row]) -> list[str]:
+    """Label the lines of a table: the model, and the settings in which its rows differ."""
+    all_settings = [_method_settings(row) for row in rows]
+    labels: list[str] = []
+    count = Counter[tuple[str, Any]]()
+    for row, settings in zip(rows, all_settings, strict=True):
+        same_model = [
+            other_settings
+            for other, other_settings in zip(rows, all_settings, strict=True)
+            if other["model"] == row["model"]
+        ]
+        differing = [
+            f"{key}: {value}"
+            for key, value in settings.items()
+            if any(other.get(key) != value for other in same_model)
+        ]
+        label = ", ".join([row["model"], *differing])
+        count[label, row["seed"]] += 1
+        number = count[label, row["seed"]]
+        labels.append(label if number == 1 or label in REFERENCES else f"{label} ({number})")
+    return labels
+
+
+def _method_settings(row: Row) -> dict[str, Any]:
+    """Return the settings of a row's method; empty if the row's model is no method."""
+    keys = properties("model", row["model"]).keys() - properties("model", "LLMRec").keys()
+    if not keys or row["model"] in REFERENCES:
+        return {}
+    adapter_keys = () if value_of(row, "settings.tuning") == "lora" else LORA
+    return _settings(row, (*sorted(keys), *adapter_keys))
 
 
 def _bias(
     ours: Mapping[int, ForgetAnswers | None], retrains: Mapping[int, ForgetAnswers | None]
 ) -> float | None:
-    """See :func:`bias_in_floors`; None as well where an answer is missing, or on other rows."""
+    """Compute :func:`bias_in_floors`; None also if answers are missing or are on other rows."""
     answers = [*ours.values(), *retrains.values()]
     if None in answers or not ours.keys() <= retrains.keys():
         return None
-    if len({one.alike for one in answers if one is not None}) != 1:
+    if len({each.comparison_key for each in answers if each is not None}) != 1:
         return None
-    yes = [{seed: one.yes for seed, one in of.items() if one} for of in (ours, retrains)]
+    yes = [{seed: each.yes for seed, each in of.items() if each} for of in (ours, retrains)]
     return bias_in_floors(*yes)

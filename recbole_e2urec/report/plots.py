@@ -1,7 +1,7 @@
-"""Plots of a comparison, and the HTML page that shows them, made from the rows of results alone.
+"""Plots of a comparison and the HTML page that shows them, made from the rows of results alone.
 
-Models differ in colour (Okabe and Ito's palette, which colour-blind people can tell apart), in
-marker and in dash; nothing is told by colour alone.
+Models differ in colour, marker and dash, so that no information is in the colour alone. The palette
+is by Okabe and Ito; colour-blind people can tell its colours apart.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from recbole_e2urec.report.tables import TextTable, value_of
 from recbole_e2urec.utils.html import SHEETS
 
 Row = Mapping[str, Any]
-# Okabe and Ito, "Color Universal Design", 2008; without yellow, which is faint on white.
+# Okabe and Ito, "Color Universal Design", 2008, without yellow, which is faint on white.
 COLORS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 MARKERS = ("circle", "square", "diamond", "cross", "triangle-up", "x", "star", "triangle-down")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
@@ -23,7 +23,7 @@ GROUPS = {"forget": "forget rows", "control": "rows no model saw"}
 
 
 class Figure(NamedTuple):
-    """A picture and the words below it."""
+    """A picture with its title and caption."""
 
     title: str
     picture: go.Figure
@@ -31,17 +31,17 @@ class Figure(NamedTuple):
 
 
 def figures(rows: Sequence[Row]) -> list[Figure]:
-    """Draw what the rows of a comparison hold; a picture without data is left out."""
-    models = list(dict.fromkeys(row["model"] for row in rows))
-    by_model = {name: [row for row in rows if row["model"] == name] for name in models}
-    drawn = [_tradeoff(by_model), _cost(by_model), _relearning(by_model), _roc(by_model)]
-    return [figure for figure in [*drawn, _losses(by_model)] if figure is not None]
+    """Draw the figures of a comparison; figures without data are left out."""
+    names = list(dict.fromkeys(row["model"] for row in rows))
+    models = {name: [row for row in rows if row["model"] == name] for name in names}
+    drawn = [_tradeoff(models), _cost(models), _relearning(models), _roc(models), _losses(models)]
+    return [figure for figure in drawn if figure is not None]
 
 
 def _tradeoff(models: Mapping[str, Sequence[Row]]) -> Figure | None:
-    """Test AUC over forget AUC, each with its interval."""
+    """Draw test AUC over forget AUC, each with its interval."""
     picture = go.Figure()
-    for place, (name, rows) in enumerate(models.items()):
+    for index, (name, rows) in enumerate(models.items()):
         x, y = _mean(rows, "forget.auc"), _mean(rows, "test.auc")
         if x is None or y is None:
             continue
@@ -49,11 +49,11 @@ def _tradeoff(models: Mapping[str, Sequence[Row]]) -> Figure | None:
             go.Scatter(
                 x=[x],
                 y=[y],
-                error_x=_bars(rows, "intervals.forget_auc", x),
-                error_y=_bars(rows, "intervals.test_auc", y),
+                error_x=_error_bars(rows, "intervals.forget_auc", x),
+                error_y=_error_bars(rows, "intervals.test_auc", y),
                 mode="markers",
                 name=name,
-                marker={"size": 12, **_marker(place)},
+                marker={"size": 12, **_marker(index)},
             )
         )
     if not picture.data:
@@ -71,20 +71,20 @@ def _tradeoff(models: Mapping[str, Sequence[Row]]) -> Figure | None:
 
 
 def _cost(models: Mapping[str, Sequence[Row]]) -> Figure | None:
-    """Seconds of each model, those before the request beside them."""
-    after, before = (
+    """Draw the seconds of each model for the request, and next to them those before it."""
+    for_request, before = (
         {name: _mean(rows, path) for name, rows in models.items()}
         for path in ("cost.seconds", "cost.prior_seconds")
     )
-    names = [name for name, value in after.items() if value is not None][::-1]
+    names = [name for name, value in for_request.items() if value is not None][::-1]
     if not names:
         return None
     picture = go.Figure()
-    for title, found, color, pattern in (
-        ("for the request", after, COLORS[1], ""),
+    for title, seconds, color, pattern in (
+        ("for the request", for_request, COLORS[1], ""),
         ("before any request", before, COLORS[6], "/"),
     ):
-        values = [found[name] or 0 for name in names]
+        values = [seconds[name] or 0 for name in names]
         if any(values):
             marker = {"color": color, "pattern": {"shape": pattern}}
             picture.add_trace(go.Bar(y=names, x=values, name=title, orientation="h", marker=marker))
@@ -98,7 +98,7 @@ def _cost(models: Mapping[str, Sequence[Row]]) -> Figure | None:
 
 
 def _relearning(models: Mapping[str, Sequence[Row]]) -> Figure | None:
-    """AUC on forget rows that are not shown again, by steps on those that are."""
+    """Draw AUC on forget rows that are not shown again, by training steps on those that are."""
     picture = _lines(models, "relearning", "steps", "auc")
     if not picture.data:
         return None
@@ -111,7 +111,7 @@ def _relearning(models: Mapping[str, Sequence[Row]]) -> Figure | None:
 
 
 def _roc(models: Mapping[str, Sequence[Row]]) -> Figure | None:
-    """ROC of the loss attack."""
+    """Draw the ROC curve of the loss attack."""
     picture = _lines(models, "mia_roc", "fpr", "tpr")
     if not picture.data:
         return None
@@ -130,25 +130,25 @@ def _roc(models: Mapping[str, Sequence[Row]]) -> Figure | None:
 
 
 def _losses(models: Mapping[str, Sequence[Row]]) -> Figure | None:
-    """Spread of losses of forget rows and of rows that no model saw, a panel a model."""
-    shown = [name for name, rows in models.items() if any("loss_shares" in row for row in rows)]
-    if not shown:
+    """Draw histograms of losses of forget rows and of rows no model saw, one panel a model."""
+    names = [name for name, rows in models.items() if any("loss_shares" in row for row in rows)]
+    if not names:
         return None
     picture = make_subplots(
-        rows=len(shown),
+        rows=len(names),
         cols=1,
         shared_xaxes=True,
-        subplot_titles=shown,
-        vertical_spacing=0.4 / (len(shown) + 1),
+        subplot_titles=names,
+        vertical_spacing=0.4 / (len(names) + 1),
     )
-    for panel, name in enumerate(shown, start=1):
-        for place, (group, title) in enumerate(GROUPS.items(), start=1):
+    for panel, name in enumerate(names, start=1):
+        for index, (group, title) in enumerate(GROUPS.items(), start=1):
             x, y = _curve(models[name], "loss_shares", "edges", group)
-            line = {"color": COLORS[place], "dash": DASHES[place - 1], "shape": "hv"}
+            line = {"color": COLORS[index], "dash": DASHES[index - 1], "shape": "hv"}
             trace = go.Scatter(x=x, y=y, mode="lines", name=title, line=line, showlegend=panel == 1)
             picture.add_trace(trace, row=panel, col=1)
-    _lay_out(picture, "", "", height=200 + 150 * len(shown))
-    picture.update_xaxes(title_text="loss of the true answer, nats", row=len(shown), col=1)
+    _lay_out(picture, "", "", height=200 + 150 * len(names))
+    picture.update_xaxes(title_text="loss of the true answer, nats", row=len(names), col=1)
     caption = (
         "Share of rows by loss, in parts of 0.1 nats; the last holds all above. Where forget rows "
         "lie further left than under Retrain, the model still knows them."
@@ -156,14 +156,14 @@ def _losses(models: Mapping[str, Sequence[Row]]) -> Figure | None:
     return Figure("Losses of forgotten and of unseen rows", picture, caption)
 
 
-def _lines(models: Mapping[str, Sequence[Row]], path: str, along: str, up: str) -> go.Figure:
-    """A line a model that has this curve (see :func:`_curve`)."""
+def _lines(models: Mapping[str, Sequence[Row]], path: str, x_name: str, y_name: str) -> go.Figure:
+    """Draw a line for each model that has this curve; arguments as in :func:`_curve`."""
     picture = go.Figure()
-    for place, (name, rows) in enumerate(models.items()):
-        x, y = _curve(rows, path, along, up)
+    for index, (name, rows) in enumerate(models.items()):
+        x, y = _curve(rows, path, x_name, y_name)
         if x:
-            line = {"color": _marker(place)["color"], "dash": DASHES[place % len(DASHES)]}
-            marker = {"size": 8, **_marker(place)}
+            line = {"color": _marker(index)["color"], "dash": DASHES[index % len(DASHES)]}
+            marker = {"size": 8, **_marker(index)}
             picture.add_trace(
                 go.Scatter(x=x, y=y, mode="lines+markers", name=name, line=line, marker=marker)
             )
@@ -171,7 +171,7 @@ def _lines(models: Mapping[str, Sequence[Row]], path: str, along: str, up: str) 
 
 
 def _lay_out(picture: go.Figure, x: str, y: str, height: int = 480) -> None:
-    """One look for all: readable on a phone, the legend below."""
+    """Apply the common layout: readable on a phone, with the legend below the plot."""
     picture.update_layout(
         template="plotly_white",
         height=height,
@@ -183,8 +183,8 @@ def _lay_out(picture: go.Figure, x: str, y: str, height: int = 480) -> None:
     picture.update_yaxes(title_text=y, automargin=True)
 
 
-def _marker(place: int) -> dict[str, str]:
-    return {"color": COLORS[place % len(COLORS)], "symbol": MARKERS[place % len(MARKERS)]}
+def _marker(index: int) -> dict[str, str]:
+    return {"color": COLORS[index % len(COLORS)], "symbol": MARKERS[index % len(MARKERS)]}
 
 
 def _mean(rows: Sequence[Row], path: str) -> float | None:
@@ -192,24 +192,40 @@ def _mean(rows: Sequence[Row], path: str) -> float | None:
     return mean(values) if values else None
 
 
-def _bars(rows: Sequence[Row], path: str, middle: float) -> dict[str, Any] | None:
-    """Error bars from the middle to the mean bounds of the intervals."""
-    bounds = [value for row in rows if (value := value_of(row, path)) is not None]
-    if not bounds:
+def _error_bars(rows: Sequence[Row], path: str, middle: float) -> dict[str, Any] | None:
+    """Return error bars from the middle to the mean bounds of the intervals."""
+    intervals = [value for row in rows if (value := value_of(row, path)) is not None]
+    if not intervals:
         return None
-    low, high = (mean(values) for values in zip(*bounds, strict=True))
+    low, high = (mean(bounds) for bounds in zip(*intervals, strict=True))
     return {"type": "data", "array": [high - middle], "arrayminus": [middle - low], "thickness": 1}
 
 
-def _curve(rows: Sequence[Row], path: str, x: str, y: str) -> tuple[list[float], list[float]]:
-    """Mean over the rows of a curve; empty where no row has it. Other lengths are left out."""
-    found = [(value_of(row, f"{path}.{x}"), value_of(row, f"{path}.{y}")) for row in rows]
-    whole = [(place, value) for place, value in found if place and value and None not in value]
-    if not whole:
+def _curve(
+    rows: Sequence[Row], path: str, x_name: str, y_name: str
+) -> tuple[list[float], list[float]]:
+    """Compute the mean curve over the rows.
+
+    Rows whose x values differ from those of the first complete curve are left out.
+
+    Args:
+        rows: rows of one model.
+        path: path of the curve in a row.
+        x_name: name of the x values there.
+        y_name: name of the y values there.
+
+    Returns:
+        The x values and the mean y values; empty if no row has a complete curve.
+    """
+    curves = [
+        (value_of(row, f"{path}.{x_name}"), value_of(row, f"{path}.{y_name}")) for row in rows
+    ]
+    complete = [(x, y) for x, y in curves if x and y and None not in y]
+    if not complete:
         return [], []
-    places = whole[0][0]
-    values = [value for place, value in whole if place == places]
-    return list(places), [mean(column) for column in zip(*values, strict=True)]
+    first_x = complete[0][0]
+    matching = [y for x, y in complete if x == first_x]
+    return list(first_x), [mean(values) for values in zip(*matching, strict=True)]
 
 
 _PAGE = SHEETS.from_string("""\
@@ -248,42 +264,42 @@ def page(
     tables: Sequence[Sequence[TextTable]],
     notes: Sequence[Sequence[str]],
 ) -> str:
-    """Write the page.
+    """Write the HTML page.
 
     Args:
         groups: title and rows of each comparison.
-        tables: of each.
-        notes: words below the tables of each.
+        tables: tables of each comparison.
+        notes: notes below the tables of each comparison.
     """
     sections = []
-    script = True  # the plotting library goes into the page once
-    for (title, rows), cells, words in zip(groups, tables, notes, strict=True):
+    include_script = True  # the page contains the plotting library once
+    for (title, rows), group_tables, group_notes in zip(groups, tables, notes, strict=True):
         pictures = []
         for figure in figures(rows):
             picture = figure.picture.to_html(
                 full_html=False,
-                include_plotlyjs=script,
+                include_plotlyjs=include_script,
                 config={"responsive": True, "displayModeBar": False},
             )
             pictures.append({**figure._asdict(), "picture": picture})
-            script = False
+            include_script = False
         sections.append(
             {
                 "title": title,
-                "tables": [table.drawn("html") for table in cells],
-                "notes": words,
+                "tables": [table.render("html") for table in group_tables],
+                "notes": group_notes,
                 "figures": pictures,
-                "tuned": _tuned(rows),
+                "tuned": _tuning_lines(rows),
             }
         )
     return _PAGE.render(groups=sections)
 
 
-def _tuned(rows: Sequence[Row]) -> list[str]:
-    """What --tune chose, a line a model."""
-    chosen = {row["model"]: row["tuning"] for row in rows if "tuning" in row}
+def _tuning_lines(rows: Sequence[Row]) -> list[str]:
+    """Return the settings that --tune chose, one line for each model."""
+    results = {row["model"]: row["tuning"] for row in rows if "tuning" in row}
     return [
         f"{name}, {len(tuning['trials'])} trials: "
         + (", ".join(f"{key} {value}" for key, value in tuning["chosen"].items()) or "defaults")
-        for name, tuning in chosen.items()
+        for name, tuning in results.items()
     ]

@@ -1,7 +1,8 @@
-"""``results.jsonl``: one JSON object a row of the table, complete or not there.
+"""Reads and writes ``results.jsonl``, which has one JSON object for each row of the table.
 
-Beside it, in ``answers/``, lies what the model of a row says of the forget rows: numbers without
-any identifier, which only a comparison over seeds needs. A purge removes them.
+A row is in the file either completely or not at all. Next to the file, the folder ``answers/``
+holds the answers of a row's model on the forget rows: numbers without identifiers, which only a
+comparison over seeds needs. A purge removes them.
 """
 
 import hashlib
@@ -24,39 +25,56 @@ from recbole_e2urec.utils.io import file_lock, read_tensors, remove_parts, write
 
 RESULTS = "results.jsonl"
 KEY = ("model", "dataset", "backbone", "seed", "stage", "request", "request_digest")
-ANSWERS = "answers"  # the folder
+ANSWERS = "answers"  # name of the folder
 PACKAGES = ("recbole", "torch", "transformers", "peft", "numpy", "pandas")
 
 
-def save_rows(path: Path, rows: Iterable[Mapping[str, Any]], key: Sequence[str] = KEY) -> None:
-    """Add rows to the file; a row of the same place, see :func:`place_of`, is replaced.
+class ForgetAnswers(NamedTuple):
+    """A model's answers on the forget rows.
 
-    Runs that end at the same time wait for each other. Other values that tell rows apart are named
-    by ``key``.
+    Attributes:
+        yes: P(yes), [n].
+        comparison_key: equal for models that may be compared row by row.
+    """
+
+    yes: NDArray[np.float64]
+    comparison_key: str
+
+
+def save_rows(path: Path, rows: Iterable[Mapping[str, Any]], key: Sequence[str] = KEY) -> None:
+    """Add rows to the file; a new row replaces the row with the same :func:`row_key`.
+
+    Runs that end at the same time wait for each other.
+
+    Args:
+        path: the file.
+        rows: rows to add.
+        key: names of the values that identify a row.
 
     Raises:
         InputError: the disk is full, or the file holds something else.
     """
     with file_lock(path.with_name(f".{path.name}.lock")):
-        kept = {place_of(row, key): row for row in [*load_rows(path), *rows]}
-        write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in kept.values()))
+        latest = {row_key(row, key): row for row in [*load_rows(path), *rows]}
+        lines = (json.dumps(row, allow_nan=False) + "\n" for row in latest.values())
+        write_text(path, "".join(lines))
         remove_parts(path.parent, path.name)
 
 
-def place_of(row: Mapping[str, Any], key: Sequence[str] = KEY) -> tuple[Any, ...]:
-    """What a later row replaces: one of the same stage, request, model and seed.
+def row_key(row: Mapping[str, Any], key: Sequence[str] = KEY) -> tuple[Any, ...]:
+    """Return the values that identify a row; a later row with the same values replaces it.
 
-    A classic model has no stage, and is known by its settings.
+    A classic model has no stage; its settings identify it instead.
     """
-    own = None if "stage" in row else json.dumps(row.get("settings"), sort_keys=True)
-    return *(row.get(name) for name in key), own
+    settings = None if "stage" in row else json.dumps(row.get("settings"), sort_keys=True)
+    return *(row.get(name) for name in key), settings
 
 
 def load_rows(path: Path) -> list[dict[str, Any]]:
-    """Read the rows; an absent file has none.
+    """Read the rows; an absent file has no rows.
 
     Raises:
-        InputError: a line that is no row; names it.
+        InputError: a line is no row; names the line.
     """
     rows = []
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
@@ -68,65 +86,63 @@ def load_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-class ForgetAnswers(NamedTuple):
-    """What a model says of the forget rows.
-
-    Attributes:
-        yes: P(yes), [n].
-        alike: the same for models that may be compared row by row.
-    """
-
-    yes: NDArray[np.float64]
-    alike: str
-
-
-def save_answers(folder: Path, row: Mapping[str, Any], said: ForgetAnswers) -> None:
-    """Keep the answers of a row beside the results that lie in a folder.
-
-    Raises:
-        InputError: the disk is full.
-    """
-    path = _said_of(folder, row)
-    write_tensors(path, {"yes": torch.from_numpy(said.yes)}, {"alike": said.alike})
-    remove_parts(path.parent, path.name)
-
-
-def load_answers(folder: Path, row: Mapping[str, Any]) -> ForgetAnswers | None:
-    """Read the answers of a row; None where they are gone, were never kept, or are damaged."""
-    try:
-        tensors, told = read_tensors(_said_of(folder, row))
-        return ForgetAnswers(tensors["yes"].numpy(), told["alike"])
-    except (OSError, KeyError, ValueError):
-        return None
-
-
-def _said_of(folder: Path, row: Mapping[str, Any]) -> Path:
-    name = json.dumps([row.get(name) for name in KEY])
-    return folder / ANSWERS / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.safetensors"
-
-
-@cache
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a number."""
-    own = {"python": platform.python_version(), "recbole_e2urec": __version__}
-    return {**own, **{name: version(name) for name in PACKAGES}}
-
-
-def completed(rows: list[dict[str, Any]], config: Config) -> list[dict[str, Any]]:
-    """Say in each row what is common to a run: data set, seed and versions."""
-    common = {"dataset": config["dataset"], "seed": config["seed"], "versions": versions()}
-    return [{"model": row["model"], **common, **row} for row in rows]
-
-
 def save_measured(
-    path: Path, rows: Sequence[dict[str, Any]], said: Mapping[tuple[str, str], ForgetAnswers]
+    path: Path, rows: Sequence[dict[str, Any]], answers: Mapping[tuple[str, str], ForgetAnswers]
 ) -> None:
-    """Add rows to the results' file, after their answers: by the name and the stage of the row.
+    """Save the answers of rows, and then add the rows to the results file.
+
+    Args:
+        path: the results file.
+        rows: rows to add.
+        answers: answers on the forget rows, by model and stage of a row.
 
     Raises:
         InputError: the disk is full, or the file holds something else.
     """
     for row in rows:
-        if (row["model"], row.get("stage")) in said:
-            save_answers(path.parent, row, said[row["model"], row["stage"]])
+        if (row["model"], row.get("stage")) in answers:
+            save_answers(path.parent, row, answers[row["model"], row["stage"]])
     save_rows(path, rows)
+
+
+def save_answers(folder: Path, row: Mapping[str, Any], answers: ForgetAnswers) -> None:
+    """Save the answers of a row.
+
+    Args:
+        folder: folder of the results file.
+        row: the row.
+        answers: its model's answers.
+
+    Raises:
+        InputError: the disk is full.
+    """
+    path = _answers_path(folder, row)
+    write_tensors(path, {"yes": torch.from_numpy(answers.yes)}, {"alike": answers.comparison_key})
+    remove_parts(path.parent, path.name)
+
+
+def load_answers(folder: Path, row: Mapping[str, Any]) -> ForgetAnswers | None:
+    """Read the answers of a row; None if they were removed, never saved, or are damaged."""
+    try:
+        tensors, metadata = read_tensors(_answers_path(folder, row))
+        return ForgetAnswers(tensors["yes"].numpy(), metadata["alike"])
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def _answers_path(folder: Path, row: Mapping[str, Any]) -> Path:
+    key = json.dumps([row.get(name) for name in KEY])
+    return folder / ANSWERS / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
+
+
+def completed(rows: list[dict[str, Any]], config: Config) -> list[dict[str, Any]]:
+    """Complete each row with what all rows of a run share: data set, seed and versions."""
+    common = {"dataset": config["dataset"], "seed": config["seed"], "versions": versions()}
+    return [{"model": row["model"], **common, **row} for row in rows]
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that affect the measures."""
+    ours = {"python": platform.python_version(), "recbole_e2urec": __version__}
+    return {**ours, **{name: version(name) for name in PACKAGES}}

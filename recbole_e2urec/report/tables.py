@@ -1,4 +1,7 @@
-"""Tables of results, a line a model: means over seeds, in the formats that people paste."""
+"""Tables of results with a line for each model: means over seeds, as text, markdown, csv and more.
+
+The columns are given as tuples of title, dotted path in a row of results, and decimals.
+"""
 
 import csv
 import io
@@ -9,7 +12,11 @@ from typing import Any, NamedTuple
 
 from tabulate import tabulate
 
-UNLEARNING = (
+Row = Mapping[str, Any]
+Columns = tuple[tuple[str, str, int], ...]  # title, path in a row, decimals
+
+# Columns of a single unlearning run.
+UNLEARNING: Columns = (
     ("test AUC", "test.auc", 4),
     ("test ACC", "test.acc", 4),
     ("test LogLoss", "test.logloss", 4),
@@ -28,35 +35,26 @@ UNLEARNING = (
     ("steps", "cost.steps", 0),
     ("peak memory, MB", "cost.peak_memory_mb", 0),
 )
-# What methods show that trained something before the request, which serves later ones as well.
-PRIOR = (
+# More columns for methods that train something before the request, which serves later ones too.
+PRIOR: Columns = (
     ("seconds before any request", "cost.prior_seconds", 1),
     *(
         (f"seconds a request, of {count}", f"cost.amortised_seconds.{count}", 1)
         for count in (1, 10, 100)
     ),
 )
-# What classic models that forget show besides.
-FORGETTING = (
+# More columns for classic models that forget.
+FORGETTING: Columns = (
     ("forget AUC", "forget.auc", 4),
     ("forget LogLoss", "forget.logloss", 4),
     ("held-out AUC, forgotten users", "heldout_forget_users.auc", 4),
     ("held-out AUC, everyone else", "heldout_other_users.auc", 4),
     ("seconds before the request", "cost.prior_seconds", 1),
 )
-COST = (("seconds", "cost.seconds", 1), ("trained parameters", "cost.trained_parameters", 0))
-READING = "Read forget AUC, LogLoss and MIA AUC against Retrain's, not against 0.5."
-
-
-Row = Mapping[str, Any]
-_TABULATED = {
-    "text": "simple", "markdown": "github", "latex": "latex_booktabs", "html": "html",
-}  # fmt: skip
-Columns = tuple[tuple[str, str, int], ...]  # title, path in a row, decimals
-WITHIN = "~"  # marks a distance to Retrain that may be noise
-NOISE = "Retrain, other seed"  # the row that shows how much noise does
-DISTANCES = ("gap", "to_retrain.jsd", "to_retrain.residual")
-# "gap" is forget AUC minus Retrain's of the same seed.
+COST: Columns = (
+    ("seconds", "cost.seconds", 1), ("trained parameters", "cost.trained_parameters", 0),
+)  # fmt: skip
+# Columns of a comparison; "gap" is forget AUC minus that of Retrain under the same seed.
 COMPARED: Columns = (
     ("test AUC", "test.auc", 4),
     ("test LogLoss", "test.logloss", 4),
@@ -72,7 +70,12 @@ COMPARED: Columns = (
 )
 BIAS: Columns = (("bias, floors", "bias", 2),)
 RESIDUAL: Columns = (("residual", "to_retrain.residual", 3), ("its floor", "floor", 3))
-CLEAR = 0.5  # the greatest floor beside which a residual says something
+
+NOISE = "Retrain, other seed"  # the row that shows the effect of another seed
+WITHIN = "~"  # marks a distance to Retrain that may be noise
+DISTANCES = ("gap", "to_retrain.jsd", "to_retrain.residual")
+LARGEST_CLEAR_FLOOR = 0.5  # above this floor a residual says nothing
+READING = "Read forget AUC, LogLoss and MIA AUC against Retrain's, not against 0.5."
 READ_RESIDUAL = (
     "residual: 0 = Retrain, 1 = did nothing, above 1 = did harm; its floor is what a second "
     "Retrain of another seed has."
@@ -81,21 +84,24 @@ READ_BIAS = (
     "bias: how far P(yes) on forget rows is from Retrain's under every seed alike, as a share of "
     "the distance of two Retrains of different seeds; 0 = as Retrain."
 )
+_TABULATE_FORMATS = {
+    "text": "simple", "markdown": "github", "latex": "latex_booktabs", "html": "html",
+}  # fmt: skip
 
 
 class TextTable(NamedTuple):
-    """A table as text."""
+    """A table whose cells are text."""
 
     header: list[str]
     lines: list[list[str]]
 
     @property
-    def marked(self) -> bool:
-        """Whether a distance may be noise."""
+    def has_noise_mark(self) -> bool:
+        """Whether the table marks a distance that may be noise."""
         return any(WITHIN in cell for line in self.lines for cell in line)
 
-    def drawn(self, kind: str = "text") -> str:
-        """The table as text, markdown, csv, latex or html."""
+    def render(self, kind: str = "text") -> str:
+        """Write the table as text, markdown, csv, latex or html."""
         if kind == "csv":
             file = io.StringIO()
             csv.writer(file, lineterminator="\n").writerows([self.header, *self.lines])
@@ -105,7 +111,7 @@ class TextTable(NamedTuple):
             tabulate(
                 self.lines,
                 self.header,
-                tablefmt=_TABULATED[kind],
+                tablefmt=_TABULATE_FORMATS[kind],
                 colalign=aligned,
                 disable_numparse=True,
             )
@@ -113,57 +119,68 @@ class TextTable(NamedTuple):
 
 
 def tables_of(rows: Sequence[Row]) -> list[TextTable]:
-    """The measures of all models; ranking metrics and what was tuned, where there is any."""
+    """Make the tables of a comparison: measures, and ranking and tuning if there are any."""
     names = dict.fromkeys(name for row in rows for name in row.get("ranking", {}))
     ranking = tuple((name, f"ranking.{name}", 4) for name in names)
-    rows, found = row_by_row(rows)
-    columns = inserted(COMPARED, found.columns, "to_retrain.jsd")
+    rows, row_measure = row_by_row(rows)
+    columns = insert_columns(COMPARED, row_measure.columns, "to_retrain.jsd")
     tables = [comparison(rows, columns), *([comparison(rows, ranking)] if ranking else [])]
     tuned = {row["model"]: row["tuning"] for row in rows if "tuning" in row}
     return [*tables, *([tuning(tuned)] if tuned else [])]
 
 
 class RowByRow(NamedTuple):
-    """How far answers to single rows are from Retrain's: what is shown, and what is said of it."""
+    """How to show the distance to Retrain on single rows of data.
+
+    Attributes:
+        columns: columns to add to a table; none if no measure says something.
+        notes: text below the table.
+    """
 
     columns: Columns
     notes: list[str]
 
 
 def row_by_row(rows: Sequence[Row]) -> tuple[list[Row], RowByRow]:
-    """Choose what is shown of single rows: the bias over seeds, the residual, or neither.
+    """Choose the measure of single rows to show: the bias over seeds, the residual, or neither.
 
-    A residual never stands without its floor, that of a Retrain of another seed: where that is
-    great, no method can have a small one.
+    A residual is only shown with its floor, the residual of a Retrain with another seed. If the
+    floor is high, no method can have a small residual.
 
     Args:
-        rows: of a comparison, those with ``bias`` where it is known.
+        rows: rows of a comparison, with ``bias`` if it is known.
 
     Returns:
-        The rows, with ``floor`` in one of each model where the residual is shown; and the rest.
+        The rows and the choice. If the residual is shown, one row of each model also has ``floor``.
     """
     if all(value_of(row, "to_retrain.residual") is None for row in rows):
         return list(rows), RowByRow((), [])
     floor = floor_of(rows).get("to_retrain.residual")
     if any("bias" in row for row in rows):
-        return list(rows), RowByRow(BIAS, [*([hidden(floor)] if is_high(floor) else []), READ_BIAS])
+        why_hidden = [residual_hidden(floor)] if is_high(floor) else []
+        return list(rows), RowByRow(BIAS, [*why_hidden, READ_BIAS])
     if floor is None or is_high(floor):
-        return list(rows), RowByRow((), [hidden(floor, len(seeds_of(rows, "Retrain")))])
-    first = {row["model"]: place for place, row in reversed(list(enumerate(rows)))}
-    floored = [
-        {**row, "floor": floor} if first[row["model"]] == place and "to_retrain" in row else row
-        for place, row in enumerate(rows)
+        return list(rows), RowByRow((), [residual_hidden(floor, len(seeds_of(rows, "Retrain")))])
+    first = {row["model"]: index for index, row in reversed(list(enumerate(rows)))}
+    with_floor = [
+        {**row, "floor": floor} if first[row["model"]] == index and "to_retrain" in row else row
+        for index, row in enumerate(rows)
     ]
-    return floored, RowByRow(RESIDUAL, [READ_RESIDUAL])
+    return with_floor, RowByRow(RESIDUAL, [READ_RESIDUAL])
 
 
 def is_high(floor: float | None) -> bool:
     """Whether two Retrains are so far apart that a residual says nothing."""
-    return floor is not None and floor > CLEAR
+    return floor is not None and floor > LARGEST_CLEAR_FLOOR
 
 
-def hidden(floor: float | None, seeds: int = 1) -> str:
-    """Say why no residual is shown, given its floor and the number of Retrains."""
+def residual_hidden(floor: float | None, seeds: int = 1) -> str:
+    """Explain why no residual is shown.
+
+    Args:
+        floor: the residual of a Retrain with another seed; None if there is none.
+        seeds: number of Retrains.
+    """
     if floor is not None:
         why = f"two Retrains of different seeds are {floor:.2f} apart on this request"
     elif seeds > 1:
@@ -174,84 +191,86 @@ def hidden(floor: float | None, seeds: int = 1) -> str:
 
 
 def seeds_of(rows: Sequence[Row], model: str) -> set[Any]:
-    """Seeds under which there is a row of a model."""
+    """Return the seeds of a model's rows."""
     return {row["seed"] for row in rows if row["model"] == model}
 
 
-def inserted(columns: Columns, more: Columns, after: str) -> Columns:
-    """Columns with others behind the one of a path."""
-    place = 1 + [path for _, path, _ in columns].index(after)
-    return (*columns[:place], *more, *columns[place:])
+def insert_columns(columns: Columns, more: Columns, after: str) -> Columns:
+    """Insert more columns after the column with the path ``after``."""
+    index = 1 + [path for _, path, _ in columns].index(after)
+    return (*columns[:index], *more, *columns[index:])
 
 
 def tuning(tuned: Mapping[str, Mapping[str, Any]]) -> TextTable:
-    """The setting that each method was given, and what it showed on the development request."""
+    """Make a table of the chosen settings of each method and their development measures."""
     lines = []
-    for model, told in tuned.items():
-        trial = next(one for one in told["trials"] if one["settings"] == told["chosen"])
-        chosen = ", ".join(f"{key}={value:g}" for key, value in told["chosen"].items())
-        shown = [f"{trial[name]:.4f}" for name in ("gap", "lost")]
-        lines.append([model, str(len(told["trials"])), *shown, chosen or "defaults"])
+    for model, result in tuned.items():
+        trial = next(each for each in result["trials"] if each["settings"] == result["chosen"])
+        chosen = ", ".join(f"{key}={value:g}" for key, value in result["chosen"].items())
+        measures = [f"{trial[name]:.4f}" for name in ("gap", "lost")]
+        lines.append([model, str(len(result["trials"])), *measures, chosen or "defaults"])
     header = ["tuned on other users", "trials", "gap", "AUC lost", "chosen"]
     return TextTable(header, lines)
 
 
 def comparison(rows: Sequence[Row], wanted: Columns = COMPARED) -> TextTable:
-    """Give a line a model and a column a measure; a missing value is a dash.
+    """Make a table with a line for each model and a column for each measure.
 
-    Columns without any value are left out, and so are models.
+    A missing value is a dash. Columns and models without any value are left out.
     """
-    gapped = [_with_gap(row, rows) for row in rows]
+    rows = [_with_gap(row, rows) for row in rows]
     columns = [
-        column for column in wanted if any(value_of(row, column[1]) is not None for row in gapped)
+        column for column in wanted if any(value_of(row, column[1]) is not None for row in rows)
     ]
     models = dict.fromkeys(
         row["model"]
-        for row in gapped
+        for row in rows
         if any(value_of(row, path) is not None for _, path, _ in columns)
     )
-    floor = floor_of(gapped)
+    floor = floor_of(rows)
     lines = []
     for model in models:
-        own = [row for row in gapped if row["model"] == model]
-        cells = [_spread(own, path, decimals) for _, path, decimals in columns]
-        for place, (_, path, _) in enumerate(columns):
-            if path in DISTANCES and not is_retrain(model) and within_noise(own, path, floor):
-                cells[place] += f" {WITHIN}"
+        model_rows = [row for row in rows if row["model"] == model]
+        cells = [_mean_and_deviation(model_rows, path, decimals) for _, path, decimals in columns]
+        for index, (_, path, _) in enumerate(columns):
+            is_distance = path in DISTANCES and not is_retrain(model)
+            if is_distance and within_noise(model_rows, path, floor):
+                cells[index] += f" {WITHIN}"
         lines.append([model, *cells])
     return TextTable(["", *(title for title, _, _ in columns)], lines)
 
 
 def is_retrain(model: str) -> bool:
-    """Whether a row is a reference, to which noise does not apply."""
+    """Whether a row is a Retrain, whose distances are not marked as noise."""
     return model == NOISE or model.endswith("Retrain")
 
 
 def floor_of(rows: Sequence[Row]) -> dict[str, float]:
-    """How far Retrains that differ in seed are apart, by the path of the distance.
+    """Compute how far Retrains with different seeds are apart, by the path of the distance.
 
-    From the rows of other seeds' Retrains, means of absolute values; where a comparison has none,
-    from the forget AUC of Retrains, which tells nothing of JSD and residual.
+    These are means of absolute values from the rows of Retrains with other seeds. If a comparison
+    has no such rows, only the gap is known, from the forget AUC of its Retrains; JSD and residual
+    are not.
     """
-    noise = [row for row in rows if row["model"] == NOISE]
-    found = {path: [value_of(row, path) for row in noise] for path in DISTANCES}
-    floor = {path: mean(map(abs, values)) for path, values in found.items() if all_known(values)}
+    noise_rows = [row for row in rows if row["model"] == NOISE]
+    distances = {path: [value_of(row, path) for row in noise_rows] for path in DISTANCES}
+    floor = {
+        path: mean(map(abs, values)) for path, values in distances.items() if all_known(values)
+    }
     retrains = [value_of(row, "forget.auc") for row in rows if row["model"] == "Retrain"]
-    apart = [
-        abs(one - other) for one, other in combinations(retrains, 2) if all_known([one, other])
-    ]
-    return {"gap": mean(apart), **floor} if apart else floor
+    gaps = [abs(one - other) for one, other in combinations(retrains, 2) if all_known([one, other])]
+    return {"gap": mean(gaps), **floor} if gaps else floor
 
 
 def all_known(values: Sequence[float | None]) -> bool:
-    """Whether there are values, and none of them is missing."""
+    """Whether there are values and none of them is missing."""
     return bool(values) and None not in values
 
 
 def within_noise(rows: Sequence[Row], path: str, floor: Mapping[str, float]) -> bool:
     """Whether a model's distance to Retrain may be noise.
 
-    It may if its mean is no larger than the floor, and a gap also if zero lies in its
+    This is so if its mean is not larger than the floor. A gap may also be noise if zero lies in its
     user-bootstrap interval under every seed.
     """
     values = [value for row in rows if (value := value_of(row, path)) is not None]
@@ -259,32 +278,32 @@ def within_noise(rows: Sequence[Row], path: str, floor: Mapping[str, float]) -> 
         return False
     if path in floor and abs(mean(values)) <= floor[path]:
         return True
-    bounds = [value_of(row, "intervals.gap") for row in rows]
-    covered = all(bound is not None and bound[0] <= 0 <= bound[1] for bound in bounds)
-    return path == "gap" and covered
+    intervals = [value_of(row, "intervals.gap") for row in rows]
+    covers_zero = all(bounds is not None and bounds[0] <= 0 <= bounds[1] for bounds in intervals)
+    return path == "gap" and covers_zero
 
 
 def value_of(row: Row, path: str) -> Any:
-    """The value at a dotted path; None where there is none."""
+    """Return the value at a dotted path; None if there is none."""
     value: Any = row
     for name in path.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None
     return value
 
 
-def _spread(rows: Sequence[Row], path: str, decimals: int) -> str:
-    """Mean over the rows, and their standard deviation where there are several."""
+def _mean_and_deviation(rows: Sequence[Row], path: str, decimals: int) -> str:
+    """Write the mean over the rows, and the standard deviation if several rows have a value."""
     values = [value for row in rows if (value := value_of(row, path)) is not None]
     if not values:
         return "-"
-    shown = f"{mean(values):,.{decimals}f}"
-    return f"{shown} ± {stdev(values):,.{decimals}f}" if len(values) > 1 else shown
+    text = f"{mean(values):,.{decimals}f}"
+    return f"{text} ± {stdev(values):,.{decimals}f}" if len(values) > 1 else text
 
 
 def _with_gap(row: Row, rows: Sequence[Row]) -> Row:
-    """Add the distance in forget AUC to Retrain of the same seed, where there is one.
+    """Add the distance in forget AUC to the Retrain of the same seed, if there is one.
 
-    A classic model's own is, for DeepFM and DeepFM-SISA, DeepFM-Retrain.
+    For a classic model such as DeepFM or DeepFM-SISA, this is DeepFM-Retrain.
     """
     reference = "Retrain" if "to_retrain" in row else f"{row['model'].partition('-')[0]}-Retrain"
     for other in rows:

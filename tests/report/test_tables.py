@@ -149,7 +149,7 @@ def test_a_gap_within_noise_is_marked_but_not_retrains_own() -> None:
     ],
 )
 def test_formats(kind: str, expected: str) -> None:
-    assert expected in TextTable(["", "AUC"], [["NPO", "0.5_"]]).drawn(kind)
+    assert expected in TextTable(["", "AUC"], [["NPO", "0.5_"]]).render(kind)
 
 
 def test_the_module_prints_each_comparison_of_a_file(
