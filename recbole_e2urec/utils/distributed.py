@@ -1,8 +1,9 @@
 """Several processes that train and score one model together, on torch.distributed.
 
-Each of them does the same, but for its share of the rows of a step and of the prompts that are
-scored, and one of them, the writer, has the files. A process alone is its own writer, and all of
-this costs it nothing. Who is there stands in the environment, as ``torchrun`` writes it.
+All processes do the same work, except that each takes its share of the rows of a training step and
+of the prompts to score. The main process alone writes files. A single process is its own main
+process, and nothing in this file costs it anything. The processes are described by the environment
+variables that ``torchrun`` sets.
 """
 
 import atexit
@@ -20,30 +21,34 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 ENVIRONMENT = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-_alone = False  # inside single_process
+_acts_alone = False  # whether this runs inside single_process
 
 
 class PeerLostError(InputError):
-    """Another process is gone, or does not answer."""
+    """Another process has ended or does not answer."""
+
+
+class RemoteError(InputError):
+    """An error of the main process, which also reports it itself."""
 
 
 def count() -> int:
-    """Number of processes."""
-    return int(os.environ["WORLD_SIZE"]) if _launched() and not _alone else 1
+    """Return the number of processes."""
+    return int(os.environ["WORLD_SIZE"]) if _launched() and not _acts_alone else 1
 
 
 def rank() -> int:
-    """Place of this process, from 0."""
+    """Return the rank of this process, from 0."""
     return int(os.environ["RANK"]) if count() > 1 else 0
 
 
 def local_rank() -> int:
-    """Place of this process among those of its machine, from 0."""
+    """Return the rank of this process among those on its machine, from 0."""
     return int(os.environ["LOCAL_RANK"]) if count() > 1 else 0
 
 
 def local_count() -> int:
-    """Number of processes on this machine."""
+    """Return the number of processes on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", count())) if count() > 1 else 1
 
 
@@ -53,21 +58,21 @@ def is_main_process() -> bool:
 
 
 def joined() -> bool:
-    """Whether the processes can talk to each other."""
+    """Whether the processes are connected to each other."""
     import torch
 
     return count() > 1 and torch.distributed.is_initialized()
 
 
 def join(device: "torch.device", minutes: float) -> None:
-    """Meet the others, on the device of this process; later calls do nothing.
+    """Connect to the other processes; later calls do nothing.
 
     Args:
-        device: cpu, or cuda, of which each process of a machine takes one.
-        minutes: how long any process waits for another one.
+        device: cpu or cuda; with cuda, each process of a machine takes its own GPU.
+        minutes: how long a process waits for another one.
 
     Raises:
-        InputError: too few GPUs, or the others are not to be found.
+        InputError: there are too few GPUs, or the other processes cannot be reached.
     """
     if count() == 1 or joined():
         return
@@ -75,9 +80,9 @@ def join(device: "torch.device", minutes: float) -> None:
     from accelerate import PartialState
 
     if device.type == "cuda" and torch.cuda.device_count() < local_count():
-        found = torch.cuda.device_count()
+        visible = torch.cuda.device_count()
         raise InputError(
-            f"gpu_id: {local_count()} processes need a GPU each, {found} are visible; write "
+            f"gpu_id: {local_count()} processes need a GPU each, {visible} are visible; write "
             "--gpu_id=0,1,..., or --use_gpu=False"
         )
     os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))  # or accelerate guesses
@@ -87,12 +92,12 @@ def join(device: "torch.device", minutes: float) -> None:
 
 
 def share(rows: T) -> T:
-    """This process's part of an array, a list or a tensor: every so many-th entry."""
+    """Return this process's share of an array, a list or a tensor: every ``count()``-th entry."""
     return rows if count() == 1 else rows[rank() :: count()]  # type: ignore[index]
 
 
 def summed(values: "Tensor") -> "Tensor":
-    """Add up the tensors of all processes, in place; they must be on its device."""
+    """Add up a tensor over all processes, in place; it must be on the process's device."""
     if count() > 1:
         import torch
 
@@ -102,7 +107,7 @@ def summed(values: "Tensor") -> "Tensor":
 
 
 def total(value: float) -> float:
-    """Sum of the numbers of all processes."""
+    """Add up a number over all processes."""
     if count() == 1:
         return value
     import torch
@@ -111,16 +116,16 @@ def total(value: float) -> float:
 
 
 def added(terms: dict[str, float]) -> dict[str, float]:
-    """Add up named numbers; a process that lacks one has 0."""
+    """Add up named numbers over all processes; a name that a process lacks counts as 0."""
     sums: dict[str, float] = {}
-    for part in all_gather(terms):
-        for name, value in part.items():
+    for process_terms in all_gather(terms):
+        for name, value in process_terms.items():
             sums[name] = sums.get(name, 0.0) + value
     return sums if count() > 1 else terms
 
 
 def all_gather(value: T) -> list[T]:
-    """What all processes have for this value, by rank."""
+    """Return the value of each process, by rank."""
     if count() == 1:
         return [value]
     from accelerate.utils import gather_object
@@ -129,12 +134,8 @@ def all_gather(value: T) -> list[T]:
         return list(gather_object([value]))
 
 
-def _launched() -> bool:
-    return all(name in os.environ for name in ENVIRONMENT)
-
-
 def device() -> Any:
-    """Where tensors travel from and arrive: of the processes that have joined."""
+    """Return the device of this process, for tensors exchanged between joined processes."""
     from accelerate import PartialState
 
     return PartialState().device
@@ -142,18 +143,25 @@ def device() -> Any:
 
 @contextmanager
 def single_process() -> Iterator[None]:
-    """Act as the only process in the body."""
-    global _alone
-    _alone = True
+    """Act as the only process inside the block."""
+    global _acts_alone
+    _acts_alone = True
     try:
         yield
     finally:
-        _alone = False
+        _acts_alone = False
 
 
 @contextmanager
 def translate_dist_errors(minutes: float | None = None) -> Iterator[None]:
-    """Say in one line that another process is gone."""
+    """Turn a RuntimeError in the block into a one-line error that another process is gone.
+
+    Args:
+        minutes: how long this process waited, for the message.
+
+    Raises:
+        PeerLostError: for any RuntimeError.
+    """
     try:
         yield
     except RuntimeError as error:
@@ -164,91 +172,105 @@ def translate_dist_errors(minutes: float | None = None) -> Iterator[None]:
         ) from error
 
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-
-class RemoteError(InputError):
-    """What went wrong in the writer, which says so itself."""
-
-
 def on_main_process(make: Callable[[], T]) -> T:
-    """Let the writer do it alone, and give what came of it, or went wrong, to all.
+    """Run a function in the main process alone, and return its result in all processes.
 
-    What is done sees one process.
+    Inside the function, the main process acts as the only process.
+
+    Raises:
+        RemoteError: the function failed; the main process raises the error itself instead.
     """
     if count() == 1:
         return make()
-    made: list[Any] = [None, None]
+    outcome: list[Any] = [None, None]  # value, message
     failure: Exception | None = None
     if is_main_process():
         with single_process():
             try:
-                made[0] = make()
+                outcome[0] = make()
             except Exception as error:
                 failure = error
-                made[1] = str(error) if isinstance(error, InputError) else repr(error)
-    value, problem = _broadcast(made)
+                outcome[1] = str(error) if isinstance(error, InputError) else repr(error)
+    value, message = _broadcast_objects(outcome)
     if failure is not None:
         raise failure
-    if problem is not None:
-        raise RemoteError(problem)
+    if message is not None:
+        raise RemoteError(message)
     return value
 
 
 def broadcast(value: T) -> T:
-    """What the writer has for this value."""
+    """Return the main process's value in all processes."""
     return value if count() == 1 else on_main_process(lambda: value)
 
 
 def tensors_from_main_process(
     read: Callable[[], tuple[Mapping[str, "Tensor"], T]],
 ) -> tuple[dict[str, "Tensor"], T]:
-    """Give all what the writer reads: named tensors, on the CPU, and what is said about them."""
+    """Read tensors in the main process and send them to all processes.
+
+    Args:
+        read: returns named tensors on the CPU, and a value that goes with them.
+
+    Returns:
+        The tensors on the CPU, and the value.
+    """
     if count() == 1:
-        tensors, more = read()
-        return dict(tensors), more
+        tensors, extra = read()
+        return dict(tensors), extra
     import torch
 
-    found: dict[str, Tensor] = {}
+    received: dict[str, Tensor] = {}
 
-    def listed() -> tuple[list[tuple[str, Any, Any]], T]:
-        tensors, more = read()
-        found.update(tensors)
-        return [(name, one.shape, one.dtype) for name, one in found.items()], more
+    def read_shapes() -> tuple[list[tuple[str, Any, Any]], T]:
+        tensors, extra = read()
+        received.update(tensors)
+        return [(name, tensor.shape, tensor.dtype) for name, tensor in received.items()], extra
 
-    names, more = on_main_process(listed)
-    for name, shape, dtype in names:
-        sent = found[name] if is_main_process() else torch.empty(shape, dtype=dtype)
-        sent = sent.to(device()).contiguous()
+    shapes, extra = on_main_process(read_shapes)
+    for name, shape, dtype in shapes:
+        buffer = received[name] if is_main_process() else torch.empty(shape, dtype=dtype)
+        buffer = buffer.to(device()).contiguous()
         with translate_dist_errors():
-            torch.distributed.broadcast(sent, src=0)
-        found[name] = sent.cpu()
-    return found, more
+            torch.distributed.broadcast(buffer, src=0)
+        received[name] = buffer.cpu()
+    return received, extra
 
 
 def check_alike(name: str, inputs: Mapping[str, Any]) -> None:
-    """Refuse to train a stage on what differs between processes.
+    """Refuse to train a stage whose inputs differ between processes.
+
+    Args:
+        name: name of the stage, for the message.
+        inputs: this process's inputs by name.
 
     Raises:
-        InputError: names the input that differs.
+        InputError: names the inputs that differ.
     """
     first, *others = all_gather(dict(inputs))
-    for place, other in enumerate(others, start=1):
+    for other_rank, other in enumerate(others, start=1):
         different = [key for key in first if first[key] != other[key]]
         if different:
             raise InputError(
-                f"{name}: process {place} has other {', '.join(different)} than process 0; start "
-                "all of them with the same settings, on the same files"
+                f"{name}: process {other_rank} has other {', '.join(different)} than process 0; "
+                "start all of them with the same settings, on the same files"
             )
 
 
 def main_process_only(error: InputError) -> bool:
-    """Whether the writer says it: it has told us, or all see the same in their settings."""
+    """Whether only the main process should report an error, and this is another process.
+
+    This is so if the error came from the main process, or if the processes have not joined yet, as
+    all of them then find the same error in their settings.
+    """
     return not is_main_process() and (isinstance(error, RemoteError) or not joined())
 
 
-def _broadcast(values: list[Any]) -> list[Any]:
+def _launched() -> bool:
+    return all(name in os.environ for name in ENVIRONMENT)
+
+
+def _broadcast_objects(values: list[Any]) -> list[Any]:
     from accelerate.utils import broadcast_object_list
 
     with translate_dist_errors():

@@ -299,7 +299,7 @@ class TestBias:
             runs.append(Forgetting(config, load_dataset(config)))
         one, other = runs
         assert one.comparison == other.comparison
-        assert one.comparison_key != other.comparison_key
+        assert one.alike != other.alike
 
     def test_one_seed_has_none(self) -> None:
         rows = run(1)
