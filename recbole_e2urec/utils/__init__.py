@@ -1,1 +1,1 @@
-"""Files, processes, HTML and the workarounds for RecBole: what every other room uses."""
+"""What every other room uses: files, processes, HTML pages and workarounds for RecBole."""

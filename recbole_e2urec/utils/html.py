@@ -1,14 +1,14 @@
-"""What our HTML pages share: one file each, which needs no server, no network and no other file."""
+"""The common base of HTML pages; a page is one file and needs no server, network or other file."""
 
 import json
 from typing import Any
 
 from jinja2 import DictLoader, Environment
 
-# How a page says, to a purge, whose it is: measures alone, or users, titles and prompts as well.
+# By these bytes a purge tells pages of measures alone from pages of users, titles and prompts.
 OF_RESULTS, OF_USERS = (f'content="recbole_e2urec: {of}"'.encode() for of in ("results", "users"))
 
-# Values are escaped wherever they stand, titles and identifiers of the data among them.
+# All values in a page are escaped, including titles and identifiers from the data.
 SHEETS = Environment(
     autoescape=True,
     trim_blocks=True,
@@ -46,21 +46,24 @@ figure { margin: 1.5rem 0; } figcaption, .note { color: #444; font-size: .95rem;
 
 
 def printable(text: str) -> str:
-    """The text for a terminal: control characters, which could steer it, are spelled out."""
+    """Escape control characters, which could control a terminal; line ends stay."""
     return "".join(
-        sign if sign.isprintable() or sign == "\n" else repr(sign)[1:-1] for sign in text
+        character if character.isprintable() or character == "\n" else repr(character)[1:-1]
+        for character in text
     )
 
 
 def shortened(text: str, most: int = 200) -> str:
-    """The text for a cell of a line: printable, and cut where it is longer than a line may be."""
+    """Make a text printable and cut it to at most ``most`` characters."""
     text = printable(text[: most + 1])
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def json_line(value: Any) -> str:
-    """One line of JSON, readable, in which what could steer a terminal is escaped."""
+    """Write a value as one readable line of JSON; characters that are not printable are escaped."""
     text = json.dumps(value, ensure_ascii=False)
     if text.isprintable():
         return text
-    return "".join(sign if sign.isprintable() else json.dumps(sign)[1:-1] for sign in text)
+    return "".join(
+        character if character.isprintable() else json.dumps(character)[1:-1] for character in text
+    )

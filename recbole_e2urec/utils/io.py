@@ -1,8 +1,9 @@
-"""Files that appear whole or not at all, and text files read as published.
+"""Reading and writing files: atomic writes, locks, and text files read exactly as published.
 
-Every file is written to a temporary name in its own folder, flushed to disk and moved into place.
-Tensors are safetensors, everything else is JSON or text; nothing here pickles or unpickles. Of
-several processes only the writer writes; what a stage holds is read by it as well (see ``Stage``).
+A file is written under a temporary name in its own folder, flushed to disk and then moved into
+place, so it is either complete or absent. Tensors are stored as safetensors, everything else as
+JSON or text; nothing here pickles or unpickles. If there are several processes, only the main
+process writes. It alone also reads stages (see ``Stage``).
 """
 
 import codecs
@@ -24,16 +25,26 @@ from torch import Tensor
 from recbole_e2urec.errors import InputError, one_line
 from recbole_e2urec.utils import distributed
 
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+# Errors of a disk that is full or not writable.
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically; creates the folder. Raises InputError when the disk is full."""
+    """Write UTF-8 text atomically; creates the folder if needed.
+
+    Raises:
+        InputError: the disk is full, or the folder cannot be written to.
+    """
     _write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write one JSON document atomically; NaN and infinities are refused with a ValueError."""
+    """Write one JSON document atomically.
+
+    Raises:
+        InputError: as in :func:`write_text`.
+        ValueError: the value has NaN or an infinity.
+    """
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
@@ -45,28 +56,31 @@ def read_json(path: Path) -> Any:
 def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write named tensors and text metadata into one safetensors file, atomically."""
+    """Write named tensors and text metadata to one safetensors file, atomically.
+
+    Raises:
+        InputError: as in :func:`write_text`.
+    """
     if not distributed.is_main_process():
         return
-    whole = _whole(tensors)
-    _write_atomically(path, lambda temporary: save_file(whole, temporary, dict(metadata or {})))
-
-
-def _whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    copies = _cpu_copies(tensors)
+    _write_atomically(path, lambda temporary: save_file(copies, temporary, dict(metadata or {})))
 
 
 def hash_of_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256, in hex, of the file that :func:`write_tensors` makes of these alone."""
-    return hashlib.sha256(save(_whole(tensors), {})).hexdigest()
+    """Return the SHA-256, in hex, of a file with these tensors and no metadata."""
+    return hashlib.sha256(save(_cpu_copies(tensors), {})).hexdigest()
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read what :func:`write_tensors` wrote: the tensors on the CPU, and the metadata.
+    """Read a file written by :func:`write_tensors`.
+
+    Returns:
+        The tensors on the CPU, and the metadata.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is no such file.
+        ValueError: it is no safetensors file.
     """
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
@@ -74,16 +88,39 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
     except OSError:
         raise
-    except Exception as error:  # whatever foreign bytes make safetensors or torch raise
+    except Exception as error:  # safetensors and torch can raise anything on foreign bytes
         raise ValueError(one_line(error)) from error
+
+
+def read_lines(path: Path | str, encoding: str = "utf-8") -> list[str]:
+    r"""Read the lines of a text file, without their ends (\n or \r\n) and a byte order mark.
+
+    Only \n and \r\n end a line: a title may hold U+2028 or a form feed, where `str.splitlines`
+    would cut it. Blank lines are kept, so the line number is the index + 1.
+
+    Raises:
+        InputError: the file does not exist, cannot be read, or has bytes that are not in the
+            encoding.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; check the path") from error
+    text = _decode(data, path, encoding)
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    return lines[:-1] if not lines[-1] else lines
 
 
 @contextmanager
 def file_lock(path: Path, waiting: Callable[[str], None] = lambda message: None) -> Iterator[None]:
-    """Hold the lock file ``path``; another process that asks for it waits until the body ends.
+    """Hold a lock file; another process that wants the lock waits until the block ends.
 
-    The lock of a killed process is free again. ``waiting`` is told if there is a wait. Of several
-    processes of one run the writer holds the lock for all.
+    The lock of a killed process becomes free again. If a run has several processes, the main
+    process holds the lock for all.
+
+    Args:
+        path: the lock file.
+        waiting: called with a message if this process must wait.
 
     Raises:
         InputError: the folder cannot be written to.
@@ -99,7 +136,7 @@ def file_lock(path: Path, waiting: Callable[[str], None] = lambda message: None)
         waiting(f"another run is at work in {path.parent}; waiting for it")
         lock.acquire()
     except OSError as error:
-        raise _explained(path, error) from error
+        raise _cannot_write(path, error) from error
     try:
         yield
     finally:
@@ -107,10 +144,10 @@ def file_lock(path: Path, waiting: Callable[[str], None] = lambda message: None)
 
 
 def flush_folder(folder: Path) -> None:
-    """Have the names of the files in a folder on disk, where the system can say so.
+    """Flush the names of the files in a folder to disk, where the system allows it.
 
     Raises:
-        InputError: the disk is full or gone.
+        InputError: the disk is full or not available.
     """
     if os.name == "nt":  # folders cannot be opened there
         return
@@ -121,15 +158,22 @@ def flush_folder(folder: Path) -> None:
         finally:
             os.close(handle)
     except OSError as error:
-        raise _explained(folder, error) from error
+        raise _cannot_write(folder, error) from error
 
 
 def remove_parts(folder: Path, name: str = "*") -> None:
-    """Remove what killed writes of the files of this name (a pattern) left in the folder."""
+    """Remove temporary files that killed processes left; ``name`` is a pattern of the files."""
     if not distributed.is_main_process():
         return
     for part in folder.glob(f".{name}.*.part"):
         part.unlink(missing_ok=True)
+
+
+def umask() -> int:
+    """Return the file mode mask of this process, which can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def _write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
@@ -142,27 +186,15 @@ def _write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         os.close(handle)
         temporary = Path(name)
         write(temporary)
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(0o666 & ~umask())
         _flush(temporary)
         os.replace(temporary, path)
     except BaseException as error:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
-        if isinstance(error, Exception) and _is_no_room(error):
-            raise _explained(path, error) from error
+        if isinstance(error, Exception) and _is_disk_error(error):
+            raise _cannot_write(path, error) from error
         raise
-
-
-def _umask() -> int:
-    """What new files are denied; it can only be read by setting it."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
-
-
-def _explained(path: Path, error: Exception) -> InputError:
-    advice = "free some space or name another folder (checkpoint_dir, output)"
-    return InputError(f"cannot write {path}: {error}; {advice}")
 
 
 def _flush(path: Path) -> None:
@@ -170,29 +202,20 @@ def _flush(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _is_no_room(error: Exception) -> bool:
-    """Tell a full or closed disk from other failures; safetensors wraps the OS error in text."""
+def _is_disk_error(error: Exception) -> bool:
+    """Whether the disk is full or not writable; safetensors gives the OS error as text only."""
     if isinstance(error, OSError):
-        return error.errno in NO_ROOM
+        return error.errno in DISK_ERRORS
     return type(error).__name__ == "SafetensorError" and "os error" in str(error).lower()
 
 
-def read_lines(path: Path | str, encoding: str = "utf-8") -> list[str]:
-    r"""Lines of a text file without their ends (\n or \r\n) and without a byte order mark.
+def _cannot_write(path: Path, error: Exception) -> InputError:
+    advice = "free some space or name another folder (checkpoint_dir, output)"
+    return InputError(f"cannot write {path}: {error}; {advice}")
 
-    Only these two end a line: a title may hold U+2028 or a form feed, which `str.splitlines` would
-    cut. Blank lines are kept, so that the index + 1 is the line number.
 
-    Raises:
-        InputError: no such file, unreadable, or bytes that are not in the encoding.
-    """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; check the path") from error
-    text = _decode(data, path, encoding)
-    lines = [line.removesuffix("\r") for line in text.split("\n")]
-    return lines[:-1] if not lines[-1] else lines
+def _cpu_copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
 
 
 def _decode(data: bytes, path: Path | str, encoding: str) -> str:

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recbole_e2urec.errors import InputError
+from recbole_e2urec.utils.io import umask
 
 LATIN = "iso-8859-1"  # an encoding
 HEADER = ("user_id:token", "item_id:token", "rating:float", "timestamp:float")  # of .inter files
@@ -242,8 +243,7 @@ class AtomicFiles:
 
     def finish(self) -> list[Path]:
         """Move the files to their final names, the interactions last; returns their paths."""
-        mask = os.umask(0o077)
-        os.umask(mask)
+        mask = umask()
         for file in self._parts.values():
             file.flush()
             os.fsync(file.fileno())
