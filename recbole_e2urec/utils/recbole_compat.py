@@ -1,9 +1,11 @@
-"""Every workaround for RecBole 1.2.0 and 1.2.1 on today's NumPy, pandas, SciPy and torch.
+"""Every workaround for RecBole 1.2.0 and 1.2.1 on current NumPy, pandas, SciPy and torch.
 
-One function each: the symptom, the cause, and when it can go. ``apply`` calls those that change
-RecBole itself, once. ``recbole.quick_start`` is never imported: it alone needs ray, and ray 2.6.3
-(the newest that 1.2.1 allows) imports neither under NumPy 2 nor under setuptools 82. Nor is
-``recbole.utils.get_flops`` called: it needs thop and copies the model.
+Each workaround is one function, whose docstring gives the symptom, the cause and when the function
+can be removed. :func:`apply` calls, once, those that change RecBole itself.
+
+``recbole.quick_start`` is never imported. It alone needs ray, and ray 2.6.3, the newest that 1.2.1
+allows, can be imported neither under NumPy 2 nor under setuptools 82. ``recbole.utils.get_flops``
+is never called, because it needs thop and copies the model.
 """
 
 import csv
@@ -34,111 +36,13 @@ from recbole.utils import logger, utils
 from recbole_e2urec.errors import Diverged, InputError, one_line
 from recbole_e2urec.utils import distributed
 
-
-@contextmanager
-def as_input_errors() -> Iterator[None]:
-    """Give ValueError and NotImplementedError as an InputError of one line.
-
-    For calls into RecBole's checks of settings and data, not for training, where they are bugs.
-    """
-    try:
-        yield
-    except InputError:
-        raise
-    except (ValueError, NotImplementedError) as error:
-        raise InputError(one_line(error)) from error
-
-
-class LateWriter:
-    """A TensorBoard writer that opens its file when the first value is written.
-
-    Args:
-        make: opens it.
-    """
-
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self._make, self._made = make, None
-
-    def __getattr__(self, name: str) -> Any:
-        """Give what the writer has, which is opened now if it was not."""
-        if self._made is None:
-            self._made = self._make()
-            _open.add(self)
-        return getattr(self._made, name)
-
-    def close(self) -> None:
-        """Write out what there is; a later value opens another file."""
-        if self._made is not None:
-            self._made.close()
-            self._made = None
-
-
-_open: WeakSet[LateWriter] = WeakSet()
-
-
-def close_events() -> None:
-    """Close what TensorBoard has open in this process: it writes by name, to removed files too."""
-    for one in list(_open):
-        one.close()
-
-
-class Nowhere:
-    """Takes what a writer of events takes, and writes nothing."""
-
-    def __getattr__(self, name: str) -> Any:
-        """Give a function that does nothing."""
-        return lambda *args, **options: None
-
-
-def make_folders_at_once() -> None:
-    """Let processes that begin together make the same folder.
-
-    Symptom: ``FileExistsError: saved``. Cause: ``ensure_dir`` looks first and makes the folder
-    then. Can go when it passes ``exist_ok``.
-    """
-    for module in (utils, logger, trainer):
-        module.ensure_dir = partial(os.makedirs, exist_ok=True)
-
-
-def open_tensorboard_late() -> None:
-    """Let a trainer that only evaluates leave no file, and of several processes the writer alone.
-
-    Symptom: an event file without any value in ``log_tensorboard`` for each trainer that is made,
-    in each process. Cause: ``SummaryWriter`` opens its file when it is made, whoever makes it. Can
-    go when RecBole waits for a value, and asks which process it is in.
-    """
-    original = trainer.get_tensorboard
-    trainer.get_tensorboard = lambda logger: LateWriter(
-        lambda: original(logger) if distributed.is_main_process() else Nowhere()
-    )
-
-
-def search_with_generators() -> None:
-    """Let RecBole's exhaustive search work with hyperopt 0.2.6 and later.
-
-    Symptom: ``RandomState has no attribute integers``. Cause: hyperopt draws from NumPy's
-    ``Generator``, and ``exhaustive_search`` hands it a ``RandomState``. The name ``np`` in its
-    module gets another ``RandomState``; NumPy is left alone. Can go when RecBole asks for newer
-    hyperopt than 0.2.5.
-    """
-    numpy = types.ModuleType("numpy")
-    numpy.__dict__.update(np.__dict__)
-    random = types.ModuleType("numpy.random")
-    random.__dict__.update(np.random.__dict__)
-    random.__dict__["RandomState"] = np.random.default_rng
-    numpy.__dict__["random"] = random
-    hyper_tuning.np = numpy
-
-
 RECBOLE_VERSIONS = ("1.2.0", "1.2.1")
 # fmt: off
-_OLD_NAMES = {
+_OLD_NUMPY_NAMES = {
     "bool": np.bool_, "int": np.int_, "float": np.float64, "complex": np.complex128,
     "object": np.object_, "str": np.str_, "long": np.int_, "unicode": np.str_,
 }
-# fmt: on
-# What pandas reads as a missing number; RecBole puts the mean of the column there.
-# fmt: off
+# What pandas reads as a missing number; RecBole replaces it by the mean of the column.
 MISSING_NUMBERS = frozenset((
     "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
     "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
@@ -148,7 +52,11 @@ MISSING_NUMBERS = frozenset((
 
 @cache
 def apply() -> None:
-    """Make RecBole work on this stack; later calls do nothing. Raises as check_versions does."""
+    """Make RecBole work with the installed packages; later calls do nothing.
+
+    Raises:
+        InputError: as in :func:`check_versions`.
+    """
     check_versions(recbole.__version__, pd.__version__)
     quiet_warnings()
     add_dok_update()
@@ -164,57 +72,63 @@ def apply() -> None:
 
 
 def check_versions(recbole_version: str, pandas_version: str) -> None:
-    """Refuse versions that are silently wrong.
+    """Refuse versions with which RecBole is silently wrong.
 
-    Symptom: under pandas 3 missing features become -9223372036854775808 or stay NaN, and token
-    sequences kill every model. Cause: chained ``fillna(inplace=True)`` and ``Series.agg(len)`` all
-    over RecBole's dataset. Can go with a RecBole release that says it supports pandas 3.
+    Symptom: under pandas 3, missing features become -9223372036854775808 or stay NaN, and every
+    model fails on token sequences. Cause: chained ``fillna(inplace=True)`` and ``Series.agg(len)``
+    throughout RecBole's dataset. Can go with a RecBole release that supports pandas 3.
+
+    Raises:
+        InputError: names the version that is needed.
     """
     if recbole_version not in RECBOLE_VERSIONS:
-        fitting = " or ".join(RECBOLE_VERSIONS)
-        raise InputError(f"RecBole {recbole_version} is installed; {fitting} is needed")
+        supported = " or ".join(RECBOLE_VERSIONS)
+        raise InputError(f"RecBole {recbole_version} is installed; {supported} is needed")
     if int(pandas_version.split(".")[0]) >= 3:
         raise InputError(f"RecBole is silently wrong on pandas {pandas_version}; install pandas<3")
 
 
 def quiet_warnings() -> None:
-    """Silence warnings that a user can do nothing about.
+    """Silence warnings that users can do nothing about.
 
     Symptom: pages of FutureWarning (pandas, ``GradScaler``), UserWarning (``SparseTensor``) and, on
-    Python 3.12, SyntaxWarning. Cause: RecBole's code. Can go when RecBole is clean.
+    Python 3.12, SyntaxWarning. Cause: RecBole's code. Can go when RecBole causes no warnings.
     """
     for category in (FutureWarning, UserWarning, SyntaxWarning):
         warnings.filterwarnings("ignore", category=category, module=r"recbole\.")
 
 
 def add_numpy_aliases() -> None:
-    """Give NumPy the old names that RecBole reads: ``np.float``, ``np.bool``, ``np.int`` and so on.
+    """Add the old names to NumPy that RecBole uses, such as ``np.float``, ``np.bool``, ``np.int``.
 
-    Symptom: ``np.float_ was removed`` from every ``Config()`` under NumPy 2, half of the names set.
-    Cause: ``Config.compatibility_settings``. What NumPy has is left alone. Can go with that method.
+    Names that NumPy still has are not changed. Symptom: under NumPy 2, every ``Config()`` fails
+    with ``np.float_ was removed`` after setting half of the names. Cause:
+    ``Config.compatibility_settings``. Can go when RecBole removes that method.
     """
-    for name, kind in _OLD_NAMES.items():
+    for name, dtype in _OLD_NUMPY_NAMES.items():
         if name not in np.__dict__:
-            setattr(np, name, kind)
+            setattr(np, name, dtype)
 
 
 def add_dok_update() -> None:
-    """Give SciPy's dok matrix the private ``_update`` back.
+    """Add the private method ``_update`` back to SciPy's dok matrix.
 
-    Symptom: LightGCN, NGCF, GCMC, SpectralCF, NCL, KGIN, MCCLK die for want of it. Cause: SciPy
-    1.13 dropped it (RecBole issue 2034). Can go when they build their adjacency otherwise.
+    Symptom: LightGCN, NGCF, GCMC, SpectralCF, NCL, KGIN and MCCLK fail without it. Cause: SciPy
+    1.13 removed it (RecBole issue 2034). Can go when these models build their adjacency matrix in
+    another way.
     """
     if not hasattr(sp.dok_matrix, "_update"):
         sp.dok_matrix._update = lambda self, entries: self._dict.update(entries)
 
 
 def read_without_quoting() -> None:
-    """Read atomic files as they are written: a quote is a character, ``NA`` a name like any other.
+    """Read atomic files as they are: a quote is a character, and ``NA`` is a name like any other.
 
-    Symptom: a title that begins with a quote raises ParserError, or swallows lines, even when its
-    column is not loaded; rows of a user or item called ``NA`` or ``null`` are gone. Cause: pandas'
-    defaults in ``Dataset._load_feat``. The name ``pd`` in its module gets another ``read_csv``;
-    pandas is left alone. Can go when RecBole neither quotes nor takes words for nothing.
+    The name ``pd`` in RecBole's dataset module gets another ``read_csv``; pandas itself is not
+    changed. Symptom: a title that begins with a quote raises ParserError or swallows lines, even if
+    its column is not loaded; rows of a user or item called ``NA`` or ``null`` disappear. Cause:
+    pandas' defaults in ``Dataset._load_feat``. Can go when RecBole neither interprets quotes nor
+    reads words as missing values.
     """
 
     def read_csv(*args: Any, dtype: Any, **options: Any) -> Any:
@@ -222,18 +136,18 @@ def read_without_quoting() -> None:
         literal = {"quoting": csv.QUOTE_NONE, "keep_default_na": False, "na_values": missing}
         return pd.read_csv(*args, dtype=dtype, **{**literal, **options})
 
-    unquoted = types.ModuleType("pandas")
-    unquoted.__dict__.update(pd.__dict__)
-    unquoted.__dict__["read_csv"] = read_csv
-    dataset.pd = unquoted
+    pandas = types.ModuleType("pandas")
+    pandas.__dict__.update(pd.__dict__)
+    pandas.__dict__["read_csv"] = read_csv
+    dataset.pd = pandas
 
 
 def download_alone() -> None:
-    """Let one process alone fetch a data set.
+    """Let a single process download a data set without waiting for others.
 
     Symptom: ``Default process group has not been initialized`` after the download, or processes
-    that wait for ever. Cause: ``Dataset._download`` waits for other processes, which there are none
-    of, or which found the folder there and do not come. Can go when it asks.
+    that wait forever. Cause: ``Dataset._download`` waits for other processes, which either do not
+    exist, or found the folder and never reach the barrier. Can go when RecBole checks this.
     """
     original = dataset.Dataset._download
 
@@ -245,45 +159,32 @@ def download_alone() -> None:
 
 
 def copy_collected_data() -> None:
-    """Make the beyond-accuracy metrics work: coverage, Gini, popularity, tail share.
+    """Make the metrics beyond accuracy work: coverage, Gini, popularity, tail share.
 
     Symptom: ``'int' object has no attribute 'cpu'`` in RecBole 1.2.1. Cause:
-    ``Collector.get_data_struct`` moves counts to the CPU as if they were tensors. Can go when not.
+    ``Collector.get_data_struct`` moves counts to the CPU as if they were tensors. Can go when
+    RecBole moves tensors only.
     """
     original = Collector.get_data_struct
 
     def get_data_struct(self: Any) -> Any:
-        kept = self.data_struct._data_dict
-        counts = {name: value for name, value in kept.items() if not torch.is_tensor(value)}
+        data = self.data_struct._data_dict
+        counts = {name: value for name, value in data.items() if not torch.is_tensor(value)}
         for name in counts:
-            del kept[name]
+            del data[name]
         collected = original(self)
-        kept.update(counts)
+        data.update(counts)
         collected._data_dict.update(counts)
         return collected
 
     Collector.get_data_struct = get_data_struct
 
 
-def recbole_model(name: str) -> type:
-    """Give RecBole's class of a model, as ``recbole.utils.get_model`` does.
-
-    Symptom: sequential models, and all that trains after them in the same process, check every
-    operation's gradient, and a NaN ends in a traceback. Cause: ``sine.py`` turns on torch's anomaly
-    detection when it is imported, and any sequential model imports it. Can go when it does not.
-    """
-    before = torch.is_anomaly_enabled()
-    try:
-        return recbole.utils.get_model(name)
-    finally:
-        torch.autograd.set_detect_anomaly(before)
-
-
 def refuse_nan_scores() -> None:
-    """Stop when a model answers NaN.
+    """Stop when a model's scores are NaN.
 
-    Symptom: an AUC of 0.5, or a top-10 full of NaN items. Cause: sorting puts NaN on top, and
-    RecBole does not look. Can go when RecBole's collector checks.
+    Symptom: an AUC of 0.5, or a top-10 full of items with score NaN. Cause: sorting puts NaN first,
+    and RecBole does not check. Can go when RecBole's collector checks the scores.
     """
     original = Collector.eval_batch_collect
 
@@ -296,11 +197,11 @@ def refuse_nan_scores() -> None:
 
 
 def measure_single_rows() -> None:
-    """Let LogLoss take one row.
+    """Let LogLoss work on a single row, by repeating it: two equal rows have the same mean.
 
     Symptom: ``TypeError: object of type 'numpy.float64' has no len()`` under NumPy 1.26. Cause:
-    ``np.float64(array)`` makes a scalar of an array with one value there. Twice the same row has
-    the same mean. Can go when RecBole casts by ``astype``, or NumPy 1.26 is no longer admitted.
+    ``np.float64(array)`` turns an array with one value into a scalar there. Can go when RecBole
+    casts with ``astype``, or when NumPy 1.26 is no longer supported.
     """
     original = LogLoss.metric_info
 
@@ -312,18 +213,136 @@ def measure_single_rows() -> None:
     LogLoss.metric_info = metric_info
 
 
+def make_folders_at_once() -> None:
+    """Let processes that start together create the same folder.
+
+    Symptom: ``FileExistsError: saved``. Cause: ``ensure_dir`` checks for the folder before it
+    creates it. Can go when RecBole passes ``exist_ok``.
+    """
+    for module in (utils, logger, trainer):
+        module.ensure_dir = partial(os.makedirs, exist_ok=True)
+
+
+class LateWriter:
+    """A TensorBoard writer that opens its file when it is first used.
+
+    Args:
+        make: opens the writer.
+    """
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make, self._writer = make, None
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an attribute of the writer, which is opened now if needed."""
+        if self._writer is None:
+            self._writer = self._make()
+            _opened_writers.add(self)
+        return getattr(self._writer, name)
+
+    def close(self) -> None:
+        """Write pending values and close the file; a later value opens another file."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+_opened_writers: WeakSet[LateWriter] = WeakSet()
+
+
+class Nowhere:
+    """A TensorBoard writer that writes nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a function that does nothing."""
+        return lambda *args, **options: None
+
+
+def open_tensorboard_late() -> None:
+    """Open TensorBoard's file only when a value is written, and only in the main process.
+
+    A trainer that only evaluates then leaves no file. Symptom: for each trainer in each process, an
+    event file without any value in ``log_tensorboard``. Cause: ``SummaryWriter`` opens its file at
+    once, in any process. Can go when RecBole waits for a value and checks which process it is in.
+    """
+    original = trainer.get_tensorboard
+    trainer.get_tensorboard = lambda logger: LateWriter(
+        lambda: original(logger) if distributed.is_main_process() else Nowhere()
+    )
+
+
+def close_events() -> None:
+    """Close the TensorBoard files of this process, which are written by name even if removed."""
+    for writer in list(_opened_writers):
+        writer.close()
+
+
+def search_with_generators() -> None:
+    """Let RecBole's exhaustive search work with hyperopt 0.2.6 and later.
+
+    The name ``np`` in RecBole's hyper_tuning module gets another ``RandomState``; NumPy itself is
+    not changed. Symptom: ``RandomState has no attribute integers``. Cause: hyperopt draws from
+    NumPy's ``Generator``, but ``exhaustive_search`` passes it a ``RandomState``. Can go when
+    RecBole requires a newer hyperopt than 0.2.5.
+    """
+    numpy = types.ModuleType("numpy")
+    numpy.__dict__.update(np.__dict__)
+    random = types.ModuleType("numpy.random")
+    random.__dict__.update(np.random.__dict__)
+    random.__dict__["RandomState"] = np.random.default_rng
+    numpy.__dict__["random"] = random
+    hyper_tuning.np = numpy
+
+
+def recbole_model(name: str) -> type:
+    """Return RecBole's class of a model, as ``recbole.utils.get_model`` does.
+
+    Symptom: sequential models, and everything trained after them in the same process, check the
+    gradient of every operation, and a NaN ends in a traceback. Cause: ``sine.py`` turns on torch's
+    anomaly detection when imported, and any sequential model imports it. Can go when ``sine.py``
+    does not.
+    """
+    was_enabled = torch.is_anomaly_enabled()
+    try:
+        return recbole.utils.get_model(name)
+    finally:
+        torch.autograd.set_detect_anomaly(was_enabled)
+
+
+@contextmanager
+def as_input_errors() -> Iterator[None]:
+    """Turn ValueError and NotImplementedError into an InputError of one line.
+
+    Use it for calls into RecBole's checks of settings and data, but not for training, where such
+    errors are bugs.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (ValueError, NotImplementedError) as error:
+        raise InputError(one_line(error)) from error
+
+
 @contextmanager
 def own_checkpoints(files: set[Path]) -> Iterator[None]:
-    """Inside the block, ``torch.save`` writes whole files and notes them; these alone unpickle.
+    """Inside the block, let ``torch.load`` unpickle only files that ``torch.save`` wrote there.
 
-    Symptom: training ends, then the test fails with ``UnpicklingError: Weights only load failed``.
-    Cause: RecBole pickles its Config (DIN its Dataset too) into the checkpoint, and torch 2.6
-    loads tensors only unless told otherwise. Unpickling runs code, hence only ``files``, which grow
-    here; other files, and a full disk, are an InputError. Can go when it saves plain values.
+    ``torch.save`` adds the files that it writes to ``files``, and writes them atomically.
+    Unpickling runs code, so ``torch.load`` refuses other files. Symptom: training ends, then the
+    test fails with ``UnpicklingError: Weights only load failed``. Cause: RecBole pickles its Config
+    (DIN also its Dataset) into the checkpoint, and torch 2.6 loads only tensors by default. Can go
+    when RecBole saves plain values.
+
+    Args:
+        files: resolved paths of files that may be unpickled; grows inside the block.
+
+    Raises:
+        InputError: another file is loaded, or the disk is full.
     """
     load, save = torch.load, torch.save
 
-    def save_whole(value: Any, file: Any, **options: Any) -> None:
+    def save_atomically(value: Any, file: Any, **options: Any) -> None:
         part = Path(f"{file}.part")
         try:
             save(value, part, **options)
@@ -340,7 +359,7 @@ def own_checkpoints(files: set[Path]) -> Iterator[None]:
             raise InputError(f"{file} was not written by this run; train the model again")
         return load(file, **{**options, "weights_only": False})
 
-    torch.load, torch.save = load_own, save_whole  # type: ignore[assignment]
+    torch.load, torch.save = load_own, save_atomically  # type: ignore[assignment]
     try:
         yield
     finally:
