@@ -7,7 +7,6 @@ stderr, with exit code 2.
 """
 
 import argparse
-import errno
 import os
 import re
 import sys
@@ -25,7 +24,7 @@ from recbole_e2urec.config.yaml import (
     read_switch,
     read_yaml,
 )
-from recbole_e2urec.errors import InputError
+from recbole_e2urec.errors import DISK_ERRORS, InputError
 from recbole_e2urec.experiment.launch import NO_RESULT
 from recbole_e2urec.utils import distributed
 
@@ -41,7 +40,6 @@ FOLLOWING = ("finalize", "purge")  # steps after a run
 NAMING = ("model", "model_list", "protocol")  # settings that say which models run
 UNNAMED = "E2URec,NegatedE2URec"  # the default models: the paper's, and the best of ours
 _USAGE = "[--model=NAME] [--dataset=NAME] [--config_files='A B'] [--key=value ...]"
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 _SETTING = re.compile(r"--([A-Za-z_]\w*)=(.*)", re.DOTALL)
 
 
@@ -242,7 +240,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         return _refuse(str(error), quietly=distributed.main_process_only(error))
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        if error.errno not in DISK_ERRORS:
             raise
         return _refuse(f"cannot write {error.filename or 'a file'}: {error.strerror}")
     except KeyboardInterrupt:
