@@ -14,7 +14,7 @@ from recbole_e2urec.config.config import Config
 from recbole_e2urec.config.keys import LORA
 from recbole_e2urec.data.loaders import evaluation_loader, make_loaders
 from recbole_e2urec.data.request.selection import ForgetRequest
-from recbole_e2urec.evaluator.attacks import Relearning, RelearnOptions, answer_losses
+from recbole_e2urec.evaluator.attacks import Relearning, RelearnOptions
 from recbole_e2urec.evaluator.measure import (
     Answers,
     Groups,
@@ -30,6 +30,7 @@ from recbole_e2urec.experiment.recbole_models import user_embeddings
 from recbole_e2urec.experiment.run import Experiment, Rows, hash_of, request_of, unseen_of
 from recbole_e2urec.methods import method_of
 from recbole_e2urec.methods.unlearner import Unlearner
+from recbole_e2urec.model.losses import log_losses
 from recbole_e2urec.model.scorers import Adapted, Mixture, Scorer, Stored, answering, on_start
 from recbole_e2urec.report.results import ForgetAnswers
 from recbole_e2urec.report.tables import NOISE
@@ -112,7 +113,7 @@ class Measuring(Experiment):
         """Return all measures of one model as a row of results."""
         labels, answers = self.dataset.rows.label, model.answers
         original, retrained = self.original.answers, self.retrain.answers
-        losses = answer_losses(answers.yes, labels)
+        losses = log_losses(answers.yes, labels)
         self.forget_answers[name, model.stage] = ForgetAnswers(
             answers.yes[self.groups.forget], self.alike
         )
