@@ -1,6 +1,5 @@
 """NegatedE2URec: two teachers correct an adapter whose sign was turned."""
 
-import time
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
@@ -13,7 +12,7 @@ from recbole_e2urec.methods.unlearner import RATES, GradientUnlearner, Unlearned
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.losses import e2urec_loss
 from recbole_e2urec.trainer.adapter import UnlearningTask
-from recbole_e2urec.trainer.batches import ForgetRetainBatches
+from recbole_e2urec.trainer.batches import forget_token_coverage
 from recbole_e2urec.trainer.student import ORIGINAL, ForgetRetainBatch, JointOptions, Student
 from recbole_e2urec.trainer.teachers import (
     Direction,
@@ -88,18 +87,17 @@ class NegatedE2URec(GradientUnlearner):
 
     def unlearn(self, original: LLMRec, request: UnlearningTask) -> Unlearned:
         """See :meth:`Unlearner.unlearn`."""
-        started = time.perf_counter()
-        named = rows_have_forget_only_tokens(original, request)
-        seconds = time.perf_counter() - started
-        if named:
+        if original.adapter is not None and not original.bank.reaches_words(original.lora):
+            return super().unlearn(original, request)  # no embedding has learned any token
+        coverage = forget_token_coverage(request, original.table)
+        if coverage.complete:
             strength = self.options.strength
             overshoot = None if strength is None else max(0.0, strength - 1)
-            unlearned = TokenReset(TokenResetOptions(False, overshoot)).unlearn(original, request)
-        else:
-            unlearned = super().unlearn(original, request)
-        return unlearned._replace(
-            cost={**unlearned.cost, "seconds": unlearned.cost["seconds"] + seconds}
-        )
+            reset = TokenReset(TokenResetOptions(partial=False, overshoot=overshoot))
+            return reset.reset(original, request, lambda: coverage)
+        unlearned = super().unlearn(original, request)
+        seconds = unlearned.cost["seconds"] + coverage.seconds
+        return unlearned._replace(cost={**unlearned.cost, "seconds": seconds})
 
     def aim(self, student: Student) -> None:
         """Leave it to :meth:`teach`, which needs the target to turn the direction."""
@@ -140,16 +138,3 @@ class NegatedE2URec(GradientUnlearner):
             remember = remember + retain.answer_loss()
         loss = e2urec_loss(forget, remember, self.options.beta)
         return {"loss": loss, "forget": forget, "remember": remember}
-
-
-def rows_have_forget_only_tokens(model: LLMRec, request: UnlearningTask) -> bool:
-    """Whether each forget row shows a token that no retain row's prompt does.
-
-    User numbers are such tokens in prompts that show them. They alone need to change then, if
-    Original's training reached the embeddings.
-    """
-    if model.adapter is not None and not model.bank.reaches_words(model.lora):
-        return False
-    pairing = ForgetRetainBatches(request, model.table, 1)
-    tokens = pairing.forget_only_tokens()
-    return bool(len(tokens) and pairing.reached(tokens).all())

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.errors import InputError
@@ -14,6 +15,7 @@ from recbole_e2urec.methods import method_of
 from recbole_e2urec.methods.taskvector import _retained
 from recbole_e2urec.methods.tokenreset import TokenReset, TokenResetOptions
 from recbole_e2urec.model.scorers import Adapted
+from recbole_e2urec.trainer.batches import ForgetRetainBatches
 from recbole_e2urec.trainer.strength import TargetLoss, loss_of, target_loss
 from recbole_e2urec.trainer.teachers import NegationOptions, learn_direction
 
@@ -116,9 +118,19 @@ def test_the_forget_rows_lose_what_they_are_to_lose(
     assert now == pytest.approx(before + 0.004, abs=0.001)
 
 
-def test_where_tokens_name_the_request_they_alone_are_put_back(begin: Begin) -> None:
+def test_where_tokens_name_the_request_they_alone_are_put_back(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = begin("NegatedE2URec", prompt="numbered", strength=1.5)
+    find, searches = ForgetRetainBatches.forget_only_tokens, []
+
+    def counted(batches: ForgetRetainBatches) -> Tensor:
+        searches.append(batches)
+        return find(batches)
+
+    monkeypatch.setattr(ForgetRetainBatches, "forget_only_tokens", counted)
     made = method_of(run.config).unlearn(run.model, run.request)
+    assert len(searches) == 1  # it reads all prompts
     options = TokenResetOptions(partial=False, overshoot=0.5)
     alike = TokenReset(options).unlearn(run.model, run.request)
     assert made.digest == alike.digest
