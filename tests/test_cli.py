@@ -101,7 +101,7 @@ def test_main_hands_over_what_was_typed(runs: list[dict[str, Any]]) -> None:
 
 def test_a_command_takes_its_own_arguments_with_and_without_an_equals_sign() -> None:
     found = cli.parse(["case", "--user", "007", "--topk=3", "--seed=1", "-d", "ml-1m"])
-    assert (found.command, found.own) == ("case", {"user": "007", "topk": "3"})
+    assert (found.command, found.command_arguments) == ("case", {"user": "007", "topk": "3"})
     assert (found.dataset, found.settings) == ("ml-1m", {"seed": "1"})
     assert cli.parse(["--seed=1"]).command is None
 

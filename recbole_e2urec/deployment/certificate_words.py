@@ -165,15 +165,15 @@ def _lost_utility(certificate: Mapping[str, Any]) -> list[str]:
 
 
 def _losses_and_utility(certificate: Mapping[str, Any]) -> list[str]:
-    asked, method = certificate["asked"], certificate["method"]["name"]
+    counts, method = certificate["asked"], certificate["method"]["name"]
     sentences = []
-    if asked["training_rows"]:
+    if counts["training_rows"]:
         before, after = _before_and_after(certificate, "forget", "loss")
         heldout = _before_and_after(certificate, "heldout", "loss")
         control = _before_and_after(certificate, "control", "loss")
         sentences += [
-            f"{method} was to make the model forget {asked['training_rows']:,} training rows of "
-            f"{asked['users']['some']:,} users ({asked['share_of_training']:.2%} of what it was "
+            f"{method} was to make the model forget {counts['training_rows']:,} training rows of "
+            f"{counts['users']['some']:,} users ({counts['share_of_training']:.2%} of what it was "
             f"trained on). Their mean loss was {before:.4f} nats before and is {after:.4f} after.",
             f"Held-out rows of the same users: {_change(heldout, 'none')}.",
             f"Rows of users whom no model was trained on: {_change(control, NO_CONTROL)}.",

@@ -57,7 +57,7 @@ class MeasuredModel(NamedTuple):
         cost: what training or unlearning cost.
         ranking: metrics of ranked held-out items; empty without a ranking pass.
         relearning: the relearning curve; None if it was not measured.
-        found: settings that the method found by itself, such as its strength.
+        findings: values that the method determined by itself, such as its strength.
     """
 
     stage: str
@@ -65,7 +65,7 @@ class MeasuredModel(NamedTuple):
     cost: Mapping[str, Any]
     ranking: Mapping[str, float]
     relearning: Mapping[str, Any] | None
-    found: Mapping[str, float] = MappingProxyType({})
+    findings: Mapping[str, float] = MappingProxyType({})
 
 
 class Measuring(Experiment):
@@ -76,10 +76,10 @@ class Measuring(Experiment):
         dataset: data set of the run.
         held_out: the part on which utility is measured: ``test``, or ``valid`` while settings are
             being chosen. Rows of results call it ``test`` in either case.
-        asked: the request; None: the one that the settings name.
+        forget_request: the request; None: the one that the settings name.
 
     Attributes:
-        asked: the request.
+        forget_request: the request.
         split: the training rows to retain and to forget.
         before, after: histories that prompts show before and after the request, [n, k].
         original, retrain: measurements of these two models. The code that trains them sets both.
@@ -95,12 +95,12 @@ class Measuring(Experiment):
         config: Config,
         dataset: Any,
         held_out: str = "test",
-        asked: ForgetRequest | None = None,
+        forget_request: ForgetRequest | None = None,
     ) -> None:
         super().__init__(config, dataset)
         self.ranked = config.ranked()
-        self.asked = asked or request_of(config, dataset, self.parts)
-        self.split = self.asked.split
+        self.forget_request = forget_request or request_of(config, dataset, self.parts)
+        self.split = self.forget_request.split
         self.held_out = held_out
         self.groups = self._groups()
         hidden = self._hidden()
@@ -121,8 +121,8 @@ class Measuring(Experiment):
             "model": name,
             "stage": model.stage,
             "request": self.retrain.stage,  # Original's measures depend on the request, too
-            "request_id": self.asked.request_id,
-            "request_digest": self.asked.digest,
+            "request_id": self.forget_request.request_id,
+            "request_digest": self.forget_request.digest,
             "comparison": self.comparison,
             **utility(self.config, answers, self.groups, labels),
             "to_retrain": distance_to(answers, original, retrained, self.groups.forget),
@@ -132,8 +132,8 @@ class Measuring(Experiment):
         }
         if model.ranking:
             row["ranking"] = dict(model.ranking)
-        if model.found:
-            row["found"] = dict(model.found)
+        if model.findings:
+            row["found"] = dict(model.findings)
         if model.relearning:
             row["relearning"] = dict(model.relearning)
         relative = _ratio(model.cost, self.retrain.cost)
@@ -183,7 +183,7 @@ class Measuring(Experiment):
         models alike.
         """
         user, held_out = self.dataset.rows.user, self.parts.whole[1:]
-        rows = np.setdiff1d(self.asked.rows, np.concatenate(held_out))
+        rows = np.setdiff1d(self.forget_request.rows, np.concatenate(held_out))
         return rows[np.isin(user[rows], user[self.split.retain])]
 
     def _groups(self) -> Groups:
@@ -221,7 +221,7 @@ class Forgetting(Measuring):
     """A run for one request: trains Retrain and Original once, then any number of methods.
 
     Args:
-        config, dataset, held_out, asked: see :class:`Measuring`.
+        config, dataset, held_out, forget_request: see :class:`Measuring`.
         validating: rows whose users validate Original; None: the retain rows. Requests that share
             an Original must pass the same rows.
     """
@@ -231,10 +231,10 @@ class Forgetting(Measuring):
         config: Config,
         dataset: Any,
         held_out: str = "test",
-        asked: ForgetRequest | None = None,
+        forget_request: ForgetRequest | None = None,
         validating: Rows | None = None,
     ) -> None:
-        super().__init__(config, dataset, held_out, asked)
+        super().__init__(config, dataset, held_out, forget_request)
         self.validating = self.split.retain if validating is None else validating
 
     def train(self) -> None:
@@ -303,7 +303,7 @@ class Forgetting(Measuring):
         with self.model.using_history(self.after):
             unlearned = method.unlearn(self.model, self.request)
         measured = self.answered(unlearned.digest, unlearned.scorer, unlearned.cost)
-        return measured._replace(found=unlearned.found)
+        return measured._replace(findings=unlearned.findings)
 
     def _fit(self, name: str, train: Rows, validating: Rows, shown: Rows) -> MeasuredModel:
         """Train Original or Retrain, and measure it."""

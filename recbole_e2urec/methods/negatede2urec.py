@@ -1,4 +1,4 @@
-"""NegatedE2URec: two teachers correct an adapter whose sign was turned."""
+"""NegatedE2URec: two teachers correct a negated adapter."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
@@ -48,27 +48,27 @@ class NegatedE2URecOptions(NegationOptions, JointOptions):
         """Refuse what cannot work, by the name of its key."""
         super().__post_init__()
         if self.student == "full":
-            raise InputError("student: full has no adapter to turn; choose student: lora")
+            raise InputError("student: full has no adapter to negate; choose student: lora")
 
 
 class NegatedE2URec(GradientUnlearner):
     """E2URec's two teachers, from a negated start, as strongly as control users say; our own.
 
     An adapter learns the forget rows better still, as E2URec's augmented model does (arXiv
-    2403.03536). With its sign turned it forgets them, as a task vector does (arXiv 2212.04089): how
-    far it is turned, c, is where forget rows lose what a model that never saw them would lose, see
+    2403.03536). Negated, it forgets them, as a task vector does (arXiv 2212.04089). Its strength c
+    is the one at which forget rows have the loss that a model which never saw them would have, see
     :func:`target_loss`. No Retrain, no held-out row of the forgotten users and no trial is needed.
 
-    Alone it also harms users who stay. So the adapter is the start of a student, ``1 + overshoot``
-    times as far turned, which two teachers correct in one short pass: on forget rows the negated
-    adapter at c, on retain rows Original,
+    Alone it also harms users who stay. So the adapter, negated with ``1 + overshoot`` times that
+    strength, is only the start of a student. Two teachers correct the student in one short pass: on
+    forget rows the negated adapter at c, on retain rows Original,
 
         beta * KL(negated || student) + (1 - beta) * KL(Original || student).
 
-    In the end the student's adapter is multiplied so that forget rows lose that again. Where each
-    forget row shows a token that no other prompt does, as under ``prompt: numbered``, these tokens'
-    embeddings hold what is remembered: :class:`TokenReset` puts them back as far as the target loss
-    asks, nobody else's answers change, and nothing is learned.
+    In the end the student's adapter is multiplied so that forget rows have that loss again. Where
+    each forget row shows a token that no other prompt does, as under ``prompt: numbered``, these
+    tokens' embeddings hold what is remembered: :class:`TokenReset` puts them back as far as the
+    target loss asks, nobody else's answers change, and nothing is learned.
 
     Departures from E2URec: the augmented model is an adapter and becomes the student; the
     forgetting teacher is the negated adapter instead of ``z_o - alpha relu(z_a - z_o)``; retain
@@ -100,26 +100,26 @@ class NegatedE2URec(GradientUnlearner):
         return unlearned._replace(cost={**unlearned.cost, "seconds": seconds})
 
     def aim(self, student: Student) -> None:
-        """Leave it to :meth:`teach`, which needs the target to turn the direction."""
+        """Leave it to :meth:`teach`, which needs the target to negate the direction."""
 
     def teach(self, student: Student) -> list[dict[str, Any]]:
-        """Learn the direction, turn it, and let the forgetting teacher answer the forget rows."""
+        """Learn the direction, negate it, and let the forgetting teacher answer the forget rows."""
         model, request = student.model, student.request
         if len(request.forget) == 0:
             return []
         direction = learn_direction(model, request, self.options, DIRECTION)
         if not student.stage.finished:
-            self._turn(student, direction)
+            self._negate(student, direction)
         return [direction.cost]
 
-    def _turn(self, student: Student, direction: Direction) -> None:
+    def _negate(self, student: Student, direction: Direction) -> None:
         model, request, options = student.model, student.request, self.options
         strength, target = student.timed(
             lambda: negation_strength(model, request, direction, options.strength)
         )
         student.target = target if options.scale_to_target else None
         if target is not None:
-            student.found = {"strength": strength, **target.found}
+            student.findings = {"strength": strength, **target.findings}
         further = 1 + options.overshoot if student.epochs > 0 else 1.0
         start = direction.at(-strength * further)
         student.begin = lambda: model.bank.load(student.name, start)

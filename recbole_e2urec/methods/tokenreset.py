@@ -87,9 +87,9 @@ class TokenReset(Unlearner):
             if not stage.finished:
                 self._reset(original, request, stage, coverage())
         cost = stage.summary()
-        settings = {NOT_REACHED: cost.pop(NOT_REACHED), **cost.pop("found")}
+        findings = {NOT_REACHED: cost.pop(NOT_REACHED), **cost.pop("found")}
         scorer = Stored(original.adapter, stage.weights)
-        return Unlearned(scorer, cost, [], stage.digest, found=settings)
+        return Unlearned(scorer, cost, [], stage.digest, findings=findings)
 
     def _reset(
         self, original: LLMRec, request: UnlearningTask, stage: Stage, coverage: TokenCoverage
@@ -115,13 +115,13 @@ class TokenReset(Unlearner):
             )
         scorer = token_reset_scorer(original, request, tokens)
         overshoot = self.options.overshoot
-        settings: dict[str, float] = {}
+        findings: dict[str, float] = {}
         if overshoot is None:
             covered_task = replace(request, forget=request.forget[covered])
-            overshoot, settings = _overshoot_for(original, covered_task, scorer)
+            overshoot, findings = _overshoot_for(original, covered_task, scorer)
         weights = scorer(overshoot).read()
         spent = {"seconds": time.perf_counter() - started, "steps": 0, "trained_parameters": 0}
-        stage.finish(weights, {**spent, **memory_used(), NOT_REACHED: missed, "found": settings})
+        stage.finish(weights, {**spent, **memory_used(), NOT_REACHED: missed, "found": findings})
 
 
 def _overshoot_for(
@@ -131,4 +131,4 @@ def _overshoot_for(
     target = target_loss(model, request)
     share = strength_reaching(model, request, target, lambda share: scorer(share - 1), MOST_WAY)
     overshoot = max(0.0, share - 1)
-    return overshoot, {"overshoot": overshoot, **target.found}
+    return overshoot, {"overshoot": overshoot, **target.findings}

@@ -126,8 +126,8 @@ class ImpersonalModel:
 
 
 def _log_odds(share: Numbers) -> Numbers:
-    kept = np.clip(share, 0.01, 0.99)
-    return np.log(kept / (1 - kept))
+    clipped = np.clip(share, 0.01, 0.99)
+    return np.log(clipped / (1 - clipped))
 
 
 class TargetLoss(NamedTuple):
@@ -146,7 +146,7 @@ class TargetLoss(NamedTuple):
     original: float
 
     @property
-    def found(self) -> dict[str, float]:
+    def findings(self) -> dict[str, float]:
         """The target as entries of a result row."""
         return {
             "target_logloss": self.loss,

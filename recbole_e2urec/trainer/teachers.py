@@ -168,8 +168,8 @@ def learn_direction(
     place = adapter or model.adapter
     stage = request.stage(DIRECTION, {**settings, "adapter": adapter is not None})
     start = model.bank.state(place)
-    kept = nullcontext() if adapter is not None else model.bank.restored_after(place)
-    with kept, model.using_history(request.forget_history):
+    restoring = nullcontext() if adapter is not None else model.bank.restored_after(place)
+    with restoring, model.using_history(request.forget_history):
         cost = train_adapter(model, place, stage, replace(plan, dropout=False))
         return Direction(place, start, model.bank.state(place), cost)
 

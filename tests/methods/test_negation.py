@@ -65,7 +65,7 @@ def test_a_task_vector_takes_off_what_further_training_changes(begin: Begin, tun
     before = model.bank.state(model.adapter)
     direction = learn_direction(model, run.request, method.options)
     found = method.unlearn(model, run.request)
-    assert found.found == {}
+    assert found.findings == {}
     weights = found.scorer.read()
     for name, weight in before.items():
         expected = weight - 1.5 * (direction.end[name] - weight)
@@ -113,8 +113,8 @@ def test_the_forget_rows_lose_what_they_are_to_lose(
             float(loss_of(model, scorer, request.forget).mean())
             for scorer in (Adapted(None), made.scorer)
         )
-    assert made.found["original_logloss"] == pytest.approx(before)
-    assert made.found["target_logloss"] == pytest.approx(before + 0.004)
+    assert made.findings["original_logloss"] == pytest.approx(before)
+    assert made.findings["target_logloss"] == pytest.approx(before + 0.004)
     assert now == pytest.approx(before + 0.004, abs=0.001)
 
 
@@ -147,8 +147,8 @@ def test_any_student_can_be_scaled_to_what_forget_rows_are_to_lose(
     made = method_of(run.config).unlearn(model, request)
     with model.using_history(request.forget_history):
         now = float(loss_of(model, made.scorer, request.forget).mean())
-    assert made.found["scale"] > 0
-    assert now == pytest.approx(made.found["original_logloss"] + 0.004, abs=0.001)
+    assert made.findings["scale"] > 0
+    assert now == pytest.approx(made.findings["original_logloss"] + 0.004, abs=0.001)
 
 
 def test_a_whole_model_cannot_be_scaled(small_config: Callable[..., Any]) -> None:
@@ -165,5 +165,5 @@ def test_a_data_set_without_control_users_takes_rows_held_out(begin: Begin) -> N
 
 
 def test_a_student_without_an_adapter_is_refused(small_config: Callable[..., Any]) -> None:
-    with pytest.raises(InputError, match="student: full has no adapter to turn"):
+    with pytest.raises(InputError, match="student: full has no adapter to negate"):
         method_of(small_config("NegatedE2URec", student="full", scale_to_target=False))
