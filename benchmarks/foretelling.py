@@ -20,9 +20,9 @@ from tabulate import tabulate
 
 from benchmarks.common import common_settings, parse_options, publish, run_main
 from benchmarks.regimes import SEEDS, Task, add_common, require_ml_1m, runs_of
-from recbole_e2urec.evaluator.attacks import answer_losses
 from recbole_e2urec.experiment.run import unseen_of
 from recbole_e2urec.experiment.unlearning import Forgetting
+from recbole_e2urec.model.losses import log_losses
 from recbole_e2urec.trainer.strength import target_loss
 
 MARK = "foretelling"
@@ -85,7 +85,7 @@ def _gap(run: Forgetting) -> float:
     labels = run.dataset.rows.label
     assert labels is not None  # Original was trained on them
     original, retrain = (
-        float(answer_losses(model.answers.yes, labels)[run.split.forget].mean())
+        float(log_losses(model.answers.yes, labels)[run.split.forget].mean())
         for model in (run.original, run.retrain)
     )
     return retrain - original

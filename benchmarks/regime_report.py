@@ -11,7 +11,6 @@ from tabulate import tabulate
 
 from benchmarks.lineplots import Line, Panel, svg
 from recbole_e2urec.evaluator.bootstrap import bias_in_floors
-from recbole_e2urec.evaluator.metrics import share_closed
 from recbole_e2urec.report.results import load_answers
 
 HEAD = (
@@ -100,12 +99,18 @@ def _bias(rows: Sequence[Row], name: str, folder: Path) -> float:
     return nan if bias is None else bias
 
 
+def share_closed(ours: float | None, original: float | None, retrain: float | None) -> float:
+    """Share of the gap from Original's value to Retrain's that is closed; NaN if there is none."""
+    if ours is None or original is None or retrain is None or original == retrain:
+        return nan
+    return (original - ours) / (original - retrain)
+
+
 def _figures(row: Row, original: Row, retrain: Row) -> Figures:
     """Return the figures of one seed, without the bias."""
 
     def closed(metric: str) -> float:
-        share = share_closed(*(base["forget"][metric] for base in (row, original, retrain)))
-        return nan if share is None else share
+        return share_closed(*(base["forget"][metric] for base in (row, original, retrain)))
 
     def lost(group: str) -> float:
         return float(original[group]["auc"] - row[group]["auc"])

@@ -7,7 +7,6 @@ stderr, with exit code 2.
 """
 
 import argparse
-import errno
 import os
 import re
 import sys
@@ -25,7 +24,7 @@ from recbole_e2urec.config.yaml import (
     read_switch,
     read_yaml,
 )
-from recbole_e2urec.errors import InputError
+from recbole_e2urec.errors import DISK_ERRORS, InputError
 from recbole_e2urec.experiment.launch import NO_RESULT
 from recbole_e2urec.utils import distributed
 
@@ -41,7 +40,6 @@ FOLLOWING = ("finalize", "purge")  # steps after a run
 NAMING = ("model", "model_list", "protocol")  # settings that say which models run
 UNNAMED = "E2URec,NegatedE2URec"  # the default models: the paper's, and the best of ours
 _USAGE = "[--model=NAME] [--dataset=NAME] [--config_files='A B'] [--key=value ...]"
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 _SETTING = re.compile(r"--([A-Za-z_]\w*)=(.*)", re.DOTALL)
 
 
@@ -217,14 +215,22 @@ COMMANDS = {command.name: command for command in _COMMANDS}
 
 
 class Arguments(NamedTuple):
-    """The parsed arguments: names or None, files in order, and settings as text by key."""
+    """The parsed arguments.
+
+    Attributes:
+        model, dataset: names, if they are given.
+        config_files: names of files, in order.
+        settings: settings of the run by key, as text.
+        command: a key of ``COMMANDS``; None: a run.
+        command_arguments: the command's own arguments.
+    """
 
     model: str | None
     dataset: str | None
     config_files: list[str]
     settings: dict[str, str]
-    command: str | None = None  # a key of COMMANDS; None: a run
-    own: Mapping[str, Any] = MappingProxyType({})  # the command's own arguments
+    command: str | None = None
+    command_arguments: Mapping[str, Any] = MappingProxyType({})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -242,7 +248,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         return _refuse(str(error), quietly=distributed.main_process_only(error))
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        if error.errno not in DISK_ERRORS:
             raise
         return _refuse(f"cannot write {error.filename or 'a file'}: {error.strerror}")
     except KeyboardInterrupt:
@@ -274,9 +280,9 @@ def parse(argv: Sequence[str]) -> Arguments:
         if settings.setdefault(key, value) != value:
             raise InputError(f"--{key} is given twice, with different values; keep one")
     files = [file for entry in known.config_files for file in _split_files(entry)]
-    own = {key: getattr(known, key) for key in (command.arguments if command else ())}
-    own = {key: value for key, value in own.items() if value is not None}
-    return Arguments(known.model, known.dataset, files, settings, name, own)
+    values = {key: getattr(known, key) for key in (command.arguments if command else ())}
+    typed = {key: value for key, value in values.items() if value is not None}
+    return Arguments(known.model, known.dataset, files, settings, name, typed)
 
 
 def _run(arguments: Arguments) -> int:
@@ -296,7 +302,7 @@ def _run(arguments: Arguments) -> int:
         from recbole_e2urec.quick_start import run_and_finalize
         from recbole_e2urec.report.report import print_report
 
-        text = run_and_finalize(arguments.model, **settings_of_run, show=print_report)["told"]
+        text = run_and_finalize(arguments.model, **settings_of_run, show=print_report)["post_run"]
         print(text, end="\n" if text else "")
         return 0
     if _compares(arguments):
@@ -324,12 +330,13 @@ def _command(arguments: Arguments, command: Command) -> int:
 
     merged = {key: value for layer in _layers(arguments) for key, value in layer.items()}
     _refuse_ignored(arguments, command, merged)
-    files, settings, own = tuple(arguments.config_files), arguments.settings, arguments.own
+    files, settings = tuple(arguments.config_files), arguments.settings
+    command_arguments = arguments.command_arguments
     if command.on_folder:
         in_files = {key: merged.pop(key) for key in command.arguments if key in merged}
-        files, settings, own = (), merged, {**in_files, **own}
+        files, settings, command_arguments = (), merged, {**in_files, **command_arguments}
     result = command.run(
-        arguments.model, RunSettings(arguments.dataset, files, None, settings), own
+        arguments.model, RunSettings(arguments.dataset, files, None, settings), command_arguments
     )
     result = CommandResult(result) if isinstance(result, str) else result
     print(result.text)

@@ -1,7 +1,12 @@
 """The exceptions that a user's input can cause, and how they suggest a name."""
 
 import difflib
+import errno
 from collections.abc import Iterable
+
+# Codes of the OSError of a disk that is full or may not be written to. EPERM is that of a file
+# which is protected by more than its mode, and of some mounted and network disks.
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 class InputError(ValueError):

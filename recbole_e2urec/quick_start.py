@@ -114,7 +114,7 @@ def run_and_finalize(
         show: is called with the results of the run before anything follows.
 
     Returns:
-        What the run returns, and ``told``: what followed it, for people.
+        What the run returns, and ``post_run``: what followed it, for people.
 
     Raises:
         InputError: as for :func:`run_recbole_e2urec`, and as for :class:`PostRun`.
@@ -128,10 +128,10 @@ def run_and_finalize(
             model, dataset, config_file_list, settings.config_dict, settings.overrides
         )
         if not distributed.is_main_process() or results == NO_RESULT:  # another process has them
-            return {**results, "told": ""}
+            return {**results, "post_run": ""}
         show(results)
     follows = post_run.is_wanted and distributed.is_main_process()
-    return {**results, "told": post_run.carry_out(results["rows"]) if follows else ""}
+    return {**results, "post_run": post_run.carry_out(results["rows"]) if follows else ""}
 
 
 def _run_classic(config: Config, dataset: Any) -> dict[str, Any]:

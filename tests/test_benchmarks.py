@@ -3,6 +3,7 @@
 import runpy
 import sys
 from collections.abc import Callable
+from math import isnan
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,14 @@ def test_the_best_candidate_has_the_least_to_mend(monkeypatch: pytest.MonkeyPatc
     half = perfect._replace(closed_auc=0.5, closed_logloss=1.25, stay_lost=0.002, residual=0.3)
     assert badness(half) == pytest.approx(0.5 + 0.25 + 0.2 + 0.3)
     assert badness(perfect._replace(stay_lost=-0.1)) == 0  # users who stay gain: no merit
+
+
+def test_the_share_closed_is_of_the_way_to_retrain() -> None:
+    from benchmarks.regime_report import share_closed
+
+    assert share_closed(0.7, 0.8, 0.6) == pytest.approx(0.5)
+    assert isnan(share_closed(0.7, 0.8, 0.8))
+    assert isnan(share_closed(None, 0.8, 0.6))
 
 
 def test_regimes_says_where_ml_1m_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

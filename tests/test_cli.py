@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import time
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from recbole_e2urec import cli
-from recbole_e2urec.errors import InputError
+from recbole_e2urec.errors import DISK_ERRORS, InputError
 
 ROOT = Path(__file__).parent.parent
 
@@ -100,7 +101,7 @@ def test_main_hands_over_what_was_typed(runs: list[dict[str, Any]]) -> None:
 
 def test_a_command_takes_its_own_arguments_with_and_without_an_equals_sign() -> None:
     found = cli.parse(["case", "--user", "007", "--topk=3", "--seed=1", "-d", "ml-1m"])
-    assert (found.command, found.own) == ("case", {"user": "007", "topk": "3"})
+    assert (found.command, found.command_arguments) == ("case", {"user": "007", "topk": "3"})
     assert (found.dataset, found.settings) == ("ml-1m", {"seed": "1"})
     assert cli.parse(["--seed=1"]).command is None
 
@@ -143,14 +144,28 @@ def test_main_gives_bad_input_one_line_and_code_2(
     assert capsys.readouterr().err == "recbole-e2urec: error: forget_ratio: 2 is too much\n"
 
 
-def test_main_gives_a_full_disk_one_line_and_code_2(
-    runs: list[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("code", sorted(DISK_ERRORS))
+def test_main_gives_an_error_of_a_disk_one_line_and_code_2(
+    code: int,
+    runs: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    failing(monkeypatch, OSError(28, "No space left on device", "log/FM.log"))
+    failing(monkeypatch, OSError(code, os.strerror(code), "log/FM.log"))
     assert cli.main(["--model=E2URec"]) == 2
     assert capsys.readouterr().err == (
-        "recbole-e2urec: error: cannot write log/FM.log: No space left on device\n"
+        f"recbole-e2urec: error: cannot write log/FM.log: {os.strerror(code)}\n"
     )
+
+
+def test_disk_errors_are_a_full_a_read_only_and_a_protected_disk() -> None:
+    assert {os.strerror(code) for code in DISK_ERRORS} == {
+        "No space left on device",
+        "Disk quota exceeded",
+        "Read-only file system",
+        "Permission denied",
+        "Operation not permitted",
+    }
 
 
 def test_main_lets_a_bug_show_its_traceback(

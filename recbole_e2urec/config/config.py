@@ -105,15 +105,17 @@ class Config(RecBoleConfig):
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that the user gave, and all settings with keys of our own."""
-        own = read_yaml(properties_folder() / "overall.yaml")
+        documented = read_yaml(properties_folder() / "overall.yaml")
         for name in ("LLMRec", self.model) if self.is_language_model else (self.model,):
-            own.update(properties("model", str(name)))
-        keys = {*own, *self.external_config_dict, "epochs", "learning_rate"}
+            documented.update(properties("model", str(name)))
+        keys = {*documented, *self.external_config_dict, "epochs", "learning_rate"}
         keys -= {*LAUNCHING, *POST_RUN_KEYS}
-        found = {key: self.final_config_dict.get(key) for key in sorted(keys)}
-        if found["forget_where"]:  # results must not name users, items or titles
-            found["forget_where"] = without_values(found["forget_where"])
-        return {**found, "processes": distributed.count()} if distributed.count() > 1 else found
+        settings = {key: self.final_config_dict.get(key) for key in sorted(keys)}
+        if settings["forget_where"]:  # results must not name users, items or titles
+            settings["forget_where"] = without_values(settings["forget_where"])
+        if distributed.count() > 1:
+            settings["processes"] = distributed.count()
+        return settings
 
     def ranked(self) -> "Config | None":
         """Return the settings of the same run, evaluated by ranking items; None if not wanted.
@@ -130,12 +132,12 @@ class Config(RecBoleConfig):
             return None
         of_labels = ("metrics", "valid_metric")
         external = self.external_config_dict.items()
-        given = {key: value for key, value in external if key not in of_labels}
-        if "eval_args" in given:
-            given["eval_args"] = {k: v for k, v in given["eval_args"].items() if k != "mode"}
-        given["eval_mode"] = self["ranking_pass"]
+        settings = {key: value for key, value in external if key not in of_labels}
+        if "eval_args" in settings:
+            settings["eval_args"] = {k: v for k, v in settings["eval_args"].items() if k != "mode"}
+        settings["eval_mode"] = self["ranking_pass"]
         ranked = type(self)(
-            with_forget_method(str(self.model), self.forget_method), self.dataset, None, given
+            with_forget_method(str(self.model), self.forget_method), self.dataset, None, settings
         )
         if ranked.plan.kind != "ranking":
             raise InputError("ranking_pass: labeled ranks nothing; write uni100, pop100 or full")
@@ -153,9 +155,9 @@ class Config(RecBoleConfig):
         They are too large for a pretrained model. The warning is empty if the backbone has settings
         or the user chose a rate.
         """
-        given = {**self.protocol, **self.external_config_dict}
+        chosen = {**self.protocol, **self.external_config_dict}
         name = str(self["backbone"])
-        if "learning_rate" in given or properties("backbone", name):
+        if "learning_rate" in chosen or properties("backbone", name):
             return ""
         return (
             f"backbone {name} has no settings of its own: learning_rate {self['learning_rate']:g} "
@@ -189,9 +191,9 @@ class Config(RecBoleConfig):
         self._check_keys(self.command_line, "the command line")
         return self.command_line
 
-    def _check_keys(self, given: Mapping[str, Any], source: str) -> None:
+    def _check_keys(self, settings: Mapping[str, Any], source: str) -> None:
         if not self.own_model:  # a model class from elsewhere may have keys of its own
-            check_keys(given, source)
+            check_keys(settings, source)
 
     def _get_model_and_dataset(
         self, model: str | type | None, dataset: str | None
@@ -203,11 +205,11 @@ class Config(RecBoleConfig):
         if self.own_model:
             return model.__name__, model, name  # type: ignore[union-attr, return-value]
         model, self.forget_method = split_forget_method(str(model or chosen["model"]))
-        found = find_model(model)
-        if self.forget_method and found.__module__.startswith("recbole_e2urec."):
+        model_class = find_model(model)
+        if self.forget_method and model_class.__module__.startswith("recbole_e2urec."):
             way = self.forget_method
             raise InputError(f"{model}-{way}: for classic models; write --model={way}")
-        return model, found, name
+        return model, model_class, name
 
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
         super()._load_internal_config_dict(model, model_class, dataset)
@@ -262,9 +264,9 @@ class Config(RecBoleConfig):
         folder = self.final_config_dict["data_path"]
         with as_input_errors():
             super()._set_default_parameters()
-        own = Path(str(folder)) / self.dataset
-        if "data_path" in self.external_config_dict and own.is_dir():
-            self.final_config_dict["data_path"] = str(own)  # RecBole forces its own ml-100k
+        own_folder = Path(str(folder)) / self.dataset
+        if "data_path" in self.external_config_dict and own_folder.is_dir():
+            self.final_config_dict["data_path"] = str(own_folder)  # RecBole forces its own ml-100k
         if not Path(self.final_config_dict["data_path"]).is_dir():
             check_dataset(self.dataset, Path(str(folder)))
 

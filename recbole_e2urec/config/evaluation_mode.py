@@ -63,13 +63,13 @@ class EvalPlan(NamedTuple):
     kind: str
     mode: dict[str, str]
 
-    def resolve(self, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    def resolve(self, defaults: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
         """Return ``eval_args``, where the user's win over the defaults, and the metrics.
 
         Raises:
             InputError: metrics do not fit the mode, or the validation metric is not among them.
         """
-        chosen = {**defaults, **given}
+        chosen = {**defaults, **settings}
         if not isinstance(chosen["eval_args"], Mapping):
             raise InputError(f"eval_args: {chosen['eval_args']!r} does not do; see overall.yaml")
         args = {**defaults["eval_args"], **chosen["eval_args"], "mode": dict(self.mode)}
@@ -86,29 +86,29 @@ class EvalPlan(NamedTuple):
         names = _metric_names(metrics, chosen["topk"])
         valid = str(chosen["valid_metric"])
         if valid.lower() not in [name.lower() for name in names]:
-            if "valid_metric" in given:
+            if "valid_metric" in settings:
                 raise InputError(f"valid_metric: {valid} is not among {', '.join(names)}")
             valid = names[0]
         return {"eval_args": args, "metrics": metrics, "valid_metric": valid}
 
 
 def plan_evaluation(
-    given: Mapping[str, Any], default_mode: str | None, learns_labels: bool
+    settings: Mapping[str, Any], default_mode: str | None, learns_labels: bool
 ) -> EvalPlan:
     """Decide the evaluation from ``eval_mode``, ``eval_args`` or ``metrics``, in this order.
 
     Args:
-        given: what the user set.
+        settings: what the user set.
         default_mode: the mode when the user set none of these; None chooses by the model.
         learns_labels: whether the model learns from likes and dislikes.
 
     Raises:
         InputError: an unknown mode, or labels in one phase and ranking in the other.
     """
-    args = given.get("eval_args")
-    mode = given.get("eval_mode") or (args.get("mode") if isinstance(args, Mapping) else None)
-    if mode is None and given.get("metrics"):
-        kind = _type_of(_listed(given["metrics"])[0])
+    args = settings.get("eval_args")
+    mode = settings.get("eval_mode") or (args.get("mode") if isinstance(args, Mapping) else None)
+    if mode is None and settings.get("metrics"):
+        kind = _type_of(_listed(settings["metrics"])[0])
         mode = "uni100" if kind == EvaluatorType.RANKING else "labeled"
     mode = mode or default_mode or ("labeled" if learns_labels else "uni100")
     phases = _by_phase(mode)

@@ -139,13 +139,13 @@ def check_dataset(name: str, folder: Path) -> None:
     raise InputError(f"unknown dataset {name!r}; {hint}")
 
 
-def check_keys(given: Iterable[str], source: str) -> None:
+def check_keys(keys: Iterable[str], source: str) -> None:
     """Refuse a key that no code reads.
 
     Raises:
         InputError: the message names the key, its source and the nearest known key.
     """
-    for key in given:
+    for key in keys:
         if key in REMOVED_KEYS:
             raise InputError(f"{key} in {source} is gone; {REMOVED_KEYS[key]}")
         if key not in known_keys():

@@ -25,7 +25,7 @@ option on the command line, as in `--forget_ratio=0.1`, or in a config file, as 
 def options_in(file: str) -> dict[str, Option]:
     """Return the options that a yaml file of properties documents, by key."""
     classes = registry.option_classes(file)
-    return {found.key: found for kind in classes for found in options_of(kind)}
+    return {option.key: option for kind in classes for option in options_of(kind)}
 
 
 def yaml_files() -> list[str]:
@@ -38,7 +38,7 @@ def commented(file: str) -> str:
     options = options_in(file)
     if file.startswith("command/"):
         return _COMMAND + "".join(
-            _line(f"{key}: {_default(one)}", "", one) for key, one in options.items()
+            _line(f"{key}: {_default(option)}", "", option) for key, option in options.items()
         )
     lines = _path(file).read_text(encoding="utf-8").splitlines(keepends=True)
     return "".join(_recommented(line, options) for line in lines)
@@ -49,14 +49,14 @@ def _recommented(line: str, options: dict[str, Option]) -> str:
     if key not in options:
         return line
     value = line.partition(" #")[0].rstrip()
-    found = DOCUMENTED.match(line)
-    return _line(value, found[4] or "" if found else "", options[key])
+    match = DOCUMENTED.match(line)
+    return _line(value, match[4] or "" if match else "", options[key])
 
 
 def _line(value: str, source: str, option: Option) -> str:
     kind, _, meaning = option.comment.partition(") ")
-    told = ") ".join(filter(None, (kind, f"{source} {meaning}".strip())))
-    return f"{value:<{_COLUMN - 2}}  # {told}\n"
+    text = ") ".join(filter(None, (kind, f"{source} {meaning}".strip())))
+    return f"{value:<{_COLUMN - 2}}  # {text}\n"
 
 
 def _default(option: Option) -> str:
@@ -96,20 +96,20 @@ def _of_methods() -> Iterator[tuple[str, ...]]:
     rows: dict[tuple[str, str, str], dict[str, list[str]]] = {}
     for name in registry.METHODS:
         if _path(f"model/{name}").is_file():
-            for found in documented(commented(f"model/{name}")):
-                key = (found.key, found.kind, found.meaning)
-                rows.setdefault(key, {}).setdefault(found.default, []).append(name)
+            for entry in documented(commented(f"model/{name}")):
+                key = (entry.key, entry.kind, entry.meaning)
+                rows.setdefault(key, {}).setdefault(entry.default, []).append(name)
     for (option, kind, meaning), defaults in sorted(rows.items()):
-        told = "; ".join(f"`{value}` ({', '.join(names)})" for value, names in defaults.items())
-        yield f"`{option}`", kind, told, meaning
+        values = "; ".join(f"`{value}` ({', '.join(names)})" for value, names in defaults.items())
+        yield f"`{option}`", kind, values, meaning
 
 
-def _row(found: Documented) -> tuple[str, ...]:
+def _row(entry: Documented) -> tuple[str, ...]:
     return (
-        f"`{found.key}`",
-        found.kind,
-        f"`{found.default}`" if found.default else "",
-        found.meaning,
+        f"`{entry.key}`",
+        entry.kind,
+        f"`{entry.default}`" if entry.default else "",
+        entry.meaning,
     )
 
 

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from recbole_e2urec.config.config import Config
 from recbole_e2urec.deployment.served_model import ServedModel, drawn, fully_forgotten_users
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.evaluator.attacks import answer_losses, membership_auc, step_curve
+from recbole_e2urec.evaluator.attacks import membership_auc, step_curve
 from recbole_e2urec.evaluator.bootstrap import UserBootstrap, interval
 from recbole_e2urec.evaluator.measure import RESAMPLING_SEED, Answers, distance_to
 from recbole_e2urec.evaluator.metrics import labelled_metrics
 from recbole_e2urec.experiment.preview import touched
 from recbole_e2urec.experiment.run import Experiment, Rows
+from recbole_e2urec.model.losses import log_losses
 from recbole_e2urec.model.scorers import Adapted
 from recbole_e2urec.report.tables import NOISE
 from recbole_e2urec.trainer.checkpoint import Stage
@@ -134,7 +135,7 @@ def measure(run: Experiment, delta: RequestDelta, rows: EvaluationRows, history:
         yes[rows.forget] = forget.yes(answer_ids).cpu().numpy()
         others = np.union1d(rows.heldout, rows.control)
         yes[others] = model.answer(others, None).cpu().numpy()
-    losses = answer_losses(yes, labels)
+    losses = log_losses(yes, labels)
     seed = run.config["seed"]
     curves = {
         name: step_curve(model, part, delta.before, seed)

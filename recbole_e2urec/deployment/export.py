@@ -261,7 +261,7 @@ class _ComparisonRequest:
     def __init__(self, run: FinishedRun, row: Mapping[str, Any]) -> None:
         nothing = np.empty(0, np.int64)
         self.run, self.row = run, row
-        self.forgotten = with_orphaned_rows(run, run.asked.rows)
+        self.forgotten = with_orphaned_rows(run, run.forget_request.rows)
         self.delta: RequestDelta = delta_of(run, nothing, self.forgotten)
         self.rows = evaluation_rows_of(run, self.delta)
         self.stopwatch = Stopwatch()
@@ -288,7 +288,7 @@ class _ComparisonRequest:
             unlearning_seconds=after.cost["seconds"],
             measuring_seconds=self.stopwatch.seconds,
         )
-        entry = ledger_entry(run, run.asked.request_id, run.asked.digest, outcome)
+        entry = ledger_entry(run, run.forget_request.request_id, run.forget_request.digest, outcome)
         return FinishedModel(run, self.row, self.forgotten, self.sample, after.weights, entry)
 
     def _measure(self, history: Rows) -> Evidence:
@@ -315,4 +315,4 @@ class _ComparisonRequest:
         answers = {"before": before.answers, "after": after.answers}
         seconds = retrain.cost["seconds"]
         distances = distances_to_retrain(retrain.evidence, answers, self.rows, seconds)
-        return _ModelAfter(weights, student.cost, student.found, after, distances)
+        return _ModelAfter(weights, student.cost, student.findings, after, distances)

@@ -480,7 +480,7 @@ def _unlearn(run: ServedModel, folder: ModelFolder, delta: RequestDelta) -> dict
         unlearned = method_of(run.config).unlearn(model, task)
         checked = np.concatenate([delta.forget[:CHECKED_ROWS], run.sample.rows[:CHECKED_ROWS]])
         merge(model, unlearned.scorer, checked)
-    return {**unlearned.cost, "found": dict(unlearned.found)}
+    return {**unlearned.cost, "found": dict(unlearned.findings)}
 
 
 class FolderServices(TrainingServices):

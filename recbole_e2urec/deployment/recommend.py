@@ -270,7 +270,7 @@ class RecommendOptions:
         """Refuse what cannot work, by the name of its key."""
         if not self.checkpoint:
             raise InputError("recommend: which model? write --checkpoint=DIR")
-        if sum(one is not None for one in (self.user, self.users_file, self.history)) != 1:
+        if sum(choice is not None for choice in (self.user, self.users_file, self.history)) != 1:
             raise InputError("recommend: to whom? write --user, --users_file or --history")
 
 

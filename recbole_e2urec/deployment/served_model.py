@@ -26,10 +26,9 @@ from recbole_e2urec.deployment.model_folder import (
     fingerprint,
 )
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.evaluator.attacks import answer_losses
 from recbole_e2urec.experiment.run import Experiment, Rows
 from recbole_e2urec.methods import METHODS
-from recbole_e2urec.model.losses import kl_divergence
+from recbole_e2urec.model.losses import kl_divergence, log_losses
 from recbole_e2urec.utils import recbole_compat
 
 NOT_FORGOTTEN, FIRST_REQUEST = -1, 1
@@ -250,7 +249,7 @@ class ServedModel(Experiment):
         label = self.model.labels
         assert label is not None  # the model was trained on them
         yes = self.yes(rows, history).double().numpy()
-        return float(answer_losses(yes, label[rows]).mean())
+        return float(log_losses(yes, label[rows]).mean())
 
     def drift(self) -> float | None:
         """Return the mean KL(first model || this one) of yes and no on the sample, in nats.

@@ -19,6 +19,7 @@ from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.data.prompt_table import length_grouped_batches
 from recbole_e2urec.evaluator.metrics import labelled_metrics
 from recbole_e2urec.model.llmrec import LLMRec
+from recbole_e2urec.model.losses import log_losses
 from recbole_e2urec.model.scorers import Scorer
 from recbole_e2urec.trainer.loop import (
     EpochPosition,
@@ -41,14 +42,6 @@ CURVE_STEPS = (0, 1, 2, 4, 8, 16)  # steps after which the other half is asked a
 CURVE_ROWS = 128  # most rows drawn; one half of them is shown
 CURVE_BATCH_SIZE = 16  # rows a step, or all that are shown if they are fewer
 CURVE_LEARNING_RATE = 0.001  # AdamW's rate at the first step; it falls linearly to zero
-
-
-def answer_losses(
-    yes: NDArray[np.float64], labels: NDArray[np.float32]
-) -> NDArray[np.float64]:  # [n], [n] -> [n]
-    """Compute the cross-entropy of the true answer from P(yes), in nats."""
-    p_true = np.where(labels == 1, yes, 1 - yes)
-    return -np.log(np.clip(p_true, np.finfo(np.float64).tiny, None))
 
 
 def membership_auc(
@@ -247,4 +240,4 @@ def _step_batches(shown: Rows, seed: int) -> list[Rows]:
 def _mean_loss(model: LLMRec, rows: Rows) -> float:
     assert model.labels is not None  # the model was trained on them
     yes = model.answer(rows, None).double().cpu().numpy()
-    return float(answer_losses(yes, model.labels[rows]).mean())
+    return float(log_losses(yes, model.labels[rows]).mean())

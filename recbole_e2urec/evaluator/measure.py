@@ -107,7 +107,7 @@ def attacks(losses: NDArray[np.float64], groups: Groups) -> dict[str, float | No
     these users as a whole, so this is no clean control.
 
     Args:
-        losses: loss of the true answer by row id, see ``answer_losses`` in ``attacks``.
+        losses: loss of the true answer by row id, see ``log_losses``.
         groups: the rows.
 
     Returns:

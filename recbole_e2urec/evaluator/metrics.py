@@ -72,10 +72,3 @@ def residual(
     """
     gap = (original - retrained).abs().mean()
     return float((unlearned - retrained).abs().mean() / gap) if gap > 0 else float("nan")
-
-
-def share_closed(ours: float | None, original: float | None, retrain: float | None) -> float | None:
-    """Share of the gap from Original's value to Retrain's that is closed; None if there is none."""
-    if ours is None or original is None or retrain is None or original == retrain:
-        return None
-    return (original - ours) / (original - retrain)

@@ -119,9 +119,11 @@ def _whole(key: str, value: Any, least: int) -> int:
     return value
 
 
-def language_model_job(given: RunSettings, model: str, measure: Measure, latest: Latest) -> Made:
+def language_model_job(
+    run_settings: RunSettings, model: str, measure: Measure, latest: Latest
+) -> Made:
     """Measure and save rows of one seed's run, which the jobs of a process share."""
-    config = given.config(model)
+    config = run_settings.config(model)
     with own_wandb_run(config):
         run = latest.get((Forgetting, config["seed"]), lambda: Forgetting(config, opened(config)))
         run.train()
@@ -130,9 +132,9 @@ def language_model_job(given: RunSettings, model: str, measure: Measure, latest:
         return rows, group_sizes(run.groups)
 
 
-def reference_job(given: RunSettings, name: str, latest: Latest) -> None:
+def reference_job(run_settings: RunSettings, name: str, latest: Latest) -> None:
     """Train Original or Retrain of one seed, which :func:`language_model_job` then finds."""
-    config = given.config(LANGUAGE_MODEL)
+    config = run_settings.config(LANGUAGE_MODEL)
     with own_wandb_run(config):
         run = latest.get((Forgetting, config["seed"]), lambda: Forgetting(config, opened(config)))
         run.train_reference(name)
@@ -144,7 +146,7 @@ def references(run: Forgetting, config: Config) -> list[Row]:
 
 
 def noise(run: Forgetting, config: Config, stage: str) -> list[Row]:
-    """Return the row of another seed's Retrain, given by its stage; empty if not comparable."""
+    """Return the row of another seed's Retrain, whose stage is given; empty if not comparable."""
     row = run.noise_row(stage)
     return [] if row is None else [row]
 
@@ -158,26 +160,26 @@ def unlearned(run: Forgetting, config: Config, trials: Sequence[Trial]) -> list[
     return [row]
 
 
-def classic_job(given: RunSettings, model: str, latest: Latest) -> Made:
+def classic_job(run_settings: RunSettings, model: str, latest: Latest) -> Made:
     """Return the row of a classic model, saved or computed now, in the main process alone."""
-    config = given.config(model)
+    config = run_settings.config(model)
     with own_wandb_run(config):
         return [distributed.on_main_process(lambda: _classic_row(config))], {}
 
 
 def _classic_row(config: Config) -> Row:
     path, classic = _results_file(config), ClassicForgetting(config, opened(config))
-    row = _finished(path, config, classic.asked)
+    row = _finished(path, config, classic.forget_request)
     if row is None:
         (row,) = completed([classic.row(config.forget_method)], config)
         save_rows(path, [row])
     return row
 
 
-def _finished(path: Path, config: Config, asked: ForgetRequest) -> Row | None:
+def _finished(path: Path, config: Config, forget_request: ForgetRequest) -> Row | None:
     """Find the saved row of the same classic model, request, settings and versions."""
     name = with_forget_method(config.model, config.forget_method)
-    row = {"model": name, "request_digest": asked.digest, "settings": config.settings()}
+    row = {"model": name, "request_digest": forget_request.digest, "settings": config.settings()}
     (wanted,) = completed([row], config)
     wanted = json.loads(json.dumps(wanted))
     for row in load_rows(path):
@@ -201,18 +203,18 @@ def _results_file(config: Config) -> Path:
 class TuningJob:
     """A job that tries settings of a method on the development request."""
 
-    given: RunSettings
+    run_settings: RunSettings
     method: str
     settings: Sequence[Mapping[str, float]]
 
     def __call__(self, latest: Latest) -> list[Trial]:
         """Run the trials."""
-        objective = Objective(self.method, self.given, latest)
+        objective = Objective(self.method, self.run_settings, latest)
         return [objective(settings) for settings in self.settings]
 
     def prepare(self, latest: Latest) -> None:
         """Train what all trials share, unless it is already trained."""
-        objective = Objective(self.method, self.given, latest)
+        objective = Objective(self.method, self.run_settings, latest)
         objective.development(objective.config({}))
 
 
@@ -258,14 +260,14 @@ def run_comparison(
         result: dict[str, Any] = launch.run(run_comparison, arguments)
         return result
     recbole_compat.apply()
-    given = RunSettings(dataset, tuple(config_file_list or ()), config_dict, overrides)
+    run_settings = RunSettings(dataset, tuple(config_file_list or ()), config_dict, overrides)
     if spec.prompts:  # which are the same for all language models
         model = next((name for name in spec.models if name in METHODS), spec.models[0])
-        config = given.config(model)
+        config = run_settings.config(model)
         refuse_afterwards(config)
         return shown_prompts(config)
-    given = given.overridden(ONE_ROW)
-    seeds = [given.overridden({} if seed is None else {"seed": seed}) for seed in spec.seeds]
+    run_settings = run_settings.overridden(ONE_ROW)
+    seeds = [run_settings.overridden({} if seed is None else {"seed": seed}) for seed in spec.seeds]
     results = _checked(spec, seeds[0])
     first = seeds[0].config(spec.models[0])
     refuse_afterwards(first)
@@ -291,20 +293,22 @@ def processes_for(config: Config) -> int:
     return 2 if worth and small and distributed.count() == 1 and (os.cpu_count() or 1) > 1 else 1
 
 
-def _checked(spec: ComparisonSpec, given: RunSettings) -> Path:
+def _checked(spec: ComparisonSpec, run_settings: RunSettings) -> Path:
     """Refuse bad settings of any model before training starts; return the results file."""
     for model in spec.models:
-        config = given.config(model)
+        config = run_settings.config(model)
         config.ranked()
         if model in METHODS:
             method_of(config)
     return _results_file(config)
 
 
-def _tunings(spec: ComparisonSpec, given: RunSettings, fixed: set[str]) -> list[TuningJob]:
+def _tunings(spec: ComparisonSpec, run_settings: RunSettings, fixed: set[str]) -> list[TuningJob]:
     """Return the tuning job of every method that has settings to try."""
     methods = [model for model in spec.models if model in METHODS and spec.tries]
-    jobs = [TuningJob(given, name, settings_to_try(name, fixed, spec.tries)) for name in methods]
+    jobs = [
+        TuningJob(run_settings, name, settings_to_try(name, fixed, spec.tries)) for name in methods
+    ]
     return [job for job in jobs if len(job.settings) > 1]
 
 
@@ -312,13 +316,13 @@ def _made(spec: ComparisonSpec, seeds: Sequence[RunSettings], tunings: list[Tuni
     """Try settings with the first seed, then compute all rows, Original and Retrain first."""
     others = [model for model in spec.models if model != LANGUAGE_MODEL]
     processes = spec.processes or 1
-    bases = [partial(language_model_job, given, LANGUAGE_MODEL, references) for given in seeds]
+    bases = [partial(language_model_job, seed, LANGUAGE_MODEL, references) for seed in seeds]
     if not any(model in METHODS or model == LANGUAGE_MODEL for model in spec.models):
         bases = []
     noisy = len(bases) > 1
     apart: list[Job] = [
-        partial(reference_job, given, name)
-        for given in seeds
+        partial(reference_job, run_settings, name)
+        for run_settings in seeds
         for name in ("Original", "Retrain")
         if bases and processes > 1
     ]
@@ -341,23 +345,23 @@ def _made(spec: ComparisonSpec, seeds: Sequence[RunSettings], tunings: list[Tuni
         made = list(run(bases))
         stages = [row["stage"] for rows, _ in made for row in rows if row["model"] == "Retrain"]
         jobs: list[Job] = []
-        for place, given in enumerate(seeds):
+        for place, run_settings in enumerate(seeds):
             if noisy:
                 measure = partial(noise, stage=stages[(place + 1) % len(stages)])
-                jobs.append(partial(language_model_job, given, LANGUAGE_MODEL, measure))
-            jobs += [_row_job(given, model, trials.get(model, [])) for model in others]
+                jobs.append(partial(language_model_job, run_settings, LANGUAGE_MODEL, measure))
+            jobs += [_row_job(run_settings, model, trials.get(model, [])) for model in others]
         made += run(jobs)
     groups: dict[str, int] = next((sizes for _, sizes in made if sizes), {})
     return [row for rows, _ in made for row in rows], groups
 
 
-def _row_job(given: RunSettings, model: str, trials: list[Trial]) -> Job:
+def _row_job(run_settings: RunSettings, model: str, trials: list[Trial]) -> Job:
     """Return the job of a classic model, or of a method with the best settings of its trials."""
     if model not in METHODS:
-        return partial(classic_job, given, model)
+        return partial(classic_job, run_settings, model)
     if trials:
-        given = given.overridden(best_of(trials).settings)
-    return partial(language_model_job, given, model, partial(unlearned, trials=trials))
+        run_settings = run_settings.overridden(best_of(trials).settings)
+    return partial(language_model_job, run_settings, model, partial(unlearned, trials=trials))
 
 
 def _ordered(rows: list[Row], models: Sequence[str]) -> list[Row]:

@@ -106,12 +106,12 @@ def _answers(case: Case) -> TextTable:
     models = list(case.rows[0].yes) if case.rows else []
     lines = [
         [
-            asked.prompt.title,
-            asked.prompt.part,
-            asked.label,
-            *(f"{asked.yes[model]:.4f}" for model in models),
+            row.prompt.title,
+            row.prompt.part,
+            row.label,
+            *(f"{row.yes[model]:.4f}" for model in models),
         ]
-        for asked in case.rows
+        for row in case.rows
     ]
     return TextTable(["item", "part", "label", *models], lines)
 
@@ -119,13 +119,13 @@ def _answers(case: Case) -> TextTable:
 def _recommended(case: Case) -> TextTable:
     lists = list(case.top.values())
     lines = [
-        [str(place + 1), *(_told(column[place]) for column in lists)]
+        [str(place + 1), *(_cell(column[place]) for column in lists)]
         for place in range(len(lists[0]))
     ]
     return TextTable(["", *case.top], lines)
 
 
-def _told(item: Recommended) -> str:
+def _cell(item: Recommended) -> str:
     return f"{item.title} {item.yes:.4f}{f' {HIT}' if item.hit else ''}"
 
 
@@ -150,15 +150,15 @@ _PAGE = SHEETS.from_string("""\
 <p class="note">{{ note }}</p>
 {% endfor %}
 <h2>Prompts</h2>
-{% for asked in case.rows %}
-<h3>{{ asked.prompt.part }}: {{ asked.prompt.title }}</h3>
+{% for row in case.rows %}
+<h3>{{ row.prompt.part }}: {{ row.prompt.title }}</h3>
 <p class="note">
-{% for field, value in asked.prompt.fields.items() %}
+{% for field, value in row.prompt.fields.items() %}
 {{ field }} {{ value }},
 {% endfor %}
-{{ asked.prompt.length }}
+{{ row.prompt.length }}
 </p>
-<pre>{{ asked.prompt.text }}</pre>
+<pre>{{ row.prompt.text }}</pre>
 {% endfor %}
 {% endblock %}
 """)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -68,9 +68,7 @@ def workers_of(processes: int) -> Iterator[Callable[[Iterable[Job]], Iterator[An
     try:
         with (
             cores_shared(processes),
-            ProcessPoolExecutor(
-                processes, mp_context=get_context("spawn"), initializer=_begin
-            ) as pool,
+            ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool,
         ):
             yield partial(pool.map, _run)
     except BrokenProcessPool as error:
@@ -80,18 +78,15 @@ def workers_of(processes: int) -> Iterator[Callable[[Iterable[Job]], Iterator[An
         ) from error
 
 
-_latest: Latest  # set only in processes of :func:`workers_of`
-
-
-def _begin() -> None:
-    """Create the cache that the jobs of this process share."""
-    global _latest
-    _latest = Latest()
+@cache
+def _worker_cache() -> Latest:
+    """Return the cache that all jobs of a worker process share."""
+    return Latest()
 
 
 def _run(job: Job) -> Any:
-    """Run a job in a process that :func:`_begin` has initialised."""
-    return job(_latest)
+    """Run a job in a worker process."""
+    return job(_worker_cache())
 
 
 @contextmanager

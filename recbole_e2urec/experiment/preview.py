@@ -59,19 +59,19 @@ class Preview(NamedTuple):
         """The same for a person."""
         content = "" if self.request_id == self.digest else f" (content {self.digest})"
         share = self.forget / self.train
-        shown = [
+        lines = [
             f"request {self.request_id}{content} on {self.dataset}",
             f"would forget {self.forget:,} of {self.train:,} training rows ({share:.2%})",
             f"  of {self.users.some:,} users, {self.users.whole:,} of them wholly",
             f"  of {self.items.some:,} items, {self.items.whole:,} of them wholly",
         ]
-        shown += [
+        lines += [
             f"asked for as well, but not trained on: {count:,} {part} rows"
             for part, count in self.elsewhere.items()
             if count
         ]
-        shown += [f"warning: {warning}" for warning in self.warnings]
-        return [*shown, "dry run: nothing was trained, nothing was written"]
+        lines += [f"warning: {warning}" for warning in self.warnings]
+        return [*lines, "dry run: nothing was trained, nothing was written"]
 
 
 def preview(config: Config) -> Preview:

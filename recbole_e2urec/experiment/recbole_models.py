@@ -74,8 +74,8 @@ class ClassicForgetting:
         self.ranked = config.ranked()
         parts = parts_of(config, dataset)
         self.splits = parts.splits
-        self.asked = request_of(config, dataset, parts)
-        self.split = self.asked.split
+        self.forget_request = request_of(config, dataset, parts)
+        self.split = self.forget_request.split
 
     def run(self) -> list[dict[str, Any]]:
         """Return the rows of the model on all rows, its Retrain, and its forget method."""
@@ -108,8 +108,8 @@ class ClassicForgetting:
         ranking = results["test"] if ranks else self._ranking(model)
         return {
             "model": with_forget_method(self.config.model, way),
-            "request_id": self.asked.request_id,
-            "request_digest": self.asked.digest,
+            "request_id": self.forget_request.request_id,
+            "request_digest": self.forget_request.digest,
             **{part: results[part] for part in ("test", "valid") if part in results},
             **{group: metrics for group, metrics in measured.items() if metrics},
             **({"ranking": ranking} if ranking else {}),

@@ -149,13 +149,13 @@ class SearchOptions:
     )
 
 
-def search(options: SearchOptions, model: str | None, given: RunSettings) -> Result:
+def search(options: SearchOptions, model: str | None, run_settings: RunSettings) -> Result:
     """Search settings, and save every trial.
 
     Args:
         options: what to search, and how.
         model: name of the model; None: the one that the settings name.
-        given: the settings that all trials have in common.
+        run_settings: the settings that all trials have in common.
 
     Returns:
         The content of the file: ``model``, ``dataset``, ``algo``, ``seed``, ``criterion``,
@@ -168,7 +168,7 @@ def search(options: SearchOptions, model: str | None, given: RunSettings) -> Res
     """
     if find_spec("hyperopt") is None:
         raise InputError("hyper needs the package hyperopt; pip install hyperopt")
-    space, objective = Space.read(Path(options.params_file)), Objective(model, given)
+    space, objective = Space.read(Path(options.params_file)), Objective(model, run_settings)
     config = objective.config({})
     _check(space, objective, config, options)
     init_logger(config)
@@ -199,7 +199,7 @@ def _check(space: Space, objective: Objective, config: Config, options: SearchOp
         raise InputError(
             f"hyper: {space.ranges[0]} is a range; a grid needs choices, or take --algo=random"
         )
-    fixed = sorted({*(objective.given.overrides or {})}.intersection(space.parts))
+    fixed = sorted({*(objective.run_settings.overrides or {})}.intersection(space.parts))
     if fixed:
         raise InputError(f"{fixed[0]} is both set and searched; drop one of them")
     if config.model in METHODS:

@@ -59,7 +59,7 @@ class Development:
         header = [f"{name}_id" for name in COLUMNS[self.by]]
         csv.writer(text, lineterminator="\n").writerows([header, *lines])
         write_text(self.request, text.getvalue())
-        self.run = Forgetting(self._moved(config), dataset, held_out="valid")
+        self.run = Forgetting(self._for_development(config), dataset, held_out="valid")
         self.run.train()
         self.original = self.run.measured("Original", self.run.original)
         self.retrain = self.run.measured("Retrain", self.run.retrain)
@@ -73,7 +73,7 @@ class Development:
             lost: Original's validation AUC minus this model's.
             residual: 0 = like Retrain, 1 = like Original.
         """
-        row = self.run.unlearned_row(self._moved(config))
+        row = self.run.unlearned_row(self._for_development(config))
         gap, whole = (
             model["forget"]["auc"] - self.retrain["forget"]["auc"] for model in (row, self.original)
         )
@@ -85,7 +85,7 @@ class Development:
             "residual": 1.0 if residual is None else residual,
         }
 
-    def _moved(self, config: Config) -> Config:
+    def _for_development(self, config: Config) -> Config:
         """Return the settings with this request, this folder, and nothing that is not needed."""
         settings = {
             "forget_file": str(self.request),
@@ -268,16 +268,18 @@ class Objective:
 
     Args:
         model: name of the model; None: the one that the settings name.
-        given: the settings that all trials have in common.
+        run_settings: the settings that all trials have in common.
         latest: keeps the development request that the trials share.
     """
 
-    def __init__(self, model: str | None, given: RunSettings, latest: Latest | None = None) -> None:
-        self.model, self.given, self._latest = model, given, latest or Latest()
+    def __init__(
+        self, model: str | None, run_settings: RunSettings, latest: Latest | None = None
+    ) -> None:
+        self.model, self.run_settings, self._latest = model, run_settings, latest or Latest()
 
     def config(self, settings: Mapping[str, Any]) -> Config:
         """Return the full settings of a trial; text is read as on the command line."""
-        return self.given.overridden(settings).config(self.model)
+        return self.run_settings.overridden(settings).config(self.model)
 
     def __call__(self, settings: Mapping[str, Any]) -> Trial:
         """Run a trial.

@@ -14,7 +14,7 @@ from recbole_e2urec.config.config import Config
 from recbole_e2urec.config.keys import LORA
 from recbole_e2urec.data.loaders import evaluation_loader, make_loaders
 from recbole_e2urec.data.request.selection import ForgetRequest
-from recbole_e2urec.evaluator.attacks import Relearning, RelearnOptions, answer_losses
+from recbole_e2urec.evaluator.attacks import Relearning, RelearnOptions
 from recbole_e2urec.evaluator.measure import (
     Answers,
     Groups,
@@ -30,6 +30,7 @@ from recbole_e2urec.experiment.recbole_models import user_embeddings
 from recbole_e2urec.experiment.run import Experiment, Rows, hash_of, request_of, unseen_of
 from recbole_e2urec.methods import method_of
 from recbole_e2urec.methods.unlearner import Unlearner
+from recbole_e2urec.model.losses import log_losses
 from recbole_e2urec.model.scorers import Adapted, Mixture, Scorer, Stored, answering, on_start
 from recbole_e2urec.report.results import ForgetAnswers
 from recbole_e2urec.report.tables import NOISE
@@ -56,7 +57,7 @@ class MeasuredModel(NamedTuple):
         cost: what training or unlearning cost.
         ranking: metrics of ranked held-out items; empty without a ranking pass.
         relearning: the relearning curve; None if it was not measured.
-        found: settings that the method found by itself, such as its strength.
+        findings: values that the method determined by itself, such as its strength.
     """
 
     stage: str
@@ -64,7 +65,7 @@ class MeasuredModel(NamedTuple):
     cost: Mapping[str, Any]
     ranking: Mapping[str, float]
     relearning: Mapping[str, Any] | None
-    found: Mapping[str, float] = MappingProxyType({})
+    findings: Mapping[str, float] = MappingProxyType({})
 
 
 class Measuring(Experiment):
@@ -75,10 +76,10 @@ class Measuring(Experiment):
         dataset: data set of the run.
         held_out: the part on which utility is measured: ``test``, or ``valid`` while settings are
             being chosen. Rows of results call it ``test`` in either case.
-        asked: the request; None: the one that the settings name.
+        forget_request: the request; None: the one that the settings name.
 
     Attributes:
-        asked: the request.
+        forget_request: the request.
         split: the training rows to retain and to forget.
         before, after: histories that prompts show before and after the request, [n, k].
         original, retrain: measurements of these two models. The code that trains them sets both.
@@ -94,12 +95,12 @@ class Measuring(Experiment):
         config: Config,
         dataset: Any,
         held_out: str = "test",
-        asked: ForgetRequest | None = None,
+        forget_request: ForgetRequest | None = None,
     ) -> None:
         super().__init__(config, dataset)
         self.ranked = config.ranked()
-        self.asked = asked or request_of(config, dataset, self.parts)
-        self.split = self.asked.split
+        self.forget_request = forget_request or request_of(config, dataset, self.parts)
+        self.split = self.forget_request.split
         self.held_out = held_out
         self.groups = self._groups()
         hidden = self._hidden()
@@ -112,7 +113,7 @@ class Measuring(Experiment):
         """Return all measures of one model as a row of results."""
         labels, answers = self.dataset.rows.label, model.answers
         original, retrained = self.original.answers, self.retrain.answers
-        losses = answer_losses(answers.yes, labels)
+        losses = log_losses(answers.yes, labels)
         self.forget_answers[name, model.stage] = ForgetAnswers(
             answers.yes[self.groups.forget], self.alike
         )
@@ -120,8 +121,8 @@ class Measuring(Experiment):
             "model": name,
             "stage": model.stage,
             "request": self.retrain.stage,  # Original's measures depend on the request, too
-            "request_id": self.asked.request_id,
-            "request_digest": self.asked.digest,
+            "request_id": self.forget_request.request_id,
+            "request_digest": self.forget_request.digest,
             "comparison": self.comparison,
             **utility(self.config, answers, self.groups, labels),
             "to_retrain": distance_to(answers, original, retrained, self.groups.forget),
@@ -131,8 +132,8 @@ class Measuring(Experiment):
         }
         if model.ranking:
             row["ranking"] = dict(model.ranking)
-        if model.found:
-            row["found"] = dict(model.found)
+        if model.findings:
+            row["found"] = dict(model.findings)
         if model.relearning:
             row["relearning"] = dict(model.relearning)
         relative = _ratio(model.cost, self.retrain.cost)
@@ -182,7 +183,7 @@ class Measuring(Experiment):
         models alike.
         """
         user, held_out = self.dataset.rows.user, self.parts.whole[1:]
-        rows = np.setdiff1d(self.asked.rows, np.concatenate(held_out))
+        rows = np.setdiff1d(self.forget_request.rows, np.concatenate(held_out))
         return rows[np.isin(user[rows], user[self.split.retain])]
 
     def _groups(self) -> Groups:
@@ -220,7 +221,7 @@ class Forgetting(Measuring):
     """A run for one request: trains Retrain and Original once, then any number of methods.
 
     Args:
-        config, dataset, held_out, asked: see :class:`Measuring`.
+        config, dataset, held_out, forget_request: see :class:`Measuring`.
         validating: rows whose users validate Original; None: the retain rows. Requests that share
             an Original must pass the same rows.
     """
@@ -230,10 +231,10 @@ class Forgetting(Measuring):
         config: Config,
         dataset: Any,
         held_out: str = "test",
-        asked: ForgetRequest | None = None,
+        forget_request: ForgetRequest | None = None,
         validating: Rows | None = None,
     ) -> None:
-        super().__init__(config, dataset, held_out, asked)
+        super().__init__(config, dataset, held_out, forget_request)
         self.validating = self.split.retain if validating is None else validating
         self._is_trained = False
 
@@ -310,7 +311,7 @@ class Forgetting(Measuring):
         with self.model.using_history(self.after):
             unlearned = method.unlearn(self.model, self.request)
         measured = self.answered(unlearned.digest, unlearned.scorer, unlearned.cost)
-        return measured._replace(found=unlearned.found)
+        return measured._replace(findings=unlearned.findings)
 
     def _measured_reference(self, name: str) -> MeasuredModel:
         cost, stage = self._trained_reference(name)

@@ -58,8 +58,8 @@ class CrossFit(NegatedE2URec):
             for number in range(len(self._fitted.fits))
         ]
         cost = {**unlearned.cost, **total([unlearned.cost, *parts])}
-        settings = {**unlearned.found, "parts_seconds": sum(part["seconds"] for part in parts)}
-        return unlearned._replace(cost=cost, found=settings)
+        findings = {**unlearned.findings, "parts_seconds": sum(part["seconds"] for part in parts)}
+        return unlearned._replace(cost=cost, findings=findings)
 
     def teach_forgetting(self, student: Student, direction: Direction, strength: float) -> None:
         """Let models that never saw a row's user answer it."""

@@ -63,7 +63,7 @@ class E2URecRef(GradientUnlearner):
         """Costs of the models that lack a part of the users."""
         return list(self._costs)
 
-    def found(self, losses: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    def findings(self, losses: Sequence[Mapping[str, float]]) -> dict[str, float]:
         """The mean of alpha over the rows."""
         used = [terms["alpha"] for terms in losses if "alpha" in terms]  # none without any step
         return {"alpha": used[0]} if used else {}

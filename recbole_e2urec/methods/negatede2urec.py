@@ -1,6 +1,5 @@
-"""NegatedE2URec: two teachers correct an adapter whose sign was turned."""
+"""NegatedE2URec: two teachers correct a negated adapter."""
 
-import time
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
@@ -13,7 +12,7 @@ from recbole_e2urec.methods.unlearner import RATES, GradientUnlearner, Unlearned
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.losses import e2urec_loss
 from recbole_e2urec.trainer.adapter import UnlearningTask
-from recbole_e2urec.trainer.batches import ForgetRetainBatches
+from recbole_e2urec.trainer.batches import forget_token_coverage
 from recbole_e2urec.trainer.student import ORIGINAL, ForgetRetainBatch, JointOptions, Student
 from recbole_e2urec.trainer.teachers import (
     Direction,
@@ -49,27 +48,27 @@ class NegatedE2URecOptions(NegationOptions, JointOptions):
         """Refuse what cannot work, by the name of its key."""
         super().__post_init__()
         if self.student == "full":
-            raise InputError("student: full has no adapter to turn; choose student: lora")
+            raise InputError("student: full has no adapter to negate; choose student: lora")
 
 
 class NegatedE2URec(GradientUnlearner):
     """E2URec's two teachers, from a negated start, as strongly as control users say; our own.
 
     An adapter learns the forget rows better still, as E2URec's augmented model does (arXiv
-    2403.03536). With its sign turned it forgets them, as a task vector does (arXiv 2212.04089): how
-    far it is turned, c, is where forget rows lose what a model that never saw them would lose, see
+    2403.03536). Negated, it forgets them, as a task vector does (arXiv 2212.04089). Its strength c
+    is the one at which forget rows have the loss that a model which never saw them would have, see
     :func:`target_loss`. No Retrain, no held-out row of the forgotten users and no trial is needed.
 
-    Alone it also harms users who stay. So the adapter is the start of a student, ``1 + overshoot``
-    times as far turned, which two teachers correct in one short pass: on forget rows the negated
-    adapter at c, on retain rows Original,
+    Alone it also harms users who stay. So the adapter, negated with ``1 + overshoot`` times that
+    strength, is only the start of a student. Two teachers correct the student in one short pass: on
+    forget rows the negated adapter at c, on retain rows Original,
 
         beta * KL(negated || student) + (1 - beta) * KL(Original || student).
 
-    In the end the student's adapter is multiplied so that forget rows lose that again. Where each
-    forget row shows a token that no other prompt does, as under ``prompt: numbered``, these tokens'
-    embeddings hold what is remembered: :class:`TokenReset` puts them back as far as the target loss
-    asks, nobody else's answers change, and nothing is learned.
+    In the end the student's adapter is multiplied so that forget rows have that loss again. Where
+    each forget row shows a token that no other prompt does, as under ``prompt: numbered``, these
+    tokens' embeddings hold what is remembered: :class:`TokenReset` puts them back as far as the
+    target loss asks, nobody else's answers change, and nothing is learned.
 
     Departures from E2URec: the augmented model is an adapter and becomes the student; the
     forgetting teacher is the negated adapter instead of ``z_o - alpha relu(z_a - z_o)``; retain
@@ -88,40 +87,39 @@ class NegatedE2URec(GradientUnlearner):
 
     def unlearn(self, original: LLMRec, request: UnlearningTask) -> Unlearned:
         """See :meth:`Unlearner.unlearn`."""
-        started = time.perf_counter()
-        named = rows_have_forget_only_tokens(original, request)
-        seconds = time.perf_counter() - started
-        if named:
+        if original.adapter is not None and not original.bank.reaches_words(original.lora):
+            return super().unlearn(original, request)  # no embedding has learned any token
+        coverage = forget_token_coverage(request, original.table)
+        if coverage.complete:
             strength = self.options.strength
             overshoot = None if strength is None else max(0.0, strength - 1)
-            unlearned = TokenReset(TokenResetOptions(False, overshoot)).unlearn(original, request)
-        else:
-            unlearned = super().unlearn(original, request)
-        return unlearned._replace(
-            cost={**unlearned.cost, "seconds": unlearned.cost["seconds"] + seconds}
-        )
+            reset = TokenReset(TokenResetOptions(partial=False, overshoot=overshoot))
+            return reset.reset(original, request, lambda: coverage)
+        unlearned = super().unlearn(original, request)
+        seconds = unlearned.cost["seconds"] + coverage.seconds
+        return unlearned._replace(cost={**unlearned.cost, "seconds": seconds})
 
     def aim(self, student: Student) -> None:
-        """Leave it to :meth:`teach`, which needs the target to turn the direction."""
+        """Leave it to :meth:`teach`, which needs the target to negate the direction."""
 
     def teach(self, student: Student) -> list[dict[str, Any]]:
-        """Learn the direction, turn it, and let the forgetting teacher answer the forget rows."""
+        """Learn the direction, negate it, and let the forgetting teacher answer the forget rows."""
         model, request = student.model, student.request
         if len(request.forget) == 0:
             return []
         direction = learn_direction(model, request, self.options, DIRECTION)
         if not student.stage.finished:
-            self._turn(student, direction)
+            self._negate(student, direction)
         return [direction.cost]
 
-    def _turn(self, student: Student, direction: Direction) -> None:
+    def _negate(self, student: Student, direction: Direction) -> None:
         model, request, options = student.model, student.request, self.options
         strength, target = student.timed(
             lambda: negation_strength(model, request, direction, options.strength)
         )
         student.target = target if options.scale_to_target else None
         if target is not None:
-            student.found = {"strength": strength, **target.found}
+            student.findings = {"strength": strength, **target.findings}
         further = 1 + options.overshoot if student.epochs > 0 else 1.0
         start = direction.at(-strength * further)
         student.begin = lambda: model.bank.load(student.name, start)
@@ -140,16 +138,3 @@ class NegatedE2URec(GradientUnlearner):
             remember = remember + retain.answer_loss()
         loss = e2urec_loss(forget, remember, self.options.beta)
         return {"loss": loss, "forget": forget, "remember": remember}
-
-
-def rows_have_forget_only_tokens(model: LLMRec, request: UnlearningTask) -> bool:
-    """Whether each forget row shows a token that no retain row's prompt does.
-
-    User numbers are such tokens in prompts that show them. They alone need to change then, if
-    Original's training reached the embeddings.
-    """
-    if model.adapter is not None and not model.bank.reaches_words(model.lora):
-        return False
-    pairing = ForgetRetainBatches(request, model.table, 1)
-    tokens = pairing.forget_only_tokens()
-    return bool(len(tokens) and pairing.reached(tokens).all())

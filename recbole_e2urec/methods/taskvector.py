@@ -56,9 +56,9 @@ class TaskVector(Unlearner):
             if not stage.finished:
                 self._negate(original, request, stage)
         cost = stage.summary()
-        settings, losses = cost.pop("found"), cost.pop("losses")
+        findings, losses = cost.pop("found"), cost.pop("losses")
         scorer = Stored(original.adapter, stage.weights)
-        return Unlearned(scorer, cost, losses, stage.digest, found=settings)
+        return Unlearned(scorer, cost, losses, stage.digest, findings=findings)
 
     def _negate(self, original: LLMRec, request: UnlearningTask, stage: Stage) -> None:
         forget = learn_direction(original, request, self.options)
@@ -71,8 +71,8 @@ class TaskVector(Unlearner):
         strength, target = negation_strength(original, request, direction, self.options.strength)
         seconds = time.perf_counter() - started
         spent = {"seconds": seconds, "steps": 0, "trained_parameters": 0, **memory_used()}
-        settings = {"strength": strength, **target.found} if target else {}
-        more: dict[str, Any] = {"found": settings, "losses": forget.cost["losses"]}
+        findings = {"strength": strength, **target.findings} if target else {}
+        more: dict[str, Any] = {"found": findings, "losses": forget.cost["losses"]}
         stage.finish(direction.at(-strength), {**total([*costs, spent]), **more})
 
 

@@ -10,7 +10,7 @@ from recbole_e2urec.methods.unlearner import NOT_REACHED, Unlearned, Unlearner, 
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Adapted, Stored
 from recbole_e2urec.trainer.adapter import UnlearningTask
-from recbole_e2urec.trainer.batches import ForgetRetainBatches
+from recbole_e2urec.trainer.batches import TokenCoverage, forget_token_coverage
 from recbole_e2urec.trainer.checkpoint import Stage
 from recbole_e2urec.trainer.strength import strength_reaching, target_loss
 from recbole_e2urec.trainer.teachers import token_reset_scorer
@@ -63,7 +63,18 @@ class TokenReset(Unlearner):
     has_only_original = True
 
     def unlearn(self, original: LLMRec, request: UnlearningTask) -> Unlearned:
-        """See :meth:`Unlearner.unlearn`.
+        """See :meth:`Unlearner.unlearn`; raises what :meth:`reset` does."""
+        return self.reset(original, request, lambda: forget_token_coverage(request, original.table))
+
+    def reset(
+        self, original: LLMRec, request: UnlearningTask, coverage: Callable[[], TokenCoverage]
+    ) -> Unlearned:
+        """Reset the request's tokens.
+
+        Args:
+            original: see :meth:`Unlearner.unlearn`.
+            request: what to forget.
+            coverage: gives the tokens; not called if the outcome is in its stage already.
 
         Raises:
             InputError: no token is the request's own, a row shows none and all are to be reached,
@@ -74,18 +85,18 @@ class TokenReset(Unlearner):
         stage = request.stage(type(self).__name__, asdict(self.options))
         with stage.open():
             if not stage.finished:
-                self._reset(original, request, stage)
+                self._reset(original, request, stage, coverage())
         cost = stage.summary()
-        settings = {NOT_REACHED: cost.pop(NOT_REACHED), **cost.pop("found")}
+        findings = {NOT_REACHED: cost.pop(NOT_REACHED), **cost.pop("found")}
         scorer = Stored(original.adapter, stage.weights)
-        return Unlearned(scorer, cost, [], stage.digest, found=settings)
+        return Unlearned(scorer, cost, [], stage.digest, findings=findings)
 
-    def _reset(self, original: LLMRec, request: UnlearningTask, stage: Stage) -> None:
-        started = time.perf_counter()
-        pairing = ForgetRetainBatches(request, original.table, 1)
-        tokens = pairing.forget_only_tokens()
-        reached = pairing.reached(tokens)
-        missed = int((~reached).sum())
+    def _reset(
+        self, original: LLMRec, request: UnlearningTask, stage: Stage, coverage: TokenCoverage
+    ) -> None:
+        started = time.perf_counter() - coverage.seconds
+        tokens, covered, _ = coverage
+        missed = int((~covered).sum())
         if len(tokens) == 0:
             raise InputError(
                 "TokenReset: other prompts show every token of the request's; it forgets users who "
@@ -104,13 +115,13 @@ class TokenReset(Unlearner):
             )
         scorer = token_reset_scorer(original, request, tokens)
         overshoot = self.options.overshoot
-        settings: dict[str, float] = {}
+        findings: dict[str, float] = {}
         if overshoot is None:
-            reached_task = replace(request, forget=request.forget[reached])
-            overshoot, settings = _overshoot_for(original, reached_task, scorer)
+            covered_task = replace(request, forget=request.forget[covered])
+            overshoot, findings = _overshoot_for(original, covered_task, scorer)
         weights = scorer(overshoot).read()
         spent = {"seconds": time.perf_counter() - started, "steps": 0, "trained_parameters": 0}
-        stage.finish(weights, {**spent, **memory_used(), NOT_REACHED: missed, "found": settings})
+        stage.finish(weights, {**spent, **memory_used(), NOT_REACHED: missed, "found": findings})
 
 
 def _overshoot_for(
@@ -120,4 +131,4 @@ def _overshoot_for(
     target = target_loss(model, request)
     share = strength_reaching(model, request, target, lambda share: scorer(share - 1), MOST_WAY)
     overshoot = max(0.0, share - 1)
-    return overshoot, {"overshoot": overshoot, **target.found}
+    return overshoot, {"overshoot": overshoot, **target.findings}

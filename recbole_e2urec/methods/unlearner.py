@@ -25,7 +25,7 @@ class Unlearned(NamedTuple):
         losses: mean of each loss term by epoch.
         digest: names the stage that made it.
         before: who answered before the request; None = Original.
-        found: settings that the method found by itself.
+        findings: values that the method determined by itself.
     """
 
     scorer: Scorer
@@ -33,7 +33,7 @@ class Unlearned(NamedTuple):
     losses: list[dict[str, float]]
     digest: str
     before: Scorer | None = None
-    found: Mapping[str, float] = MappingProxyType({})
+    findings: Mapping[str, float] = MappingProxyType({})
 
 
 class Unlearner(ABC):
@@ -114,15 +114,15 @@ class GradientUnlearner(Unlearner):
         if self.options.student == "lora":
             cost["adapter_parameters"] = learned["trained_parameters"]
         losses = learned["losses"]
-        settings = {**learned["found"], **self.found(losses)}
-        return Unlearned(student.scorer, cost, losses, student.stage.digest, found=settings)
+        findings = {**learned["found"], **self.findings(losses)}
+        return Unlearned(student.scorer, cost, losses, student.stage.digest, findings=findings)
 
     def prior(self) -> list[dict[str, Any]]:
         """Costs of what :meth:`teach` trained that later requests on the same Original reuse."""
         return []
 
-    def found(self, losses: Sequence[Mapping[str, float]]) -> dict[str, float]:
-        """Settings that the method found by itself; ``losses`` are means of the terms by epoch."""
+    def findings(self, losses: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        """Values that the method determined by itself; `losses` are means of the terms by epoch."""
         return {}
 
     def student(self, original: LLMRec, request: UnlearningTask) -> Student:

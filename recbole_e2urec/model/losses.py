@@ -1,10 +1,12 @@
-"""Losses and teacher targets as pure functions of tensors, without any model or config.
+"""Losses and teacher targets as pure functions of tensors and arrays, without model or config.
 
 All distributions are over the vocabulary at the answer position. They stay in log space, because
 ``log(p + epsilon)`` would distort the gradient where a teacher is confident.
 """
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -83,6 +85,21 @@ def yes_probability(
     """P(yes) of a softmax over the two answer words, float32."""
     two = logits[:, list(answer_ids)].float()
     return torch.softmax(two, dim=-1)[:, 1]
+
+
+def log_losses(
+    yes: NDArray[np.float64],
+    labels: NDArray[np.float32],
+    least: float = np.finfo(np.float64).tiny,
+) -> NDArray[np.float64]:  # [n], [n] -> [n]
+    """Minus log P(true answer) of each row, from P(yes).
+
+    Args:
+        yes: P(yes).
+        labels: 1 = yes, 0 = no.
+        least: smaller probabilities of the true answer count as this.
+    """
+    return -np.log(np.clip(np.where(labels == 1, yes, 1 - yes), least, None))
 
 
 def npo_loss(

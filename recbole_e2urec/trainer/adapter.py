@@ -54,7 +54,7 @@ class AdapterTrainingPlan:
         stop: share of the steps of all epochs after which training ends.
         begin: called before the first step; may change the weights.
         end: called after the last step; may change the weights.
-        found: settings that were determined for this training; they are part of the summary.
+        findings: settings that were determined for this training; they are part of the summary.
     """
 
     epochs: float
@@ -70,7 +70,7 @@ class AdapterTrainingPlan:
     stop: float = 1.0
     begin: Callable[[], None] = lambda: None
     end: Callable[[], None] = lambda: None
-    found: Mapping[str, float] = field(default_factory=dict)
+    findings: Mapping[str, float] = field(default_factory=dict)
 
     def clock(self, name: str, epoch: int, steps: int) -> EpochPosition:
         """Locate an epoch in its stage, and decide how many of its steps are taken.
@@ -150,7 +150,7 @@ def _finish(
         "trained_parameters": model.bank.learning(name, plan.tokens, plan.alone),
         **memory_used(),
         "losses": state["losses"],
-        "found": dict(plan.found),
+        "found": dict(plan.findings),
     }
     stage.finish(model.bank.state(name), summary)
     stage.curves.close()

@@ -4,6 +4,7 @@ Also finds forget-only tokens: tokens that prompts of forget rows show and no pr
 does.
 """
 
+import time
 from math import ceil
 from typing import NamedTuple
 
@@ -217,6 +218,34 @@ class ForgetRetainBatches:
             left = steps_until(end, len(steps)) - epoch * len(steps)
             shown += [step.retain for step in steps[: max(0, left)]]
         return np.unique(np.concatenate(shown))
+
+
+class TokenCoverage(NamedTuple):
+    """Tokens that only prompts of forget rows show, and the forget rows that show one.
+
+    Attributes:
+        tokens: token ids, int64 [m].
+        covered: whether each forget row shows one, bool [f].
+        seconds: how long it took to read all prompts.
+    """
+
+    tokens: Tensor
+    covered: NDArray[np.bool_]
+    seconds: float
+
+    @property
+    def complete(self) -> bool:
+        """Whether there are such tokens, and each forget row shows one."""
+        return bool(len(self.tokens) and self.covered.all())
+
+
+def forget_token_coverage(request: UnlearningTask, table: PromptTable) -> TokenCoverage:
+    """Find the tokens that only prompts of forget rows show, and the rows that show one."""
+    started = time.perf_counter()
+    pairing = ForgetRetainBatches(request, table, 1)
+    tokens = pairing.forget_only_tokens()
+    covered = pairing.reached(tokens)
+    return TokenCoverage(tokens, covered, time.perf_counter() - started)
 
 
 def share_of_each(

@@ -187,14 +187,14 @@ def train_shards(
     after: list[T] = []
     again: list[T] = []
     for number, members in enumerate(users):
-        whole, kept = (
+        whole, retained = (
             part[np.isin(owner, members)] for owner, part in zip(owners, rows, strict=True)
         )
         before.append(fit(number, whole, False))
-        if len(kept) == len(whole):
+        if len(retained) == len(whole):
             after.append(before[-1])
-        elif len(kept) > 0:
-            again.append(fit(number, kept, True))
+        elif len(retained) > 0:
+            again.append(fit(number, retained, True))
             after.append(again[-1])
     return before, after, again
 

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from recbole_e2urec.model.backbones.lora import interpolated
 from recbole_e2urec.model.llmrec import LLMRec
+from recbole_e2urec.model.losses import log_losses
 from recbole_e2urec.model.scorers import Adapted, Scorer, Stored
 from recbole_e2urec.trainer.adapter import UnlearningTask
 from recbole_e2urec.trainer.loop import Stream, generator_of
@@ -34,6 +35,7 @@ Numbers = NDArray[np.float64]
 ITEM_PRIOR = 5.0  # rows at the overall mean that smooth an item's share of likes
 HISTORY_PRIOR = 1.0  # the same for a history's share of likes
 FOLDS = 5
+LEAST_PROBABILITY = 1e-7  # of a true answer; a smaller one counts as this, lest one row decide
 ASKED = 2048  # rows of a kind, at most; with half as many, losses are off by a tenth of the gap
 UNLIKE = 0.5  # standard deviation of the memorisation gap between requests, as a share of its mean
 CLOSE = 0.02  # tolerance, as a share of the gap: a loss this near to its target has reached it
@@ -100,7 +102,7 @@ class ImpersonalModel:
         else:
             numbers = self._numbers(rows, fitted)
             yes = self._regression.predict_proba(self._scaler.transform(numbers))[:, 1]
-        return log_losses(yes, self._facts.label[rows])
+        return log_losses(yes, self._facts.label[rows], LEAST_PROBABILITY)
 
     def _numbers(self, rows: Rows, fitted: bool) -> Numbers:  # [m] -> [m, 4]
         """Features of the regression; for fitted rows, the item is counted in other folds."""
@@ -124,15 +126,9 @@ class ImpersonalModel:
         return np.stack(columns, axis=1)
 
 
-def log_losses(yes: Numbers, label: NDArray[np.float32]) -> Numbers:  # [m], [m] -> [m]
-    """Log loss of P(yes), in nats; probabilities below 1e-7 count as 1e-7."""
-    right = np.where(label > 0.5, yes, 1 - yes)
-    return -np.log(np.clip(right, 1e-7, 1.0))
-
-
 def _log_odds(share: Numbers) -> Numbers:
-    kept = np.clip(share, 0.01, 0.99)
-    return np.log(kept / (1 - kept))
+    clipped = np.clip(share, 0.01, 0.99)
+    return np.log(clipped / (1 - clipped))
 
 
 class TargetLoss(NamedTuple):
@@ -151,7 +147,7 @@ class TargetLoss(NamedTuple):
     original: float
 
     @property
-    def found(self) -> dict[str, float]:
+    def findings(self) -> dict[str, float]:
         """The target as entries of a result row."""
         return {
             "target_logloss": self.loss,
@@ -282,7 +278,7 @@ def loss_of(model: LLMRec, scorer: Scorer, rows: Rows) -> Numbers:  # [m] -> [m]
     labels = model.labels
     assert labels is not None
     yes = scorer.ask(model, rows).yes(model.language_model.answer_ids)
-    return log_losses(yes.double().cpu().numpy(), labels[rows])
+    return log_losses(yes.double().cpu().numpy(), labels[rows], LEAST_PROBABILITY)
 
 
 def mean_over_users(values: Numbers, user: Rows) -> tuple[float, float]:  # [n], [n]

@@ -250,7 +250,7 @@ class Student:
         self.stage = request.stage(name, {**asdict(options), **epsilon})
         self.stage.curves.chief = True
         self.asking = 0.0  # seconds of preparation, such as the teachers' answers
-        self.found: dict[str, float] = {}  # settings determined for this request
+        self.findings: dict[str, float] = {}  # settings determined for this request
         self.target: TargetLoss | None = None  # the loss to which the trained adapter is scaled
         # Called before the first step; may change the student's weights.
         self.begin: Callable[[], None] = lambda: None
@@ -285,7 +285,7 @@ class Student:
         """
         if not self.stage.finished:
             self.target = self.timed(lambda: target_loss(self.model, self.request))
-            self.found |= self.target.found
+            self.findings |= self.target.findings
 
     def _ask(self, name: str, teacher: Scorer, forget: bool, retain: bool) -> None:
         request = self.request
@@ -322,7 +322,7 @@ class Student:
                 stop=self.options.unlearn_stop,
                 begin=self.begin,
                 end=lambda: self._scale(start),
-                found=self.found,
+                findings=self.findings,
             )
             return train_adapter(self.model, self._adapter, self.stage, plan)
 
@@ -349,13 +349,13 @@ class Student:
             yield ForgetRetainBatch(
                 *(
                     BatchPart(
-                        said,
+                        logits_of_side,
                         self._labels[torch.from_numpy(rows)],
                         {name: teacher.of(rows) for name, teacher in teachers.items()},
                         lm.answer_ids,
                         len(side),
                     )
-                    for said, rows, teachers, side in zip(
+                    for logits_of_side, rows, teachers, side in zip(
                         logits.split([*map(len, parts)]), parts, taught, step, strict=True
                     )
                 )
@@ -369,7 +369,7 @@ class Student:
         """Scale the adapter so that the forget rows reach the target loss, if there is one."""
         if self.target is None or self._adapter is None:
             return
-        self.found["scale"] = scale_to_target(
+        self.findings["scale"] = scale_to_target(
             self.model, self.request, self.name, start, self.target, self.options.factors
         )
 

@@ -8,7 +8,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -68,22 +68,8 @@ def teach_augmented(student: Student) -> dict[str, Any]:
     """
     options: Any = student.options
     model, request = student.model, student.request
-    rule = student.rule(options.augmented_learning_rate)
-    settings = {
-        **asdict(rule),
-        "epochs": options.augmented_epochs,
-        "batch_size": options.unlearn_batch_size,
-        "share": options.unlearn_share,
-    }
-    plan = AdapterTrainingPlan(
-        options.augmented_epochs,
-        rule,
-        request.seed,
-        lambda epoch: [step.forget for step in student.pairing.steps(epoch, joint=False)],
-        model.answer_losses,
-        request.show,
-    )
-    stage = request.stage(AUGMENTED, settings)
+    plan, settings = _plan_on_forget_rows(model, student.pairing, options)
+    stage = request.stage(AUGMENTED, {**settings, "share": options.unlearn_share})
     with _augmentable(model, request.seed) as name:
         with model.using_history(request.forget_history):
             cost = train_adapter(model, name, stage, plan)
@@ -176,26 +162,33 @@ def learn_direction(
     """
     size = options.batch_size(len(request.forget))
     pairing = ForgetRetainBatches(request, model.table, size)
-    rule = options.rule(options.augmented_learning_rate, model.options.adam_epsilon)
-    settings = {**asdict(rule), "epochs": options.augmented_epochs, "batch_size": size}
-    plan = AdapterTrainingPlan(
-        options.augmented_epochs,
-        rule,
-        request.seed,
-        lambda epoch: [step.forget for step in pairing.steps(epoch, joint=False)],
-        model.answer_losses,
-        request.show,
-        dropout=False,
-    )
+    plan, settings = _plan_on_forget_rows(model, pairing, options)
     if adapter is not None:
         model.fresh_adapter(adapter, request.seed)
     place = adapter or model.adapter
     stage = request.stage(DIRECTION, {**settings, "adapter": adapter is not None})
     start = model.bank.state(place)
-    kept = nullcontext() if adapter is not None else model.bank.restored_after(place)
-    with kept, model.using_history(request.forget_history):
-        cost = train_adapter(model, place, stage, plan)
+    restoring = nullcontext() if adapter is not None else model.bank.restored_after(place)
+    with restoring, model.using_history(request.forget_history):
+        cost = train_adapter(model, place, stage, replace(plan, dropout=False))
         return Direction(place, start, model.bank.state(place), cost)
+
+
+def _plan_on_forget_rows(
+    model: LLMRec, pairing: ForgetRetainBatches, options: AugmentedOptions | NegationOptions
+) -> tuple[AdapterTrainingPlan, dict[str, Any]]:
+    """Plan to train Original further on the forget rows, and list the settings that decide it."""
+    request, epochs = pairing.request, options.augmented_epochs
+    rule = options.rule(options.augmented_learning_rate, model.options.adam_epsilon)
+    plan = AdapterTrainingPlan(
+        epochs,
+        rule,
+        request.seed,
+        lambda epoch: [step.forget for step in pairing.steps(epoch, joint=False)],
+        model.answer_losses,
+        request.show,
+    )
+    return plan, {**asdict(rule), "epochs": epochs, "batch_size": pairing.batch_size}
 
 
 def negation_strength(

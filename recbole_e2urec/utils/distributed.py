@@ -10,6 +10,7 @@ import atexit
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 ENVIRONMENT = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-_acts_alone = False  # whether this runs inside single_process
+_ACTS_ALONE = ContextVar("whether this runs inside single_process", default=False)
 
 
 class PeerLostError(InputError):
@@ -34,7 +35,7 @@ class RemoteError(InputError):
 
 def count() -> int:
     """Return the number of processes."""
-    return int(os.environ["WORLD_SIZE"]) if _launched() and not _acts_alone else 1
+    return int(os.environ["WORLD_SIZE"]) if _launched() and not _ACTS_ALONE.get() else 1
 
 
 def rank() -> int:
@@ -144,12 +145,11 @@ def device() -> Any:
 @contextmanager
 def single_process() -> Iterator[None]:
     """Act as the only process inside the block."""
-    global _acts_alone
-    _acts_alone = True
+    before = _ACTS_ALONE.set(True)
     try:
         yield
     finally:
-        _acts_alone = False
+        _ACTS_ALONE.reset(before)
 
 
 @contextmanager

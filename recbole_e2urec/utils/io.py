@@ -7,7 +7,6 @@ process writes. It alone also reads stages (see ``Stage``).
 """
 
 import codecs
-import errno
 import hashlib
 import json
 import os
@@ -22,11 +21,8 @@ from safetensors import safe_open
 from safetensors.torch import save, save_file
 from torch import Tensor
 
-from recbole_e2urec.errors import InputError, one_line
+from recbole_e2urec.errors import DISK_ERRORS, InputError, one_line
 from recbole_e2urec.utils import distributed
-
-# Errors of a disk that is full or not writable.
-DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def write_text(path: Path, text: str) -> None:

@@ -193,7 +193,7 @@ def test_a_model_that_answers_as_the_student_is_made_and_no_other(request_file, 
     given = {**GIVEN, "data_path": "data", "user_fields": ["age"]}
     done = run_and_finalize("NegGrad", None, [config], given)
     assert [row["model"] for row in done["rows"]] == ["Original", "Retrain", "NegGrad"]
-    assert done["told"].startswith("NegGrad of small is in shop; 12 rows")
+    assert done["post_run"].startswith("NegGrad of small is in shop; 12 rows")
     assert Path("saved/stages").is_dir()  # it was not to be purged
     one = opened("shop")
     assert len(one.forgotten) == 12

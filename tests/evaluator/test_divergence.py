@@ -7,7 +7,6 @@ import torch
 from recbole_e2urec.evaluator.attacks import (
     FALSE_POSITIVE_RATES,
     LOSS_EDGES,
-    answer_losses,
     histogram,
     membership_auc,
     membership_roc,
@@ -19,8 +18,8 @@ from recbole_e2urec.evaluator.metrics import (
     jensen_shannon,
     log_probabilities,
     residual,
-    share_closed,
 )
+from recbole_e2urec.model.losses import log_losses
 
 P = torch.log(torch.tensor([[0.5, 0.5]]))
 Q = torch.log(torch.tensor([[0.25, 0.75]]))
@@ -62,7 +61,7 @@ def test_residual_is_one_for_original_and_zero_for_retrain():
 
 
 def test_membership_auc_counts_pairs_in_which_the_member_has_the_smaller_loss():
-    losses = answer_losses(torch.tensor([0.9, 0.5, 0.4, 0.8]).numpy(), torch.ones(4).numpy())
+    losses = log_losses(torch.tensor([0.9, 0.5, 0.4, 0.8]).numpy(), torch.ones(4).numpy())
     # members 0.9 and 0.5 against 0.4 and 0.8: three of four pairs
     assert membership_auc(losses[:2], losses[2:]) == pytest.approx(0.75)
 
@@ -83,8 +82,3 @@ def test_membership_roc_is_the_rate_at_each_false_positive_rate():
 def test_loss_histogram_counts_shares_and_keeps_what_is_beyond_the_last_edge():
     shares = dict(zip(LOSS_EDGES, histogram(np.array([0.05, 0.12, 0.12, 9.0])), strict=True))
     assert (shares[0.0], shares[0.1], shares[3.0], sum(shares.values())) == (0.25, 0.5, 0.25, 1)
-
-
-def test_the_share_closed_is_of_the_way_to_retrain():
-    assert share_closed(0.7, 0.8, 0.6) == pytest.approx(0.5)
-    assert share_closed(0.7, 0.8, 0.8) is share_closed(None, 0.8, 0.6) is None

@@ -229,7 +229,7 @@ def test_what_cannot_be_looked_at_is_one_line(
 
 
 def test_users_named_by_numbers_stay_text(here: Path) -> None:
-    own = cli.parse(["case", "--user=007"]).own
+    own = cli.parse(["case", "--user=007"]).command_arguments
     with pytest.raises(InputError, match="user '007' is no user of small"):
         COMMANDS["case"].run(None, RunSettings(), own)
 

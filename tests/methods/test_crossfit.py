@@ -83,7 +83,7 @@ def test_part_models_forget_whom_they_saw_and_it_counts(small_config: Callable[.
     made = run.unlearn(method_of(config))
     stages = {path.name.rpartition("-")[0] for path in run.stages.iterdir()}
     assert {"Without0Forgets", "Without1Forgets"} <= stages
-    assert 0 < made.found["parts_seconds"] < made.cost["seconds"]
+    assert 0 < made.findings["parts_seconds"] < made.cost["seconds"]
     own = [one for one in run.stages.iterdir() if one.name.startswith("CrossFit-")]
     assert len(own) == 1
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.errors import InputError
@@ -14,6 +15,7 @@ from recbole_e2urec.methods import method_of
 from recbole_e2urec.methods.taskvector import _retained
 from recbole_e2urec.methods.tokenreset import TokenReset, TokenResetOptions
 from recbole_e2urec.model.scorers import Adapted
+from recbole_e2urec.trainer.batches import ForgetRetainBatches
 from recbole_e2urec.trainer.strength import TargetLoss, loss_of, target_loss
 from recbole_e2urec.trainer.teachers import NegationOptions, learn_direction
 
@@ -63,7 +65,7 @@ def test_a_task_vector_takes_off_what_further_training_changes(begin: Begin, tun
     before = model.bank.state(model.adapter)
     direction = learn_direction(model, run.request, method.options)
     found = method.unlearn(model, run.request)
-    assert found.found == {}
+    assert found.findings == {}
     weights = found.scorer.read()
     for name, weight in before.items():
         expected = weight - 1.5 * (direction.end[name] - weight)
@@ -111,14 +113,24 @@ def test_the_forget_rows_lose_what_they_are_to_lose(
             float(loss_of(model, scorer, request.forget).mean())
             for scorer in (Adapted(None), made.scorer)
         )
-    assert made.found["original_logloss"] == pytest.approx(before)
-    assert made.found["target_logloss"] == pytest.approx(before + 0.004)
+    assert made.findings["original_logloss"] == pytest.approx(before)
+    assert made.findings["target_logloss"] == pytest.approx(before + 0.004)
     assert now == pytest.approx(before + 0.004, abs=0.001)
 
 
-def test_where_tokens_name_the_request_they_alone_are_put_back(begin: Begin) -> None:
+def test_where_tokens_name_the_request_they_alone_are_put_back(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = begin("NegatedE2URec", prompt="numbered", strength=1.5)
+    find, searches = ForgetRetainBatches.forget_only_tokens, []
+
+    def counted(batches: ForgetRetainBatches) -> Tensor:
+        searches.append(batches)
+        return find(batches)
+
+    monkeypatch.setattr(ForgetRetainBatches, "forget_only_tokens", counted)
     made = method_of(run.config).unlearn(run.model, run.request)
+    assert len(searches) == 1  # it reads all prompts
     options = TokenResetOptions(partial=False, overshoot=0.5)
     alike = TokenReset(options).unlearn(run.model, run.request)
     assert made.digest == alike.digest
@@ -135,8 +147,8 @@ def test_any_student_can_be_scaled_to_what_forget_rows_are_to_lose(
     made = method_of(run.config).unlearn(model, request)
     with model.using_history(request.forget_history):
         now = float(loss_of(model, made.scorer, request.forget).mean())
-    assert made.found["scale"] > 0
-    assert now == pytest.approx(made.found["original_logloss"] + 0.004, abs=0.001)
+    assert made.findings["scale"] > 0
+    assert now == pytest.approx(made.findings["original_logloss"] + 0.004, abs=0.001)
 
 
 def test_a_whole_model_cannot_be_scaled(small_config: Callable[..., Any]) -> None:
@@ -153,5 +165,5 @@ def test_a_data_set_without_control_users_takes_rows_held_out(begin: Begin) -> N
 
 
 def test_a_student_without_an_adapter_is_refused(small_config: Callable[..., Any]) -> None:
-    with pytest.raises(InputError, match="student: full has no adapter to turn"):
+    with pytest.raises(InputError, match="student: full has no adapter to negate"):
         method_of(small_config("NegatedE2URec", student="full", scale_to_target=False))

@@ -138,7 +138,7 @@ def test_what_it_cannot_forget_is_refused_in_one_line(begin: Callable[..., Forge
     with pytest.raises(InputError, match=f"1 of {len(rows)} forget rows show no token that is"):
         run.unlearn(method_of(run.config))
     told = run.unlearn(method_of(run.config.with_settings({"partial": True})))
-    assert told.found == {"rows_not_reached": 1}
+    assert told.findings == {"rows_not_reached": 1}
     run = begin(tuning="lora", lora_target_modules=["q", "v"])
     with pytest.raises(InputError, match="did not reach the embeddings"):
         run.unlearn(method_of(run.config))
@@ -159,4 +159,4 @@ def test_without_an_overshoot_tokens_go_as_far_as_the_target_asks(
 
     monkeypatch.setattr("recbole_e2urec.methods.tokenreset.target_loss", target)
     made = method_of(run.config).unlearn(model, request)
-    assert made.found["overshoot"] == pytest.approx(0.7, abs=0.1)
+    assert made.findings["overshoot"] == pytest.approx(0.7, abs=0.1)

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -8,6 +9,7 @@ from recbole_e2urec.model.losses import (
     e2urec_loss,
     forgetting_teacher,
     kl_divergence,
+    log_losses,
     npo_loss,
     simnpo_loss,
     yes_probability,
@@ -18,6 +20,12 @@ def test_forgetting_teacher_pushes_down_only_what_the_augmented_model_says_loude
     # 1 - 2 * max(0, 1.5 - 1) = 0; the second logit fell, so it stays
     teacher = forgetting_teacher(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.5, 1.0]]), alpha=2)
     assert teacher.tolist() == [[0.0, 2.0]]
+
+
+def test_log_losses_of_worked_answers() -> None:
+    yes, labels = np.array([0.25, 0.25, 0.0]), np.array([1, 0, 1], dtype=np.float32)
+    assert log_losses(yes, labels, 1e-7) == pytest.approx([np.log(4), np.log(4 / 3), np.log(1e7)])
+    assert np.isfinite(log_losses(yes, labels)).all()
 
 
 def test_kl_divergence_of_a_worked_pair():

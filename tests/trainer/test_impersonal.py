@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from recbole_e2urec.trainer.strength import ImpersonalModel, RowFacts, log_losses
+from recbole_e2urec.trainer.strength import ImpersonalModel, RowFacts
 
 GENERATOR = np.random.default_rng(0)
 
@@ -11,11 +11,6 @@ GENERATOR = np.random.default_rng(0)
 def facts(label: np.ndarray, item: np.ndarray | None = None) -> RowFacts:
     item = np.ones(len(label), dtype=np.int64) if item is None else item
     return RowFacts(item, label.astype(np.float32), np.full((len(label), 2), -1))
-
-
-def test_log_losses_by_hand():
-    found = log_losses(np.array([0.25, 0.25, 0.0]), np.array([1, 0, 1], dtype=np.float32))
-    assert found == pytest.approx([np.log(4), np.log(4 / 3), 7 * np.log(10)])
 
 
 def test_impersonal_numbers_of_a_fitted_row_are_those_of_other_folds():

@@ -440,6 +440,15 @@ def test_each_process_needs_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) ->
         distributed.join(torch.device("cuda"), 1)
 
 
+@pytest.mark.usefixtures("second_of_two")
+def test_a_block_in_a_single_process_ends_with_the_outermost() -> None:
+    with distributed.single_process():
+        with distributed.single_process():
+            assert distributed.count() == 1
+        assert distributed.count() == 1
+    assert distributed.count() == 2
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -91,10 +91,10 @@ class _Parser:
     def whole(self) -> Node:
         if self.now.kind == "end":
             raise InputError(f"{KEY} is empty; write a comparison such as class == 'Horror'")
-        found = self.any()
+        node = self.any()
         if self.now.kind != "end":
             raise self.now.wrong("and, or, or the end")
-        return found
+        return node
 
     def any(self) -> Node:
         return self.joined("or", self.all, needs_all=False)
@@ -117,9 +117,9 @@ class _Parser:
                 return Not(self.negated())
             if self.now.text == "(" and not self.opens_values():
                 self.at += 1
-                found = self.any()
+                node = self.any()
                 self.need(")")
-                return found
+                return node
             return self.comparison()
         finally:
             self.depth -= 1
@@ -168,14 +168,14 @@ class _Parser:
         return _Operand(None, (self.value(),), False, token.column)
 
     def value(self) -> Value:
-        found = self.now.value()
+        value = self.now.value()
         self.at += 1
-        return found
+        return value
 
     def took(self, text: str) -> bool:
-        found = self.now.text == text and self.now.kind in ("word", "sign")
-        self.at += found
-        return found
+        fits = self.now.text == text and self.now.kind in ("word", "sign")
+        self.at += fits
+        return fits
 
     def need(self, text: str) -> None:
         if not self.took(text):
@@ -188,8 +188,8 @@ def _compared(left: _Operand, operator: str, right: _Operand) -> Node:
     if (left.field is None) == (right.field is None):
         raise InputError(f"{where}: compare a field with values, not two fields or two values")
     if operator in ("in", "not in"):
-        found: Node = _membership(where, left, right)
-        return Not(found) if operator == "not in" else found
+        members: Node = _membership(where, left, right)
+        return Not(members) if operator == "not in" else members
     if left.is_list or right.is_list:
         raise InputError(f"{where}: a list of values goes with in or not in")
     if left.field is None:
@@ -270,7 +270,9 @@ class Fields:
         self.encoding = config["encoding"] or "utf-8"
         self.folder, self.stem = Path(config["data_path"]), dataset.dataset_name
         numbers = {"RATING_FIELD": dataset.rows.rating, "LABEL_FIELD": dataset.rows.label}
-        self.numbers = {config[key]: found for key, found in numbers.items() if found is not None}
+        self.numbers = {
+            config[key]: column for key, column in numbers.items() if column is not None
+        }
         if dataset.rows.has_time:
             self.numbers[self.times] = dataset.rows.time
         self.further: dict[str, NDArray[Any]] = dataset.further
@@ -317,7 +319,11 @@ class Fields:
             return column_of("float", values, alone, alone, len(alone))
         tokens = ["", *map(str, self.published[name][1:])]  # 0 = missing
         return column_of(
-            "token", [[tokens[one] for one in cell] for cell in values], alone, alone, len(alone)
+            "token",
+            [[tokens[number] for number in cell] for cell in values],
+            alone,
+            alone,
+            len(alone),
         )
 
     def _owners(self, kind: str) -> tuple[NDArray[np.int64], dict[str, int]]:
@@ -335,20 +341,20 @@ class Fields:
     def _feature(self, name: str, place: int) -> Column:
         """A column of the table of users or items."""
         tables = {"user": self._user, "item": self._item}
-        found = [kind for kind, (types, _) in tables.items() if name in types]
-        if not found:
+        kinds = [kind for kind, (types, _) in tables.items() if name in types]
+        if not kinds:
             close = nearest(name, self.known())
             others = "" if close.startswith("known") else f"; known: {', '.join(self.known())}"
             raise InputError(f"{KEY}, column {place}: no field {name!r}; {close}{others}")
-        if len(found) > 1:
+        if len(kinds) > 1:
             raise InputError(
                 f"{KEY}, column {place}: {name!r} is a field of users and of items; rename one"
             )
-        kind = found[0]
+        kind = kinds[0]
         types, path = tables[kind]
-        own = self.names[f"{kind.upper()}_ID"]
+        id_field = self.names[f"{kind.upper()}_ID"]
         spread, known = self._owners(kind)
-        owners, cells = self._cells(path, list(types), own, name, known)
+        owners, cells = self._cells(path, list(types), id_field, name, known)
         owner = np.array(owners, dtype=np.int64)
         sequence = self.sequence if types[name].endswith("_seq") else None
         values = [cell.split(sequence) if sequence else [cell] for cell in cells]
@@ -358,13 +364,13 @@ class Fields:
         return column_of(types[name], values, owner, spread, _count(known))
 
     def _cells(
-        self, path: Path, header: list[str], own: str, name: str, known: dict[str, int]
+        self, path: Path, header: list[str], id_field: str, name: str, known: dict[str, int]
     ) -> tuple[list[int], list[str]]:
         """Inner id and cell of every user or item of the data; the first line of each counts."""
-        if own not in header:
-            raise InputError(f"{path} has no column {own!r}; {nearest(own, header)}")
-        at, wanted = header.index(own), header.index(name)
-        found: dict[int, str] = {}
+        if id_field not in header:
+            raise InputError(f"{path} has no column {id_field!r}; {nearest(id_field, header)}")
+        at, wanted = header.index(id_field), header.index(name)
+        cell_of: dict[int, str] = {}
         for number, line in enumerate(read_lines(path, self.encoding)[1:], start=2):
             cells = line.split(self.separator)
             if line and len(cells) != len(header):
@@ -372,8 +378,8 @@ class Fields:
                     f"{path}, line {number}: {len(cells)} cells where the header has {len(header)}"
                 )
             if line and cells[at] in known:
-                found.setdefault(known[cells[at]], cells[wanted])
-        return list(found), list(found.values())
+                cell_of.setdefault(known[cells[at]], cells[wanted])
+        return list(cell_of), list(cell_of.values())
 
 
 def further_columns(frame: Any, config: Any) -> dict[str, NDArray[Any]]:
@@ -385,8 +391,10 @@ def further_columns(frame: Any, config: Any) -> dict[str, NDArray[Any]]:
     """
     if not config["forget_where"]:
         return {}
-    kept = {config[f"{kind}_FIELD"] for kind in ("USER_ID", "ITEM_ID", "RATING", "TIME", "LABEL")}
-    return {name: frame[name].to_numpy(copy=True) for name in frame if name not in kept}
+    in_row_table = {
+        config[f"{kind}_FIELD"] for kind in ("USER_ID", "ITEM_ID", "RATING", "TIME", "LABEL")
+    }
+    return {name: frame[name].to_numpy(copy=True) for name in frame if name not in in_row_table}
 
 
 def _count(known: dict[str, int]) -> int:
@@ -438,12 +446,12 @@ def _fits(node: Node, column_of: ColumnOf, warnings: list[str]) -> Mask:  # -> [
     if isinstance(node, Comparison):
         column = column_of(node.field, node.column)
         fitting = _holds(node, column)
-        found = np.zeros(column.owners, dtype=bool)
-        found[column.owner[fitting]] = True
-        found = found[column.spread]
-        if not found.any():
+        mask = np.zeros(column.owners, dtype=bool)
+        mask[column.owner[fitting]] = True
+        mask = mask[column.spread]
+        if not mask.any():
             warnings.append(f"{KEY}, column {node.column}: no value of {node.field!r} fits")
-        return ~found if node.operator == "!=" else found
+        return ~mask if node.operator == "!=" else mask
     parts = [_fits(part, column_of, warnings) for part in node.parts]
     return np.logical_and.reduce(parts) if node.needs_all else np.logical_or.reduce(parts)
 
@@ -455,15 +463,15 @@ def _holds(node: Comparison, column: Column) -> Mask:  # -> [m]
         raise InputError(f"{where}: {node.field!r} holds one value; write == or in (...)")
     if column.kind == "token":
         return _tokens_hold(where, node, column)
-    found = np.zeros(len(column.values), dtype=bool)
+    mask = np.zeros(len(column.values), dtype=bool)
     for value in node.values:
         first, last = _interval(where, node.field, value, column)
         if node.operator in _ORDER:
             edge = first if node.operator in ("<", ">=") else last
-            found |= _ORDER[node.operator](column.values, edge)
+            mask |= _ORDER[node.operator](column.values, edge)
         else:
-            found |= (column.values >= first) & (column.values <= last)
-    return found
+            mask |= (column.values >= first) & (column.values <= last)
+    return mask
 
 
 def _tokens_hold(where: str, node: Comparison, column: Column) -> Mask:  # -> [m]
@@ -474,13 +482,13 @@ def _tokens_hold(where: str, node: Comparison, column: Column) -> Mask:  # -> [m
             raise InputError(
                 f"{where}: {node.field!r} holds tokens; give a number after {node.operator}"
             )
-        numbers = np.array([number_of(one) for one in column.values], dtype=np.float64)
+        numbers = np.array([number_of(token) for token in column.values], dtype=np.float64)
         return np.asarray(_ORDER[node.operator](numbers, value.number))
     for value in node.values:
         if value.number is not None and not value.text.lstrip("-").isdigit():
             raise InputError(f"{where}: {node.field!r} holds tokens; put the number in quotes")
     wanted = {value.text for value in node.values}
-    return np.fromiter((one in wanted for one in column.values), bool, len(column.values))
+    return np.fromiter((token in wanted for token in column.values), bool, len(column.values))
 
 
 def _interval(where: str, field: str, value: Value, column: Column) -> tuple[float, float]:
@@ -490,9 +498,9 @@ def _interval(where: str, field: str, value: Value, column: Column) -> tuple[flo
     if column.kind != "time":
         raise InputError(f"{where}: {field!r} holds numbers; compare it with a number")
     try:
-        found = moment(value.text)
+        instant = moment(value.text)
     except InputError as error:
         raise InputError(f"{where}: this is {error}") from error
-    if found.is_iso:
+    if instant.is_iso:
         check_seconds(float(column.values.max(initial=0)), where)
-    return found.first, found.last
+    return instant.first, instant.last

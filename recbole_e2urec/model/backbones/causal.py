@@ -70,14 +70,14 @@ class CausalLM(LanguageModel):
         """See :meth:`LanguageModel.hidden_after`; keys and values of the beginnings are cached."""
         device, model = self.model.device, self.reader
         known = signature(type(model).forward).parameters
-        word = "cache" if "cache" in known else "past_key_values"  # the latter in older releases
+        name = "cache" if "cache" in known else "past_key_values"  # the latter in older releases
         ids, mask = beginnings.to(device)
         states = torch.empty(len(of), self.hidden_size, dtype=self.model.dtype, device=device)
         with self.precision(ids):
-            kept = model(input_ids=ids, attention_mask=mask, use_cache=True)[word]
+            cache = model(input_ids=ids, attention_mask=mask, use_cache=True)[name]
             for part, ending in endings.pieces(tokens):
                 prompts, last = ending.to(device)
-                beginning, again = of[part].to(device), copy.deepcopy(kept)
+                beginning, again = of[part].to(device), copy.deepcopy(cache)
                 again.batch_select_indices(beginning)
                 place = torch.arange(prompts.shape[1], device=device)
                 output = model(
@@ -85,7 +85,7 @@ class CausalLM(LanguageModel):
                     attention_mask=torch.cat([mask[beginning], last], dim=1),
                     position_ids=mask.sum(dim=1)[beginning][:, None] + place,
                     use_cache=True,
-                    **{word: again},
+                    **{name: again},
                 ).last_hidden_state
                 states[part.to(device)] = _at_last_token(output, last).to(states)
         return states

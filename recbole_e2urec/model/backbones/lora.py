@@ -177,9 +177,9 @@ def learning_tokens(
                 weights[name].requires_grad_(False)
         for name, weight in limited.items():
             if name.endswith(COLUMNS):
-                kept = torch.zeros(weight.shape[1], dtype=weight.dtype, device=weight.device)
-                kept[tokens] = 1
-                hooks.append(weight.register_hook(kept.mul))
+                learns = torch.zeros(weight.shape[1], dtype=weight.dtype, device=weight.device)
+                learns[tokens] = 1
+                hooks.append(weight.register_hook(learns.mul))
             else:
                 weight.requires_grad_(False)
         yield
