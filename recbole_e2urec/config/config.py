@@ -48,6 +48,7 @@ from recbole_e2urec.config.yaml import (
 )
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.utils import distributed, recbole_compat
+from recbole_e2urec.utils.io import run_folder
 from recbole_e2urec.utils.recbole_compat import as_input_errors
 
 T = TypeVar("T")
@@ -140,6 +141,11 @@ class Config(RecBoleConfig):
         if ranked.plan.kind != "ranking":
             raise InputError("ranking_pass: labeled ranks nothing; write uni100, pop100 or full")
         return ranked
+
+    @property
+    def run_folder(self) -> Path:
+        """The folder of all that the run writes, except its results."""
+        return run_folder(str(self["checkpoint_dir"]), str(self["dataset"]))
 
     @property
     def is_language_model(self) -> bool:

@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +28,25 @@ from recbole_e2urec.utils import distributed
 
 # Errors of a disk that is full or not writable.
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+
+RUN_SUFFIX = ".e2urec-run"  # of the folders of runs; a purge removes such a folder as a whole
+
+
+def run_folder(checkpoint_dir: Path | str, dataset: str) -> Path:
+    """Return the folder of all that runs on a data set write, except their results.
+
+    Comparisons and requests on one data set share stages, so they share the folder. A folder that
+    is a run's folder, or lies in one, is returned as it is.
+    """
+    folder = Path(checkpoint_dir)
+    if any(part.endswith(RUN_SUFFIX) for part in folder.parts):
+        return folder
+    return folder / (re.sub(r"[^\w.-]", "_", dataset) + RUN_SUFFIX)
+
+
+def outside_run_folder(path: Path) -> Path:
+    """Return where version 0.7 and earlier wrote this file of a run's folder."""
+    return Path(*(part for part in path.parts if not part.endswith(RUN_SUFFIX)))
 
 
 def write_text(path: Path, text: str) -> None:

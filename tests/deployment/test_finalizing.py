@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from atomic_files import RUN
 from command_line import as_arguments, write
 from in_use import CANARY, CANARY_ITEM, CANARY_TITLE, NAMES, opened, write_data
 from recbole.data.utils import create_dataset, data_preparation, save_split_dataloaders
@@ -122,7 +123,7 @@ def test_nothing_of_the_forgotten_is_left(request_file, capsys, training, monkey
     tops = {path.split("/")[0] for path in before}
     assert {"saved", "log_tensorboard", "wandb"} == tops  # logs name nobody
     assert any(path.stat().st_size for path in Path("log").rglob("*.log"))
-    assert {"saved/prompts.html", "saved/case.html", "saved/one.html"} <= before
+    assert {"saved/small.e2urec-run/prompts.html", "saved/case.html", "saved/one.html"} <= before
     assert {"saved/small-Dataset.pth", "saved/small-for-BPR-dataloader.pth"} <= before
     assert any(path.startswith("saved/DIN-") for path in before)
     training.clear()
@@ -189,12 +190,12 @@ def test_a_model_that_answers_as_the_student_is_made_and_no_other(request_file, 
         assert run(f"--config_files={config}", "--model=NegGrad", "--purge") == 2
     assert "otherwise than before; no folder is changed or made" in capsys.readouterr().err
     assert not Path("shop").exists()
-    assert Path("saved/stages").is_dir()  # and nothing was purged
+    assert (RUN / "stages").is_dir()  # and nothing was purged
     given = {**GIVEN, "data_path": "data", "user_fields": ["age"]}
     done = run_and_finalize("NegGrad", None, [config], given)
     assert [row["model"] for row in done["rows"]] == ["Original", "Retrain", "NegGrad"]
     assert done["told"].startswith("NegGrad of small is in shop; 12 rows")
-    assert Path("saved/stages").is_dir()  # it was not to be purged
+    assert (RUN / "stages").is_dir()  # it was not to be purged
     one = opened("shop")
     assert len(one.forgotten) == 12
     assert one.record["places"]["checkpoint_dir"] == str(Path("saved").resolve())
@@ -245,7 +246,7 @@ def test_what_cannot_be_finalized_is_refused_before_training(
     assert message in line
     assert training == []
     assert not Path("shop").exists()
-    assert not Path("saved/stages").exists()
+    assert not (RUN / "stages").exists()
 
 
 def test_a_dry_run_makes_no_folder(request_file, capsys, training):
