@@ -113,19 +113,20 @@ def test_nothing_of_the_forgotten_is_left(request_file, capsys, training, monkey
     assert cli.main(["case", f"--user={CANARY}", *as_arguments(forget)]) == 0
     assert cli.main(["case", f"--user={CANARY}", "--output_file=saved/one.html"]) == 0
     assert run("--model=NegGrad", forget_where=f"user_id == '{CANARY}'") == 0
-    run_folder = Path("wandb/offline-run-20261127_010203-abc12345")
-    (run_folder / "files").mkdir(parents=True)
+    local = RUN / "wandb" / "offline-run-20261127_010203-abc12345"  # see test_curves.py
+    (local / "files").mkdir(parents=True)
     text = f"wandb_project: recbole\nforget_where: {CANARY}\n"
-    write(run_folder / "files" / "config.yaml", text)
-    write(run_folder / "run-abc12345.wandb", text)
-    Path("wandb/latest-run").symlink_to(run_folder.name)
+    write(local / "files" / "config.yaml", text)
+    (RUN / "wandb" / "latest-run").symlink_to(local.name)
     before = holding(*canaries)
-    tops = {path.split("/")[0] for path in before}
-    assert {"saved", "log_tensorboard", "wandb"} == tops  # logs name nobody
-    assert any(path.stat().st_size for path in Path("log").rglob("*.log"))
-    assert {"saved/small.e2urec-run/prompts.html", "saved/case.html", "saved/one.html"} <= before
+    in_run = {path.removeprefix(f"{RUN}/") for path in before if path.startswith(f"{RUN}/")}
+    tops = {path.split("/")[0] for path in in_run}
+    assert {"log_tensorboard", "wandb", "prompts.html", "case.html"} <= tops
+    assert "log" not in tops  # logs name nobody
+    assert any(path.stat().st_size for path in (RUN / "log").rglob("*.log"))
+    assert "saved/one.html" in before
     assert {"saved/small-Dataset.pth", "saved/small-for-BPR-dataloader.pth"} <= before
-    assert any(path.startswith("saved/DIN-") for path in before)
+    assert any(path.startswith("DIN-") for path in in_run)
     training.clear()
 
     assert run("--finalize=shop", "--purge", **forget) == 0
@@ -136,16 +137,13 @@ def test_nothing_of_the_forgotten_is_left(request_file, capsys, training, monkey
     assert "warning" not in told
     assert CANARY not in told.split("E2URec of small is in shop")[1]
     assert holding(*canaries) == set()
-    left = {
-        name for name in files("saved", "log", "log_tensorboard", "wandb") if "wandb/" not in name
-    }
-    assert left == {"saved/results.jsonl", "saved/.results.jsonl.lock"}
+    assert not any(Path(name).exists() for name in ("log", "log_tensorboard", "wandb"))
     assert {path.name for path in Path("saved").iterdir()} == {
         "results.jsonl",
         ".results.jsonl.lock",
     }
     logging.getLogger().error("after the purge")
-    assert files("log", "log_tensorboard") == {}
+    assert not RUN.exists()
     (file,) = Path("shop/certificates").glob("*.json")
     certificate = json.loads(file.read_text())
     report = certificate["purged"]
@@ -156,9 +154,9 @@ def test_nothing_of_the_forgotten_is_left(request_file, capsys, training, monkey
     assert lines[-1] == "nothing failed"
     assert any("test utility after" in line and line.startswith("ok") for line in lines)
     assert {one["name"] for one in report["kept"]} >= {"checkpoint_dir/results.jsonl"}
-    assert {"Original", "augmented model", "logs", "pickles of data", "tensorboard events",
-            "pages of prompts and users", "RecBole's checkpoints", "wandb's local runs",
-            "other stages", "answers"} == set(report["removed"])  # fmt: skip
+    assert {"Original", "Retrain", "E2URec", "NegGrad", "TokenReset", "augmented", "logs",
+            "tensorboard events", "pages of prompts and users", "wandb's local runs",
+            "RecBole's checkpoints and pickles", "answers"} == set(report["removed"])  # fmt: skip
 
     with pytest.raises(InputError, match="nothing is known about this user"):
         load_recommender("shop").recommend(CANARY)
@@ -178,7 +176,7 @@ def test_nothing_of_the_forgotten_is_left(request_file, capsys, training, monkey
     assert holding(*canaries) == set()
     assert len(list(Path("shop/certificates").glob("*.json"))) == 2
     assert cli.main(["export", "--model=E2URec", "--output=other"]) == 2
-    assert "Retrain is not in saved/stages" in capsys.readouterr().err
+    assert "Retrain is not in saved/small.e2urec-run/stages" in capsys.readouterr().err
 
 
 @pytest.mark.thorough

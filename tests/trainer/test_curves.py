@@ -1,5 +1,8 @@
 """TensorBoard and wandb show loss terms and validation metrics by name, stage by stage."""
 
+import logging
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -177,3 +180,48 @@ def test_a_classic_trainer_opens_its_file_with_the_first_value(small_config: Any
     assert not (RUN / "log_tensorboard").exists()
     fit_classic(config, loaders)
     assert list((RUN / "log_tensorboard").rglob("events*"))
+
+
+def test_wandb_writes_to_the_runs_folder_unless_the_user_names_another(
+    small_data: Path, wandb: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[str] = []
+    original = wandb.init
+
+    def init(*given: Any, **more: Any) -> None:
+        used.append(os.environ["WANDB_DIR"])
+        original(*given, **more)
+
+    monkeypatch.setattr(wandb, "init", init)
+    run(small_data, "LLMRec", log_wandb=True)
+    assert "WANDB_DIR" not in os.environ
+    wandb.run = None
+    monkeypatch.setenv("WANDB_DIR", "elsewhere")
+    run(small_data, "FM", log_wandb=True)
+    assert used == [str(RUN.resolve()), "elsewhere"]
+    assert os.environ["WANDB_DIR"] == "elsewhere"
+
+
+def test_the_log_of_each_data_set_is_in_its_runs_folder(
+    small_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(root, "level", root.level)
+    shutil.copytree(small_data / "small", small_data / "other")
+    for path in (small_data / "other").iterdir():
+        path.rename(path.with_stem("other"))
+    for name in ("small", "small", "other"):
+        given = {"data_path": str(small_data), **ALWAYS}
+        run_recbole_e2urec("FM", name, config_dict=given)
+        logging.getLogger().warning("of %s", name)
+    logs = {
+        name: [text for path in Path(f"saved/{name}.e2urec-run/log/FM").iterdir()
+               if (text := path.read_text())]
+        for name in ("small", "other")
+    }  # fmt: skip
+    assert [text.count("of small") for text in logs["small"]] == [2]
+    assert [text.count("of other") for text in logs["other"]] == [1]
+    assert "of other" not in logs["small"][0]
+    for handler in root.handlers:
+        handler.close()
