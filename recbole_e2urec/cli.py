@@ -305,7 +305,7 @@ def _run(arguments: Arguments) -> int:
         from recbole_e2urec.experiment.comparison import run_comparison
         from recbole_e2urec.report.report import print_comparison as show
 
-        results = run_comparison(**settings_of_run)
+        results = run_comparison(**settings_of_run, guarded=True)
     else:
         from recbole_e2urec.quick_start import run_recbole_e2urec
         from recbole_e2urec.report.report import print_report as show

@@ -23,8 +23,9 @@ from recbole_e2urec.model.scorers import Scorer
 from recbole_e2urec.trainer.loop import (
     EpochPosition,
     StepRule,
+    Stream,
     adamw,
-    epoch_seed,
+    generator_of,
     seed_dropout,
     train_epoch,
 )
@@ -110,7 +111,7 @@ class RelearnOptions:
 
 def halves(rows: Rows, seed: int, most: int | None = None) -> tuple[Rows, Rows]:
     """Draw at most ``most`` rows and split them at random: rows to show, and the rest; sorted."""
-    sample = np.random.default_rng([seed, len(rows)]).permutation(rows)[:most]
+    sample = generator_of(seed, Stream.RELEARNED_HALF, len(rows)).permutation(rows)[:most]
     half = len(sample) // 2
     return np.sort(sample[:half]), np.sort(sample[half:])
 
@@ -168,14 +169,14 @@ class Relearning:
         optimizer = adamw(bank.parameters(place), rule)
         lengths = model.table.lengths(self.shown)
         for epoch in range(options.epochs):
-            generator = np.random.default_rng(epoch_seed(self.seed, epoch))
+            generator = generator_of(self.seed, Stream.RELEARNING_ORDER, epoch)
             batches = length_grouped_batches(lengths, options.batch_size, generator)
             position = EpochPosition("relearning", epoch, options.epochs, show=False)
             with (
                 torch.random.fork_rng(devices=[]),
                 bank.training(adapter, backbone=place is None),
             ):
-                seed_dropout(self.seed, epoch)
+                seed_dropout(self.seed, epoch, Stream.RELEARNING_DROPOUT)
                 train_epoch(
                     optimizer,
                     batches,
@@ -228,7 +229,7 @@ def step_curve(model: LLMRec, rows: Rows, history: Rows, seed: int) -> StepCurve
                 losses.append(_mean_loss(model, rest))
             if step < CURVE_STEPS[-1]:
                 with torch.random.fork_rng(devices=[]), model.bank.training(model.adapter):
-                    seed_dropout(seed, step)
+                    seed_dropout(seed, step, Stream.RELEARNING_DROPOUT)
                     position = EpochPosition("relearning", step, CURVE_STEPS[-1], show=False)
                     train_epoch(optimizer, [batches[step]], model.answer_losses, position, rule)
     return StepCurve(list(CURVE_STEPS), losses, len(shown), len(rest))
@@ -237,7 +238,7 @@ def step_curve(model: LLMRec, rows: Rows, history: Rows, seed: int) -> StepCurve
 def _step_batches(shown: Rows, seed: int) -> list[Rows]:
     """Return the rows of each step; every row is shown once before any is shown again."""
     size = min(CURVE_BATCH_SIZE, len(shown))
-    generator = np.random.default_rng([seed, len(shown)])
+    generator = generator_of(seed, Stream.RELEARNING_ORDER, len(shown))
     passes = -(-CURVE_STEPS[-1] * size // len(shown))
     order: Any = np.concatenate([generator.permutation(shown) for _ in range(passes)])
     return [order[step * size : (step + 1) * size] for step in range(CURVE_STEPS[-1])]

@@ -1,13 +1,15 @@
 """Comparisons: one row of results for each model and seed, all on the same split.
 
 Original and Retrain are trained once for each seed. Rows are computed one after the other, or in
-``nproc_rows`` processes. If a comparison is killed, the same command continues it: finished stages
-are reused, and so is the row of a classic model with the same settings.
+``nproc_rows`` processes, which also train Original and Retrain at the same time. If a comparison is
+killed, the same command continues it: finished stages are reused, and so is the row of a classic
+model with the same settings.
 """
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from recbole_e2urec.experiment.run import opened, refuse_afterwards
 from recbole_e2urec.experiment.tuning import Objective, Trial, best_of, settings_to_try
 from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.methods import METHODS, method_of
+from recbole_e2urec.model.backbones.tiny import EMBEDDED
 from recbole_e2urec.registry import LANGUAGE_MODEL
 from recbole_e2urec.report.results import RESULTS, completed, load_rows, save_measured, save_rows
 from recbole_e2urec.report.tables import NOISE
@@ -36,6 +39,9 @@ from recbole_e2urec.utils import distributed, recbole_compat
 
 # Settings that every single row gets instead; the comparison itself shows the progress.
 ONE_ROW = {"model_list": None, "seeds": None, "nproc_rows": 1, "tune": 0, "show_progress": False}
+
+# Where a second process saves more time than it takes to start: interactions of at least this size.
+WORTH_A_PROCESS = 2**20  # bytes
 
 Row = dict[str, Any]
 Made = tuple[list[Row], dict[str, int]]  # rows, and the number of measured rows by group
@@ -49,7 +55,7 @@ class ComparisonSpec:
     Attributes:
         models: names, in the order of the table.
         seeds: every model is run with each of them; None: the seed in the settings.
-        processes: how many rows are computed at the same time.
+        processes: how many rows are computed at the same time; None: see :func:`processes_for`.
         tries: how many settings of every method are tried first; 0 = take its defaults.
         show: whether to show progress.
         prompts: how many prompts to show instead of running the comparison; 0 = run it.
@@ -57,7 +63,7 @@ class ComparisonSpec:
 
     models: list[str]
     seeds: list[int | None]
-    processes: int
+    processes: int | None
     tries: int
     show: bool
     prompts: int = 0
@@ -72,10 +78,11 @@ class ComparisonSpec:
         models = _listed(layers, "model_list", [])
         if not models:
             raise InputError("no models to compare; write --model_list=E2URec,NegGrad")
+        processes = _last(layers, "nproc_rows", None)
         return cls(
             [str(model) for model in models],
             [_whole("seeds", seed, 0) for seed in _listed(layers, "seeds", [])] or [None],
-            _whole("nproc_rows", _last(layers, "nproc_rows", 1), 1),
+            None if processes is None else _whole("nproc_rows", processes, 1),
             _whole("tune", _last(layers, "tune", 0), 0),
             read_switch(_last(layers, "show_progress", True), "show_progress"),
             _whole("show_prompts", _last(layers, "show_prompts", 0), 0),
@@ -116,10 +123,19 @@ def language_model_job(given: RunSettings, model: str, measure: Measure, latest:
     """Measure and save rows of one seed's run, which the jobs of a process share."""
     config = given.config(model)
     with own_wandb_run(config):
-        run = latest.get((Forgetting, config["seed"]), lambda: _trained(config))
+        run = latest.get((Forgetting, config["seed"]), lambda: Forgetting(config, opened(config)))
+        run.train()
         rows = completed(measure(run, config), config)
         save_measured(_results_file(config), rows, run.forget_answers)
         return rows, group_sizes(run.groups)
+
+
+def reference_job(given: RunSettings, name: str, latest: Latest) -> None:
+    """Train Original or Retrain of one seed, which :func:`language_model_job` then finds."""
+    config = given.config(LANGUAGE_MODEL)
+    with own_wandb_run(config):
+        run = latest.get((Forgetting, config["seed"]), lambda: Forgetting(config, opened(config)))
+        run.train_reference(name)
 
 
 def references(run: Forgetting, config: Config) -> list[Row]:
@@ -140,13 +156,6 @@ def unlearned(run: Forgetting, config: Config, trials: Sequence[Trial]) -> list[
         tried = [{"settings": trial.settings, **trial.valid} for trial in trials]
         row["tuning"] = {"chosen": best_of(trials).settings, "trials": tried}
     return [row]
-
-
-def _trained(config: Config) -> Forgetting:
-    """Create the run of a seed, and train its Retrain and Original."""
-    run = Forgetting(config, opened(config))
-    run.train()
-    return run
 
 
 def classic_job(given: RunSettings, model: str, latest: Latest) -> Made:
@@ -212,10 +221,17 @@ def run_comparison(
     config_file_list: Sequence[str] | None = None,
     config_dict: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
+    guarded: bool = False,
 ) -> dict[str, Any]:
     """Run every model of ``model_list`` with every seed of ``seeds``.
 
-    The arguments are those of :func:`run_recbole_e2urec`.
+    Args:
+        dataset: as for :func:`run_recbole_e2urec`, and so are the next three arguments.
+        config_file_list: yaml files.
+        config_dict: settings from Python.
+        overrides: settings as text.
+        guarded: whether the main script checks ``__name__ == "__main__"``, so that processes may
+            start unasked.
 
     Returns:
         ``rows``: one for Original, Retrain and every model by seed, also saved in
@@ -228,7 +244,7 @@ def run_comparison(
     """
     layers = layers_of(config_file_list, config_dict, overrides)
     spec, launch = ComparisonSpec.of(layers), Launch.of(layers)
-    if spec.processes > 1 and max(launch.total, distributed.count()) > 1:
+    if (spec.processes or 1) > 1 and max(launch.total, distributed.count()) > 1:
         raise InputError(
             "nproc_rows and nproc: several rows at once, or several processes a row; keep one"
         )
@@ -255,9 +271,24 @@ def run_comparison(
     refuse_afterwards(first)
     if first["dry_run"]:
         return distributed.on_main_process(lambda: run_preview(first))
+    if spec.processes is None:
+        spec = replace(spec, processes=processes_for(first) if guarded else 1)
     tunings = _tunings(spec, seeds[0], {key for layer in layers for key in layer})
     rows, groups = _made(spec, seeds, tunings)
     return {"rows": _ordered(rows, spec.models), "groups": groups, "results_file": str(results)}
+
+
+def processes_for(config: Config) -> int:
+    """Return how many rows to compute at the same time, if the settings leave it open.
+
+    Two, where an embedded backbone learns from much data on two or more cores: a step of so small a
+    model does not get faster by a second core. Otherwise one, as each process needs memory of its
+    own.
+    """
+    interactions = Path(config["data_path"]) / f"{config['dataset']}.inter"
+    worth = interactions.is_file() and interactions.stat().st_size >= WORTH_A_PROCESS
+    small = config["device"].type == "cpu" and config["backbone"] in EMBEDDED
+    return 2 if worth and small and distributed.count() == 1 and (os.cpu_count() or 1) > 1 else 1
 
 
 def _checked(spec: ComparisonSpec, given: RunSettings) -> Path:
@@ -280,17 +311,24 @@ def _tunings(spec: ComparisonSpec, given: RunSettings, fixed: set[str]) -> list[
 def _made(spec: ComparisonSpec, seeds: Sequence[RunSettings], tunings: list[TuningJob]) -> Made:
     """Try settings with the first seed, then compute all rows, Original and Retrain first."""
     others = [model for model in spec.models if model != LANGUAGE_MODEL]
+    processes = spec.processes or 1
     bases = [partial(language_model_job, given, LANGUAGE_MODEL, references) for given in seeds]
     if not any(model in METHODS or model == LANGUAGE_MODEL for model in spec.models):
         bases = []
     noisy = len(bases) > 1
+    apart: list[Job] = [
+        partial(reference_job, given, name)
+        for given in seeds
+        for name in ("Original", "Retrain")
+        if bases and processes > 1
+    ]
     bar = tqdm(
-        total=len(tunings) + len(bases) + len(seeds) * (noisy + len(others)),
+        total=len(tunings) + len(apart) + len(bases) + len(seeds) * (noisy + len(others)),
         desc="jobs",
         disable=not (spec.show and distributed.is_main_process()),
         leave=False,
     )
-    with workers_of(spec.processes) as workers, bar:
+    with workers_of(processes) as workers, bar:
 
         def run(jobs: Sequence[Job]) -> Iterator[Any]:
             for result in workers(jobs):
@@ -298,6 +336,7 @@ def _made(spec: ComparisonSpec, seeds: Sequence[RunSettings], tunings: list[Tuni
                 yield result
 
         list(workers([job.prepare for job in tunings[:1]]))  # once, before all processes need it
+        list(run(apart))
         trials = {job.method: tried for job, tried in zip(tunings, run(tunings), strict=True)}
         made = list(run(bases))
         stages = [row["stage"] for rows, _ in made for row in rows if row["model"] == "Retrain"]

@@ -235,13 +235,21 @@ class Forgetting(Measuring):
     ) -> None:
         super().__init__(config, dataset, held_out, asked)
         self.validating = self.split.retain if validating is None else validating
+        self._is_trained = False
 
     def train(self) -> None:
-        """Train Retrain and then Original, whose weights then stay in the model."""
-        self.retrain = self._fit("Retrain", self.split.retain, self.split.retain, self.after)
+        """Train Retrain and then Original, whose weights then stay in the model; only once."""
+        if self._is_trained:
+            return
+        self.retrain = self._measured_reference("Retrain")
         self.model.bank.load(self.model.adapter, self.start)
-        train = self.parts.splits.train
-        self.original = self._fit("Original", train, self.validating, self.before)
+        self.original = self._measured_reference("Original")
+        self._is_trained = True
+
+    def train_reference(self, name: str) -> None:
+        """Train Original or Retrain, so that :meth:`train` finds it; restore the start weights."""
+        self._trained_reference(name)
+        self.model.bank.load(self.model.adapter, self.start)
 
     def run(self) -> tuple[list[dict[str, Any]], dict[str, int]]:
         """Unlearn with the method that the settings name, and measure all three models.
@@ -304,11 +312,16 @@ class Forgetting(Measuring):
         measured = self.answered(unlearned.digest, unlearned.scorer, unlearned.cost)
         return measured._replace(found=unlearned.found)
 
-    def _fit(self, name: str, train: Rows, validating: Rows, shown: Rows) -> MeasuredModel:
-        """Train Original or Retrain, and measure it."""
-        restart_peak()
-        cost, stage = self.trained(name, train, validating, shown)
+    def _measured_reference(self, name: str) -> MeasuredModel:
+        cost, stage = self._trained_reference(name)
         return self.answered(stage.digest, Adapted(self.model.adapter), cost)
+
+    def _trained_reference(self, name: str) -> tuple[Mapping[str, Any], Stage]:
+        restart_peak()
+        if name == "Retrain":
+            retain = self.split.retain
+            return self.trained(name, retain, retain, self.after)
+        return self.trained(name, self.parts.splits.train, self.validating, self.before)
 
 
 class RunServices(TrainingServices):

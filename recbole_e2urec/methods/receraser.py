@@ -12,6 +12,7 @@ from recbole_e2urec.methods.unlearner import Unlearned, Unlearner, total
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Ensemble, Scorer
 from recbole_e2urec.trainer.adapter import Fit, UnlearningTask
+from recbole_e2urec.trainer.loop import Stream, generator_of
 from recbole_e2urec.trainer.shards import (
     AttentionPlan,
     ShardOptions,
@@ -87,7 +88,7 @@ class RecEraser(Unlearner):
     ) -> tuple[Scorer, dict[str, Any]]:
         """Train attention over these models on a sample of these rows."""
         options, started = self.options, time.perf_counter()
-        generator = np.random.default_rng([request.seed, len(rows)])
+        generator = generator_of(request.seed, Stream.ATTENTION_ROWS, len(rows))
         count = min(options.attention_rows, len(rows))
         rows = np.sort(generator.choice(rows, count, replace=False))
         scorers = [fit.scorer for fit in fits]

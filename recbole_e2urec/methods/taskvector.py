@@ -14,6 +14,7 @@ from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Adapted, Stored
 from recbole_e2urec.trainer.adapter import UnlearningTask
 from recbole_e2urec.trainer.checkpoint import Stage
+from recbole_e2urec.trainer.loop import Stream, generator_of
 from recbole_e2urec.trainer.teachers import (
     Direction,
     NegationOptions,
@@ -79,7 +80,8 @@ def _retained(request: UnlearningTask) -> UnlearningTask:
     """The request, of as many retain rows."""
     rows = request.retain
     count = min(len(request.forget), len(rows))
-    drawn = np.random.default_rng([request.seed, 4]).choice(rows, count, replace=False)
+    generator = generator_of(request.seed, Stream.CONTRAST_ROWS)
+    drawn = generator.choice(rows, count, replace=False)
     task = replace(request, forget=np.sort(drawn), forget_history=request.retain_history)
     return task.apart(rows="retained")
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from recbole_e2urec.data.prompt_table import PromptTable, length_grouped_batches
 from recbole_e2urec.trainer.adapter import UnlearningTask
-from recbole_e2urec.trainer.loop import epoch_seed, steps_until
+from recbole_e2urec.trainer.loop import Stream, generator_of, steps_until
 
 Rows = NDArray[np.int64]
 LEAST_ROWS = 512  # forget rows that a request learns from, if it has as many, whatever the share
@@ -165,7 +165,7 @@ class ForgetRetainBatches:
                 sample of them, of the size of the forget rows.
         """
         request, size = self.request, self.batch_size
-        generator = np.random.default_rng(epoch_seed(request.seed, epoch))
+        generator = generator_of(request.seed, Stream.ORDER, epoch)
         lengths = self.forget_table.lengths(self.forget)
         parts = length_grouped_batches(lengths, size, generator)
         if not joint or len(self.retain_pool) == 0:
@@ -199,9 +199,9 @@ class ForgetRetainBatches:
 
     def retain_rows(self, epoch: int) -> Rows:
         """Draw the retain rows of a joint epoch: as many as forget rows, without repetition."""
-        seed = np.random.SeedSequence([self.request.seed, epoch, 1])
+        generator = generator_of(self.request.seed, Stream.RETAIN_ROWS, epoch)
         count = min(len(self.forget), len(self.retain_pool))
-        return np.random.default_rng(seed).choice(self.retain_pool, count, replace=False)
+        return generator.choice(self.retain_pool, count, replace=False)
 
     def retain_rows_of(self, first: int, end: float) -> Rows:
         """Collect the retain rows that the steps of some joint epochs show, each once, sorted.
@@ -235,7 +235,7 @@ def share_of_each(
     """
     if share == 1:
         return rows
-    shuffled = np.random.default_rng([seed, 2]).permutation(rows)
+    shuffled = generator_of(seed, Stream.FORGET_SHARE).permutation(rows)
     by_user = shuffled[np.argsort(user[shuffled], kind="stable")]
     _, first, count = np.unique(user[by_user], return_index=True, return_counts=True)
     place = np.arange(len(rows)) - np.repeat(first, count)

@@ -15,8 +15,9 @@ from recbole_e2urec.trainer.loop import (
     Average,
     EpochPosition,
     StepRule,
+    Stream,
     adamw,
-    epoch_seed,
+    generator_of,
     load_optimizer,
     optimizer_tensors,
     seed_dropout,
@@ -130,7 +131,7 @@ class LLMRecTrainer(Trainer):
     ) -> float:
         model: LLMRec = self.model
         rows = train_data._dataset.inter_feat[ROW_ID].numpy()
-        generator = np.random.default_rng(epoch_seed(self.config["seed"], epoch_idx))
+        generator = generator_of(self.config["seed"], Stream.ORDER, epoch_idx)
         size = self.config["train_batch_size"]
         batches = length_grouped_batches(model.table.lengths(rows), size, generator)
         clock = EpochPosition(self.stage.name, epoch_idx, self.epochs, show_progress)

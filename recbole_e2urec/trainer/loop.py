@@ -5,6 +5,7 @@ Also stores optimizer states as named tensors.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from math import ceil
 from typing import Any
 
@@ -206,19 +207,48 @@ def adamw(weights: list[nn.Parameter], rule: StepRule) -> torch.optim.AdamW:
     return torch.optim.AdamW(weights, lr=rate, weight_decay=decay, eps=epsilon, fused=True)
 
 
-def epoch_seed(seed: int, epoch: int) -> np.random.SeedSequence:
-    """Seed of one epoch, so that data order and dropout need no state from earlier epochs."""
-    return np.random.SeedSequence([seed, epoch])
+class Stream(IntEnum):
+    """What random numbers are drawn for; each purpose has a stream of its own.
+
+    The numbers are part of the seed. Changing one changes the results of every run.
+    """
+
+    ORDER = 0
+    DROPOUT = 1
+    RETAIN_ROWS = 2
+    FORGET_SHARE = 3
+    TARGET_ROWS = 4
+    CONTRAST_ROWS = 5
+    SHARDS = 6
+    CLUSTERS = 7
+    ATTENTION_ROWS = 8
+    RELEARNED_HALF = 9
+    RELEARNING_ORDER = 10
+    RELEARNING_DROPOUT = 11
 
 
-def seed_dropout(seed: int, epoch: int) -> None:
+def seed_of(seed: int, stream: Stream, *place: int) -> np.random.SeedSequence:
+    """Seed of a stream, independent of every other stream and place.
+
+    Args:
+        seed: seed of the run.
+        stream: what the numbers are for.
+        place: where they are used, such as the epoch, so that no earlier state is needed.
+    """
+    return np.random.SeedSequence(seed, spawn_key=(stream, *place))
+
+
+def generator_of(seed: int, stream: Stream, *place: int) -> np.random.Generator:
+    """Create the generator of a stream; arguments as of :func:`seed_of`."""
+    return np.random.default_rng(seed_of(seed, stream, *place))
+
+
+def seed_dropout(seed: int, epoch: int, stream: Stream = Stream.DROPOUT) -> None:
     """Seed torch's global generator for an epoch; call it inside ``torch.random.fork_rng``.
 
     Each process gets a seed of its own.
     """
-    sequence = epoch_seed(seed, epoch)
-    if distributed.rank() > 0:
-        sequence = np.random.SeedSequence(sequence.entropy, spawn_key=(distributed.rank(),))
+    sequence = seed_of(seed, stream, epoch, distributed.rank())
     torch.manual_seed(int(sequence.generate_state(1)[0]))
 
 

@@ -19,7 +19,7 @@ from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.model.losses import answer_cross_entropy
 from recbole_e2urec.model.scorers import CachedAnswers, ModelOutput
 from recbole_e2urec.trainer.adapter import Fit, UnlearningTask
-from recbole_e2urec.trainer.loop import StepRule, adamw
+from recbole_e2urec.trainer.loop import StepRule, Stream, adamw, generator_of
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def random_shards(users: NDArray[np.int64], seed: int, count: int) -> list[NDArr
         count: number of shards; with fewer users, each user gets a shard.
     """
     users = np.unique(users)
-    order = np.random.default_rng([seed, count]).permutation(users)
+    order = generator_of(seed, Stream.SHARDS, count).permutation(users)
     return [np.sort(part) for part in np.array_split(order, min(count, len(users)))]
 
 
@@ -228,7 +228,7 @@ def balanced_clusters(
         rounds: most moves of the centres.
     """
     size = len(points)
-    centres = points[np.random.default_rng(seed).choice(size, count, replace=False)]
+    centres = points[generator_of(seed, Stream.CLUSTERS).choice(size, count, replace=False)]
     cluster = np.full(size, -1, dtype=np.int64)
     for _ in range(rounds):
         now = _in_equal_parts(((points[:, None] - centres[None]) ** 2).sum(axis=2))

@@ -26,6 +26,7 @@ from recbole_e2urec.model.backbones.lora import interpolated
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import Adapted, Scorer, Stored
 from recbole_e2urec.trainer.adapter import UnlearningTask
+from recbole_e2urec.trainer.loop import Stream, generator_of
 from recbole_e2urec.utils import distributed
 
 Rows = NDArray[np.int64]
@@ -312,7 +313,7 @@ def some_of(rows: Rows, seed: int) -> Rows:
     """Draw at most ``ASKED`` of the rows at random, enough to measure a loss; sorted."""
     if len(rows) <= ASKED:
         return rows
-    generator = np.random.default_rng(np.random.SeedSequence([seed, len(rows)]))
+    generator = generator_of(seed, Stream.TARGET_ROWS, len(rows))
     return np.sort(generator.choice(rows, ASKED, replace=False))
 
 

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -7,7 +8,9 @@ from recbole_e2urec.trainer.loop import (
     Average,
     EpochPosition,
     StepRule,
+    Stream,
     adamw,
+    generator_of,
     steps_until,
     train_epoch,
 )
@@ -129,3 +132,12 @@ def test_average_of_a_short_training_reaches_over_a_tenth_of_it(steps, reached):
     average.follow()
     average.swap()
     assert weight.item() == pytest.approx(reached)  # 10 of the steps, as a share of the way from 1
+
+
+def test_every_purpose_epoch_and_seed_draws_other_numbers() -> None:
+    """[seed, n] repeats: NumPy pads it with zeros, and counts are drawn as epochs are."""
+    places = [(seed, stream, epoch) for seed in (0, 1) for stream in Stream for epoch in (0, 1, 12)]
+    first = {generator_of(*place).integers(2**63) for place in places}
+    first |= {generator_of(seed, stream).integers(2**63) for seed in (0, 1) for stream in Stream}
+    first |= {np.random.default_rng(seed).integers(2**63) for seed in (0, 1)}
+    assert len(first) == len(places) + 2 * len(Stream) + 2
