@@ -19,6 +19,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, Field, ValidationError
@@ -27,6 +28,7 @@ from pydantic.fields import FieldInfo
 from typing_extensions import dataclass_transform
 
 from recbole_e2urec.errors import InputError
+from recbole_e2urec.utils.io import outside_run_folder
 
 # Keys of whole numbers, and the least valid value.
 _WHOLE = {
@@ -69,11 +71,18 @@ def _unmet(key: str, value: Any, default: Any) -> str | None:
         return _unmet_mapping(key, value)
     if key in _LISTS and not isinstance(value, list | None):
         return f"a list such as [{' '.join(str(value).split())}]"
-    if key in _TEXTS and not isinstance(value, str | os.PathLike):
-        return "text"
+    if key in _TEXTS:
+        return _unmet_text(key, value)
     if key == "learner" and str(value).lower() not in _LEARNERS:
         return " or ".join(_LEARNERS)
     return _unmet_encoding(value) if key == "encoding" else None
+
+
+def _unmet_text(key: str, value: Any) -> str | None:
+    if not isinstance(value, str | os.PathLike):
+        return "text"
+    is_inside = key == "checkpoint_dir" and outside_run_folder(Path(value)) != Path(value)
+    return "the folder that holds the runs' folders" if is_inside else None
 
 
 def _unmet_whole(value: Any, least: int | None, most: int) -> str | None:

@@ -25,7 +25,7 @@ from recbole_e2urec.deployment.verify import read_certificate
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.report.results import RESULTS, load_rows
 from recbole_e2urec.utils.html import printable
-from recbole_e2urec.utils.io import RUN_SUFFIX, flush_folder, run_folder
+from recbole_e2urec.utils.io import flush_folder, outside_run_folder, run_folder
 from recbole_e2urec.utils.recbole_compat import close_events
 
 MAX_NAMED = 20  # unknown files in a terminal
@@ -52,17 +52,10 @@ class PurgeOptions:
         """Refuse what cannot work, by the name of its key."""
         if not self.checkpoint_dir and not self.checkpoint:
             raise InputError("purge: what? write --checkpoint_dir=saved, or --checkpoint=DIR")
-        if self.checkpoint_dir is None:
-            return
-        folder = Path(self.checkpoint_dir)
-        if not folder.is_dir():
+        if self.checkpoint_dir and not Path(self.checkpoint_dir).is_dir():
             raise InputError(
-                f"checkpoint_dir: {folder} is no folder; name the one that a run wrote to"
-            )
-        if folder.resolve().name.endswith(RUN_SUFFIX):
-            raise InputError(
-                f"checkpoint_dir: {folder} is the folder of one data set's runs; name the folder "
-                "that holds it, and --dataset=NAME"
+                f"checkpoint_dir: {self.checkpoint_dir} is no folder; name the one that a run "
+                "wrote to"
             )
 
 
@@ -122,7 +115,13 @@ def purge_by(options: PurgeOptions, dataset: str | None = None) -> str:
         InputError: :func:`purge` refuses.
     """
     if options.checkpoint is None:
-        return "\n".join(_purge_runs(Path(str(options.checkpoint_dir)), dataset, options.dry_run))
+        where = parent = Path(str(options.checkpoint_dir)).resolve()
+        missing = ""
+        if dataset is not None:
+            where = run_folder(parent, dataset)
+            missing = "" if where.is_dir() else ", which is not there"
+        purged = purge(parent, None, dataset, options.dry_run)
+        return "\n".join([f"in {where}{missing}:", *purged.lines()])
     folder = ModelFolder(options.checkpoint)
     record = folder.read(with_tensors=False).record
     if options.dry_run:
@@ -130,16 +129,6 @@ def purge_by(options: PurgeOptions, dataset: str | None = None) -> str:
     with folder.locked():
         folder.tidy()
         return "\n".join(purge_with_run(folder, record, options.checkpoint_dir)[1])
-
-
-def _purge_runs(checkpoint_dir: Path, dataset: str | None, dry_run: bool) -> list[str]:
-    """Purge the runs on a data set, or on all, and return what was done, for people."""
-    where, missing = checkpoint_dir.resolve(), []
-    if dataset is not None:
-        where = run_folder(where, dataset)
-        missing = [] if where.is_dir() else [f"warning: there is no {where}"]
-    purged = purge(checkpoint_dir, None, dataset, dry_run)
-    return [f"in {where}:", *purged.lines(), *missing]
 
 
 def purge_after_request(
@@ -239,8 +228,14 @@ def purge(
         dry_run: remove nothing.
 
     Raises:
-        InputError: another run is at work there, or a file cannot be removed.
+        InputError: another run is at work there, a file cannot be removed, or checkpoint_dir is
+            itself the folder of a data set's runs, or lies in one.
     """
+    if checkpoint_dir is not None and outside_run_folder(checkpoint_dir) != checkpoint_dir:
+        raise InputError(
+            f"checkpoint_dir: {checkpoint_dir} lies in the folder of one data set's runs; name the "
+            "folder that holds that; purge takes --dataset=NAME as well"
+        )
     scanned = scan_files(checkpoint_dir, model, dataset)
     if not dry_run:
         _refuse_busy(scanned.removed)

@@ -26,7 +26,6 @@ from recbole_e2urec.trainer.training_log import Curves
 from recbole_e2urec.utils import distributed
 from recbole_e2urec.utils.io import (
     file_lock,
-    outside_run_folder,
     read_json,
     read_tensors,
     remove_parts,
@@ -56,13 +55,13 @@ class Stage:
         self.name, self.inputs = name, dict(inputs)
         text = json.dumps(self.inputs, sort_keys=True, default=str)
         self.digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-        self.folder = _folder_of(root, f"{name}-{self.digest}")
+        self.folder = root / f"{name}-{self.digest}"
         self.curves = Curves(config, name, self.folder.name)
 
     @classmethod
     def of(cls, root: Path, name: str, digest: str) -> "Stage":
         """Open the finished stage with this digest, such as one of another run."""
-        folder = _folder_of(root, f"{name}-{digest}")
+        folder = root / f"{name}-{digest}"
         return cls(root, name, distributed.on_main_process(lambda: _outcome(folder)["inputs"]))
 
     @property
@@ -142,12 +141,6 @@ class Stage:
                 return read_tensors(self.folder / name)
 
         return distributed.tensors_from_main_process(read)
-
-
-def _folder_of(root: Path, name: str) -> Path:
-    """Return the folder of a stage, which may be where version 0.7 or earlier wrote it."""
-    folder, earlier = root / name, outside_run_folder(root / name)
-    return earlier if earlier.is_dir() and not folder.exists() else folder
 
 
 def _outcome(folder: Path) -> dict[str, Any]:

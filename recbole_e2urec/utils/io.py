@@ -45,7 +45,7 @@ def run_folder(checkpoint_dir: Path | str, dataset: str) -> Path:
 
 
 def outside_run_folder(path: Path) -> Path:
-    """Return where version 0.7 and earlier wrote this file of a run's folder."""
+    """Return a path without the run's folder, to which version 0.7 and earlier wrote."""
     return Path(*(part for part in path.parts if not part.endswith(RUN_SUFFIX)))
 
 

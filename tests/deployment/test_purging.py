@@ -140,7 +140,7 @@ def test_what_other_data_sets_left_stays(capsys):
     assert not any("warning" in line for line in told)
     assert command("--checkpoint_dir=saved", "--dataset=smal") == 0
     assert "purged 0 files" in (told := capsys.readouterr().out)
-    assert f"warning: there is no {Path('saved/smal.e2urec-run').resolve()}" in told
+    assert f"in {Path('saved/smal.e2urec-run').resolve()}, which is not there:" in told
     assert names() == {*others, checkpoint}
     assert command("--checkpoint_dir=saved") == 0
     assert names() == set()
@@ -290,7 +290,10 @@ def test_a_run_of_wandb_ends_first(wandb):
     [
         ([], "purge: what? write --checkpoint_dir=saved"),
         (["--checkpoint_dir=nowhere"], "nowhere is no folder"),
-        (["--checkpoint_dir=saved/small.e2urec-run"], "name the folder that holds it, and --data"),
+        (
+            ["--checkpoint_dir=saved/small.e2urec-run"],
+            "name the folder that holds that; purge takes",
+        ),
         (["--checkpoint=model", "--dataset=small"], "--dataset=small"),
         (["--checkpoint=nowhere"], "nowhere is no model folder"),
         (["--checkpoint_dir=saved", "--model=E2URec"], "--model=E2URec"),

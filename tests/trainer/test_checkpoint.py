@@ -162,16 +162,3 @@ def test_another_failure_is_no_users_mistake(stage: Stage, monkeypatch: pytest.M
     with failing(monkeypatch, "replace", errno.EIO), pytest.raises(OSError, match="error"):
         stage.save_progress(WEIGHTS, {})
     assert names(stage) == set()
-
-
-def test_a_stage_of_version_0_7_is_used_where_it_is(tmp_path: Path) -> None:
-    inputs = {"seed": 1}
-    with Stage(tmp_path / "stages", "Original", inputs).open():
-        Stage(tmp_path / "stages", "Original", inputs).finish({}, {"steps": 3})
-    for stages in (tmp_path / "small.e2urec-run" / "stages", tmp_path / "stages"):
-        stage = Stage(stages, "Original", inputs)
-        assert stage.finished
-        assert stage.folder.parent == tmp_path / "stages"
-        assert Stage.of(stages, "Original", stage.digest).summary() == {"steps": 3}
-    other = Stage(tmp_path / "small.e2urec-run" / "stages", "Original", {"seed": 2})
-    assert other.folder.parent == tmp_path / "small.e2urec-run" / "stages"
