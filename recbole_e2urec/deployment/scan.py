@@ -21,9 +21,8 @@ from recbole_e2urec.utils.io import RUN_SUFFIX, outside_run_folder, run_folder
 
 REMOVED, OPENED, PASSED_OVER = "removed", "opened", "passed over"
 
-EARLIER = re.compile(
-    r"checkpoint_dir/(stages|answers|development)/"
-)  # names; see IN_CHECKPOINT_DIR
+# Names of files that version 0.7 and earlier wrote
+EARLIER = re.compile(r"checkpoint_dir/(stages|answers|development)/")
 _TIME = r"[^\W\d_]+\.?-\d\d-\d{4}_\d\d-\d\d-\d\d"  # as RecBole writes it
 _PART = r"\..+\.[a-z0-9_]{8}\.part"
 
@@ -209,6 +208,8 @@ class _Scan(NamedTuple):
 
     def _remove(self, path: Path) -> None:
         """Remove a file, or a folder with all that is in it; a link in it is removed itself."""
+        if path == self.model:
+            return
         if path.is_symlink() or not path.is_dir():
             self.result.removed.append(self._entry(path, _kind_of(path.relative_to(self.root))))
             return

@@ -146,6 +146,14 @@ def test_what_other_data_sets_left_stays(capsys):
     assert names() == set()
 
 
+def test_a_model_folder_among_the_runs_stays():
+    put("saved/small.e2urec-run/stages/a", "saved/small.e2urec-run/model/generations/000001/a")
+    put("saved/other.e2urec-run/a")
+    model = Path("saved/small.e2urec-run/model")
+    purge(Path("saved"), model, "small")
+    assert names() == {str(model / "generations/000001/a"), "saved/other.e2urec-run/a"}
+
+
 def test_links_are_not_followed(tmp_path: Path):
     put("away/weights.safetensors", "away/stage.json", f"away/{LOG}.log", "away/x.pth")
     put("saved/small.e2urec-run/a")

@@ -260,6 +260,14 @@ class TestBias:
             file.write_bytes(b"damaged")
         assert self.found(rows) == {}
 
+    def test_answers_that_version_0_7_wrote_are_read(self) -> None:
+        rows = run(1, 2)
+        self.keep(rows)
+        found = self.found(rows)
+        (folder,) = HERE.glob("*/answers")
+        folder.rename(HERE / "answers")
+        assert self.found(rows) == found != {}
+
     def test_seeds_that_ran_one_by_one_share_a_table_and_other_runs_do_not(
         self, small_data: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
