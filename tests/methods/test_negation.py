@@ -125,11 +125,11 @@ def test_where_tokens_name_the_request_they_alone_are_put_back(begin: Begin) -> 
     assert made.cost["steps"] == 0
 
 
-@pytest.mark.parametrize("method", ["NPO", "NegGrad"])
+@pytest.mark.parametrize(("method", "settings"), [("NPO", {}), ("NegGrad", {"forget_weight": 2.0})])
 def test_any_student_can_be_scaled_to_what_forget_rows_are_to_lose(
-    begin: Begin, method: str, monkeypatch: pytest.MonkeyPatch
+    begin: Begin, method: str, settings: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = begin(method, scale_to_target=True, unlearn_learning_rate=0.01)
+    run = begin(method, scale_to_target=True, unlearn_learning_rate=0.01, **settings)
     model, request = run.model, run.request
     monkeypatch.setattr("recbole_e2urec.trainer.student.target_loss", to_lose(0.004))
     made = method_of(run.config).unlearn(model, request)
