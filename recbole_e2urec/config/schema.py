@@ -19,7 +19,6 @@ import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, Field, ValidationError
@@ -28,7 +27,6 @@ from pydantic.fields import FieldInfo
 from typing_extensions import dataclass_transform
 
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.utils.io import outside_run_folder
 
 # Keys of whole numbers, and the least valid value.
 _WHOLE = {
@@ -47,13 +45,13 @@ _TEXTS = ("data_path", "checkpoint_dir")
 _LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")
 
 
-def check_values(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+def check_values(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     """Refuse a value of the wrong kind, such as text for a number or a list for a mapping.
 
     Raises:
         InputError: the message names the key, the value and what is needed.
     """
-    for key, value in given.items():
+    for key, value in settings.items():
         wanted = _unmet(key, value, defaults.get(key))
         if wanted:
             raise InputError(f"{key}: {value!r} does not do; {wanted} is needed")
@@ -71,18 +69,11 @@ def _unmet(key: str, value: Any, default: Any) -> str | None:
         return _unmet_mapping(key, value)
     if key in _LISTS and not isinstance(value, list | None):
         return f"a list such as [{' '.join(str(value).split())}]"
-    if key in _TEXTS:
-        return _unmet_text(key, value)
+    if key in _TEXTS and not isinstance(value, str | os.PathLike):
+        return "text"
     if key == "learner" and str(value).lower() not in _LEARNERS:
         return " or ".join(_LEARNERS)
     return _unmet_encoding(value) if key == "encoding" else None
-
-
-def _unmet_text(key: str, value: Any) -> str | None:
-    if not isinstance(value, str | os.PathLike):
-        return "text"
-    is_inside = key == "checkpoint_dir" and outside_run_folder(Path(value)) != Path(value)
-    return "the folder that holds the runs' folders" if is_inside else None
 
 
 def _unmet_whole(value: Any, least: int | None, most: int) -> str | None:
@@ -108,7 +99,7 @@ def _unmet_encoding(value: Any) -> str | None:
     return None
 
 
-def check_supported(given: Mapping[str, Any], model: str, is_language_model: bool) -> None:
+def check_supported(settings: Mapping[str, Any], model: str, is_language_model: bool) -> None:
     """Refuse features of RecBole that a run here does not support.
 
     Raises:
@@ -116,11 +107,11 @@ def check_supported(given: Mapping[str, Any], model: str, is_language_model: boo
             or the package of a logger is missing.
     """
     for key in ("save_dataset", "save_dataloaders"):
-        if given.get(key):
+        if settings.get(key):
             raise InputError(f"{key}: a cache keeps the settings of the run that made it; drop it")
-    if is_language_model and given.get("learner", "adamw") != "adamw":
+    if is_language_model and settings.get("learner", "adamw") != "adamw":
         raise InputError(f"learner: {model} learns by adamw alone; leave it out")
-    if given.get("log_wandb") and "wandb" not in sys.modules and find_spec("wandb") is None:
+    if settings.get("log_wandb") and "wandb" not in sys.modules and find_spec("wandb") is None:
         raise InputError("log_wandb: the package wandb is missing; pip install wandb")
 
 
@@ -175,8 +166,8 @@ def option_class(prefix: str = "") -> Callable[[type[T]], type[T]]:
     """
 
     def make(kind: type[T]) -> type[T]:
-        made: Any = checked.dataclass(frozen=True, config=ConfigDict(strict=True))(kind)
-        made._prefix, create = prefix, made.__init__
+        checked_class: Any = checked.dataclass(frozen=True, config=ConfigDict(strict=True))(kind)
+        checked_class._prefix, create = prefix, checked_class.__init__
 
         @functools.wraps(create)
         def init(self: Any, *args: Any, **values: Any) -> None:
@@ -185,8 +176,8 @@ def option_class(prefix: str = "") -> Callable[[type[T]], type[T]]:
             except ValidationError as error:
                 raise _refusal(type(self), error) from None
 
-        made.__init__ = init
-        return made
+        checked_class.__init__ = init
+        return checked_class
 
     return make
 
@@ -204,10 +195,10 @@ class Option(NamedTuple):
     def range(self) -> str:
         """The valid values, as in ``at least 1`` or ``in (0, 1]``; empty if all are valid."""
         parts = self.info.metadata
-        found = {n: getattr(part, n) for n in _BOUNDS for part in parts if hasattr(part, n)}
-        if len(found) < 2:
-            return "".join(_BOUNDS[name].format(value) for name, value in found.items())
-        return f"in {', '.join(_EDGES[name].format(value) for name, value in found.items())}"
+        bounds = {n: getattr(part, n) for n in _BOUNDS for part in parts if hasattr(part, n)}
+        if len(bounds) < 2:
+            return "".join(_BOUNDS[name].format(value) for name, value in bounds.items())
+        return f"in {', '.join(_EDGES[name].format(value) for name, value in bounds.items())}"
 
     @property
     def comment(self) -> str:
@@ -220,10 +211,10 @@ class Option(NamedTuple):
 
 def options_of(kind: type) -> Iterator[Option]:
     """Iterate over the options of an option class."""
-    hints, made = get_type_hints(kind), vars(kind)
-    for name, info in made["__pydantic_fields__"].items():
+    hints, attributes = get_type_hints(kind), vars(kind)
+    for name, info in attributes["__pydantic_fields__"].items():
         more = info.json_schema_extra
-        key = more["key"] or made["_prefix"] + name
+        key = more["key"] or attributes["_prefix"] + name
         yield Option(name, key, hints[name], info, more["text"])
 
 
