@@ -120,10 +120,12 @@ def _forget(model: str | None, settings: "RunSettings", arguments: Mapping[str, 
 def _purge(model: str | None, settings: "RunSettings", arguments: Mapping[str, Any]) -> str:
     from recbole_e2urec.deployment.purge import PurgeOptions, purge_by
 
-    _refuse_names(model, settings)
+    options = _options(PurgeOptions, arguments)
+    if model or options.checkpoint:
+        _refuse_names(model, settings)
     for key in settings.overrides or {}:
         raise InputError(f"purge: --{key} means nothing here; drop it")
-    return purge_by(_options(PurgeOptions, arguments))
+    return purge_by(options, settings.dataset)
 
 
 def _recommend(model: str | None, settings: "RunSettings", arguments: Mapping[str, Any]) -> str:

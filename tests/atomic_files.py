@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+RUN = Path("saved/small.e2urec-run")  # all that runs on the data set small write
 INTER = "user_id:token item_id:token rating:float timestamp:float"
 # Titles that RecBole's own reader, or pandas, would change.
 TITLES = ['"Quoted", the', "None", "NA", "Seven  (a.k.a.  Se7en)", "千と千尋の神隠し"]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from atomic_files import RUN
 from command_line import as_arguments
 
 from recbole_e2urec import cli
@@ -95,7 +96,7 @@ def test_another_seed_adds_rows_and_a_rerun_trains_nothing(small_data: Path) -> 
         return [json.loads(line)["model"] for line in Path(path).read_text().splitlines()]
 
     def stages() -> dict[Path, int]:
-        return {path: path.stat().st_mtime_ns for path in Path("saved/stages").glob("*/[!.]*")}
+        return {path: path.stat().st_mtime_ns for path in (RUN / "stages").glob("*/[!.]*")}
 
     three = ["Original", "Retrain", "NegatedE2URec"]
     assert models(seed=1) == three

@@ -48,6 +48,7 @@ from recbole_e2urec.config.yaml import (
 )
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.utils import distributed, recbole_compat
+from recbole_e2urec.utils.io import outside_run_folder, run_folder
 from recbole_e2urec.utils.recbole_compat import as_input_errors
 
 T = TypeVar("T")
@@ -142,6 +143,11 @@ class Config(RecBoleConfig):
         if ranked.plan.kind != "ranking":
             raise InputError("ranking_pass: labeled ranks nothing; write uni100, pop100 or full")
         return ranked
+
+    @property
+    def run_folder(self) -> Path:
+        """The folder of all that the run writes, except its results."""
+        return run_folder(str(self["checkpoint_dir"]), str(self["dataset"]))
 
     @property
     def is_language_model(self) -> bool:
@@ -243,6 +249,7 @@ class Config(RecBoleConfig):
         external = self.external_config_dict
         if not self.own_model:
             check_values(external, self.internal_config_dict)
+        _check_place(Path(external.get("checkpoint_dir") or "."))
         final = super()._get_final_config_dict()
         final.update(self.plan.resolve(self.internal_config_dict, external))
         if external.get("normalize_field") and "normalize_all" not in external:
@@ -300,6 +307,15 @@ class Config(RecBoleConfig):
     def _set_eval_neg_sample_args(self, phase: str) -> None:
         with as_input_errors():
             super()._set_eval_neg_sample_args(phase)
+
+
+def _check_place(checkpoint_dir: Path) -> None:
+    """Refuse a ``checkpoint_dir`` in a run's folder, where a purge would remove the results."""
+    if outside_run_folder(checkpoint_dir) != checkpoint_dir:
+        raise InputError(
+            f"checkpoint_dir: {checkpoint_dir} lies in a run's folder; name the folder that holds "
+            "the runs' folders"
+        )
 
 
 @dataclass(frozen=True)

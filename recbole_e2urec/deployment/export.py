@@ -54,7 +54,7 @@ from recbole_e2urec.experiment.finished import (
 from recbole_e2urec.experiment.run import Experiment, Rows
 from recbole_e2urec.methods import METHODS, method_of
 from recbole_e2urec.utils import recbole_compat
-from recbole_e2urec.utils.io import hash_of_tensors
+from recbole_e2urec.utils.io import hash_of_tensors, outside_run_folder
 
 ORIGINAL = "Original"
 RECOMMENDER = "LLMRec"
@@ -138,7 +138,12 @@ def export_row(
 
 
 def refuse_used(folder: ModelFolder, key: str) -> None:
-    """Refuse a folder that is not empty; ``key`` is the setting that names it."""
+    """Refuse a folder that is not empty or would be purged; ``key`` is the setting of its name."""
+    if outside_run_folder(folder.path.resolve()) != folder.path.resolve():
+        raise InputError(
+            f"{key}: a purge would remove {folder.path}, as it lies in the folder of runs; name "
+            "another folder"
+        )
     if not folder.is_free:
         raise InputError(f"{key}: {folder.path} is there and not empty; name a new folder")
 

@@ -19,7 +19,6 @@ from recbole_e2urec.deployment.certificate import certify_if_missing
 from recbole_e2urec.deployment.export import export_row, refuse_used
 from recbole_e2urec.deployment.model_folder import ModelFolder, model_settings
 from recbole_e2urec.deployment.purge import certify_purge, purge
-from recbole_e2urec.deployment.scan import Places
 from recbole_e2urec.deployment.served_model import FIRST_REQUEST, open_folder
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment.finished import FILTER
@@ -96,8 +95,7 @@ class PostRun:
         self.name = str(config.model)
         self.folder = ModelFolder(str(self.options.finalize))
         self.source = Path(str(config["checkpoint_dir"]))
-        self.places = Places.below(Path.cwd(), self.source)
-        refuse_overlap(self.folder.path, self.places)
+        refuse_overlap(self.folder.path, self.source)
         if config["dry_run"]:
             self.is_wanted = False
         elif self.folder.has_model:
@@ -143,7 +141,7 @@ class PostRun:
         if not self.options.purge:
             return []
         run = open_folder(self.folder)  # before anything is removed
-        purged = purge(self.places, self.folder.path)
+        purged = purge(self.source, self.folder.path, run.record["dataset"])
         for entry in run.record["requests"][:1]:
             certify_purge(run, self.folder, entry["digest"], purged)
         return purged.lines()
@@ -171,17 +169,13 @@ def refuse_unfit(config: Config) -> None:
         )
 
 
-def refuse_overlap(folder: Path, places: Places) -> None:
-    """Refuse a model folder inside a folder that a purge of the run scans, or the other way round.
-
-    Args:
-        folder: the model folder.
-        places: the folders of the run.
-    """
-    path = folder.resolve()
-    for name, place in places._asdict().items():
-        if path.is_relative_to(place) or place.is_relative_to(path):
-            raise InputError(f"finalize: {folder} and {name}, {place}, must not hold one another")
+def refuse_overlap(folder: Path, checkpoint_dir: Path) -> None:
+    """Refuse a model folder inside ``checkpoint_dir``, or the other way round."""
+    path, place = folder.resolve(), checkpoint_dir.resolve()
+    if path.is_relative_to(place) or place.is_relative_to(path):
+        raise InputError(
+            f"finalize: {folder} and checkpoint_dir, {place}, must not hold one another"
+        )
 
 
 def is_outcome(folder: ModelFolder, config: Config) -> bool:

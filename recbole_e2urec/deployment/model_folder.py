@@ -29,7 +29,6 @@ import numpy as np
 from torch import Tensor
 
 from recbole_e2urec.config.keys import REMOVED_KEYS
-from recbole_e2urec.deployment.scan import DEFAULT_CHECKPOINT_DIR, Places
 from recbole_e2urec.errors import InputError, one_line
 from recbole_e2urec.experiment.run import Experiment, hash_of
 from recbole_e2urec.report.results import versions
@@ -38,6 +37,7 @@ from recbole_e2urec.utils.io import file_lock, flush_folder, remove_parts, write
 
 POINTER, RECORD, GENERATIONS, WORK = "current.json", "model.json", "generations", "work"
 CERTIFICATES = "certificates"
+PLACES, STAGE = "places", "stage"  # where the run wrote that made the model, and its stage there
 TENSORS = ("weights", "forgotten", "sample")
 WEIGHTS = f"{TENSORS[0]}.safetensors"
 NO_GENERATION = "000000"  # stands for a model that was in no folder
@@ -64,8 +64,7 @@ _CHANGED = "it is not what was written"
 
 def first_record(row: Mapping[str, Any], run: Experiment) -> dict[str, Any]:
     """Return what a new folder records about a model of the results."""
-    configured = str(row["settings"].get("checkpoint_dir") or DEFAULT_CHECKPOINT_DIR)
-    places = Places.of_run(Path(run.config["checkpoint_dir"]), configured)
+    checkpoint_dir = str(Path(run.config["checkpoint_dir"]).resolve())
     return {
         "model": row["model"],
         "dataset": row["dataset"],
@@ -75,7 +74,7 @@ def first_record(row: Mapping[str, Any], run: Experiment) -> dict[str, Any]:
         "requests": [],
         "versions": versions(),
         "made_for": {key: row.get(key) for key in REQUEST_KEYS},
-        "places": places.as_record(row["stage"]),
+        PLACES: {"checkpoint_dir": checkpoint_dir, STAGE: row["stage"]},
     }
 
 

@@ -5,7 +5,6 @@ after it. So nothing that is to be forgotten is shown, unless ``prompt_users`` n
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -112,7 +111,7 @@ def shown_prompt(row: int, part: str, table: PromptTable, names: RowNames) -> Sh
     )
 
 
-PAGE = "prompts.html"  # inside checkpoint_dir
+PAGE = "prompts.html"  # inside the run's folder
 
 
 @option_class()
@@ -182,7 +181,7 @@ def show_prompts(config: Config, dataset: Any) -> dict[str, Any]:
         part = next(name for name, members in parts.items() if row in members)
         prompts.append(shown_prompt(row, part, before if part == "forget" else after, names))
     head = _head(config, run)
-    page = Path(config["checkpoint_dir"]) / PAGE
+    page = config.run_folder / PAGE
     write_text(page, _PAGE.render(head=head, prompts=prompts, name=config["dataset"]))
     text = _text(head, prompts)
     return {"prompts": prompts, "text": text, "page": str(page), "rows": [], "groups": {}}

@@ -39,7 +39,7 @@ READING = (
 HIT = "*"  # marks a recommended item that the user liked in the test part
 ANSWERS = "P(yes) of the newest rows of each part"
 RECOMMENDED = f"Recommended, with P(yes); {HIT} = liked in the test part"
-PAGE = "case.html"  # inside checkpoint_dir
+PAGE = "case.html"  # inside the run's folder
 
 
 class AnsweredRow(NamedTuple):
@@ -172,7 +172,7 @@ class CaseOptions:
     topk: int = option("How many items each model recommends.", ge=1, default=10)
     rows: int = option("How many rows of each part, the newest, are asked about.", ge=1, default=3)
     output_file: str | None = option(
-        "Where the page goes; ~ = case.html in checkpoint_dir.", default=None
+        "Where the page goes; ~ = case.html in the run's folder.", default=None
     )
 
     def __post_init__(self) -> None:
@@ -214,7 +214,7 @@ def inspect_user(options: CaseOptions, model: str | None, settings: RunSettings)
     retrain = FinishedStage.of(run.stages, "Retrain", run.retrain.stage)
     scorers["Retrain"] = Stored(adapter, retrain.weights)
     case = _look(options, run, scorers, notes)
-    page = Path(options.output_file or folder / PAGE)
+    page = Path(options.output_file or config.run_folder / PAGE)
     write_text(page, case_page(case))
     return case._replace(text=case_text(case), page=str(page))
 

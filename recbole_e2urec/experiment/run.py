@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from recbole.utils import init_logger, init_seed
+from recbole.utils import init_seed
 
 from recbole_e2urec.config.config import Config
 from recbole_e2urec.config.keys import LORA, POST_RUN_KEYS, TRAINING
@@ -26,7 +26,7 @@ from recbole_e2urec.trainer.checkpoint import Stage
 from recbole_e2urec.trainer.llmrec_trainer import LLMRecTrainer
 from recbole_e2urec.trainer.recbole_trainer import plain_values
 from recbole_e2urec.trainer.training_log import amortised
-from recbole_e2urec.utils import distributed
+from recbole_e2urec.utils import distributed, recbole_compat
 
 Rows = NDArray[np.int64]
 COST = (
@@ -53,7 +53,7 @@ def opened(config: Config) -> Any:
     """Seed everything, start the log, and load the data set of a run."""
     init_seed(config["seed"], config["reproducibility"])
     if distributed.is_main_process():
-        init_logger(config)
+        recbole_compat.start_log(config)
     return load_dataset(config)
 
 
@@ -212,13 +212,13 @@ class Experiment:
         }
 
     def stage(self, name: str, inputs: Mapping[str, Any]) -> Stage:
-        """The stage of this name and these inputs, in ``checkpoint_dir``."""
+        """The stage of this name and these inputs, in the run's folder."""
         return Stage(self.stages, name, inputs, self.config)
 
     @property
     def stages(self) -> Path:
         """The folder of all stages."""
-        return Path(self.config["checkpoint_dir"]) / "stages"
+        return self.config.run_folder / "stages"
 
     def training_settings(self) -> dict[str, Any]:
         """Return the settings that affect the result of training."""

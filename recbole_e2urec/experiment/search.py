@@ -20,7 +20,6 @@ from unittest.mock import patch
 
 import yaml
 from recbole.trainer.hyper_tuning import HyperTuning, exhaustive_search
-from recbole.utils import init_logger
 
 from recbole_e2urec.config.config import Config, RunSettings
 from recbole_e2urec.config.keys import LORA, with_forget_method
@@ -171,7 +170,7 @@ def search(options: SearchOptions, model: str | None, run_settings: RunSettings)
     space, objective = Space.read(Path(options.params_file)), Objective(model, run_settings)
     config = objective.config({})
     _check(space, objective, config, options)
-    init_logger(config)
+    recbole_compat.start_log(config)
     file = Path(options.output_file or Path(config["checkpoint_dir"]) / "hyper.json")
     log = SearchLog(objective, config, options.algo, file)
     tuning = _tuning(log, space, options)

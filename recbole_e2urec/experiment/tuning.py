@@ -32,7 +32,7 @@ from recbole_e2urec.trainer.recbole_trainer import fit_classic
 from recbole_e2urec.trainer.training_log import own_wandb_run
 from recbole_e2urec.utils.io import read_lines, write_text
 
-FOLDER = "development"  # inside checkpoint_dir
+FOLDER = "development"  # inside the run's folder
 COLUMNS = {"user": ["user"], "item": ["item"], "interaction": ["user", "item"]}  # by forget_by
 AFFORDABLE = 0.01  # the loss of validation AUC that is acceptable
 # How many numbers follow each type; loguniform takes logarithms of its bounds, as RecBole does.
@@ -52,7 +52,7 @@ class Development:
     def __init__(self, config: Config) -> None:
         init_seed(config["seed"], config["reproducibility"])
         dataset = load_dataset(config)
-        self.folder = Path(config["checkpoint_dir"]) / FOLDER
+        self.folder = config.run_folder / FOLDER
         self.request = self.folder / "request.csv"
         self.by, lines = development_request(config, dataset)
         text = io.StringIO()

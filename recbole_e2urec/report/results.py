@@ -1,6 +1,6 @@
 """Reads and writes ``results.jsonl``, which has one JSON object for each row of the table.
 
-A row is in the file either completely or not at all. Next to the file, the folder ``answers/``
+A row is in the file either completely or not at all. The folder ``answers/`` in the run's folder
 holds the answers of a row's model on the forget rows: numbers without identifiers, which only a
 comparison over seeds needs. A purge removes them.
 """
@@ -21,7 +21,15 @@ from numpy.typing import NDArray
 from recbole_e2urec import __version__
 from recbole_e2urec.config.config import Config
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.utils.io import file_lock, read_tensors, remove_parts, write_tensors, write_text
+from recbole_e2urec.utils.io import (
+    file_lock,
+    outside_run_folder,
+    read_tensors,
+    remove_parts,
+    run_folder,
+    write_tensors,
+    write_text,
+)
 
 RESULTS = "results.jsonl"
 KEY = ("model", "dataset", "backbone", "seed", "stage", "request", "request_digest")
@@ -124,7 +132,8 @@ def save_answers(folder: Path, row: Mapping[str, Any], answers: ForgetAnswers) -
 def load_answers(folder: Path, row: Mapping[str, Any]) -> ForgetAnswers | None:
     """Read the answers of a row; None if they were removed, never saved, or are damaged."""
     try:
-        tensors, metadata = read_tensors(_answers_path(folder, row))
+        path = _answers_path(folder, row)
+        tensors, metadata = read_tensors(path if path.exists() else outside_run_folder(path))
         return ForgetAnswers(tensors["yes"].numpy(), metadata["alike"])
     except (OSError, KeyError, ValueError):
         return None
@@ -132,7 +141,8 @@ def load_answers(folder: Path, row: Mapping[str, Any]) -> ForgetAnswers | None:
 
 def _answers_path(folder: Path, row: Mapping[str, Any]) -> Path:
     key = json.dumps([row.get(name) for name in KEY])
-    return folder / ANSWERS / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
+    name = f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
+    return run_folder(folder, str(row.get("dataset"))) / ANSWERS / name
 
 
 def completed(rows: list[dict[str, Any]], config: Config) -> list[dict[str, Any]]:

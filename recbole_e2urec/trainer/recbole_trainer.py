@@ -17,6 +17,8 @@ from torch import Tensor
 from recbole_e2urec.data.dataset import ROW_ID
 from recbole_e2urec.data.loaders import Loaders
 from recbole_e2urec.errors import Diverged, InputError
+from recbole_e2urec.trainer.training_log import events_writer
+from recbole_e2urec.utils import distributed
 from recbole_e2urec.utils.recbole_compat import as_input_errors, own_checkpoints
 
 
@@ -155,7 +157,7 @@ def make_trainer(config: Any, loaders: Loaders) -> Any:
     trainer = _trainer_of(config, model)
     # RecBole's file name has seconds only: two trainers started in one second would share a file
     name = f"{config['model']}-{get_local_time()}-{os.getpid()}-{next(_count)}.pth"
-    trainer.saved_model_file = str(Path(config["checkpoint_dir"]) / name)
+    trainer.saved_model_file = str(config.run_folder / name)
     return trainer
 
 
@@ -167,7 +169,13 @@ def ready_trainer(config: Any, model: Any, loaders: Loaders) -> Any:
 
 
 def _trainer_of(config: Any, model: Any) -> Any:
-    return recbole_trainer_class(get_trainer(config["MODEL_TYPE"], config["model"]))(config, model)
+    """Build RecBole's trainer, which writes to the run's folder."""
+    config = config.with_settings({"checkpoint_dir": str(config.run_folder)})
+    kind = recbole_trainer_class(get_trainer(config["MODEL_TYPE"], config["model"]))
+    trainer = kind(config, model)
+    if distributed.is_main_process():
+        trainer.tensorboard = events_writer(config)
+    return trainer
 
 
 def plain_values(metrics: Any) -> dict[str, float]:

@@ -1,8 +1,8 @@
 """Logs loss terms and validation metrics to TensorBoard and Weights & Biases; measures memory.
 
-TensorBoard gets one run for each stage, ``log_tensorboard/<log file's name>/<stage>``, with the
-values ``train/<term>`` and ``valid/<metric>``. One wandb run holds all stages of a result row. In
-it, ``train/<term>`` belongs to the student or to the recommender itself, and
+TensorBoard gets one run for each stage, ``log_tensorboard/<log file's name>/<stage>`` in the run's
+folder, with the values ``train/<term>`` and ``valid/<metric>``. One wandb run holds all stages of a
+result row. In it, ``train/<term>`` belongs to the student or to the recommender itself, and
 ``train/<stage>/<term>`` to any other model that was trained for it.
 """
 
@@ -60,7 +60,7 @@ def amortised(seconds: float, prior: float) -> dict[str, float]:
     return {str(count): seconds + prior / count for count in REQUESTS}
 
 
-FOLDER = "log_tensorboard"  # RecBole's, in the current folder
+FOLDER = "log_tensorboard"  # RecBole's name, in the run's folder
 
 
 class Curves:
@@ -87,7 +87,7 @@ class Curves:
         """TensorBoard's writer, to which RecBole's trainer also writes."""
         if self._config is None:
             return LateWriter(Nowhere)
-        return LateWriter(lambda: SummaryWriter(str(_run_folder() / self._folder)))
+        return events_writer(self._config, self._folder)
 
     @cached_property
     def wandb(self) -> "StageLogger":
@@ -149,8 +149,17 @@ def own_wandb_run(config: Any) -> Iterator[None]:
             wandb.finish()
 
 
-def _run_folder() -> Path:
-    """The folder of this run, named as RecBole does: after the log file, or the time."""
-    files = (getattr(handler, "baseFilename", None) for handler in getLogger().handlers)
-    name = next(filter(None, files), f"model-{get_local_time()}")
-    return Path(FOLDER) / Path(name).name.split(".")[0]
+def events_writer(config: Any, stage: str = "") -> LateWriter:
+    """Return a TensorBoard writer for a stage, or for a model of RecBole, which has none.
+
+    The folder is named as RecBole does: after the log file, or the time.
+    """
+
+    def writer() -> SummaryWriter:
+        files = (getattr(handler, "baseFilename", None) for handler in getLogger().handlers)
+        name = next(filter(None, files), f"model-{get_local_time()}")
+        return SummaryWriter(
+            str(config.run_folder / FOLDER / Path(name).name.split(".")[0] / stage)
+        )
+
+    return LateWriter(writer)

@@ -10,6 +10,7 @@ import codecs
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,25 @@ from torch import Tensor
 
 from recbole_e2urec.errors import DISK_ERRORS, InputError, one_line
 from recbole_e2urec.utils import distributed
+
+RUN_SUFFIX = ".e2urec-run"  # of the folders of runs; a purge removes such a folder as a whole
+
+
+def run_folder(checkpoint_dir: Path | str, dataset: str) -> Path:
+    """Return the folder of all that runs on a data set write, except their results.
+
+    Comparisons and requests on one data set share stages, so they share the folder. A folder that
+    is a run's folder, or lies in one, is returned as it is.
+    """
+    folder = Path(checkpoint_dir)
+    if any(part.endswith(RUN_SUFFIX) for part in folder.parts):
+        return folder
+    return folder / (re.sub(r"[^\w.-]", "_", dataset) + RUN_SUFFIX)
+
+
+def outside_run_folder(path: Path) -> Path:
+    """Return a path without the run's folder, to which version 0.7 and earlier wrote."""
+    return Path(*(part for part in path.parts if not part.endswith(RUN_SUFFIX)))
 
 
 def write_text(path: Path, text: str) -> None:

@@ -9,6 +9,7 @@ is never called, because it needs thop and copies the model.
 """
 
 import csv
+import logging
 import os
 import types
 import warnings
@@ -31,10 +32,11 @@ from recbole.data.dataset import dataset
 from recbole.evaluator.collector import Collector
 from recbole.evaluator.metrics import LogLoss
 from recbole.trainer import hyper_tuning, trainer
-from recbole.utils import logger, utils
+from recbole.utils import WandbLogger, logger, utils
 
 from recbole_e2urec.errors import Diverged, InputError, one_line
 from recbole_e2urec.utils import distributed
+from recbole_e2urec.utils.io import RUN_SUFFIX
 
 RECBOLE_VERSIONS = ("1.2.0", "1.2.1")
 # fmt: off
@@ -68,6 +70,7 @@ def apply() -> None:
     measure_single_rows()
     make_folders_at_once()
     open_tensorboard_late()
+    keep_wandb_in_run_folder()
     search_with_generators()
 
 
@@ -275,6 +278,69 @@ def close_events() -> None:
     """Close the TensorBoard files of this process, which are written by name even if removed."""
     for writer in list(_opened_writers):
         writer.close()
+
+
+def keep_wandb_in_run_folder() -> None:
+    """Let wandb write its local runs to the run's folder, unless WANDB_DIR names another.
+
+    Symptom: local runs of all data sets and projects lie in ``wandb`` of the current folder. Cause:
+    ``WandbLogger`` has no key for it. Can go when it has one.
+    """
+    original = WandbLogger.setup
+
+    def setup(self: Any) -> None:
+        if (
+            not self.log_wandb
+            or "WANDB_DIR" in os.environ
+            or not hasattr(self.config, "run_folder")
+        ):
+            original(self)
+            return
+        folder = self.config.run_folder.resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        os.environ["WANDB_DIR"] = str(folder)
+        try:
+            original(self)
+        finally:
+            del os.environ["WANDB_DIR"]
+
+    WandbLogger.setup = setup
+
+
+def start_log(config: Any) -> None:
+    """Start RecBole's log in the run's folder; a log in the folder of another run ends.
+
+    Symptom: logs of all data sets lie in ``log`` of the current folder. Cause: ``init_logger`` has
+    no key for it. Can go when it has one.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    folder, started_in = config.run_folder.resolve(), Path.cwd()
+    _end_logs_outside(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        os.chdir(folder)
+        logger.init_logger(config)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {folder / 'log'}: {error.strerror}; free some space or name another "
+            "checkpoint_dir"
+        ) from error
+    finally:
+        os.chdir(started_in)
+
+
+def _end_logs_outside(folder: Path) -> None:
+    """Remove the handlers that ``init_logger`` added for a run with another folder."""
+    root = logging.getLogger()
+    files = (Path(getattr(handler, "baseFilename", os.devnull)) for handler in root.handlers)
+    others = [file for file in files if RUN_SUFFIX in str(file) and folder not in file.parents]
+    for handler in list(root.handlers) if others else ():
+        is_terminal = isinstance(handler.formatter, logger.colorlog.ColoredFormatter)
+        if is_terminal or Path(getattr(handler, "baseFilename", os.devnull)) in others:
+            root.removeHandler(handler)
+            handler.close()
 
 
 def search_with_generators() -> None:

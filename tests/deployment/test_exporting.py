@@ -121,6 +121,7 @@ def test_a_run_of_several_processes_is_exported_by_one(finished: Path):
         (["--output=x", "--model=NPO"], "has no comparison with NPO"),
         (["--output=x", "--checkpoint_dir=elsewhere"], "has no comparison with Original"),
         (["--output=taken"], "output: taken is there and not empty"),
+        (["--output=saved/small.e2urec-run/x"], "a purge would remove saved/small.e2urec-run/x"),
     ],
 )
 def test_what_cannot_be_exported_is_one_line(argv, message, finished: Path, capsys):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from atomic_files import RUN
 from command_line import as_arguments, write
 from in_use import CANARY, CANARY_ITEM, CANARY_TITLE, NAMES, opened, write_data
 from recbole.data.utils import create_dataset, data_preparation, save_split_dataloaders
@@ -112,19 +113,20 @@ def test_nothing_of_the_forgotten_is_left(request_file, capsys, training, monkey
     assert cli.main(["case", f"--user={CANARY}", *as_arguments(forget)]) == 0
     assert cli.main(["case", f"--user={CANARY}", "--output_file=saved/one.html"]) == 0
     assert run("--model=NegGrad", forget_where=f"user_id == '{CANARY}'") == 0
-    run_folder = Path("wandb/offline-run-20261127_010203-abc12345")
-    (run_folder / "files").mkdir(parents=True)
+    local = RUN / "wandb" / "offline-run-20261127_010203-abc12345"  # see test_curves.py
+    (local / "files").mkdir(parents=True)
     text = f"wandb_project: recbole\nforget_where: {CANARY}\n"
-    write(run_folder / "files" / "config.yaml", text)
-    write(run_folder / "run-abc12345.wandb", text)
-    Path("wandb/latest-run").symlink_to(run_folder.name)
+    write(local / "files" / "config.yaml", text)
+    (RUN / "wandb" / "latest-run").symlink_to(local.name)
     before = holding(*canaries)
-    tops = {path.split("/")[0] for path in before}
-    assert {"saved", "log_tensorboard", "wandb"} == tops  # logs name nobody
-    assert any(path.stat().st_size for path in Path("log").rglob("*.log"))
-    assert {"saved/prompts.html", "saved/case.html", "saved/one.html"} <= before
+    in_run = {path.removeprefix(f"{RUN}/") for path in before if path.startswith(f"{RUN}/")}
+    tops = {path.split("/")[0] for path in in_run}
+    assert {"log_tensorboard", "wandb", "prompts.html", "case.html"} <= tops
+    assert "log" not in tops  # logs name nobody
+    assert any(path.stat().st_size for path in (RUN / "log").rglob("*.log"))
+    assert "saved/one.html" in before
     assert {"saved/small-Dataset.pth", "saved/small-for-BPR-dataloader.pth"} <= before
-    assert any(path.startswith("saved/DIN-") for path in before)
+    assert any(path.startswith("DIN-") for path in in_run)
     training.clear()
 
     assert run("--finalize=shop", "--purge", **forget) == 0
@@ -135,16 +137,13 @@ def test_nothing_of_the_forgotten_is_left(request_file, capsys, training, monkey
     assert "warning" not in told
     assert CANARY not in told.split("E2URec of small is in shop")[1]
     assert holding(*canaries) == set()
-    left = {
-        name for name in files("saved", "log", "log_tensorboard", "wandb") if "wandb/" not in name
-    }
-    assert left == {"saved/results.jsonl", "saved/.results.jsonl.lock"}
+    assert not any(Path(name).exists() for name in ("log", "log_tensorboard", "wandb"))
     assert {path.name for path in Path("saved").iterdir()} == {
         "results.jsonl",
         ".results.jsonl.lock",
     }
     logging.getLogger().error("after the purge")
-    assert files("log", "log_tensorboard") == {}
+    assert not RUN.exists()
     (file,) = Path("shop/certificates").glob("*.json")
     certificate = json.loads(file.read_text())
     report = certificate["purged"]
@@ -155,9 +154,9 @@ def test_nothing_of_the_forgotten_is_left(request_file, capsys, training, monkey
     assert lines[-1] == "nothing failed"
     assert any("test utility after" in line and line.startswith("ok") for line in lines)
     assert {one["name"] for one in report["kept"]} >= {"checkpoint_dir/results.jsonl"}
-    assert {"Original", "augmented model", "logs", "pickles of data", "tensorboard events",
-            "pages of prompts and users", "RecBole's checkpoints", "wandb's local runs",
-            "other stages", "answers"} == set(report["removed"])  # fmt: skip
+    assert {"Original", "Retrain", "E2URec", "NegGrad", "TokenReset", "augmented", "logs",
+            "tensorboard events", "pages of prompts and users", "wandb's local runs",
+            "RecBole's checkpoints and pickles", "answers"} == set(report["removed"])  # fmt: skip
 
     with pytest.raises(InputError, match="nothing is known about this user"):
         load_recommender("shop").recommend(CANARY)
@@ -177,7 +176,7 @@ def test_nothing_of_the_forgotten_is_left(request_file, capsys, training, monkey
     assert holding(*canaries) == set()
     assert len(list(Path("shop/certificates").glob("*.json"))) == 2
     assert cli.main(["export", "--model=E2URec", "--output=other"]) == 2
-    assert "Retrain is not in saved/stages" in capsys.readouterr().err
+    assert "Retrain is not in saved/small.e2urec-run/stages" in capsys.readouterr().err
 
 
 @pytest.mark.thorough
@@ -189,12 +188,12 @@ def test_a_model_that_answers_as_the_student_is_made_and_no_other(request_file, 
         assert run(f"--config_files={config}", "--model=NegGrad", "--purge") == 2
     assert "otherwise than before; no folder is changed or made" in capsys.readouterr().err
     assert not Path("shop").exists()
-    assert Path("saved/stages").is_dir()  # and nothing was purged
+    assert (RUN / "stages").is_dir()  # and nothing was purged
     given = {**GIVEN, "data_path": "data", "user_fields": ["age"]}
     done = run_and_finalize("NegGrad", None, [config], given)
     assert [row["model"] for row in done["rows"]] == ["Original", "Retrain", "NegGrad"]
     assert done["post_run"].startswith("NegGrad of small is in shop; 12 rows")
-    assert Path("saved/stages").is_dir()  # it was not to be purged
+    assert (RUN / "stages").is_dir()  # it was not to be purged
     one = opened("shop")
     assert len(one.forgotten) == 12
     assert one.record["places"]["checkpoint_dir"] == str(Path("saved").resolve())
@@ -245,7 +244,7 @@ def test_what_cannot_be_finalized_is_refused_before_training(
     assert message in line
     assert training == []
     assert not Path("shop").exists()
-    assert not Path("saved/stages").exists()
+    assert not (RUN / "stages").exists()
 
 
 def test_a_dry_run_makes_no_folder(request_file, capsys, training):

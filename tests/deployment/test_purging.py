@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,7 @@ from in_use import QUICK, opened
 from torch.utils.tensorboard import SummaryWriter
 
 from recbole_e2urec import cli
-from recbole_e2urec.deployment.purge import close_log_handlers, purge
-from recbole_e2urec.deployment.scan import KEPT, PASSED_OVER, REMOVED, Kind, Places, recorded_places
+from recbole_e2urec.deployment.purge import close_log_handlers, purge, recorded_checkpoint_dir
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.utils.html import SHEETS
 from recbole_e2urec.utils.recbole_compat import LateWriter
@@ -25,33 +25,49 @@ from recbole_e2urec.utils.recbole_compat import LateWriter
 STAGE = "Original-0123456789abcdef"
 LOG = "E2URec-small-Nov-27-2026_01-02-03-abc123"
 PAGE = '{% extends "sheet" %}{% block of %}users{% endblock %}'
-OURS = {
-    f"saved/stages/{STAGE}/weights.safetensors": "Original",
-    f"saved/stages/{STAGE}/stage.json": "other stages",
-    f"saved/stages/{STAGE}/.lock": "other stages",
-    f"saved/stages/{STAGE}/progress.safetensors": "progress and optimiser states",
-    f"saved/stages/{STAGE}/.weights.safetensors.ab3_d5fg.part": "other stages",
-    "saved/stages/augmented-0123456789abcdef/weights.safetensors": "augmented model",
-    "saved/stages/SISA3-0123456789abcdef/weights.safetensors": "other stages",
-    f"saved/development/stages/{STAGE}/weights.safetensors": "Original",
-    "saved/development/request.csv": "requests drawn for tuning",
-    "saved/BPR-Nov-27-2026_01-02-03-812-1.pth": "RecBole's checkpoints",
-    "saved/FM-Nov-27-2026_01-02-03.pth.part": "RecBole's checkpoints",
-    "saved/XGBoost-Nov-27-2026_01-02-03-temp-best.pth": "RecBole's checkpoints",
-    "saved/S3Rec-ml-100k-100.pth": "RecBole's checkpoints",
-    "saved/ml-100k-SequentialDataset.pth": "pickles of data",
-    "saved/ml-100k-for-BPR-dataloader.pth": "pickles of data",
-    "saved/.prompts.html.ab3_d5fg.part": "parts of files",
+IN_RUN = {
+    f"stages/{STAGE}/weights.safetensors": "Original",
+    f"stages/{STAGE}/stage.json": "Original",
+    f"stages/{STAGE}/.lock": "Original",
+    f"stages/{STAGE}/progress.safetensors": "Original",
+    f"stages/{STAGE}/.weights.safetensors.ab3_d5fg.part": "Original",
+    "stages/augmented-0123456789abcdef/weights.safetensors": "augmented",
+    "stages/SISA3-0123456789abcdef/weights.safetensors": "SISA",
+    f"development/stages/{STAGE}/weights.safetensors": "Original",
+    "development/request.csv": "requests drawn for tuning",
+    "answers/0123456789abcdef.safetensors": "answers",
+    "BPR-Nov-27-2026_01-02-03-812-1.pth": "RecBole's checkpoints and pickles",
+    "XGBoost-Nov-27-2026_01-02-03-temp-best.pth": "RecBole's checkpoints and pickles",
+    "prompts.html": "pages of prompts and users",
+    ".prompts.html.ab3_d5fg.part": "parts of files",
     f"log/E2URec/{LOG}.log": "logs",
     f"log_tensorboard/{LOG}/{STAGE}/events.out.tfevents.1.host.2.0": "tensorboard events",
-    f"log_tensorboard/{LOG}/events.out.tfevents.1.host.2.1": "tensorboard events",
+    "wandb/offline-run-20261127_010203-abc12345/files/config.yaml": "wandb's local runs",
+    "wandb/debug.log": "wandb's local runs",
+    "notes/mine.txt": "other files",
+}
+BESIDE = {
+    "saved/BPR-Nov-27-2026_01-02-03-812-1.pth": "RecBole's checkpoints and pickles",
+    "saved/FM-Nov-27-2026_01-02-03.pth.part": "parts of files",
+    "saved/XGBoost-Nov-27-2026_01-02-03-temp-best.pth": "RecBole's checkpoints and pickles",
+    "saved/S3Rec-small-100.pth": "RecBole's checkpoints and pickles",
+    "saved/small-SequentialDataset.pth": "RecBole's checkpoints and pickles",
+    "saved/small-for-BPR-dataloader.pth": "RecBole's checkpoints and pickles",
+    "saved/.prompts.html.ab3_d5fg.part": "parts of files",
+}
+OURS = {**{f"saved/small.e2urec-run/{name}": kind for name, kind in IN_RUN.items()}, **BESIDE}
+EARLIER = {  # of version 0.7
+    f"saved/{name}": kind
+    for name, kind in IN_RUN.items()
+    if name.startswith(("stages", "development", "answers"))
 }
 THEIRS = [
     "saved/thesis.pth", "saved/resnet-cifar-10.pth", "saved/model.safetensors",
-    "saved/index.html", "saved/.bashrc", "saved/photos/a.jpg",
-    "saved/stages/notes.txt", f"saved/stages/{STAGE}/mine.txt",
+    "saved/index.html", "saved/.bashrc", "saved/photos/a.jpg", "saved/run/stages/a",
+    "saved/e2urec-run/a", "saved/stages/notes.txt", "saved/answers/notes.txt",
     "saved/stages/Original/weights.safetensors", "log/system.log", "log/E2URec/mine.log",
-    "log_tensorboard/mine/readme", "wandb/run-20261127_010203-other000/files/config.yaml",
+    f"log/BPR/{LOG}.log", "log_tensorboard/mine/readme",
+    "wandb/run-20261127_010203-other000/files/config.yaml",
 ]  # fmt: skip
 
 
@@ -66,10 +82,6 @@ def names(*tops: str) -> set[str]:
     return {str(path) for path in found if path.is_file() or path.is_symlink()}
 
 
-def here() -> Places:
-    return Places.below(Path.cwd(), "saved")
-
-
 def command(*argv: str) -> int:
     return cli.main(["purge", *argv])
 
@@ -77,53 +89,96 @@ def command(*argv: str) -> int:
 def test_every_kind_of_file_is_removed_and_counted(capsys):
     put(*OURS)
     put("saved/any.html", text=SHEETS.from_string(PAGE).render())
-    put("wandb/offline-run-20261127_010203-abc12345/files/config.yaml", text="wandb_project: x")
-    put("wandb/offline-run-20261127_010203-abc12345/logs/debug.log")
     assert command("--checkpoint_dir=saved") == 0
     told = capsys.readouterr().out.splitlines()
-    assert told[0].startswith(f"in {Path('saved').resolve()}, ")
-    assert told[1].startswith(f"purged {len(OURS) + 3} files of ")
+    assert told[0] == f"in {Path('saved').resolve()}:"
+    assert told[1].startswith(f"purged {len(OURS) + 1} files of ")
     counted = dict(re.fullmatch(r"  (.+): (\d+), [\d,]+ bytes", line).groups() for line in told[2:])
-    wanted = {kind: str([*OURS.values()].count(kind)) for kind in OURS.values()}
-    assert counted == {**wanted, "pages of prompts and users": "1", "wandb's local runs": "2"}
-    assert names() == set()
-    left = sorted(str(path) for path in Path().rglob("*"))
-    assert left == ["log", "log_tensorboard", "saved", "wandb"]
+    wanted = Counter([*OURS.values(), "pages of prompts and users"])
+    assert counted == {kind: str(count) for kind, count in wanted.items()}
+    assert [str(path) for path in Path().rglob("*")] == ["saved"]
+
+
+def test_what_version_0_7_wrote_is_removed_with_a_hint_where_more_may_be(capsys):
+    put(*EARLIER)
+    assert command("--checkpoint_dir=saved", "--dataset=small") == 0
+    told = capsys.readouterr().out
+    assert f"purged {len(EARLIER)} files of " in told
+    assert "also wrote log, log_tensorboard and wandb where it was started" in told
+    assert [str(path) for path in Path().rglob("*")] == ["saved"]
 
 
 def test_files_that_no_run_writes_stay_and_are_named(capsys):
-    put(*OURS, *THEIRS)
+    put(*OURS, *EARLIER, *THEIRS)
     put("saved/faces-TrainDataset.pth", text="somebody's own")
     assert command("--checkpoint_dir=saved") == 0
     assert names() == {*THEIRS, "saved/faces-TrainDataset.pth"}
-    (line,) = (one for one in capsys.readouterr().out.splitlines() if one.startswith("warning"))
+    (line,) = (one for one in capsys.readouterr().out.splitlines() if "left, as" in one)
     assert "left, as no run writes them; look what they hold: " in line
-    assert "checkpoint_dir/photos/" in line  # the folder is not opened
+    for folder in ("photos", "run", "e2urec-run", "stages/Original"):  # they are not opened
+        assert f"checkpoint_dir/{folder}/," in line
     assert "a.jpg" not in line
     for name in THEIRS:
-        if not name.startswith(("saved/photos", "saved/stages/Original/", "wandb")):
+        if Path(name).parent in (Path("saved"), Path("saved/stages"), Path("saved/answers")):
             assert name.replace("saved/", "checkpoint_dir/") in line
-    assert "wandb/run-20261127_010203-other000/" in line
+
+
+def test_what_other_data_sets_left_stays(capsys):
+    others = [
+        "saved/other.e2urec-run/stages/a", "saved/small-2.e2urec-run/a", "saved/S3Rec-other-9.pth",
+        "saved/other-Dataset.pth", "saved/small-2-for-BPR-dataloader.pth",
+    ]  # fmt: skip
+    checkpoint = "saved/DIN-Nov-27-2026_01-02-04.pth"
+    put(*others)
+    put(checkpoint, text="a recbole config of other")
+    put(*OURS, text="a recbole config of small")
+    assert command("--checkpoint_dir=saved", "--dataset=small") == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == f"in {Path('saved/small.e2urec-run').resolve()}:"
+    assert told[1].startswith(f"purged {len(OURS)} files of ")
+    assert names() == {*others, checkpoint}
+    assert not any("warning" in line for line in told)
+    assert command("--checkpoint_dir=saved", "--dataset=smal") == 0
+    assert "purged 0 files" in (told := capsys.readouterr().out)
+    assert f"in {Path('saved/smal.e2urec-run').resolve()}, which is not there:" in told
+    assert names() == {*others, checkpoint}
+    assert command("--checkpoint_dir=saved") == 0
+    assert names() == set()
+
+
+def test_a_model_folder_among_the_runs_stays():
+    put("saved/small.e2urec-run/stages/a", "saved/small.e2urec-run/model/generations/000001/a")
+    put("saved/other.e2urec-run/a")
+    model = Path("saved/small.e2urec-run/model")
+    purge(Path("saved"), model, "small")
+    assert names() == {str(model / "generations/000001/a"), "saved/other.e2urec-run/a"}
 
 
 def test_links_are_not_followed(tmp_path: Path):
     put("away/weights.safetensors", "away/stage.json", f"away/{LOG}.log", "away/x.pth")
-    Path("saved/stages").mkdir(parents=True)
+    put("saved/small.e2urec-run/a")
+    inside = Path("saved/small.e2urec-run/link")
     links = {
         f"saved/stages/{STAGE}": "away",
-        "saved/development": "away",
+        "saved/other.e2urec-run": "away",
         "saved/BPR-Nov-27-2026_01-02-03.pth": "away/x.pth",
-        "log": "away",
     }
-    for name, target in links.items():
+    Path("saved/stages").mkdir()
+    for name, target in {**links, inside: "away"}.items():
         Path(name).symlink_to(Path(target).resolve())
     before = names("away")
-    purged = purge(here()._replace(log=Path.cwd() / "none"))
+    purged = purge(Path("saved"))
     assert names("away") == before
     assert all(Path(name).is_symlink() for name in links)
-    assert purged.removed == {}
+    assert not inside.parent.exists()
+    assert purged.removed == {"other files": {"files": 2, "bytes": 7 + inside_size(tmp_path)}}
     assert len(purged.unknown) == 3
     assert all(name.endswith("(a link or no plain file)") for name in purged.unknown)
+
+
+def inside_size(folder: Path) -> int:
+    """Bytes of a link to ``away``."""
+    return len(str(folder.resolve() / "away"))
 
 
 @pytest.mark.parametrize(
@@ -155,7 +210,7 @@ def test_what_is_kept_is_told_with_its_hash():
     put("saved/results.jsonl", text="{}\n")
     put("saved/table.html", text=SHEETS.get_template("sheet").render())
     put(*OURS, "saved/notes")
-    told = purge(here()).as_json()
+    told = purge(Path("saved")).as_json()
     digest = hashlib.sha256(b"{}\n").hexdigest()
     assert told["kept"][0] == {
         "name": "checkpoint_dir/results.jsonl", "sha256": digest,
@@ -163,7 +218,7 @@ def test_what_is_kept_is_told_with_its_hash():
     }  # fmt: skip
     assert told["kept"][1]["name"] == "checkpoint_dir/table.html"
     assert told["unknown"] == ["checkpoint_dir/notes"]
-    assert told["removed"]["augmented model"] == {"files": 1, "bytes": 7}
+    assert told["removed"]["augmented"] == {"files": 1, "bytes": 7}
     assert json.loads(json.dumps(told)) == told
 
 
@@ -171,10 +226,10 @@ def test_a_stage_that_is_being_trained_is_not_taken_away():
     put(*OURS)
     before = names()
     with (
-        FileLock(f"saved/stages/{STAGE}/.lock"),
+        FileLock(f"saved/small.e2urec-run/stages/{STAGE}/.lock"),
         pytest.raises(InputError, match=f"another run is at work in .*{STAGE}; wait"),
     ):
-        purge(here())
+        purge(Path("saved"))
     assert names() == before
 
 
@@ -212,17 +267,16 @@ def test_a_folder_that_cannot_be_read_is_one_line(monkeypatch, capsys):
 
 
 def test_files_that_are_open_are_not_written_again():
-    put(f"log/E2URec/{LOG}.log")
-    handler, other = (
-        logging.FileHandler(name) for name in (f"log/E2URec/{LOG}.log", "elsewhere.log")
-    )
+    log = f"saved/small.e2urec-run/log/E2URec/{LOG}.log"
+    put(log)
+    handler, other = (logging.FileHandler(name) for name in (log, "elsewhere.log"))
     root = logging.getLogger()
     root.addHandler(handler)
     root.addHandler(other)
-    writer = LateWriter(lambda: SummaryWriter(f"log_tensorboard/{LOG}"))
+    writer = LateWriter(lambda: SummaryWriter(f"saved/small.e2urec-run/log_tensorboard/{LOG}"))
     writer.add_scalar("x", 1.0, 0)
     try:
-        purge(here())
+        purge(Path("saved"))
         assert handler not in root.handlers
         assert other in root.handlers
     finally:
@@ -230,29 +284,13 @@ def test_files_that_are_open_are_not_written_again():
         root.removeHandler(other)
         other.close()
     writer.close()
-    assert names("log", "log_tensorboard") == set()
+    assert names("saved") == set()
 
 
 def test_a_run_of_wandb_ends_first(wandb):
     wandb.run = object()
-    close_log_handlers(None)
+    close_log_handlers([])
     assert wandb.run is None
-
-
-def test_patterns_are_regular_expressions_name_by_name():
-    for kind in (*REMOVED, *KEPT, *PASSED_OVER):
-        for part in kind.pattern.split("/"):
-            assert part == "**" or re.compile(part)
-    assert len({kind.place for kind in REMOVED}) == 5
-
-
-def test_a_kind_at_any_depth_leads_to_all_folders_below():
-    kind = Kind("", "", "run-.+/**/.+", "")
-    assert [kind.fits(parts) for parts in (["run-1"], ["run-1", "a"], ["run-1", "b", "a"])] == [
-        False, True, True,
-    ]  # fmt: skip
-    assert kind.leads_to(["run-1", "b", "c"])
-    assert not kind.leads_to(["other"])
 
 
 @pytest.mark.parametrize(
@@ -260,6 +298,11 @@ def test_a_kind_at_any_depth_leads_to_all_folders_below():
     [
         ([], "purge: what? write --checkpoint_dir=saved"),
         (["--checkpoint_dir=nowhere"], "nowhere is no folder"),
+        (
+            ["--checkpoint_dir=saved/small.e2urec-run"],
+            "name the folder that holds that; purge takes",
+        ),
+        (["--checkpoint=model", "--dataset=small"], "--dataset=small"),
         (["--checkpoint=nowhere"], "nowhere is no model folder"),
         (["--checkpoint_dir=saved", "--model=E2URec"], "--model=E2URec"),
         (["--checkpoint_dir=saved", "--epochs=3"], "purge: --epochs means nothing here"),
@@ -277,15 +320,11 @@ def test_what_cannot_be_purged_is_one_line(argv, message, capsys):
     assert names() == before
 
 
-def test_where_a_run_was_started_follows_from_what_it_called_its_folder(tmp_path: Path):
-    away = tmp_path / "away" / "out" / "saved"
-    away.mkdir(parents=True)
-    assert Places.of_run(away, "out/saved").log == tmp_path.resolve() / "away" / "log"
-    assert Places.of_run(away, "elsewhere").log == Path.cwd() / "log"
-    assert Places.of_run(away, str(away)).log == Path.cwd() / "log"
-    with pytest.raises(InputError, match="places are no folders"):
-        recorded_places({"places": {"checkpoint_dir": "saved"}})
-    assert recorded_places({}) is None
+def test_a_record_of_places_that_are_no_folders_is_refused():
+    for places in ({"checkpoint_dir": "saved", "stage": "a"}, {"checkpoint_dir": "/saved"}, [1]):
+        with pytest.raises(InputError, match="places are no folders"):
+            recorded_checkpoint_dir({"places": places})
+    assert recorded_checkpoint_dir({}) is None
 
 
 class TestForget:
@@ -294,7 +333,7 @@ class TestForget:
     @pytest.fixture(autouse=True)
     def made(self, in_use: Path, made_model: Path) -> Path:
         """Beside the model folder: another one's run, which it does not name."""
-        put(*OURS)
+        put(*OURS, text="recbole: small")
         write(Path("r.csv"), "user_id\nu1\n")
         return in_use
 
@@ -315,7 +354,7 @@ class TestForget:
         assert self.forget(*own) == 0
         assert names("saved") == set()
         first = self.certificate()["purged"]
-        assert first["removed"]["Original"]["files"] == 2
+        assert first["removed"]["Original"]["files"] == 6
         kept = {one["name"] for one in first["kept"]}
         assert "generations/000002/weights.safetensors" in kept
         (path,) = Path("model/certificates").glob("*.json")
@@ -325,10 +364,10 @@ class TestForget:
         assert "was carried out before" in told
         assert "purged 0 files" in told
         assert path.read_bytes() == before
-        put("saved/S3Rec-ml-100k-100.pth", f"model/work/{STAGE}/weights.safetensors")
+        put("saved/S3Rec-small-100.pth", f"model/work/{STAGE}/weights.safetensors")
         assert self.forget(*own) == 0
         again = self.certificate()["purged"]["removed"]
-        assert again["RecBole's checkpoints"]["files"] == 5
+        assert again["RecBole's checkpoints and pickles"]["files"] == 8
         assert not Path("model/work").exists()
         assert cli.main(["verify", str(path)]) == 0
 
@@ -356,21 +395,20 @@ class TestForget:
         assert cli.main(["purge", "--checkpoint=model", "--dry_run"]) == 0
         told = capsys.readouterr().out
         assert "would purge" in told
-        assert "  Original: 1, " in told  # LLMRec, which learned from all
+        assert "  LLMRec: 3, " in told
         assert "kept: generations/000001/model.json, sha256 " in told
 
     def test_another_run_in_the_same_place_is_left(self, made: Path, capsys):
         record = made / "generations" / "000001" / "model.json"
         whole = json.loads(record.read_text())
         whole["places"]["checkpoint_dir"] = str(Path("saved").resolve())
-        whole["places"]["log"] = str(Path("log").resolve())
         record.write_text(json.dumps(whole))
         digest = hashlib.sha256(record.read_bytes()).hexdigest()
         pointer = {"generation": "000001", "sha256": digest}
         (made / "current.json").write_text(json.dumps(pointer))
-        before = names("saved", "log")
+        before = names("saved")
         assert cli.main(["purge", "--checkpoint=model"]) == 0
-        assert names("saved", "log") == before
+        assert names("saved") == before
         assert "is not, or no more, the folder of the run" in capsys.readouterr().out
 
     def test_a_folder_that_is_named_without_a_purge_is_refused(self, capsys):

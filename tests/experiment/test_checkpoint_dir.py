@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from atomic_files import RUN
 from command_line import as_arguments, write
 from full_disk import room_for
 
@@ -40,7 +41,7 @@ def test_a_pickle_is_never_loaded(command: list[str], capfd: pytest.CaptureFixtu
         (Path("saved") / name).write_bytes(bomb)
     assert cli.main(command) == 0
     assert not Path("loaded").exists()
-    (weights,) = Path("saved/stages").glob("Original-*/weights.safetensors")
+    (weights,) = (RUN / "stages").glob("Original-*/weights.safetensors")
     whole = weights.read_bytes()
     for content in (bomb, b"", whole[:100], whole[:-1]):
         weights.write_bytes(content)
@@ -61,7 +62,7 @@ def test_progress_that_is_none_is_refused(
     command: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(command) == 0
-    (stage,) = Path("saved/stages").glob("Retrain-*")
+    (stage,) = (RUN / "stages").glob("Retrain-*")
     (stage / "stage.json").unlink()
     (stage / "weights.safetensors").rename(stage / "progress.safetensors")
     assert "progress.safetensors is damaged" in refused(command, capfd)  # it has no state
@@ -102,8 +103,7 @@ def test_a_disk_that_is_full_at_any_step_of_a_run(
 ) -> None:
     steps, code = 0, 2
     while code == 2:
-        for folder in ("saved", "log", "log_tensorboard"):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree("saved", ignore_errors=True)
         with room_for(steps) as tried:
             code = cli.main(command)
         errors = [line for line in capfd.readouterr().err.splitlines() if "error" in line]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from atomic_files import RUN
 from command_line import as_arguments
 from jobs import count, die
 
@@ -64,7 +65,7 @@ def test_a_comparison_has_a_row_for_every_model_and_seed(small_data: Path) -> No
     ]
     written = Path("saved/results.jsonl").read_text().splitlines()
     assert sorted(written) == sorted(map(json.dumps, rows))
-    stages = [path.name.partition("-")[0] for path in Path("saved/stages").glob("*")]
+    stages = [path.name.partition("-")[0] for path in (RUN / "stages").glob("*")]
     assert (stages.count("Original"), stages.count("Retrain"), stages.count("NegGrad")) == (2, 2, 2)
 
 
@@ -87,11 +88,11 @@ def test_an_interrupted_comparison_goes_on_and_given_again_trains_nothing(
     written = Path("saved/results.jsonl").read_text().splitlines()
     assert 0 < len(written) < len(whole)
     assert untimed(compared(small_data)) == untimed(whole)
-    made = {path: path.stat().st_mtime_ns for path in Path("saved/stages").glob("*/[!.]*")}
-    checkpoints = sorted(Path("saved").glob("*.pth"))
+    made = {path: path.stat().st_mtime_ns for path in (RUN / "stages").glob("*/[!.]*")}
+    checkpoints = sorted(RUN.glob("*.pth"))
     assert untimed(compared(small_data)) == untimed(whole)
-    again = {path: path.stat().st_mtime_ns for path in Path("saved/stages").glob("*/[!.]*")}
-    assert (made, checkpoints) == (again, sorted(Path("saved").glob("*.pth")))
+    again = {path: path.stat().st_mtime_ns for path in (RUN / "stages").glob("*/[!.]*")}
+    assert (made, checkpoints) == (again, sorted(RUN.glob("*.pth")))
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from atomic_files import small_interactions
+from atomic_files import RUN, small_interactions
 from command_line import as_arguments, write
 
 from recbole_e2urec import cli
@@ -103,7 +103,7 @@ def test_the_same_request_in_other_words_finds_every_stage(
     first = write(Path("a.csv"), "user_id\nu1\nu2\n")
     again = write(Path("b.jsonl"), '{"user_id": "u2"}\n{"user_id": "u1"}\n{"user_id": "u2"}\n')
     assert cli.main(as_arguments({**given, "forget_file": first})) == 0
-    before = tree(Path("saved/stages"))
+    before = tree(RUN / "stages")
     rows = Path("saved/results.jsonl").read_text().splitlines()
     row = json.loads(rows[0])
     assert row["request_id"] == row["request_digest"]
@@ -111,7 +111,7 @@ def test_the_same_request_in_other_words_finds_every_stage(
     assert cli.main(as_arguments({**given, "forget_file": again})) == 0
     assert len(Path("saved/results.jsonl").read_text().splitlines()) == len(rows)
     locks = {name for name in before if name.endswith(".lock")}
-    after = tree(Path("saved/stages"))
+    after = tree(RUN / "stages")
     assert set(after) == set(before)
     assert {name for name in before if after[name] != before[name]} <= locks
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from atomic_files import TITLES, write_table
+from atomic_files import RUN, TITLES, write_table
 from command_line import as_arguments, write
 from splits import choose_forget
 
@@ -72,9 +72,9 @@ def test_nothing_is_trained_and_only_the_page_is_written(small_data: Path) -> No
     made = shown(small_data)
     files = [path for path in Path.cwd().rglob("*") if path.is_file()]
     assert [path for path in files if path.parent.parent.name != "data"] == [
-        Path("saved/prompts.html").absolute()
+        (RUN / "prompts.html").absolute()
     ]
-    assert (made["page"], made["rows"]) == ("saved/prompts.html", [])
+    assert (made["page"], made["rows"]) == ("saved/small.e2urec-run/prompts.html", [])
 
 
 @pytest.mark.parametrize("by", ["user", "item", "interaction"])
@@ -164,9 +164,9 @@ def test_the_command_prints_what_the_page_shows(
     assert cli.main(["--dataset=small", *as_arguments(given)]) == 0
     printed = capsys.readouterr().out
     assert "row 2 of 2, retain: " in printed
-    assert printed.endswith("page: saved/prompts.html\n")
+    assert printed.endswith("page: saved/small.e2urec-run/prompts.html\n")
     assert "answers: Yes (token" in printed
-    page = Path("saved/prompts.html").read_text(encoding="utf-8")
+    page = (RUN / "prompts.html").read_text(encoding="utf-8")
     assert page.count("<pre>") == 2
     assert any(title.replace('"', "&#34;") in page for title in [*TITLES, "Film"])
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from atomic_files import small_interactions, write_table
+from atomic_files import RUN, small_interactions, write_table
 from command_line import as_arguments
 
 from recbole_e2urec import cli
@@ -177,10 +177,10 @@ def test_the_command_prints_the_case_and_writes_a_page(
     shown = capsys.readouterr().out
     assert f"user {user} of small: forgotten" in shown
     assert "Film <" in shown
-    assert shown.endswith(f"page: {here / 'saved' / 'case.html'}\n")
+    assert shown.endswith(f"page: {here / RUN / 'case.html'}\n")
     after = {path for path in here.rglob("*") if path.is_file()}
-    assert after - before == {here / "saved" / "case.html"}
-    page = (here / "saved" / "case.html").read_text(encoding="utf-8")
+    assert after - before == {here / RUN / "case.html"}
+    page = (here / RUN / "case.html").read_text(encoding="utf-8")
     assert "Film <" not in page
     assert "Film &lt;" in page
     assert page.count("<pre>") == 5
@@ -203,9 +203,11 @@ def test_data_that_changed_is_refused(here: Path, finished: Path, tmp_path: Path
     shutil.copytree(finished / "data", tmp_path / "other")
     path = tmp_path / "other/small/small.inter"
     path.write_text(path.read_text().rsplit("\n", 2)[0] + "\n")
-    with pytest.raises(InputError, match=r"Retrain is not in saved/stages under these settings"):
+    with pytest.raises(
+        InputError, match=r"Retrain is not in saved/small.e2urec-run/stages under these settings"
+    ):
         looked_at("u1", "E2URec", data_path=str(tmp_path / "other"))
-    assert not Path("saved/case.html").exists()
+    assert not (RUN / "case.html").exists()
 
 
 @pytest.mark.parametrize(

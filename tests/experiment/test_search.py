@@ -201,7 +201,7 @@ def test_a_methods_settings_are_chosen_on_the_development_request(
     assert len({trial["valid"]["residual"] for trial in made["trials"]}) == 4
     stages = [path.name.split("-")[0] for path in Path("saved").glob("**/stages/*")]
     assert sorted(stages) == ["NegGrad"] * 4 + ["Original", "Retrain"]
-    assert {path.parts[1] for path in Path("saved").glob("**/stages/*")} == {"development"}
+    assert {path.parts[2] for path in Path("saved").glob("**/stages/*")} == {"development"}
 
 
 @pytest.mark.parametrize("algo", ["random", "bayes"])
@@ -212,7 +212,7 @@ def test_draws_are_the_same_for_the_same_seed(small_data: Path, algo: str) -> No
     assert first == again
     assert len({one["learning_rate"] for one in first}) == 4
     assert all(0.0024 < one["learning_rate"] < 0.05 for one in first)
-    assert not list(Path("saved").glob("*.pth"))
+    assert not list(Path("saved").rglob("*.pth"))
 
 
 @pytest.mark.thorough

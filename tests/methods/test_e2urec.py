@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from atomic_files import RUN
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -104,7 +104,7 @@ def test_another_share_of_the_rows_is_another_augmented_model(
         run.unlearned_row(small_config("E2URec", unlearn_share=share, **given))
         for share in (1.0, 0.3)
     ]
-    assert len(list(Path("saved/stages").glob("augmented-*"))) == 2
+    assert len(list((RUN / "stages").glob("augmented-*"))) == 2
     steps = [row["cost"]["steps"] for row in rows]
     assert steps[1] < steps[0]
 
@@ -143,7 +143,7 @@ def test_without_the_forgetting_teacher_the_loss_is_the_remembering_loss_alone(
     truth = -logits.log_softmax(-1)[torch.arange(4), torch.tensor(retain.answer_ids)[labels.long()]]
     expected = float(kl(retain.teachers[ORIGINAL], logits) + truth.mean())
     assert terms == {"loss": pytest.approx(expected), "remember": pytest.approx(expected)}
-    assert not list(Path("saved/stages").glob("augmented-*"))  # nor is anything trained for it
+    assert not list((RUN / "stages").glob("augmented-*"))  # nor is anything trained for it
     with pytest.raises(InputError, match="keep one"):
         E2URec(
             small_config("E2URec", forgetting_teacher=False, remembering_teacher=False).options(

@@ -256,9 +256,17 @@ class TestBias:
         self.keep(rows[3:], "y")
         assert self.found(rows) == {}
         self.keep(rows)
-        for file in HERE.glob("answers/*"):
+        for file in HERE.glob("*/answers/*"):
             file.write_bytes(b"damaged")
         assert self.found(rows) == {}
+
+    def test_answers_that_version_0_7_wrote_are_read(self) -> None:
+        rows = run(1, 2)
+        self.keep(rows)
+        found = self.found(rows)
+        (folder,) = HERE.glob("*/answers")
+        folder.rename(HERE / "answers")
+        assert self.found(rows) == found != {}
 
     def test_seeds_that_ran_one_by_one_share_a_table_and_other_runs_do_not(
         self, small_data: Path, capsys: pytest.CaptureFixture[str]
@@ -278,12 +286,12 @@ class TestBias:
         ]
         assert sum("bias, floors" in line for line in shown) == 1
         assert sum("residual: not shown; it needs" in line for line in shown) == 1
-        assert len(list(HERE.glob("answers/*"))) == len(load_rows(HERE / "results.jsonl")) == 9
+        assert len(list(HERE.glob("*/answers/*"))) == len(load_rows(HERE / "results.jsonl")) == 9
         told = HERE / "results.jsonl"
         assert not re.search(r'"[ui]\d+"', told.read_text())
         assert cli.main(["purge", "--checkpoint_dir=saved"]) == 0
         assert "answers: 9, " in capsys.readouterr().out
-        assert not (HERE / "answers").exists()
+        assert not list(HERE.glob("*/"))
         assert report.main([str(told)]) == 0  # without answers there is no bias
         assert "bias, floors" not in capsys.readouterr().out
 

@@ -1,9 +1,13 @@
 """TensorBoard and wandb show loss terms and validation metrics by name, stage by stage."""
 
+import logging
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from atomic_files import RUN
 from recbole.trainer import Trainer
 from stand_ins import Recorder
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -37,7 +41,7 @@ def run(data: Path, model: str, **more: Any) -> list[dict[str, Any]]:
 
 def events(stage: str) -> EventAccumulator:
     """What TensorBoard reads of a stage."""
-    (folder,) = Path("log_tensorboard").glob(f"*/{stage}-*")
+    (folder,) = (RUN / "log_tensorboard").glob(f"*/{stage}-*")
     found = EventAccumulator(str(folder))
     found.Reload()
     return found
@@ -67,20 +71,21 @@ def test_tensorboard_has_each_term_of_each_stage_by_name(small_data: Path) -> No
 
 def test_nothing_else_is_left_in_the_current_folder(small_data: Path) -> None:
     run(small_data, "NPO", ranking_pass="full")  # which makes trainers that only evaluate
-    (folder,) = Path("log_tensorboard").iterdir()  # of a log file's name
+    (folder,) = (RUN / "log_tensorboard").iterdir()  # of a log file's name
     assert {path.name.rpartition("-")[0] for path in folder.iterdir()} == {
         "Original", "Retrain", "NPO",
     }  # fmt: skip
-    assert {path.name for path in Path.cwd().iterdir()} <= {
-        "data", "saved", "log", "log_tensorboard",
+    assert {path.name for path in Path.cwd().iterdir()} == {"data", "saved"}
+    assert {path.name for path in Path("saved").iterdir()} - {".results.jsonl.lock"} == {
+        "results.jsonl", RUN.name,
     }  # fmt: skip
 
 
 def test_a_finished_stage_is_not_logged_again(small_data: Path) -> None:
     run(small_data, "NegGrad")
-    before = sorted(Path("log_tensorboard").rglob("events*"))
+    before = sorted((RUN / "log_tensorboard").rglob("events*"))
     run(small_data, "NegGrad")
-    assert sorted(Path("log_tensorboard").rglob("events*")) == before
+    assert sorted((RUN / "log_tensorboard").rglob("events*")) == before
 
 
 STUDENTS = [name for name, kind in METHODS.items() if issubclass(kind, GradientUnlearner)]
@@ -154,7 +159,7 @@ def test_values_after_the_end_open_another_file(small_config: Any) -> None:
     for epoch in (0, 1):
         curves.trained(epoch, {"loss": 1.0 + epoch})
         curves.close()
-    found = [EventAccumulator(str(path)) for path in Path("log_tensorboard").glob("*/LLMRec-0")]
+    found = [EventAccumulator(str(path)) for path in (RUN / "log_tensorboard").glob("*/LLMRec-0")]
     values = []
     for one in found:
         one.Reload()
@@ -172,6 +177,51 @@ def test_a_classic_trainer_opens_its_file_with_the_first_value(small_config: Any
     loaders = make_loaders(config, dataset, parts_of(config, dataset).splits)
     model = config.model_class(config, loaders.train._dataset)
     Trainer(config, model)
-    assert not Path("log_tensorboard").exists()
+    assert not (RUN / "log_tensorboard").exists()
     fit_classic(config, loaders)
-    assert list(Path("log_tensorboard").rglob("events*"))
+    assert list((RUN / "log_tensorboard").rglob("events*"))
+
+
+def test_wandb_writes_to_the_runs_folder_unless_the_user_names_another(
+    small_data: Path, wandb: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[str] = []
+    original = wandb.init
+
+    def init(*given: Any, **more: Any) -> None:
+        used.append(os.environ["WANDB_DIR"])
+        original(*given, **more)
+
+    monkeypatch.setattr(wandb, "init", init)
+    run(small_data, "LLMRec", log_wandb=True)
+    assert "WANDB_DIR" not in os.environ
+    wandb.run = None
+    monkeypatch.setenv("WANDB_DIR", "elsewhere")
+    run(small_data, "FM", log_wandb=True)
+    assert used == [str(RUN.resolve()), "elsewhere"]
+    assert os.environ["WANDB_DIR"] == "elsewhere"
+
+
+def test_the_log_of_each_data_set_is_in_its_runs_folder(
+    small_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(root, "level", root.level)
+    shutil.copytree(small_data / "small", small_data / "other")
+    for path in (small_data / "other").iterdir():
+        path.rename(path.with_stem("other"))
+    for name in ("small", "small", "other"):
+        given = {"data_path": str(small_data), **ALWAYS}
+        run_recbole_e2urec("FM", name, config_dict=given)
+        logging.getLogger().warning("of %s", name)
+    logs = {
+        name: [text for path in Path(f"saved/{name}.e2urec-run/log/FM").iterdir()
+               if (text := path.read_text())]
+        for name in ("small", "other")
+    }  # fmt: skip
+    assert [text.count("of small") for text in logs["small"]] == [2]
+    assert [text.count("of other") for text in logs["other"]] == [1]
+    assert "of other" not in logs["small"][0]
+    for handler in root.handlers:
+        handler.close()

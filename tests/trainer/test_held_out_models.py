@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from atomic_files import RUN
 from numpy.typing import NDArray
 
 from recbole_e2urec.data.dataset import load_dataset
@@ -87,7 +87,7 @@ def test_another_request_on_the_same_original_trains_none_of_them_anew(run: Forg
     run.split = ForgetSplit(np.setdiff1d(train, forget), forget)
     again = cross_fit(run.request, 2)
     assert again.costs == first.costs  # their stages' own
-    assert len(list(Path("saved/stages").glob("Without*"))) == 2
+    assert len(list((RUN / "stages").glob("Without*"))) == 2
 
 
 def test_one_user_alone_cannot_be_left_out(run: Forgetting) -> None:

@@ -104,7 +104,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 def curves(folder: Path) -> dict[str, list[Any]]:
     """Loss terms by epoch, by stage."""
     found = {}
-    for path in sorted(folder.glob("saved/stages/*/stage.json")):
+    for path in sorted(folder.glob("saved/*/stages/*/stage.json")):
         summary = json.loads(path.read_text(encoding="utf-8"))["summary"]
         found[path.parent.name] = summary.get("train_loss") or summary["losses"]
     return found
