@@ -7,13 +7,11 @@ stderr, with exit code 2.
 """
 
 import argparse
-import errno
 import os
 import re
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
@@ -23,10 +21,9 @@ from recbole_e2urec.config.yaml import (
     parse_value,
     properties_folder,
     read_switch,
-    read_yaml,
 )
-from recbole_e2urec.errors import InputError
-from recbole_e2urec.experiment.launch import NO_RESULT
+from recbole_e2urec.errors import DISK_ERRORS, InputError
+from recbole_e2urec.experiment.launch import NO_RESULT, compares, layers_of
 from recbole_e2urec.utils import distributed
 
 if TYPE_CHECKING:
@@ -41,7 +38,6 @@ FOLLOWING = ("finalize", "purge")  # steps after a run
 NAMING = ("model", "model_list", "protocol")  # settings that say which models run
 UNNAMED = "E2URec,NegatedE2URec"  # the default models: the paper's, and the best of ours
 _USAGE = "[--model=NAME] [--dataset=NAME] [--config_files='A B'] [--key=value ...]"
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 _SETTING = re.compile(r"--([A-Za-z_]\w*)=(.*)", re.DOTALL)
 
 
@@ -242,7 +238,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         return _refuse(str(error), quietly=distributed.main_process_only(error))
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        if error.errno not in DISK_ERRORS:
             raise
         return _refuse(f"cannot write {error.filename or 'a file'}: {error.strerror}")
     except KeyboardInterrupt:
@@ -299,22 +295,16 @@ def _run(arguments: Arguments) -> int:
         text = run_and_finalize(arguments.model, **settings_of_run, show=print_report)["told"]
         print(text, end="\n" if text else "")
         return 0
-    if _compares(arguments):
-        from recbole_e2urec.experiment.comparison import run_comparison
-        from recbole_e2urec.report.report import print_comparison as show
+    from recbole_e2urec.quick_start import run_recbole_e2urec
+    from recbole_e2urec.report.report import print_comparison, print_report
 
-        results = run_comparison(**settings_of_run)
-    else:
-        from recbole_e2urec.quick_start import run_recbole_e2urec
-        from recbole_e2urec.report.report import print_report as show
-
-        results = run_recbole_e2urec(model=arguments.model, **settings_of_run)
+    results = run_recbole_e2urec(arguments.model, **settings_of_run)
     if not distributed.is_main_process() or results == NO_RESULT:  # the main process prints them
         return 0
     if "prompts" in results:  # show_prompts was given: nothing was trained
         print(f"{results['text']}\npage: {results['page']}")
     else:
-        show(results)
+        (print_comparison if compares(_layers(arguments)) else print_report)(results)
     return 0
 
 
@@ -352,24 +342,12 @@ def _refuse_ignored(arguments: Arguments, command: Command, merged: Mapping[str,
 
 def _layers(arguments: Arguments) -> list[Mapping[str, Any]]:
     """Return the settings of each file and of the command line; later ones win."""
-    return [*(read_yaml(Path(file)) for file in arguments.config_files), arguments.settings]
+    return layers_of(arguments.config_files, None, arguments.settings)
 
 
 def _says(arguments: Arguments, keys: Sequence[str]) -> bool:
     """Return whether the settings contain one of the keys."""
     return any(key in layer for layer in _layers(arguments) for key in keys)
-
-
-def _compares(arguments: Arguments) -> bool:
-    """Return whether the settings name several models.
-
-    Raises:
-        InputError: ``--model`` is given as well, or a file cannot be read.
-    """
-    lists = [layer["model_list"] for layer in _layers(arguments) if "model_list" in layer]
-    if lists and lists[-1] is not None and arguments.model is not None:
-        raise InputError(f"--model={arguments.model} and a model_list; give one of them")
-    return bool(lists) and lists[-1] is not None
 
 
 class _Parser(argparse.ArgumentParser):

@@ -1,7 +1,14 @@
 """The exceptions that a user's input can cause, and how they suggest a name."""
 
 import difflib
+import errno
 from collections.abc import Iterable
+
+# Errors of a disk that is full or not writable, and of names that belong to something else.
+DISK_ERRORS = {
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST,
+    errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP,
+}  # fmt: skip
 
 
 class InputError(ValueError):

@@ -12,8 +12,9 @@ from recbole_e2urec.config.config import Config, RunSettings
 from recbole_e2urec.data.loaders import make_loaders
 from recbole_e2urec.deployment.finalize import PostRun
 from recbole_e2urec.errors import InputError
+from recbole_e2urec.experiment.comparison import run_comparison
 from recbole_e2urec.experiment.inspect_prompts import ShowOptions, shown_prompts
-from recbole_e2urec.experiment.launch import NO_RESULT, Launch, layers_of
+from recbole_e2urec.experiment.launch import NO_RESULT, Launch, compares, layers_of
 from recbole_e2urec.experiment.preview import run_preview
 from recbole_e2urec.experiment.recbole_models import ClassicForgetting
 from recbole_e2urec.experiment.run import Experiment, opened, parts_of, refuse_afterwards
@@ -45,7 +46,8 @@ def run_recbole_e2urec(
         are also written to ``results.jsonl`` in ``checkpoint_dir``. ``groups``: how many rows of
         each group were measured. ``results_file``: where the results are. If ``nproc`` starts
         processes, these are the values of the first one. With ``show_prompts`` nothing is trained,
-        see :func:`shown_prompts`. A dry run returns ``preview`` and ``lines`` instead.
+        see :func:`shown_prompts`. A dry run returns ``preview`` and ``lines`` instead. Settings
+        that name several models, seeds or trials are a comparison, see :func:`run_comparison`.
 
     Raises:
         InputError: the input cannot be used; one line says what is wrong, where, and what would
@@ -58,7 +60,10 @@ def run_recbole_e2urec(
         "config_dict": config_dict,
         "overrides": overrides,
     }
-    launch = Launch.of(layers_of(config_file_list, config_dict, overrides))
+    layers = layers_of(config_file_list, config_dict, overrides)
+    if compares(layers):
+        return run_comparison(**arguments)
+    launch = Launch.of(layers)
     if launch.is_needed:
         result: dict[str, Any] = launch.run(run_recbole_e2urec, arguments)
         return result

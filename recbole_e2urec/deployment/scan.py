@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.report.results import RESULTS, load_rows
+from recbole_e2urec.report.results import RESULTS, load_results
 from recbole_e2urec.trainer.training_log import FOLDER as CURVES
 from recbole_e2urec.utils.html import OF_RESULTS, OF_USERS
 
@@ -93,7 +93,7 @@ def is_still_there(places: Places, record: Mapping[str, Any]) -> bool:
     """
     if not places.checkpoint_dir.exists():
         return True
-    rows = load_rows(places.checkpoint_dir / RESULTS)
+    rows = load_results(places.checkpoint_dir / RESULTS)
     return any(row.get("stage") == record["places"][STAGE] for row in rows)
 
 

@@ -15,13 +15,14 @@ from typing import Any
 from tqdm import tqdm
 
 from recbole_e2urec.config.config import Config, RunSettings
-from recbole_e2urec.config.keys import with_forget_method
-from recbole_e2urec.config.yaml import parse_value, read_switch
+from recbole_e2urec.config.keys import protocol, with_forget_method
+from recbole_e2urec.config.schema import check_values
+from recbole_e2urec.config.yaml import parse_value, properties_folder, read_switch, read_yaml
 from recbole_e2urec.data.request.selection import WORDING, ForgetRequest
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.evaluator.measure import group_sizes
 from recbole_e2urec.experiment.inspect_prompts import shown_prompts
-from recbole_e2urec.experiment.launch import Job, Latest, Launch, layers_of, workers_of
+from recbole_e2urec.experiment.launch import ONE_RUN, Job, Latest, Launch, layers_of, workers_of
 from recbole_e2urec.experiment.preview import run_preview
 from recbole_e2urec.experiment.recbole_models import ClassicForgetting
 from recbole_e2urec.experiment.run import opened, refuse_afterwards
@@ -29,13 +30,13 @@ from recbole_e2urec.experiment.tuning import Objective, Trial, best_of, settings
 from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.methods import METHODS, method_of
 from recbole_e2urec.registry import LANGUAGE_MODEL
-from recbole_e2urec.report.results import RESULTS, completed, load_rows, save_measured, save_rows
+from recbole_e2urec.report.results import RESULTS, completed, load_results, save_measured, save_rows
 from recbole_e2urec.report.tables import NOISE
 from recbole_e2urec.trainer.training_log import own_wandb_run
 from recbole_e2urec.utils import distributed, recbole_compat
 
 # Settings that every single row gets instead; the comparison itself shows the progress.
-ONE_ROW = {"model_list": None, "seeds": None, "nproc_rows": 1, "tune": 0, "show_progress": False}
+ONE_ROW = {**ONE_RUN, "nproc_rows": 1, "show_progress": False}
 
 Row = dict[str, Any]
 Made = tuple[list[Row], dict[str, int]]  # rows, and the number of measured rows by group
@@ -63,18 +64,21 @@ class ComparisonSpec:
     prompts: int = 0
 
     @classmethod
-    def of(cls, layers: Sequence[Mapping[str, Any]]) -> "ComparisonSpec":
-        """Read the settings; later layers win.
+    def of(cls, layers: Sequence[Mapping[str, Any]], model: str | None = None) -> "ComparisonSpec":
+        """Read the settings; later layers win. Without a ``model_list``, one model is compared.
 
         Raises:
             InputError: a value is invalid; the message names its key.
         """
         models = _listed(layers, "model_list", [])
-        if not models:
-            raise InputError("no models to compare; write --model_list=E2URec,NegGrad")
+        if models and model is not None:
+            raise InputError(f"--model={model} and a model_list; give one of them")
+        seeds = _listed(layers, "seeds", [])
+        for seed in seeds:
+            check_values({"seed": _whole("seeds", seed, 0)}, {})
         return cls(
-            [str(model) for model in models],
-            [_whole("seeds", seed, 0) for seed in _listed(layers, "seeds", [])] or [None],
+            [str(model) for model in models or [model or _named(layers)]],
+            seeds or [None],
             _whole("nproc_rows", _last(layers, "nproc_rows", 1), 1),
             _whole("tune", _last(layers, "tune", 0), 0),
             read_switch(_last(layers, "show_progress", True), "show_progress"),
@@ -95,6 +99,13 @@ def _listed(layers: Sequence[Mapping[str, Any]], key: str, default: list[Any]) -
     if len({str(part) for part in values}) < len(values):
         raise InputError(f"{key}: something is named twice in {values}")
     return values
+
+
+def _named(layers: Sequence[Mapping[str, Any]]) -> str:
+    """Return the one model that the settings name."""
+    overall = read_yaml(properties_folder() / "overall.yaml")
+    default = {**overall, **protocol(_last(layers, "protocol", None))}["model"]
+    return str(_last(layers, "model", default))
 
 
 def _last(layers: Sequence[Mapping[str, Any]], key: str, default: Any) -> Any:
@@ -171,7 +182,7 @@ def _finished(path: Path, config: Config, asked: ForgetRequest) -> Row | None:
     row = {"model": name, "request_digest": asked.digest, "settings": config.settings()}
     (wanted,) = completed([row], config)
     wanted = json.loads(json.dumps(wanted))
-    for row in load_rows(path):
+    for row in load_results(path):
         if all(_asking_aside(row.get(name)) == _asking_aside(wanted[name]) for name in wanted):
             return row
     return None
@@ -212,8 +223,9 @@ def run_comparison(
     config_file_list: Sequence[str] | None = None,
     config_dict: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
+    model: str | None = None,
 ) -> dict[str, Any]:
-    """Run every model of ``model_list`` with every seed of ``seeds``.
+    """Run every model of ``model_list``, or the one model, with every seed of ``seeds``.
 
     The arguments are those of :func:`run_recbole_e2urec`.
 
@@ -227,7 +239,7 @@ def run_comparison(
         InputError: bad input; one line says what is wrong, where, and what is accepted.
     """
     layers = layers_of(config_file_list, config_dict, overrides)
-    spec, launch = ComparisonSpec.of(layers), Launch.of(layers)
+    spec, launch = ComparisonSpec.of(layers, model), Launch.of(layers)
     if spec.processes > 1 and max(launch.total, distributed.count()) > 1:
         raise InputError(
             "nproc_rows and nproc: several rows at once, or several processes a row; keep one"
@@ -238,14 +250,15 @@ def run_comparison(
             "config_file_list": config_file_list,
             "config_dict": config_dict,
             "overrides": overrides,
+            "model": model,
         }
         result: dict[str, Any] = launch.run(run_comparison, arguments)
         return result
     recbole_compat.apply()
     given = RunSettings(dataset, tuple(config_file_list or ()), config_dict, overrides)
     if spec.prompts:  # which are the same for all language models
-        model = next((name for name in spec.models if name in METHODS), spec.models[0])
-        config = given.config(model)
+        shown = next((name for name in spec.models if name in METHODS), spec.models[0])
+        config = given.config(shown)
         refuse_afterwards(config)
         return shown_prompts(config)
     given = given.overridden(ONE_ROW)
@@ -274,7 +287,10 @@ def _tunings(spec: ComparisonSpec, given: RunSettings, fixed: set[str]) -> list[
     """Return the tuning job of every method that has settings to try."""
     methods = [model for model in spec.models if model in METHODS and spec.tries]
     jobs = [TuningJob(given, name, settings_to_try(name, fixed, spec.tries)) for name in methods]
-    return [job for job in jobs if len(job.settings) > 1]
+    jobs = [job for job in jobs if len(job.settings) > 1]
+    if spec.tries > 1 and not jobs:
+        raise InputError(f"tune: there is nothing to try for {', '.join(spec.models)}; drop it")
+    return jobs
 
 
 def _made(spec: ComparisonSpec, seeds: Sequence[RunSettings], tunings: list[TuningJob]) -> Made:

@@ -15,7 +15,7 @@ from texttable import Texttable
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.report.comparisons import Comparison, comparisons
 from recbole_e2urec.report.plots import page
-from recbole_e2urec.report.results import load_rows
+from recbole_e2urec.report.results import load_results
 from recbole_e2urec.report.tables import (
     COST,
     FORGETTING,
@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, help="file to write; without it, the terminal")
     arguments = parser.parse_args(argv)
     try:
-        rows = load_rows(arguments.file)
+        rows = load_results(arguments.file)
         if not rows:
             raise InputError(f"{arguments.file} has no results; run something first")
         text = _report_text(comparisons(rows, arguments.file.parent), arguments.format)

@@ -7,7 +7,6 @@ process writes. It alone also reads stages (see ``Stage``).
 """
 
 import codecs
-import errno
 import hashlib
 import json
 import os
@@ -22,11 +21,21 @@ from safetensors import safe_open
 from safetensors.torch import save, save_file
 from torch import Tensor
 
-from recbole_e2urec.errors import InputError, one_line
+from recbole_e2urec.errors import DISK_ERRORS, InputError, one_line
 from recbole_e2urec.utils import distributed
 
-# Errors of a disk that is full or not writable.
-DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+
+def make_folder(path: Path, key: str) -> None:
+    """Make a folder that a setting names, unless it is there.
+
+    Raises:
+        InputError: it cannot be made, as where a file has its name; names the key.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "it is a file" if os.path.isfile(path) else error.strerror
+        raise InputError(f"{key}: cannot make the folder {path}: {reason}; name another") from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -17,6 +17,7 @@ from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment.comparison import run_comparison
 from recbole_e2urec.experiment.launch import Latest, workers_of
 from recbole_e2urec.experiment.unlearning import Forgetting
+from recbole_e2urec.quick_start import run_recbole_e2urec
 from recbole_e2urec.report.results import load_rows
 from recbole_e2urec.report.tables import NOISE
 
@@ -160,7 +161,6 @@ def test_the_command_line_prints_a_line_a_model(
         ({"seeds": "1,x"}, "seeds: 'x' does not do"),
         ({"seeds": [1, 1]}, "named twice"),
         ({"nproc_rows": 0}, "nproc_rows: 0 does not do"),
-        ({"model_list": None}, "no models to compare"),
         ({"model_list": ["SISA"], "shards": 0}, "shards is 0"),
         ({"show_progress": "no"}, "show_progress: 'no' does not do; True or False is needed"),
     ],
@@ -171,6 +171,40 @@ def test_a_mistake_is_refused_before_anything_is_trained(
     with pytest.raises(InputError, match=message):
         compared(small_data, **more)
     assert not list(Path("saved").rglob("*"))
+
+
+def test_seeds_of_one_model_are_a_comparison_wherever_they_are_given(
+    small_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = {**settings(small_data), "model_list": None}
+    expected = [("FM", 1), ("FM", 2)]
+    for model, given in (
+        ("FM", one),
+        (None, {**one, "model": "FM"}),
+        (None, {**one, "model_list": ["FM"]}),
+    ):
+        rows = run_recbole_e2urec(model, "small", config_dict=given)["rows"]
+        assert [(row["model"], row["seed"]) for row in rows] == expected
+    Path("seeds.yaml").write_text("seeds: [1, 2]\n")
+    plain = as_arguments({key: value for key, value in one.items() if key != "seeds"})
+    for typed in ("--seeds=1,2", "--config_files=seeds.yaml"):
+        assert cli.main(["--dataset=small", "--model=FM", *plain, typed]) == 0
+        assert "small, seeds 1, 2" in capsys.readouterr().out
+
+
+def test_trials_of_one_model_are_made(small_data: Path) -> None:
+    given = {**settings(small_data), "model_list": None, "seeds": None, "tune": 2}
+    rows = run_recbole_e2urec("NegGrad", "small", config_dict=given)["rows"]
+    assert [row["model"] for row in rows] == ["Original", "Retrain", "NegGrad"]
+    assert len(rows[-1]["tuning"]["trials"]) == 2
+
+
+def test_nothing_as_a_list_of_models_is_the_one_model(
+    small_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = as_arguments({**settings(small_data), "model_list": None, "seeds": None})
+    assert cli.main(["--dataset=small", "--model=FM", *given]) == 0
+    assert "small, seed 2020" in capsys.readouterr().out
 
 
 def test_a_model_beside_a_list_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
