@@ -296,15 +296,19 @@ def _run(arguments: Arguments) -> int:
         print(text, end="\n" if text else "")
         return 0
     from recbole_e2urec.quick_start import run_recbole_e2urec
-    from recbole_e2urec.report.report import print_comparison, print_report
 
-    results = run_recbole_e2urec(arguments.model, **settings_of_run)
+    if compares(_layers(arguments)):
+        from recbole_e2urec.report.report import print_comparison as show
+    else:
+        from recbole_e2urec.report.report import print_report as show
+
+    results = run_recbole_e2urec(model=arguments.model, **settings_of_run)
     if not distributed.is_main_process() or results == NO_RESULT:  # the main process prints them
         return 0
     if "prompts" in results:  # show_prompts was given: nothing was trained
         print(f"{results['text']}\npage: {results['page']}")
     else:
-        (print_comparison if compares(_layers(arguments)) else print_report)(results)
+        show(results)
     return 0
 
 

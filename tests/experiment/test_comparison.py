@@ -178,18 +178,14 @@ def test_seeds_of_one_model_are_a_comparison_wherever_they_are_given(
 ) -> None:
     one = {**settings(small_data), "model_list": None}
     expected = [("FM", 1), ("FM", 2)]
-    for model, given in (
-        ("FM", one),
-        (None, {**one, "model": "FM"}),
-        (None, {**one, "model_list": ["FM"]}),
-    ):
-        rows = run_recbole_e2urec(model, "small", config_dict=given)["rows"]
+    for model, more in (("FM", {}), (None, {"model": "FM"}), (None, {"model_list": ["FM"]})):
+        rows = run_recbole_e2urec(model, "small", config_dict={**one, **more})["rows"]
         assert [(row["model"], row["seed"]) for row in rows] == expected
     Path("seeds.yaml").write_text("seeds: [1, 2]\n")
     plain = as_arguments({key: value for key, value in one.items() if key != "seeds"})
     for typed in ("--seeds=1,2", "--config_files=seeds.yaml"):
         assert cli.main(["--dataset=small", "--model=FM", *plain, typed]) == 0
-        assert "small, seeds 1, 2" in capsys.readouterr().out
+        assert "rows, seeds 1, 2" in capsys.readouterr().out
 
 
 def test_trials_of_one_model_are_made(small_data: Path) -> None:
