@@ -31,6 +31,7 @@ from recbole_e2urec.report.tables import (
     tables_of,
     value_of,
 )
+from recbole_e2urec.utils.distributed import print_utf8
 from recbole_e2urec.utils.io import write_text
 
 WIDE = 4  # most models that fit next to each other in a terminal
@@ -90,6 +91,7 @@ def table(rows: Sequence[Mapping[str, Any]], measures: Columns) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print or write the comparisons of a results file; exit code 2 for bad input."""
+    print_utf8()
     parser = argparse.ArgumentParser(prog="python -m recbole_e2urec.report", description=__doc__)
     parser.add_argument("file", type=Path, help="results.jsonl of a run")
     parser.add_argument("--format", choices=FORMATS, default="text")

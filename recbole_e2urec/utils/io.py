@@ -41,10 +41,13 @@ def make_folder(path: Path, key: str) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically; creates the folder if needed.
 
+    What has no UTF-8 form, such as half of a surrogate pair, is written as an escape.
+
     Raises:
         InputError: the disk is full, or the folder cannot be written to.
     """
-    _write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    content = text.encode("utf-8", "backslashreplace")
+    _write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
 def write_json(path: Path, value: Any) -> None:
