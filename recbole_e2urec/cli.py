@@ -310,7 +310,7 @@ def _run(arguments: Arguments) -> int:
         print(f"{results['text']}\npage: {results['page']}")
     else:
         show(results)
-    return 0
+    return 2 if results.get("refused") else 0
 
 
 def _command(arguments: Arguments, command: Command) -> int:

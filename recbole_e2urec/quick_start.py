@@ -45,7 +45,10 @@ def run_recbole_e2urec(
         ``rows``: results of Original, Retrain and the method, or of the one model that ran; they
         are also written to ``results.jsonl`` in ``checkpoint_dir``. ``groups``: how many rows of
         each group were measured. ``results_file``: where the results are. If ``nproc`` starts
-        processes, these are the values of the first one. With ``show_prompts`` nothing is trained,
+        processes, these are the values of the first one. ``best_valid_score``,
+        ``valid_score_bigger``, ``best_valid_result`` and ``test_result`` are RecBole's names for
+        results of the model that was asked for; the two of validation are None for a method, which
+        validates nothing. With ``show_prompts`` nothing is trained,
         see :func:`shown_prompts`. A dry run returns ``preview`` and ``lines`` instead. Settings
         that name several models, seeds or trials are a comparison, see :func:`run_comparison`.
 
@@ -97,7 +100,23 @@ def run_recbole_e2urec(
     rows = completed(rows, config)
     path = Path(config["checkpoint_dir"]) / RESULTS
     save_measured(path, rows, forget_answers)
-    return {"rows": rows, "groups": groups, "results_file": str(path)}
+    return {
+        "rows": rows,
+        "groups": groups,
+        "results_file": str(path),
+        **_recbole_results(rows[-1], config),
+    }
+
+
+def _recbole_results(row: Mapping[str, Any], config: Config) -> dict[str, Any]:
+    """Return the results of the model that was asked for under the names of RecBole."""
+    valid = row.get("valid") or {}
+    return {
+        "best_valid_score": valid.get(str(config["valid_metric"]).lower()),
+        "valid_score_bigger": config["valid_metric_bigger"],
+        "best_valid_result": row.get("valid"),
+        "test_result": row.get("test"),
+    }
 
 
 def run_and_finalize(

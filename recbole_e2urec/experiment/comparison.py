@@ -29,6 +29,7 @@ from recbole_e2urec.experiment.run import opened, refuse_afterwards
 from recbole_e2urec.experiment.tuning import Objective, Trial, best_of, settings_to_try
 from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.methods import METHODS, method_of
+from recbole_e2urec.methods.unlearner import Unlearner
 from recbole_e2urec.registry import LANGUAGE_MODEL
 from recbole_e2urec.report.results import RESULTS, completed, load_results, save_measured, save_rows
 from recbole_e2urec.report.tables import NOISE
@@ -231,9 +232,10 @@ def run_comparison(
 
     Returns:
         ``rows``: one for Original, Retrain and every model by seed, also saved in
-        ``results.jsonl``; ``groups``: the number of measured rows by group; and ``results_file``.
-        With ``show_prompts``, the same as :func:`run_recbole_e2urec`. A dry run returns ``preview``
-        and ``lines`` instead.
+        ``results.jsonl``; ``groups``: the number of measured rows by group; ``results_file``; and
+        ``refused``: model, seed and reason of each row that could not be made. With
+        ``show_prompts``, the same as :func:`run_recbole_e2urec`. A dry run returns ``preview`` and
+        ``lines`` instead.
 
     Raises:
         InputError: bad input; one line says what is wrong, where, and what is accepted.
@@ -269,8 +271,15 @@ def run_comparison(
     if first["dry_run"]:
         return distributed.on_main_process(lambda: run_preview(first))
     tunings = _tunings(spec, seeds[0], {key for layer in layers for key in layer})
+    _refuse_requests(spec, seeds[0])
     rows, groups = _made(spec, seeds, tunings)
-    return {"rows": _ordered(rows, spec.models), "groups": groups, "results_file": str(results)}
+    refused = [row for row in rows if "refused" in row]
+    return {
+        "rows": _ordered([row for row in rows if "refused" not in row], spec.models),
+        "groups": groups,
+        "results_file": str(results),
+        "refused": refused,
+    }
 
 
 def _checked(spec: ComparisonSpec, given: RunSettings) -> Path:
@@ -281,6 +290,20 @@ def _checked(spec: ComparisonSpec, given: RunSettings) -> Path:
         if model in METHODS:
             method_of(config)
     return _results_file(config)
+
+
+def _refuse_requests(spec: ComparisonSpec, given: RunSettings) -> None:
+    """Let each method that refuses some requests do so, which takes the data but no training."""
+    choosy = [name for name in spec.models if name in METHODS and _is_choosy(METHODS[name])]
+    if choosy:
+        config = given.config(choosy[0])
+        run = Forgetting(config, opened(config))
+        for name in choosy:
+            run.refuse(given.config(name))
+
+
+def _is_choosy(method: type[Unlearner]) -> bool:
+    return method.refuse is not Unlearner.refuse
 
 
 def _tunings(spec: ComparisonSpec, given: RunSettings, fixed: set[str]) -> list[TuningJob]:
@@ -331,10 +354,26 @@ def _made(spec: ComparisonSpec, seeds: Sequence[RunSettings], tunings: list[Tuni
 def _row_job(given: RunSettings, model: str, trials: list[Trial]) -> Job:
     """Return the job of a classic model, or of a method with the best settings of its trials."""
     if model not in METHODS:
-        return partial(classic_job, given, model)
+        return partial(_row_or_reason, partial(classic_job, given, model), given, model)
     if trials:
         given = given.overridden(best_of(trials).settings)
-    return partial(language_model_job, given, model, partial(unlearned, trials=trials))
+    measure = partial(unlearned, trials=trials)
+    return partial(_row_or_reason, partial(language_model_job, given, model, measure), given, model)
+
+
+def _row_or_reason(job: Job, given: RunSettings, model: str, latest: Latest) -> Made:
+    """Return what a job made; if the model refuses, a row that says why, so that others are made.
+
+    Several processes of one row end together instead, because a refusal may be one process's own.
+    """
+    try:
+        made: Made = job(latest)
+    except InputError as error:
+        if distributed.count() > 1 or isinstance(error.__cause__, OSError):
+            raise
+        latest.get(None, lambda: None)  # a run that broke off is not used again
+        return [{"model": model, "seed": given.config(model)["seed"], "refused": str(error)}], {}
+    return made
 
 
 def _ordered(rows: list[Row], models: Sequence[str]) -> list[Row]:

@@ -249,11 +249,21 @@ class Forgetting(Measuring):
         Returns:
             The rows of Original, Retrain and the method; and the number of rows by group.
         """
-        method_of(self.config)  # refuses bad settings before anything is trained
+        self.refuse(self.config)
         self.train()
         unlearned = self.unlearned_row(self.config)
         rows = self.measured("Original", self.original), self.measured("Retrain", self.retrain)
         return [*rows, unlearned], group_sizes(self.groups)
+
+    def refuse(self, config: Config) -> None:
+        """Let the method that these settings name refuse the request, before anything is trained.
+
+        Raises:
+            InputError: the method cannot carry it out, or an option of it does not do.
+        """
+        method = method_of(config)
+        with self.model.using_history(self.after):
+            method.refuse(self.model, self.request)
 
     def unlearned_row(self, config: Config) -> dict[str, Any]:
         """Unlearn with the method that these settings name, and return its row of results."""

@@ -4,6 +4,10 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
 from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.methods.unlearner import NOT_REACHED, Unlearned, Unlearner, total
@@ -62,12 +66,17 @@ class TokenReset(Unlearner):
     options_class = TokenResetOptions
     has_only_original = True
 
+    def refuse(self, original: LLMRec, request: UnlearningTask) -> None:
+        """See :meth:`Unlearner.refuse`."""
+        if len(request.forget):
+            self._tokens(original, request)
+
     def unlearn(self, original: LLMRec, request: UnlearningTask) -> Unlearned:
         """See :meth:`Unlearner.unlearn`.
 
         Raises:
             InputError: no token is the request's own, a row shows none and all are to be reached,
-                or Original's training reached no embedding.
+                or Original's training does not reach the embeddings.
         """
         if len(request.forget) == 0:
             return Unlearned(Adapted(original.adapter), total([]), [], "original")
@@ -80,8 +89,14 @@ class TokenReset(Unlearner):
         scorer = Stored(original.adapter, stage.weights)
         return Unlearned(scorer, cost, [], stage.digest, found=settings)
 
-    def _reset(self, original: LLMRec, request: UnlearningTask, stage: Stage) -> None:
-        started = time.perf_counter()
+    def _tokens(
+        self, original: LLMRec, request: UnlearningTask
+    ) -> tuple[Tensor, NDArray[np.bool_]]:
+        """Return the request's own tokens, and by forget row whether it shows one.
+
+        Raises:
+            InputError: see :meth:`unlearn`.
+        """
         pairing = ForgetRetainBatches(request, original.table, 1)
         tokens = pairing.forget_only_tokens()
         reached = pairing.reached(tokens)
@@ -102,6 +117,12 @@ class TokenReset(Unlearner):
                 "TokenReset: tuning: lora did not reach the embeddings; choose another model, or "
                 "adapt them (lora_target_modules)"
             )
+        return tokens, reached
+
+    def _reset(self, original: LLMRec, request: UnlearningTask, stage: Stage) -> None:
+        started = time.perf_counter()
+        tokens, reached = self._tokens(original, request)
+        missed = int((~reached).sum())
         scorer = token_reset_scorer(original, request, tokens)
         overshoot = self.options.overshoot
         settings: dict[str, float] = {}

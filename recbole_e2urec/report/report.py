@@ -118,6 +118,8 @@ def _print_end(results: Mapping[str, Any], notes: Sequence[str] = ()) -> None:
         sizes = (f"{count} {name} rows" for name, count in results["groups"].items())
         print("measured on", ", ".join(sizes))
         print("\n".join([READING, *notes]))
+    for row in results.get("refused", ()):
+        print(f"no row of {row['model']}, seed {row['seed']}: {row['refused']}")
     print(f"results: {results['results_file']}")
 
 

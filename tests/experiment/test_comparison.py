@@ -16,6 +16,7 @@ from recbole_e2urec import cli
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment.comparison import run_comparison
 from recbole_e2urec.experiment.launch import Latest, workers_of
+from recbole_e2urec.experiment.recbole_models import ClassicForgetting
 from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.quick_start import run_recbole_e2urec
 from recbole_e2urec.report.results import load_rows
@@ -201,6 +202,60 @@ def test_nothing_as_a_list_of_models_is_the_one_model(
     given = as_arguments({**settings(small_data), "model_list": None, "seeds": None})
     assert cli.main(["--dataset=small", "--model=FM", *given]) == 0
     assert "small, seed 2020" in capsys.readouterr().out
+
+
+def test_what_a_method_refuses_is_known_before_training(
+    small_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for named in ("--model_list=LLMRec,NegGrad,TokenReset", "--model=TokenReset"):
+        plain = {**settings(small_data), "model_list": None, "seeds": None}
+        typed = as_arguments({key: value for key, value in plain.items() if value is not None})
+        assert cli.main(["--dataset=small", *typed, named]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "TokenReset: other prompts show every token of the request's" in line
+        assert [path for path in Path("saved").rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("refusing", ["NegGrad", "FM"])
+def test_a_model_that_refuses_late_leaves_the_others_their_rows(
+    refusing: str,
+    small_data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refuse(run: Any, config_or_way: Any) -> Any:
+        raise InputError("no such day")
+
+    unlearn = Forgetting.unlearned_row
+    if refusing == "FM":
+        monkeypatch.setattr(ClassicForgetting, "row", refuse)
+    else:
+        monkeypatch.setattr(
+            Forgetting,
+            "unlearned_row",
+            lambda run, config: (refuse if config.model == refusing else unlearn)(run, config),
+        )
+    typed = as_arguments({**settings(small_data, model_list=f"{refusing},NPO"), "seeds": "1,2"})
+    assert cli.main(["--dataset=small", *typed]) == 2
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert [line.split()[0] for line in shown.out.splitlines()[5:9]] == [
+        "Original", "Retrain", "Retrain,", "NPO",
+    ]  # fmt: skip
+    for seed in (1, 2):
+        assert f"no row of {refusing}, seed {seed}: no such day" in shown.out
+    assert refusing not in {row["model"] for row in load_rows(Path("saved/results.jsonl"))}
+
+
+def test_a_disk_that_is_full_ends_the_comparison(
+    small_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(run: Any, config: Any) -> Any:
+        raise InputError("cannot write") from OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Forgetting, "unlearned_row", fail)
+    with pytest.raises(InputError, match="cannot write"):
+        compared(small_data, model_list=["NPO"], seeds=[1])
 
 
 def test_a_model_beside_a_list_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
