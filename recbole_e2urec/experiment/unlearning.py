@@ -32,7 +32,7 @@ from recbole_e2urec.methods import method_of
 from recbole_e2urec.methods.unlearner import Unlearner
 from recbole_e2urec.model.scorers import Adapted, Mixture, Scorer, Stored, answering, on_start
 from recbole_e2urec.report.results import ForgetAnswers
-from recbole_e2urec.report.tables import NOISE
+from recbole_e2urec.report.tables import NOISE, caution_of
 from recbole_e2urec.trainer.adapter import Fit, TrainingServices, UnlearningTask
 from recbole_e2urec.trainer.checkpoint import Stage
 from recbole_e2urec.trainer.llmrec_trainer import LLMRecTrainer
@@ -129,6 +129,8 @@ class Measuring(Experiment):
             **curves(losses, self.groups),
             "intervals": intervals(answers, original, retrained, self.groups, self.dataset.rows),
         }
+        if self.caution:
+            row["caution"] = self.caution
         if model.ranking:
             row["ranking"] = dict(model.ranking)
         if model.found:
@@ -137,6 +139,24 @@ class Measuring(Experiment):
             row["relearning"] = dict(model.relearning)
         relative = _ratio(model.cost, self.retrain.cost)
         return self.completed(row, {**model.cost, "relative_to_retrain": relative})
+
+    @cached_property
+    def caution(self) -> str | None:
+        """Why shares of the gap between Original and Retrain mean nothing, see `caution_of`."""
+        original, retrain = self.original.answers, self.retrain.answers
+        rows, groups = self.dataset.rows, self.groups
+        return caution_of(
+            [
+                {
+                    "model": name,
+                    "seed": self.config["seed"],
+                    "to_retrain": {},
+                    "intervals": intervals(answers, original, retrain, groups, rows),
+                    **utility(self.config, answers, groups, rows.label),
+                }
+                for name, answers in (("Original", original), ("Retrain", retrain))
+            ]
+        )
 
     @cached_property
     def comparison(self) -> str:

@@ -25,11 +25,14 @@ from recbole_e2urec.report.tables import (
     WITHIN,
     Columns,
     TextTable,
+    caution_of,
     insert_columns,
+    number,
     row_by_row,
     seeds_of,
     tables_of,
     value_of,
+    without_shares,
 )
 from recbole_e2urec.utils.distributed import print_utf8
 from recbole_e2urec.utils.io import write_text
@@ -48,7 +51,11 @@ def print_report(results: Mapping[str, Any]) -> None:
     if "preview" in results:
         print("\n".join(results["lines"]))
         return
+    caution = caution_of(results["rows"])
     rows, row_measure = row_by_row(results["rows"])
+    if caution:
+        rows = without_shares(rows)
+        print(f"\n{caution}", end="")
     request = f", request {rows[0]['request_id']}" if "request_id" in rows[0] else ""
     print(f"\n{rows[0]['dataset']}, seed {rows[0]['seed']}{request}")
     measures = _classic_measures(rows)
@@ -131,7 +138,7 @@ def _report_text(groups: Sequence[Comparison], kind: str) -> str:
             [*_notes(group.rows, group_tables), *([READING] if _is_unlearning(group.rows) else [])]
             for group, group_tables in zip(groups, tables, strict=True)
         ]
-        return page(groups, tables, notes)
+        return page(groups, tables, notes, [caution_of(group.rows) for group in groups])
     return "\n".join(f"{_comparison_text(group, kind)}\n" for group in groups)
 
 
@@ -140,10 +147,12 @@ def _comparison_text(comparison: Comparison, kind: str) -> str:
     tables = tables_of(comparison.rows)
     text = "\n\n".join(table.render(kind) for table in tables)
     notes = _notes(comparison.rows, tables)
+    caution = caution_of(comparison.rows)
+    first = [*([caution] if caution else []), comparison.title]
     if kind in COMMENT:
-        title, *notes = (f"{COMMENT[kind]} {line}" for line in (comparison.title, *notes))
-        return "\n".join([title, text, *notes])
-    return "\n".join([comparison.title, "", text, "", *notes])
+        first, notes = ([f"{COMMENT[kind]} {line}" for line in lines] for lines in (first, notes))
+        return "\n".join([*first, text, *notes])
+    return "\n".join(["\n\n".join(first), "", text, "", *notes])
 
 
 def _notes(rows: Sequence[Mapping[str, Any]], tables: Sequence[TextTable]) -> list[str]:
@@ -188,8 +197,7 @@ def _ranking(rows: Sequence[Mapping[str, Any]]) -> Columns:
 
 
 def _cell(row: Mapping[str, Any], path: str, decimals: int) -> str:
-    value = value_of(row, path)
-    return "-" if value is None else f"{value:,.{decimals}f}"
+    return number(value_of(row, path), decimals)
 
 
 def _is_unlearning(rows: Sequence[Mapping[str, Any]]) -> bool:

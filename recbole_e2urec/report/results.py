@@ -183,9 +183,13 @@ def _answers_path(folder: Path, row: Mapping[str, Any]) -> Path:
 
 
 def completed(rows: list[dict[str, Any]], config: Config) -> list[dict[str, Any]]:
-    """Complete each row with what all rows of a run share: data set, seed and versions."""
+    """Complete each row with what all rows of a run share: data set, seed and versions.
+
+    A caution comes first in the row, since it says how to read the rest.
+    """
     common = {"dataset": config["dataset"], "seed": config["seed"], "versions": versions()}
-    return [{"model": row["model"], **common, **row} for row in rows]
+    first = ("caution", "model")
+    return [{**{key: row[key] for key in first if key in row}, **common, **row} for row in rows]
 
 
 @cache

@@ -73,13 +73,15 @@ def test_figures_without_data_are_left_out() -> None:
 
 
 def test_the_page_holds_all_that_it_needs_and_escapes_names() -> None:
-    text = page([("one", ROWS), ("two", ROWS)], [tables_of(ROWS)] * 2, [["a note"], []])
+    groups, notes = [("one", ROWS), ("two", ROWS)], [["a note"], []]
+    text = page(groups, [tables_of(ROWS)] * 2, notes, ["a <caution>", None])
     assert "<h2>one</h2>" in text
     assert "<h2>two</h2>" in text
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=", text)
     assert len(text) < 8_000_000  # the plotting library is there once
     assert "&lt;b&gt;New&lt;/b&gt;" in text
     assert text.count("a note") == 1
+    assert text.count("a &lt;caution&gt;") == 1
 
 
 @pytest.mark.thorough
