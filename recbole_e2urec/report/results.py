@@ -81,7 +81,10 @@ def save_rows(path: Path, rows: Iterable[Mapping[str, Any]], key: Sequence[str] 
         InputError: the disk is full, or the file holds something else.
     """
     with file_lock(path.with_name(f".{path.name}.lock")):
-        latest = {row_key(row, key): row for row in [*load_rows(path), *rows]}
+        latest: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+        for row in [*load_rows(path), *rows]:
+            latest.pop(row_key(row, key), None)  # a row that is replaced is the newest again
+            latest[row_key(row, key)] = row
         lines = (json.dumps(row, allow_nan=False) + "\n" for row in latest.values())
         write_text(path, "".join(lines))
         remove_parts(path.parent, path.name)

@@ -110,10 +110,13 @@ class TextTable(NamedTuple):
             file = io.StringIO()
             csv.writer(file, lineterminator="\n").writerows([self.header, *self.lines])
             return file.getvalue().rstrip("\n")
+        lines = self.lines
+        if kind == "html":  # a wide table breaks its cells before a deviation
+            lines = [[cell.replace("± ", "±\u00a0") for cell in line] for line in lines]
         aligned = ["left", *["right"] * (len(self.header) - 1)]
         return str(
             tabulate(
-                self.lines,
+                lines,
                 self.header,
                 tablefmt=_TABULATE_FORMATS[kind],
                 colalign=aligned,

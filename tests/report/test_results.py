@@ -78,3 +78,11 @@ def test_a_result_can_be_read_by_whom_the_umask_admits(tmp_path):
     finally:
         os.umask(before)
     assert (tmp_path / "results.jsonl").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_row_that_is_replaced_is_the_newest_again(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    one, other = ({"model": name, "dataset": "d", "seed": 1, "stage": name} for name in "ab")
+    save_rows(path, [one, other])
+    save_rows(path, [one])
+    assert [row["model"] for row in load_rows(path)] == ["b", "a"]
