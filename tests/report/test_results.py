@@ -20,7 +20,7 @@ def test_rows_are_json_lines_and_a_row_of_the_same_key_is_replaced() -> None:
     save_rows(PATH, [row(auc=0.5), row(seed=2)])
     save_rows(PATH, [row(auc=0.75), row(request="other")])
     lines = [json.loads(line) for line in PATH.read_text(encoding="utf-8").splitlines()]
-    assert lines == [row(auc=0.75), row(seed=2), row(request="other")]
+    assert lines == [row(seed=2), row(auc=0.75), row(request="other")]
     assert load_rows(PATH) == lines
 
 
@@ -30,7 +30,7 @@ def test_a_classic_model_of_other_settings_replaces_nothing() -> None:
     save_rows(PATH, [classic])
     save_rows(PATH, [other])
     save_rows(PATH, [{**classic, "test": {"auc": 0.5}}])
-    assert load_rows(PATH) == [{**classic, "test": {"auc": 0.5}}, other]
+    assert load_rows(PATH) == [other, {**classic, "test": {"auc": 0.5}}]
 
 
 def test_an_absent_file_has_no_rows() -> None:
