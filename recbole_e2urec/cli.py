@@ -12,7 +12,6 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
@@ -22,10 +21,9 @@ from recbole_e2urec.config.yaml import (
     parse_value,
     properties_folder,
     read_switch,
-    read_yaml,
 )
 from recbole_e2urec.errors import DISK_ERRORS, InputError
-from recbole_e2urec.experiment.launch import NO_RESULT
+from recbole_e2urec.experiment.launch import NO_RESULT, compares, layers_of
 from recbole_e2urec.utils import distributed
 
 if TYPE_CHECKING:
@@ -244,6 +242,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0; 1 if a check failed; 2 for bad input; 130 when interrupted.
     """
+    distributed.print_utf8()
     try:
         arguments = parse(sys.argv[1:] if argv is None else argv)
         return _run(arguments)
@@ -307,11 +306,11 @@ def _run(arguments: Arguments) -> int:
         text = run_and_finalize(arguments.model, **settings_of_run, show=print_report)["post_run"]
         print(text, end="\n" if text else "")
         return 0
-    if _compares(arguments):
+    if compares(_layers(arguments)):
         from recbole_e2urec.experiment.comparison import run_comparison
         from recbole_e2urec.report.report import print_comparison as show
 
-        results = run_comparison(**settings_of_run, guarded=True)
+        results = run_comparison(model=arguments.model, **settings_of_run, guarded=True)
     else:
         from recbole_e2urec.quick_start import run_recbole_e2urec
         from recbole_e2urec.report.report import print_report as show
@@ -323,7 +322,7 @@ def _run(arguments: Arguments) -> int:
         print(f"{results['text']}\npage: {results['page']}")
     else:
         show(results)
-    return 0
+    return 2 if results.get("refused") else 0
 
 
 def _command(arguments: Arguments, command: Command) -> int:
@@ -361,24 +360,12 @@ def _refuse_ignored(arguments: Arguments, command: Command, merged: Mapping[str,
 
 def _layers(arguments: Arguments) -> list[Mapping[str, Any]]:
     """Return the settings of each file and of the command line; later ones win."""
-    return [*(read_yaml(Path(file)) for file in arguments.config_files), arguments.settings]
+    return layers_of(arguments.config_files, None, arguments.settings)
 
 
 def _says(arguments: Arguments, keys: Sequence[str]) -> bool:
     """Return whether the settings contain one of the keys."""
     return any(key in layer for layer in _layers(arguments) for key in keys)
-
-
-def _compares(arguments: Arguments) -> bool:
-    """Return whether the settings name several models.
-
-    Raises:
-        InputError: ``--model`` is given as well, or a file cannot be read.
-    """
-    lists = [layer["model_list"] for layer in _layers(arguments) if "model_list" in layer]
-    if lists and lists[-1] is not None and arguments.model is not None:
-        raise InputError(f"--model={arguments.model} and a model_list; give one of them")
-    return bool(lists) and lists[-1] is not None
 
 
 class _Parser(argparse.ArgumentParser):

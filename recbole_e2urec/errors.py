@@ -4,9 +4,13 @@ import difflib
 import errno
 from collections.abc import Iterable
 
-# Codes of the OSError of a disk that is full or may not be written to. EPERM is that of a file
-# which is protected by more than its mode, and of some mounted and network disks.
-DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+# Codes of the OSError of a disk that is full or may not be written to, and of names that belong to
+# something else. EPERM is that of a file which is protected by more than its mode, and of some
+# mounted and network disks.
+DISK_ERRORS = {
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST,
+    errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP,
+}  # fmt: skip
 
 
 class InputError(ValueError):

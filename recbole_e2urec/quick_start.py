@@ -12,8 +12,9 @@ from recbole_e2urec.config.config import Config, RunSettings
 from recbole_e2urec.data.loaders import make_loaders
 from recbole_e2urec.deployment.finalize import PostRun
 from recbole_e2urec.errors import InputError
+from recbole_e2urec.experiment.comparison import run_comparison
 from recbole_e2urec.experiment.inspect_prompts import ShowOptions, shown_prompts
-from recbole_e2urec.experiment.launch import NO_RESULT, Launch, layers_of
+from recbole_e2urec.experiment.launch import NO_RESULT, Launch, compares, layers_of
 from recbole_e2urec.experiment.preview import run_preview
 from recbole_e2urec.experiment.recbole_models import ClassicForgetting
 from recbole_e2urec.experiment.run import Experiment, opened, parts_of, refuse_afterwards
@@ -44,8 +45,12 @@ def run_recbole_e2urec(
         ``rows``: results of Original, Retrain and the method, or of the one model that ran; they
         are also written to ``results.jsonl`` in ``checkpoint_dir``. ``groups``: how many rows of
         each group were measured. ``results_file``: where the results are. If ``nproc`` starts
-        processes, these are the values of the first one. With ``show_prompts`` nothing is trained,
-        see :func:`shown_prompts`. A dry run returns ``preview`` and ``lines`` instead.
+        processes, these are the values of the first one. ``best_valid_score``,
+        ``valid_score_bigger``, ``best_valid_result`` and ``test_result`` are RecBole's names for
+        results of the model that was asked for; the two of validation are None for a method, which
+        validates nothing. With ``show_prompts`` nothing is trained,
+        see :func:`shown_prompts`. A dry run returns ``preview`` and ``lines`` instead. Settings
+        that name several models, seeds or trials are a comparison, see :func:`run_comparison`.
 
     Raises:
         InputError: the input cannot be used; one line says what is wrong, where, and what would
@@ -58,7 +63,10 @@ def run_recbole_e2urec(
         "config_dict": config_dict,
         "overrides": overrides,
     }
-    launch = Launch.of(layers_of(config_file_list, config_dict, overrides))
+    layers = layers_of(config_file_list, config_dict, overrides)
+    if compares(layers):
+        return run_comparison(**arguments)
+    launch = Launch.of(layers)
     if launch.is_needed:
         result: dict[str, Any] = launch.run(run_recbole_e2urec, arguments)
         return result
@@ -92,7 +100,23 @@ def run_recbole_e2urec(
     rows = completed(rows, config)
     path = Path(config["checkpoint_dir"]) / RESULTS
     save_measured(path, rows, forget_answers)
-    return {"rows": rows, "groups": groups, "results_file": str(path)}
+    return {
+        "rows": rows,
+        "groups": groups,
+        "results_file": str(path),
+        **_recbole_results(rows[-1], config),
+    }
+
+
+def _recbole_results(row: Mapping[str, Any], config: Config) -> dict[str, Any]:
+    """Return the results of the model that was asked for under the names of RecBole."""
+    valid = row.get("valid") or {}
+    return {
+        "best_valid_score": valid.get(str(config["valid_metric"]).lower()),
+        "valid_score_bigger": config["valid_metric_bigger"],
+        "best_valid_result": row.get("valid"),
+        "test_result": row.get("test"),
+    }
 
 
 def run_and_finalize(

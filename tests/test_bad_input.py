@@ -10,6 +10,7 @@ import pytest
 from command_line import as_arguments
 
 from recbole_e2urec import cli
+from recbole_e2urec.report.report import main as report
 
 ALWAYS = {"dataset": "small", "title_field": "movie_title", "show_progress": False, "epochs": 1}
 
@@ -141,6 +142,23 @@ def test_data_that_the_job_cannot_use(
         ({"model": "BPR", "train_neg_sample_args": "~"}, "BPR learns from pairs"),
         ({"model": "BPR", "embedding_size": 16.5}, "a whole number is needed"),
         ({"model": "SASRec", "MAX_ITEM_LIST_LENGTH": 0}, "a whole number from 1 on"),
+        ({"benchmark_filename": "train"}, "benchmark_filename: 'train' does not do; three names"),
+        ({"benchmark_filename": "[a, b]"}, "benchmark_filename: ['a', 'b'] does not do; three"),
+        ({"benchmark_filename": "[a, a, b]"}, "as in [train, valid, test] for small.train.inter"),
+        ({"benchmark_filename": "[a, b, c]"}, "benchmark_filename: there is no file"),
+        ({"model": "SASRec", "benchmark_filename": "[]"}, "benchmark_filename: [] does not do"),
+        ({"epochs": -1}, "epochs: -1 does not do; a whole number from 0 on"),
+        ({"stopping_step": -1}, "stopping_step: -1 does not do; a whole number from 0 on"),
+        ({"learning_rate": -1}, "learning_rate: -1 does not do; a number from 0 on"),
+        ({"learning_rate": ".nan"}, "learning_rate: nan does not do; a number from 0 on"),
+        ({"unlearn_learning_rate": -0.1}, "unlearn_learning_rate: -0.1 does not do"),
+        ({"model": "DeepFM", "weight_decay": -1}, "weight_decay: -1 does not do"),
+        ({"checkpoint_dir": ""}, "checkpoint_dir: '' does not do; text is needed"),
+        ({"seeds": "1-3"}, "seeds: '1-3' does not do; whole numbers from 0 on do"),
+        ({"seeds": ""}, "seeds is empty"),
+        ({"seeds": f"1,{2**40}"}, "a whole number up to 4294967295"),
+        ({"tune": "x"}, "tune: 'x' does not do"),
+        ({"model": "FM", "tune": 2}, "tune: there is nothing to try for FM"),
     ],
 )
 def test_settings_that_do_not_fit_the_data(
@@ -181,3 +199,66 @@ def test_a_full_disk_leaves_whole_files_and_the_same_command_goes_on(
     assert "results.jsonl" not in files("saved")
     assert cli.main(command) == 0
     assert "results.jsonl" in files("saved")
+
+
+@pytest.mark.parametrize("model", ["LLMRec", "FM", "E2URec"])
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        ("plain", "checkpoint_dir: cannot make the folder plain: it is a file; name another"),
+        ("plain/below", "cannot make the folder plain/below: Not a directory"),
+        ("x" * 300, "File name too long"),
+    ],
+)
+def test_a_folder_of_results_that_cannot_be_made(
+    model: str, folder: str, message: str, small_data: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    Path("plain").write_text("a file")
+    assert message in refusal(capfd, small_data, model=model, checkpoint_dir=folder)
+    assert Path("plain").read_text() == "a file"
+
+
+@pytest.mark.parametrize("place", ["log", "log/FM"])
+def test_a_log_that_cannot_be_made(
+    place: str, small_data: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    Path(place).parent.mkdir(exist_ok=True)
+    Path(place).write_text("a file")
+    message = refusal(capfd, small_data, model="FM")
+    assert f"cannot write the log ./{place}" in message.replace("log/:", "log:")
+    assert "run in another folder, or move what has this name" in message
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "no JSON"),
+        ("[" * 100_000, "no JSON"),
+        ("[]", "no row of results"),
+        ("null", "no row of results"),
+        ("{}", "(model: Field required)"),
+        ('{"model": 1}', "(model: Input should be a valid string)"),
+        ('{"model": "FM", "dataset": "small", "seed": "x"}', "(seed: "),
+        ('{"model": "FM", "dataset": "small", "seed": 1, "settings": 2}', "(settings: "),
+        ('{"model": "FM", "dataset": "small", "seed": 1, "test": {"auc": "x"}}', "(test.auc: "),
+        ('{"model": "FM", "dataset": "small", "seed": 1, "cost": {"steps": NaN}}', "(cost.steps: "),
+        ("\udcff", "not utf-8 text"),
+    ],
+)
+def test_a_results_file_that_holds_something_else(
+    line: str, message: str, small_data: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    Path("other").mkdir()
+    path = Path("other/results.jsonl")
+    path.write_text(f"{line}\n", encoding="utf-8", errors="surrogateescape")
+    content = path.read_bytes()
+    run = refusal(capfd, small_data, model="FM", checkpoint_dir="other")
+    assert cli.main(["export", "--output=shop", "--checkpoint_dir=other"]) == 2
+    exported = capfd.readouterr().err
+    assert report([str(path)]) == 2
+    for said in (run, exported, capfd.readouterr().err):
+        assert len(said.splitlines()) == 1
+        assert f"{path}, line 1: " in said
+        assert message in said
+    assert path.read_bytes() == content
+    assert [found.name for found in Path("other").iterdir()] == ["results.jsonl"]

@@ -30,7 +30,8 @@ from recbole_e2urec.errors import InputError
 
 # Keys of whole numbers, and the least valid value.
 _WHOLE = {
-    **dict.fromkeys(("epochs", "eval_step", "stopping_step"), None),
+    "eval_step": None,  # 0 or less = never validate, as in RecBole
+    **dict.fromkeys(("epochs", "stopping_step"), 0),
     **dict.fromkeys(("train_batch_size", "eval_batch_size", "nproc", "MAX_ITEM_LIST_LENGTH"), 1),
     **dict.fromkeys(("seed", "forget_seed"), 0),
 }
@@ -42,6 +43,7 @@ _MAPPINGS = ("threshold", "val_interval")  # mappings even if their default is n
 _LISTS = ("normalize_field", "numerical_features", "user_fields", "item_fields")
 _OR_NOTHING = ("alpha", "clip_norm", "unlearn_clip_norm", "unlearn_adam_epsilon")  # a number or ~
 _TEXTS = ("data_path", "checkpoint_dir")
+_FROM_ZERO = ("learning_rate", "weight_decay")  # ends of keys of numbers from 0 on
 _LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")
 
 
@@ -63,13 +65,13 @@ def _unmet(key: str, value: Any, default: Any) -> str | None:
         return None if isinstance(value, bool) else "True or False"
     if key in _WHOLE or (_SIZE.fullmatch(key) and isinstance(default, int)):
         return _unmet_whole(value, _WHOLE.get(key, 1), _MOST.get(key, _LARGEST))
-    if isinstance(default, int | float) and not isinstance(value, int | float):
-        return None if value is None and key in _OR_NOTHING else "a number"
+    if isinstance(default, int | float):
+        return _unmet_number(key, value)
     if isinstance(default, Mapping) or key in _MAPPINGS:
         return _unmet_mapping(key, value)
     if key in _LISTS and not isinstance(value, list | None):
         return f"a list such as [{' '.join(str(value).split())}]"
-    if key in _TEXTS and not isinstance(value, str | os.PathLike):
+    if key in _TEXTS and (not isinstance(value, str | os.PathLike) or not str(value)):
         return "text"
     if key == "learner" and str(value).lower() not in _LEARNERS:
         return " or ".join(_LEARNERS)
@@ -82,6 +84,12 @@ def _unmet_whole(value: Any, least: int | None, most: int) -> str | None:
     if value > most:
         return f"a whole number up to {most}"
     return f"a whole number from {least} on" if least is not None and value < least else None
+
+
+def _unmet_number(key: str, value: Any) -> str | None:
+    if not isinstance(value, int | float):
+        return None if value is None and key in _OR_NOTHING else "a number"
+    return "a number from 0 on" if key.endswith(_FROM_ZERO) and not value >= 0 else None
 
 
 def _unmet_mapping(key: str, value: Any) -> str | None:

@@ -42,6 +42,7 @@ class RowDataMixin(Dataset):
     ids: IdMap
     _all_rows: Any = None  # Interaction with all rows as tensors; None until prepare()
     _augmented: tuple[bytes, Any] | None = None  # (hidden rows, dataset) of the last augmentation
+    _has_histories = False  # whether the files hold histories, so that none are to be made
 
     def copy(self, new_inter_feat: Interaction) -> "RowDataMixin":
         """Copy as RecBole does; the copy shares the row table but not the cached tensors."""
@@ -66,16 +67,10 @@ class RowDataMixin(Dataset):
 
         Raises:
             InputError: RecBole does not know the split or the split does not give three parts,
-                time order is requested but there are no times, or the rules leave no rows.
+                time order is requested or needed but there are no times, or the rules leave no
+                rows.
         """
-        order = self.config["eval_args"]["order"]
-        if order == "TO" and not self.rows.has_time and self.benchmark_filename_list is None:
-            raise InputError(
-                f"{self.config['dataset']}: the .inter file has no column {self.time_field!r} to "
-                "order by; name it with TIME_FIELD, or set eval_args to {order: RO}"
-            )
-        if self._augments() and order != "TO":
-            raise InputError(f"eval_args: order {order}: {self.config['model']} needs order TO")
+        self._check_order()
         view = copy.copy(self)
         view.rows, view.time_field = self.rows, "row_time"
         view.inter_feat = self._targets()
@@ -86,7 +81,35 @@ class RowDataMixin(Dataset):
             parts = Dataset.build(view)
         if len(parts) != 3:
             raise InputError(f"the split gives {len(parts)} parts; three are needed (eval_args)")
-        return [part.inter_feat[ROW_ID].numpy() for part in parts]
+        rows = [part.inter_feat[ROW_ID].numpy() for part in parts]
+        if self._augments() and self.benchmark_filename_list is not None:
+            self._check_time_order(rows)
+        return rows
+
+    def _check_order(self) -> None:
+        """Refuse an order of the split that the data or the model do not have."""
+        order, is_split = self.config["eval_args"]["order"], self.benchmark_filename_list is None
+        if not self.rows.has_time and (self._augments() or (order == "TO" and is_split)):
+            advice = "" if self._augments() else ", or set eval_args to {order: RO}"
+            raise InputError(
+                f"{self.config['dataset']}: the .inter file has no column {self.time_field!r} to "
+                f"order by; name it with TIME_FIELD{advice}"
+            )
+        if self._augments() and order != "TO" and is_split:
+            raise InputError(f"eval_args: order {order}: {self.config['model']} needs order TO")
+
+    def _check_time_order(self, parts: list[NDArray[np.int64]]) -> None:
+        """Refuse parts in which histories, which show a user's earlier rows, show later parts."""
+        first = np.full(self.rows.user.max() + 1, np.inf)  # by user: first time of the later parts
+        for rows in parts[::-1]:
+            user, time = self.rows.user[rows], self.rows.time[rows]
+            late = int((time > first[user]).sum())
+            if late:
+                raise InputError(
+                    f"benchmark_filename: {self.config['model']} needs each user's parts in the "
+                    f"order of time; {late:,} rows are later than rows of a later part"
+                )
+            np.minimum.at(first, user, time)
 
     def _targets(self) -> Interaction:
         """Return user, exact time and row id of the rows that take part in the split."""
@@ -132,8 +155,14 @@ class RowDataMixin(Dataset):
     def data_augmentation(self) -> None:
         """Do nothing: RecBole augments here, but only :meth:`take` knows which rows are hidden."""
 
+    def _benchmark_presets(self) -> None:
+        """Do as RecBole does if the files hold histories, as it expects; else make them."""
+        self._has_histories = f"item_id{self.config['LIST_SUFFIX']}" in self.inter_feat
+        if self._has_histories:
+            super()._benchmark_presets()
+
     def _augments(self) -> bool:
-        return isinstance(self, SequentialDataset) and self.benchmark_filename_list is None
+        return isinstance(self, SequentialDataset) and not self._has_histories
 
     def _augment(self, hidden: NDArray[np.int64]) -> "RowDataMixin":
         """Run RecBole's augmentation on all rows except the hidden ones, in exact time order."""
@@ -223,8 +252,7 @@ def load_dataset(config: Any) -> RowDataMixin:
             no rows are left, the labels cannot be used, or two settings both choose the rows of
             the parts.
     """
-    if config["benchmark_filename"] and config.options(TargetOptions) != TargetOptions():
-        raise InputError("benchmark_filename names the parts; drop min_history and last_rows")
+    _check_parts(config)
     if config.is_language_model:
         kind: type = LLMRecDataset
     else:
@@ -244,6 +272,25 @@ def load_dataset(config: Any) -> RowDataMixin:
         raise InputError(
             f"{config['dataset']} cannot be fetched: {error.reason}; {advice}"
         ) from error
+
+
+def _check_parts(config: Any) -> None:
+    """Refuse names of parts that do not do, or that do not go with other settings."""
+    names, dataset = config["benchmark_filename"], config["dataset"]
+    if names is None:
+        return
+    distinct = {str(name) for name in names} if isinstance(names, list | tuple) else set()
+    if len(distinct) != 3 or len(names) != 3:
+        raise InputError(
+            f"benchmark_filename: {names!r} does not do; three names are needed, as in "
+            f"[train, valid, test] for {dataset}.train.inter and the others"
+        )
+    if config.options(TargetOptions) != TargetOptions():
+        raise InputError("benchmark_filename names the parts; drop min_history and last_rows")
+    folder = Path(config["data_path"])
+    for path in (folder / f"{dataset}.{name}.inter" for name in names):
+        if folder.is_dir() and not path.is_file():
+            raise InputError(f"benchmark_filename: there is no file {path}; check its name")
 
 
 def _loaded(kind: type, config: Any) -> RowDataMixin:

@@ -174,11 +174,12 @@ def _write(folder: ModelFolder, model: FinishedModel, key: str) -> str:
 
 
 def _load(model: str | None, settings: RunSettings) -> FinishedModel:
+    rows, folder = rows_of(settings)
+    alone = [row for row in rows if row["model"] == RECOMMENDER and "request" not in row]
+    newest = next((row for row in reversed(rows) if "request" in row or row in alone), None)
+    if alone and (model == RECOMMENDER or (model is None and newest is alone[-1])):
+        return _load_recommender(alone[-1], folder, settings)
     if model == RECOMMENDER:
-        rows, folder = rows_of(settings)
-        alone = [row for row in rows if row["model"] == RECOMMENDER and "request" not in row]
-        if alone:
-            return _load_recommender(alone[-1], folder, settings)
         model = ORIGINAL
     rows, folder = comparison_of(model, settings)
     by_model = {row["model"]: row for row in rows}

@@ -22,7 +22,7 @@ from recbole_e2urec.deployment.purge import certify_purge, purge
 from recbole_e2urec.deployment.served_model import FIRST_REQUEST, open_folder
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment.finished import FILTER
-from recbole_e2urec.experiment.launch import layers_of
+from recbole_e2urec.experiment.launch import ONE_RUN, layers_of
 from recbole_e2urec.experiment.preview import preview
 from recbole_e2urec.methods import METHODS
 from recbole_e2urec.utils import distributed, recbole_compat
@@ -151,8 +151,9 @@ def refuse_unfit(config: Config) -> None:
     """Refuse a run whose outcome is not a single model that has carried out a request."""
     name = str(config.model)
     fitting = ", ".join(method for method, kind in METHODS.items() if kind.answers_alone)
-    if config["model_list"]:
-        raise InputError("finalize: one model; drop model_list, or export one of them afterwards")
+    for key in ONE_RUN:
+        if config[key]:
+            raise InputError(f"finalize: one model; drop {key}, or export one of them afterwards")
     if config["show_prompts"]:
         raise InputError("finalize: show_prompts trains nothing; drop one of them")
     if name not in METHODS:

@@ -23,7 +23,7 @@ from recbole_e2urec.deployment.scan import EARLIER, Entry, ScanResult, scan_file
 from recbole_e2urec.deployment.served_model import ServedModel
 from recbole_e2urec.deployment.verify import read_certificate
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.report.results import RESULTS, load_rows
+from recbole_e2urec.report.results import RESULTS, load_results
 from recbole_e2urec.utils.html import printable
 from recbole_e2urec.utils.io import flush_folder, outside_run_folder, run_folder
 from recbole_e2urec.utils.recbole_compat import close_events
@@ -209,7 +209,7 @@ def is_still_there(checkpoint_dir: Path, record: Mapping[str, Any]) -> bool:
     """
     if not checkpoint_dir.exists():
         return True
-    rows = load_rows(checkpoint_dir / RESULTS)
+    rows = load_results(checkpoint_dir / RESULTS)
     return any(row.get("stage") == record[PLACES][STAGE] for row in rows)
 
 

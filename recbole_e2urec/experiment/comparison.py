@@ -17,28 +17,30 @@ from typing import Any
 from tqdm import tqdm
 
 from recbole_e2urec.config.config import Config, RunSettings
-from recbole_e2urec.config.keys import with_forget_method
-from recbole_e2urec.config.yaml import parse_value, read_switch
+from recbole_e2urec.config.keys import protocol, with_forget_method
+from recbole_e2urec.config.schema import check_values
+from recbole_e2urec.config.yaml import parse_value, properties_folder, read_switch, read_yaml
 from recbole_e2urec.data.request.selection import WORDING, ForgetRequest
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.evaluator.measure import group_sizes
 from recbole_e2urec.experiment.inspect_prompts import shown_prompts
-from recbole_e2urec.experiment.launch import Job, Latest, Launch, layers_of, workers_of
+from recbole_e2urec.experiment.launch import ONE_RUN, Job, Latest, Launch, layers_of, workers_of
 from recbole_e2urec.experiment.preview import run_preview
 from recbole_e2urec.experiment.recbole_models import ClassicForgetting
 from recbole_e2urec.experiment.run import opened, refuse_afterwards
 from recbole_e2urec.experiment.tuning import Objective, Trial, best_of, settings_to_try
 from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.methods import METHODS, method_of
+from recbole_e2urec.methods.unlearner import Unlearner
 from recbole_e2urec.model.backbones.tiny import EMBEDDED
 from recbole_e2urec.registry import LANGUAGE_MODEL
-from recbole_e2urec.report.results import RESULTS, completed, load_rows, save_measured, save_rows
+from recbole_e2urec.report.results import RESULTS, completed, load_results, save_measured, save_rows
 from recbole_e2urec.report.tables import NOISE
 from recbole_e2urec.trainer.training_log import own_wandb_run
 from recbole_e2urec.utils import distributed, recbole_compat
 
 # Settings that every single row gets instead; the comparison itself shows the progress.
-ONE_ROW = {"model_list": None, "seeds": None, "nproc_rows": 1, "tune": 0, "show_progress": False}
+ONE_ROW = {**ONE_RUN, "nproc_rows": 1, "show_progress": False}
 
 # Where a second process saves more time than it takes to start: interactions of at least this size.
 WORTH_A_PROCESS = 2**20  # bytes
@@ -69,19 +71,22 @@ class ComparisonSpec:
     prompts: int = 0
 
     @classmethod
-    def of(cls, layers: Sequence[Mapping[str, Any]]) -> "ComparisonSpec":
-        """Read the settings; later layers win.
+    def of(cls, layers: Sequence[Mapping[str, Any]], model: str | None = None) -> "ComparisonSpec":
+        """Read the settings; later layers win. Without a ``model_list``, one model is compared.
 
         Raises:
             InputError: a value is invalid; the message names its key.
         """
         models = _listed(layers, "model_list", [])
-        if not models:
-            raise InputError("no models to compare; write --model_list=E2URec,NegGrad")
+        if models and model is not None:
+            raise InputError(f"--model={model} and a model_list; give one of them")
+        seeds = _listed(layers, "seeds", [])
+        for seed in seeds:
+            check_values({"seed": _whole("seeds", seed, 0)}, {})
         processes = _last(layers, "nproc_rows", None)
         return cls(
-            [str(model) for model in models],
-            [_whole("seeds", seed, 0) for seed in _listed(layers, "seeds", [])] or [None],
+            [str(model) for model in models or [model or _named(layers)]],
+            seeds or [None],
             None if processes is None else _whole("nproc_rows", processes, 1),
             _whole("tune", _last(layers, "tune", 0), 0),
             read_switch(_last(layers, "show_progress", True), "show_progress"),
@@ -102,6 +107,13 @@ def _listed(layers: Sequence[Mapping[str, Any]], key: str, default: list[Any]) -
     if len({str(part) for part in values}) < len(values):
         raise InputError(f"{key}: something is named twice in {values}")
     return values
+
+
+def _named(layers: Sequence[Mapping[str, Any]]) -> str:
+    """Return the one model that the settings name."""
+    overall = read_yaml(properties_folder() / "overall.yaml")
+    default = {**overall, **protocol(_last(layers, "protocol", None))}["model"]
+    return str(_last(layers, "model", default))
 
 
 def _last(layers: Sequence[Mapping[str, Any]], key: str, default: Any) -> Any:
@@ -182,7 +194,7 @@ def _finished(path: Path, config: Config, forget_request: ForgetRequest) -> Row 
     row = {"model": name, "request_digest": forget_request.digest, "settings": config.settings()}
     (wanted,) = completed([row], config)
     wanted = json.loads(json.dumps(wanted))
-    for row in load_rows(path):
+    for row in load_results(path):
         if all(_asking_aside(row.get(name)) == _asking_aside(wanted[name]) for name in wanted):
             return row
     return None
@@ -223,29 +235,32 @@ def run_comparison(
     config_file_list: Sequence[str] | None = None,
     config_dict: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
+    model: str | None = None,
     guarded: bool = False,
 ) -> dict[str, Any]:
-    """Run every model of ``model_list`` with every seed of ``seeds``.
+    """Run every model of ``model_list``, or the one model, with every seed of ``seeds``.
 
     Args:
         dataset: as for :func:`run_recbole_e2urec`, and so are the next three arguments.
         config_file_list: yaml files.
         config_dict: settings from Python.
         overrides: settings as text.
+        model: the one model, if there is no ``model_list``.
         guarded: whether the main script checks ``__name__ == "__main__"``, so that processes may
             start unasked.
 
     Returns:
         ``rows``: one for Original, Retrain and every model by seed, also saved in
-        ``results.jsonl``; ``groups``: the number of measured rows by group; and ``results_file``.
-        With ``show_prompts``, the same as :func:`run_recbole_e2urec`. A dry run returns ``preview``
-        and ``lines`` instead.
+        ``results.jsonl``; ``groups``: the number of measured rows by group; ``results_file``; and
+        ``refused``: model, seed and reason of each row that could not be made. With
+        ``show_prompts``, the same as :func:`run_recbole_e2urec`. A dry run returns ``preview`` and
+        ``lines`` instead.
 
     Raises:
         InputError: bad input; one line says what is wrong, where, and what is accepted.
     """
     layers = layers_of(config_file_list, config_dict, overrides)
-    spec, launch = ComparisonSpec.of(layers), Launch.of(layers)
+    spec, launch = ComparisonSpec.of(layers, model), Launch.of(layers)
     if (spec.processes or 1) > 1 and max(launch.total, distributed.count()) > 1:
         raise InputError(
             "nproc_rows and nproc: several rows at once, or several processes a row; keep one"
@@ -256,14 +271,15 @@ def run_comparison(
             "config_file_list": config_file_list,
             "config_dict": config_dict,
             "overrides": overrides,
+            "model": model,
         }
         result: dict[str, Any] = launch.run(run_comparison, arguments)
         return result
     recbole_compat.apply()
     run_settings = RunSettings(dataset, tuple(config_file_list or ()), config_dict, overrides)
     if spec.prompts:  # which are the same for all language models
-        model = next((name for name in spec.models if name in METHODS), spec.models[0])
-        config = run_settings.config(model)
+        shown = next((name for name in spec.models if name in METHODS), spec.models[0])
+        config = run_settings.config(shown)
         refuse_afterwards(config)
         return shown_prompts(config)
     run_settings = run_settings.overridden(ONE_ROW)
@@ -276,8 +292,15 @@ def run_comparison(
     if spec.processes is None:
         spec = replace(spec, processes=processes_for(first) if guarded else 1)
     tunings = _tunings(spec, seeds[0], {key for layer in layers for key in layer})
+    _refuse_requests(spec, seeds[0])
     rows, groups = _made(spec, seeds, tunings)
-    return {"rows": _ordered(rows, spec.models), "groups": groups, "results_file": str(results)}
+    refused = [row for row in rows if "refused" in row]
+    return {
+        "rows": _ordered([row for row in rows if "refused" not in row], spec.models),
+        "groups": groups,
+        "results_file": str(results),
+        "refused": refused,
+    }
 
 
 def processes_for(config: Config) -> int:
@@ -303,13 +326,30 @@ def _checked(spec: ComparisonSpec, run_settings: RunSettings) -> Path:
     return _results_file(config)
 
 
+def _refuse_requests(spec: ComparisonSpec, run_settings: RunSettings) -> None:
+    """Let each method that refuses some requests do so, which takes the data but no training."""
+    choosy = [name for name in spec.models if name in METHODS and _is_choosy(METHODS[name])]
+    if choosy:
+        config = run_settings.config(choosy[0])
+        run = Forgetting(config, opened(config))
+        for name in choosy:
+            run.refuse(run_settings.config(name))
+
+
+def _is_choosy(method: type[Unlearner]) -> bool:
+    return method.refuse is not Unlearner.refuse
+
+
 def _tunings(spec: ComparisonSpec, run_settings: RunSettings, fixed: set[str]) -> list[TuningJob]:
     """Return the tuning job of every method that has settings to try."""
     methods = [model for model in spec.models if model in METHODS and spec.tries]
     jobs = [
         TuningJob(run_settings, name, settings_to_try(name, fixed, spec.tries)) for name in methods
     ]
-    return [job for job in jobs if len(job.settings) > 1]
+    jobs = [job for job in jobs if len(job.settings) > 1]
+    if spec.tries > 1 and not jobs:
+        raise InputError(f"tune: there is nothing to try for {', '.join(spec.models)}; drop it")
+    return jobs
 
 
 def _made(spec: ComparisonSpec, seeds: Sequence[RunSettings], tunings: list[TuningJob]) -> Made:
@@ -358,10 +398,28 @@ def _made(spec: ComparisonSpec, seeds: Sequence[RunSettings], tunings: list[Tuni
 def _row_job(run_settings: RunSettings, model: str, trials: list[Trial]) -> Job:
     """Return the job of a classic model, or of a method with the best settings of its trials."""
     if model not in METHODS:
-        return partial(classic_job, run_settings, model)
-    if trials:
-        run_settings = run_settings.overridden(best_of(trials).settings)
-    return partial(language_model_job, run_settings, model, partial(unlearned, trials=trials))
+        job: Job = partial(classic_job, run_settings, model)
+    else:
+        run_settings = run_settings.overridden(best_of(trials).settings if trials else {})
+        measure = partial(unlearned, trials=trials)
+        job = partial(language_model_job, run_settings, model, measure)
+    return partial(_row_or_reason, job, run_settings, model)
+
+
+def _row_or_reason(job: Job, run_settings: RunSettings, model: str, latest: Latest) -> Made:
+    """Return what a job made; if the model refuses, a row that says why, so that others are made.
+
+    Several processes of one row end together instead, because a refusal may be one process's own.
+    """
+    try:
+        made: Made = job(latest)
+    except InputError as error:
+        if distributed.count() > 1 or isinstance(error.__cause__, OSError):
+            raise
+        latest.get(None, lambda: None)  # a run that broke off is not used again
+        seed = run_settings.config(model)["seed"]
+        return [{"model": model, "seed": seed, "refused": str(error)}], {}
+    return made
 
 
 def _ordered(rows: list[Row], models: Sequence[str]) -> list[Row]:

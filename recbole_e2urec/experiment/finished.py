@@ -18,7 +18,7 @@ from recbole_e2urec.experiment.run import Rows
 from recbole_e2urec.experiment.unlearning import Forgetting, MeasuredModel, RunServices
 from recbole_e2urec.methods import METHODS
 from recbole_e2urec.model.scorers import CachedAnswers, Scorer
-from recbole_e2urec.report.results import RESULTS, load_rows
+from recbole_e2urec.report.results import RESULTS, load_results
 from recbole_e2urec.trainer.adapter import TrainingServices
 from recbole_e2urec.trainer.checkpoint import Stage
 
@@ -95,7 +95,7 @@ def rows_of(settings: RunSettings) -> tuple[list[dict[str, Any]], Path]:
         wanted["dataset"] = settings.dataset
     if wanted.get(FILTER):
         wanted[FILTER] = without_values(str(wanted[FILTER]))
-    rows = load_rows(folder / RESULTS)
+    rows = load_results(folder / RESULTS)
     agreeing = (all(_value(row, key) == value for key, value in wanted.items()) for row in rows)
     return [row for row, agrees in zip(rows, agreeing, strict=True) if agrees], folder
 

@@ -29,6 +29,7 @@ T = TypeVar("T")
 START = "spawn"  # fresh processes: a GPU cannot be shared with a fork of this one
 MADE = "made"
 GRACE = 10.0  # seconds that other processes have to report errors after one has failed
+ONE_RUN = {"model_list": None, "seeds": None, "tune": 0}  # other values ask for a comparison
 NO_RESULT: dict[str, Any] = {"rows": [], "groups": {}, "results_file": ""}
 
 
@@ -246,6 +247,15 @@ def layers_of(
 ) -> list[Mapping[str, Any]]:
     """Return the layers of settings; later ones win. Arguments as of ``run_recbole_e2urec``."""
     return [*(read_yaml(Path(file)) for file in files or ()), config_dict or {}, overrides or {}]
+
+
+def compares(layers: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether the settings ask for several models, seeds or trials; later layers win."""
+    given = {key: layer[key] for layer in layers for key in ONE_RUN if key in layer}
+    return any(
+        (parse_value(value, key) if isinstance(value, str) else value) != ONE_RUN[key]
+        for key, value in given.items()
+    )
 
 
 def _enter(

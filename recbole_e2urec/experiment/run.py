@@ -21,12 +21,13 @@ from recbole_e2urec.data.rows import Splits
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.prompting import shown_histories
-from recbole_e2urec.report.results import versions
+from recbole_e2urec.report.results import RESULTS, load_results, versions
 from recbole_e2urec.trainer.checkpoint import Stage
 from recbole_e2urec.trainer.llmrec_trainer import LLMRecTrainer
 from recbole_e2urec.trainer.recbole_trainer import plain_values
 from recbole_e2urec.trainer.training_log import amortised
 from recbole_e2urec.utils import distributed, recbole_compat
+from recbole_e2urec.utils.io import make_folder
 
 Rows = NDArray[np.int64]
 COST = (
@@ -50,11 +51,22 @@ class Parts(NamedTuple):
 
 
 def opened(config: Config) -> Any:
-    """Seed everything, start the log, and load the data set of a run."""
+    """Seed everything, start the log, and load the data set of a run.
+
+    Raises:
+        InputError: the data cannot be used, or a folder of the run cannot be made.
+    """
     init_seed(config["seed"], config["reproducibility"])
-    if distributed.is_main_process():
-        recbole_compat.start_log(config)
+    distributed.on_main_process(lambda: _make_folders(config))
     return load_dataset(config)
+
+
+def _make_folders(config: Config) -> None:
+    """Make the folder of the results, and start the run's log."""
+    folder = Path(config["checkpoint_dir"])
+    make_folder(folder, "checkpoint_dir")
+    load_results(folder / RESULTS)  # refuse now what could not be completed after the training
+    recbole_compat.start_log(config)
 
 
 def refuse_afterwards(config: Config) -> None:

@@ -33,7 +33,7 @@ from recbole_e2urec.methods.unlearner import Unlearner
 from recbole_e2urec.model.losses import log_losses
 from recbole_e2urec.model.scorers import Adapted, Mixture, Scorer, Stored, answering, on_start
 from recbole_e2urec.report.results import ForgetAnswers
-from recbole_e2urec.report.tables import NOISE
+from recbole_e2urec.report.tables import NOISE, caution_of
 from recbole_e2urec.trainer.adapter import Fit, TrainingServices, UnlearningTask
 from recbole_e2urec.trainer.checkpoint import Stage
 from recbole_e2urec.trainer.llmrec_trainer import LLMRecTrainer
@@ -130,6 +130,8 @@ class Measuring(Experiment):
             **curves(losses, self.groups),
             "intervals": intervals(answers, original, retrained, self.groups, self.dataset.rows),
         }
+        if self.caution:
+            row["caution"] = self.caution
         if model.ranking:
             row["ranking"] = dict(model.ranking)
         if model.findings:
@@ -138,6 +140,24 @@ class Measuring(Experiment):
             row["relearning"] = dict(model.relearning)
         relative = _ratio(model.cost, self.retrain.cost)
         return self.completed(row, {**model.cost, "relative_to_retrain": relative})
+
+    @cached_property
+    def caution(self) -> str | None:
+        """Why shares of the gap between Original and Retrain mean nothing, see `caution_of`."""
+        original, retrain = self.original.answers, self.retrain.answers
+        rows, groups = self.dataset.rows, self.groups
+        return caution_of(
+            [
+                {
+                    "model": name,
+                    "seed": self.config["seed"],
+                    "to_retrain": {},
+                    "intervals": intervals(answers, original, retrain, groups, rows),
+                    **utility(self.config, answers, groups, rows.label),
+                }
+                for name, answers in (("Original", original), ("Retrain", retrain))
+            ]
+        )
 
     @cached_property
     def comparison(self) -> str:
@@ -258,11 +278,21 @@ class Forgetting(Measuring):
         Returns:
             The rows of Original, Retrain and the method; and the number of rows by group.
         """
-        method_of(self.config)  # refuses bad settings before anything is trained
+        self.refuse(self.config)
         self.train()
         unlearned = self.unlearned_row(self.config)
         rows = self.measured("Original", self.original), self.measured("Retrain", self.retrain)
         return [*rows, unlearned], group_sizes(self.groups)
+
+    def refuse(self, config: Config) -> None:
+        """Let the method that these settings name refuse the request, before anything is trained.
+
+        Raises:
+            InputError: the method cannot carry it out, or an option of it does not do.
+        """
+        method = method_of(config)
+        with self.model.using_history(self.after):
+            method.refuse(self.model, self.request)
 
     def unlearned_row(self, config: Config) -> dict[str, Any]:
         """Unlearn with the method that these settings name, and return its row of results."""

@@ -62,6 +62,11 @@ class TokenReset(Unlearner):
     options_class = TokenResetOptions
     has_only_original = True
 
+    def refuse(self, original: LLMRec, request: UnlearningTask) -> None:
+        """See :meth:`Unlearner.refuse`."""
+        if len(request.forget):
+            self._check(original, request, forget_token_coverage(request, original.table))
+
     def unlearn(self, original: LLMRec, request: UnlearningTask) -> Unlearned:
         """See :meth:`Unlearner.unlearn`; raises what :meth:`reset` does."""
         return self.reset(original, request, lambda: forget_token_coverage(request, original.table))
@@ -78,7 +83,7 @@ class TokenReset(Unlearner):
 
         Raises:
             InputError: no token is the request's own, a row shows none and all are to be reached,
-                or Original's training reached no embedding.
+                or Original's training does not reach the embeddings.
         """
         if len(request.forget) == 0:
             return Unlearned(Adapted(original.adapter), total([]), [], "original")
@@ -91,13 +96,10 @@ class TokenReset(Unlearner):
         scorer = Stored(original.adapter, stage.weights)
         return Unlearned(scorer, cost, [], stage.digest, findings=findings)
 
-    def _reset(
-        self, original: LLMRec, request: UnlearningTask, stage: Stage, coverage: TokenCoverage
-    ) -> None:
-        started = time.perf_counter() - coverage.seconds
-        tokens, covered, _ = coverage
-        missed = int((~covered).sum())
-        if len(tokens) == 0:
+    def _check(self, original: LLMRec, request: UnlearningTask, coverage: TokenCoverage) -> None:
+        """Refuse a request whose rows these tokens do not name; raises what :meth:`reset` does."""
+        missed = int((~coverage.covered).sum())
+        if len(coverage.tokens) == 0:
             raise InputError(
                 "TokenReset: other prompts show every token of the request's; it forgets users who "
                 "leave wholly and whom prompts name, as by prompt: numbered; choose another model, "
@@ -113,6 +115,14 @@ class TokenReset(Unlearner):
                 "TokenReset: tuning: lora did not reach the embeddings; choose another model, or "
                 "adapt them (lora_target_modules)"
             )
+
+    def _reset(
+        self, original: LLMRec, request: UnlearningTask, stage: Stage, coverage: TokenCoverage
+    ) -> None:
+        started = time.perf_counter() - coverage.seconds
+        self._check(original, request, coverage)
+        tokens, covered, _ = coverage
+        missed = int((~covered).sum())
         scorer = token_reset_scorer(original, request, tokens)
         overshoot = self.options.overshoot
         findings: dict[str, float] = {}

@@ -60,6 +60,15 @@ class Unlearner(ABC):
         """The space that is left when the user has set some keys."""
         return {key: bounds for key, bounds in cls.space.items() if key not in fixed}
 
+    def refuse(self, original: LLMRec, request: UnlearningTask) -> None:  # noqa: B027 - most do not
+        """Refuse a request that the method cannot carry out, as far as data and prompts tell.
+
+        It is asked before anything is trained.
+
+        Raises:
+            InputError: the message says why, and what would do.
+        """
+
     @abstractmethod
     def unlearn(self, original: LLMRec, request: UnlearningTask) -> Unlearned:
         """Make the unlearned model beside ``original``, whose own answers do not change."""

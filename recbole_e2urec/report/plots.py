@@ -236,6 +236,8 @@ _PAGE = SHEETS.from_string("""\
 {% for group in groups %}
 <section>
 <h2>{{ group.title }}</h2>
+{% if group.caution %}<p class="caution">{{ group.caution }}</p>
+{% endif %}
 {% for table in group.tables %}<div class="wide">{{ table | safe }}</div>
 {% endfor %}
 {% for note in group.notes %}<p class="note">{{ note }}</p>
@@ -263,6 +265,7 @@ def page(
     groups: Sequence[tuple[str, Sequence[Row]]],
     tables: Sequence[Sequence[TextTable]],
     notes: Sequence[Sequence[str]],
+    cautions: Sequence[str | None],
 ) -> str:
     """Write the HTML page.
 
@@ -270,10 +273,12 @@ def page(
         groups: title and rows of each comparison.
         tables: tables of each comparison.
         notes: notes below the tables of each comparison.
+        cautions: what a reader of each comparison must know first; None: nothing.
     """
     sections = []
     include_script = True  # the page contains the plotting library once
-    for (title, rows), group_tables, group_notes in zip(groups, tables, notes, strict=True):
+    parts = zip(groups, tables, notes, cautions, strict=True)
+    for (title, rows), group_tables, group_notes, caution in parts:
         pictures = []
         for figure in figures(rows):
             picture = figure.picture.to_html(
@@ -286,6 +291,7 @@ def page(
         sections.append(
             {
                 "title": title,
+                "caution": caution,
                 "tables": [table.render("html") for table in group_tables],
                 "notes": group_notes,
                 "figures": pictures,

@@ -15,7 +15,7 @@ from texttable import Texttable
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.report.comparisons import Comparison, comparisons
 from recbole_e2urec.report.plots import page
-from recbole_e2urec.report.results import load_rows
+from recbole_e2urec.report.results import load_results
 from recbole_e2urec.report.tables import (
     COST,
     FORGETTING,
@@ -25,12 +25,16 @@ from recbole_e2urec.report.tables import (
     WITHIN,
     Columns,
     TextTable,
+    caution_of,
     insert_columns,
+    number,
     row_by_row,
     seeds_of,
     tables_of,
     value_of,
+    without_shares,
 )
+from recbole_e2urec.utils.distributed import print_utf8
 from recbole_e2urec.utils.io import write_text
 
 WIDE = 4  # most models that fit next to each other in a terminal
@@ -47,7 +51,11 @@ def print_report(results: Mapping[str, Any]) -> None:
     if "preview" in results:
         print("\n".join(results["lines"]))
         return
+    caution = caution_of(results["rows"])
     rows, row_measure = row_by_row(results["rows"])
+    if caution:
+        rows = without_shares(rows)
+        print(f"\n{caution}", end="")
     request = f", request {rows[0]['request_id']}" if "request_id" in rows[0] else ""
     print(f"\n{rows[0]['dataset']}, seed {rows[0]['seed']}{request}")
     measures = _classic_measures(rows)
@@ -90,13 +98,14 @@ def table(rows: Sequence[Mapping[str, Any]], measures: Columns) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print or write the comparisons of a results file; exit code 2 for bad input."""
+    print_utf8()
     parser = argparse.ArgumentParser(prog="python -m recbole_e2urec.report", description=__doc__)
     parser.add_argument("file", type=Path, help="results.jsonl of a run")
     parser.add_argument("--format", choices=FORMATS, default="text")
     parser.add_argument("--output", type=Path, help="file to write; without it, the terminal")
     arguments = parser.parse_args(argv)
     try:
-        rows = load_rows(arguments.file)
+        rows = load_results(arguments.file)
         if not rows:
             raise InputError(f"{arguments.file} has no results; run something first")
         text = _report_text(comparisons(rows, arguments.file.parent), arguments.format)
@@ -116,6 +125,8 @@ def _print_end(results: Mapping[str, Any], notes: Sequence[str] = ()) -> None:
         sizes = (f"{count} {name} rows" for name, count in results["groups"].items())
         print("measured on", ", ".join(sizes))
         print("\n".join([READING, *notes]))
+    for row in results.get("refused", ()):
+        print(f"no row of {row['model']}, seed {row['seed']}: {row['refused']}")
     print(f"results: {results['results_file']}")
 
 
@@ -127,7 +138,7 @@ def _report_text(groups: Sequence[Comparison], kind: str) -> str:
             [*_notes(group.rows, group_tables), *([READING] if _is_unlearning(group.rows) else [])]
             for group, group_tables in zip(groups, tables, strict=True)
         ]
-        return page(groups, tables, notes)
+        return page(groups, tables, notes, [caution_of(group.rows) for group in groups])
     return "\n".join(f"{_comparison_text(group, kind)}\n" for group in groups)
 
 
@@ -136,10 +147,12 @@ def _comparison_text(comparison: Comparison, kind: str) -> str:
     tables = tables_of(comparison.rows)
     text = "\n\n".join(table.render(kind) for table in tables)
     notes = _notes(comparison.rows, tables)
+    caution = caution_of(comparison.rows)
+    first = [*([caution] if caution else []), comparison.title]
     if kind in COMMENT:
-        title, *notes = (f"{COMMENT[kind]} {line}" for line in (comparison.title, *notes))
-        return "\n".join([title, text, *notes])
-    return "\n".join([comparison.title, "", text, "", *notes])
+        first, notes = ([f"{COMMENT[kind]} {line}" for line in lines] for lines in (first, notes))
+        return "\n".join([*first, text, *notes])
+    return "\n".join(["\n\n".join(first), "", text, "", *notes])
 
 
 def _notes(rows: Sequence[Mapping[str, Any]], tables: Sequence[TextTable]) -> list[str]:
@@ -184,8 +197,7 @@ def _ranking(rows: Sequence[Mapping[str, Any]]) -> Columns:
 
 
 def _cell(row: Mapping[str, Any], path: str, decimals: int) -> str:
-    value = value_of(row, path)
-    return "-" if value is None else f"{value:,.{decimals}f}"
+    return number(value_of(row, path), decimals)
 
 
 def _is_unlearning(rows: Sequence[Mapping[str, Any]]) -> bool:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import BaseModel, FiniteFloat, ValidationError
 
 from recbole_e2urec import __version__
 from recbole_e2urec.config.config import Config
@@ -24,6 +25,7 @@ from recbole_e2urec.errors import InputError
 from recbole_e2urec.utils.io import (
     file_lock,
     outside_run_folder,
+    read_lines,
     read_tensors,
     remove_parts,
     run_folder,
@@ -49,6 +51,24 @@ class ForgetAnswers(NamedTuple):
     comparison_key: str
 
 
+Measures = dict[str, FiniteFloat | dict[str, FiniteFloat | None] | None]
+
+
+class _Row(BaseModel, strict=True):
+    """The values of a row that its readers rely on; a row may have more."""
+
+    model: str
+    dataset: str
+    seed: int
+    settings: dict[str, Any] = {}
+    test: Measures = {}
+    forget: Measures = {}
+    to_retrain: Measures = {}
+    ranking: Measures = {}
+    found: Measures = {}
+    cost: Measures = {}
+
+
 def save_rows(path: Path, rows: Iterable[Mapping[str, Any]], key: Sequence[str] = KEY) -> None:
     """Add rows to the file; a new row replaces the row with the same :func:`row_key`.
 
@@ -63,7 +83,10 @@ def save_rows(path: Path, rows: Iterable[Mapping[str, Any]], key: Sequence[str] 
         InputError: the disk is full, or the file holds something else.
     """
     with file_lock(path.with_name(f".{path.name}.lock")):
-        latest = {row_key(row, key): row for row in [*load_rows(path), *rows]}
+        latest: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+        for row in [*load_rows(path), *rows]:
+            latest.pop(row_key(row, key), None)  # a row that is replaced is the newest again
+            latest[row_key(row, key)] = row
         lines = (json.dumps(row, allow_nan=False) + "\n" for row in latest.values())
         write_text(path, "".join(lines))
         remove_parts(path.parent, path.name)
@@ -79,18 +102,39 @@ def row_key(row: Mapping[str, Any], key: Sequence[str] = KEY) -> tuple[Any, ...]
 
 
 def load_rows(path: Path) -> list[dict[str, Any]]:
-    """Read the rows; an absent file has no rows.
+    """Read the rows, whatever their values are; an absent file has no rows.
 
     Raises:
-        InputError: a line is no row; names the line.
+        InputError: a line is no JSON object; names the line.
     """
     rows = []
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_lines(path) if path.is_file() else [], start=1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
+            row = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
             raise InputError(f"{path}, line {number}: no JSON; mend or move the file") from error
+        if not isinstance(row, dict):
+            raise InputError(f"{path}, line {number}: no row of results; mend or move the file")
+        rows.append(row)
+    return rows
+
+
+def load_results(path: Path) -> list[dict[str, Any]]:
+    """Read rows of results, which tables and other commands rely on.
+
+    Raises:
+        InputError: a line is no row of results; names the line and what is wrong.
+    """
+    rows = load_rows(path)
+    for number, row in enumerate(rows, start=1):
+        try:
+            _Row.model_validate(row)
+        except ValidationError as error:
+            first = error.errors()[0]
+            wrong = f"{'.'.join(map(str, first['loc'][:2]))}: {first['msg']}"
+            raise InputError(
+                f"{path}, line {number}: no row of results ({wrong}); mend or move the file"
+            ) from error
     return rows
 
 
@@ -146,9 +190,13 @@ def _answers_path(folder: Path, row: Mapping[str, Any]) -> Path:
 
 
 def completed(rows: list[dict[str, Any]], config: Config) -> list[dict[str, Any]]:
-    """Complete each row with what all rows of a run share: data set, seed and versions."""
+    """Complete each row with what all rows of a run share: data set, seed and versions.
+
+    A caution comes first in the row, since it says how to read the rest.
+    """
     common = {"dataset": config["dataset"], "seed": config["seed"], "versions": versions()}
-    return [{"model": row["model"], **common, **row} for row in rows]
+    first = ("caution", "model")
+    return [{**{key: row[key] for key in first if key in row}, **common, **row} for row in rows]
 
 
 @cache

@@ -5,8 +5,9 @@ The columns are given as tuples of title, dotted path in a row of results, and d
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
+from math import isnan, nan
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
@@ -75,6 +76,9 @@ NOISE = "Retrain, other seed"  # the row that shows the effect of another seed
 WITHIN = "~"  # marks a distance to Retrain that may be noise
 DISTANCES = ("gap", "to_retrain.jsd", "to_retrain.residual")
 LARGEST_CLEAR_FLOOR = 0.5  # above this floor a residual says nothing
+CHANCE = 0.5  # AUC of a guess
+FACTS = {"rows_not_reached"}  # in ``found``, beside strengths and what predicts them
+NO_SHARES = "Shares of the gap and strengths found are shown as -; see docs/reference/measures.md."
 READING = "Read forget AUC, LogLoss and MIA AUC against Retrain's, not against 0.5."
 READ_RESIDUAL = (
     "residual: 0 = Retrain, 1 = did nothing, above 1 = did harm; its floor is what a second "
@@ -106,10 +110,13 @@ class TextTable(NamedTuple):
             file = io.StringIO()
             csv.writer(file, lineterminator="\n").writerows([self.header, *self.lines])
             return file.getvalue().rstrip("\n")
+        lines = self.lines
+        if kind == "html":  # a wide table breaks its cells before a deviation
+            lines = [[cell.replace("± ", "±\u00a0") for cell in line] for line in lines]
         aligned = ["left", *["right"] * (len(self.header) - 1)]
         return str(
             tabulate(
-                self.lines,
+                lines,
                 self.header,
                 tablefmt=_TABULATE_FORMATS[kind],
                 colalign=aligned,
@@ -122,11 +129,62 @@ def tables_of(rows: Sequence[Row]) -> list[TextTable]:
     """Make the tables of a comparison: measures, and ranking and tuning if there are any."""
     names = dict.fromkeys(name for row in rows for name in row.get("ranking", {}))
     ranking = tuple((name, f"ranking.{name}", 4) for name in names)
+    caution = caution_of(rows)
     rows, row_measure = row_by_row(rows)
+    rows = without_shares(rows) if caution else rows
     columns = insert_columns(COMPARED, row_measure.columns, "to_retrain.jsd")
     tables = [comparison(rows, columns), *([comparison(rows, ranking)] if ranking else [])]
     tuned = {row["model"]: row["tuning"] for row in rows if "tuning" in row}
     return [*tables, *([tuning(tuned)] if tuned else [])]
+
+
+def caution_of(rows: Sequence[Row]) -> str | None:
+    """Say why shares of the gap to Retrain mean nothing; None if they mean something.
+
+    This is so if Original is no better than chance on test rows, or if its gap to Retrain may be
+    noise (:func:`within_noise`). Original is no better than chance if the 95 % user-bootstrap
+    interval of its test AUC begins at or below 0.5, as a mean over seeds.
+
+    Args:
+        rows: rows of a comparison; without Original's intervals, nothing is said.
+    """
+    originals = [_with_gap(row, rows) for row in rows if row["model"] == "Original"]
+    bounds = [value_of(row, "intervals.test_auc") for row in originals]
+    if all_known(bounds) and (low := mean(low for low, _ in bounds)) <= CHANCE:
+        high = mean(high for _, high in bounds)
+        return (
+            f"Nothing was learned: the 95 % interval of Original's test AUC, {low:.3f} to "
+            f"{high:.3f}, has 0.5 in it or lies below. {NO_SHARES}"
+        )
+    if within_noise(originals, "gap", floor_of(rows)):
+        gap = mean(row["gap"] for row in originals if "gap" in row)
+        return (
+            f"No gap to close: Original's forget AUC minus Retrain's, {gap:.4f}, may be noise. "
+            f"{NO_SHARES}"
+        )
+    return None
+
+
+def without_shares(rows: Sequence[Row]) -> list[Row]:
+    """Blank the shares of the gap to Retrain, and the strengths that were to close it."""
+
+    def blank(measures: Any, kept: Collection[str]) -> dict[str, Any]:
+        return {name: value if name in kept else nan for name, value in measures.items()}
+
+    shown: list[Row] = []
+    for row in rows:
+        shares: dict[str, Any] = {key: nan for key in ("bias", "floor") if key in row}
+        if "to_retrain" in row:
+            shares["to_retrain"] = blank(row["to_retrain"], row["to_retrain"].keys() - {"residual"})
+        if "found" in row:
+            shares["found"] = blank(row["found"], FACTS)
+        shown.append({**row, **shares})
+    return shown
+
+
+def number(value: float | None, decimals: int) -> str:
+    """Write a number; a dash if there is none, or if it is blank (NaN)."""
+    return "-" if value is None or isnan(value) else f"{value:,.{decimals}f}"
 
 
 class RowByRow(NamedTuple):
@@ -294,10 +352,10 @@ def value_of(row: Row, path: str) -> Any:
 def _mean_and_deviation(rows: Sequence[Row], path: str, decimals: int) -> str:
     """Write the mean over the rows, and the standard deviation if several rows have a value."""
     values = [value for row in rows if (value := value_of(row, path)) is not None]
-    if not values:
+    if not values or isnan(mean(values)):
         return "-"
-    text = f"{mean(values):,.{decimals}f}"
-    return f"{text} ± {stdev(values):,.{decimals}f}" if len(values) > 1 else text
+    text = number(mean(values), decimals)
+    return f"{text} ± {number(stdev(values), decimals)}" if len(values) > 1 else text
 
 
 def _with_gap(row: Row, rows: Sequence[Row]) -> Row:

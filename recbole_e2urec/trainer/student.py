@@ -131,6 +131,16 @@ class StudentOptions(StepOptions):
             raise InputError("scale_to_target multiplies an adapter; choose student: lora")
 
 
+def check_student(options: Any, original_is_adapter: bool) -> None:
+    """Refuse a student of all weights where Original is an adapter; no student is fine.
+
+    Raises:
+        InputError: the message says what to choose.
+    """
+    if original_is_adapter and getattr(options, "student", None) == "full":
+        raise InputError("student: full needs tuning: full; choose student: lora")
+
+
 class BatchPart(NamedTuple):
     """The forget rows or the retain rows in one piece of a step.
 
@@ -239,8 +249,7 @@ class Student:
         options: StudentOptions,
         warmup: int = 0,
     ) -> None:
-        if options.student == "full" and model.adapter is not None:
-            raise InputError("student: full needs tuning: full; choose student: lora")
+        check_student(options, model.adapter is not None)
         self.model, self.request, self.options = model, request, options
         self.name, self.warmup = name, warmup
         self.epochs = warmup + options.joint_epochs  # of the whole training

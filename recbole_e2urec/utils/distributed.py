@@ -7,7 +7,9 @@ variables that ``torchrun`` sets.
 """
 
 import atexit
+import io
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -170,6 +172,17 @@ def translate_dist_errors(minutes: float | None = None) -> Iterator[None]:
             f"process {rank()} of {count()}: another one is gone or did not answer{waited}, see "
             f"process_timeout ({one_line(error)[:150]}); the same command goes on"
         ) from error
+
+
+def print_utf8() -> None:
+    """Let this process, and those that it starts, print UTF-8 whatever the locale is.
+
+    What has no UTF-8 form, such as half of a surrogate pair, is printed as an escape.
+    """
+    os.environ["PYTHONIOENCODING"] = "utf-8:backslashreplace"
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def on_main_process(make: Callable[[], T]) -> T:

@@ -27,11 +27,16 @@ body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 60rem; p
   color: #111; background: #fff; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.3rem; margin-top: 2.5rem; } h3 { font-size: 1.1rem; }
 .wide { overflow-x: auto; margin: 1rem 0; }
-table { border-collapse: collapse; white-space: nowrap; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid #ccc; text-align: left; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .875rem; }
+td:first-child { white-space: nowrap; }
+@media (max-width: 60rem) { table { white-space: nowrap; } }
+@media (min-width: 60rem) { .wide { width: max-content; min-width: 100%;
+  max-width: calc(100vw - 3rem); position: relative; left: 50%; transform: translateX(-50%); } }
+th, td { padding: .25rem .4rem; border-bottom: 1px solid #ccc; text-align: left; }
 td.number, th.number { text-align: right; }
 tbody td:first-child, thead th:first-child { position: sticky; left: 0; background: #fff; }
 pre { background: #f3f3f3; padding: .75rem; white-space: pre-wrap; overflow-wrap: anywhere; }
+.caution { border-left: .3rem solid #D55E00; padding-left: .75rem; }
 figure { margin: 1.5rem 0; } figcaption, .note { color: #444; font-size: .95rem; }
 </style>
 </head>

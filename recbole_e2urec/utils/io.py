@@ -45,13 +45,29 @@ def outside_run_folder(path: Path) -> Path:
     return Path(*(part for part in path.parts if not part.endswith(RUN_SUFFIX)))
 
 
+def make_folder(path: Path, key: str) -> None:
+    """Make a folder that a setting names, unless it is there.
+
+    Raises:
+        InputError: it cannot be made, as where a file has its name; names the key.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "it is a file" if os.path.isfile(path) else error.strerror
+        raise InputError(f"{key}: cannot make the folder {path}: {reason}; name another") from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically; creates the folder if needed.
+
+    What has no UTF-8 form, such as half of a surrogate pair, is written as an escape.
 
     Raises:
         InputError: the disk is full, or the folder cannot be written to.
     """
-    _write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    content = text.encode("utf-8", "backslashreplace")
+    _write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
 def write_json(path: Path, value: Any) -> None:

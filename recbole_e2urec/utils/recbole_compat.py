@@ -69,6 +69,7 @@ def apply() -> None:
     refuse_nan_scores()
     measure_single_rows()
     make_folders_at_once()
+    log_utf8()
     open_tensorboard_late()
     keep_wandb_in_run_folder()
     search_with_generators()
@@ -224,6 +225,21 @@ def make_folders_at_once() -> None:
     """
     for module in (utils, logger, trainer):
         module.ensure_dir = partial(os.makedirs, exist_ok=True)
+
+
+def log_utf8() -> None:
+    """Write log files as UTF-8, whatever the locale is.
+
+    The name ``logging`` in RecBole's logger module gets another ``FileHandler``; the standard
+    library is not changed. Symptom: pages of ``--- Logging error ---`` where a title is logged
+    under an ASCII locale. Cause: ``init_logger`` names no encoding. Can go when it does.
+    """
+    logging = types.ModuleType("logging")
+    logging.__dict__.update(logger.logging.__dict__)
+    logging.__dict__["FileHandler"] = partial(
+        logger.logging.FileHandler, encoding="utf-8", errors="backslashreplace"
+    )
+    logger.logging = logging
 
 
 class LateWriter:

@@ -117,6 +117,34 @@ def test_benchmark_files_are_the_split(small_config):
     ]
 
 
+def test_a_sequential_model_gets_histories_in_benchmark_files_that_have_none(small_config):
+    names = ["train", "valid", "test"]
+    config = small_config("SASRec", benchmark_filename=names)
+    rows = sorted(small_interactions(), key=lambda row: row[3])
+    for name, part in zip(names, (rows[:200], rows[200:240], rows[240:]), strict=True):
+        write_table(Path(config["data_path"]) / f"small.{name}.inter", INTER, part)
+    dataset = load_dataset(config)
+    test = dataset.split_rows()[2]
+    assert test.tolist() == list(range(240, 288))
+    taken = dataset.take(test).inter_feat
+    item = dataset.rows.item
+    for place, row in enumerate(taken["row_id"].numpy()):
+        earlier = np.flatnonzero(dataset.rows.user[:row] == dataset.rows.user[row])
+        length = int(taken["item_length"][place])
+        assert taken["item_id_list"][place, :length].tolist() == item[earlier].tolist()
+
+
+def test_a_sequential_model_refuses_benchmark_files_that_mix_times(small_config):
+    names = ["train", "valid", "test"]
+    config = small_config("SASRec", benchmark_filename=names)
+    rows = sorted(small_interactions(), key=lambda row: row[3])
+    for name, part in zip(names, (rows[200:], rows[100:200], rows[:100]), strict=True):
+        write_table(Path(config["data_path"]) / f"small.{name}.inter", INTER, part)
+    message = "SASRec needs each user's parts in the order of time; 100 rows are later than"
+    with pytest.raises(InputError, match=message):
+        load_dataset(config).split_rows()
+
+
 def test_split_into_two_parts_is_refused(small_config):
     dataset = load_dataset(small_config("FM", eval_args={"split": {"RS": [0.8, 0.2]}}))
     with pytest.raises(InputError, match="the split gives 2 parts; three are needed"):

@@ -132,3 +132,15 @@ def test_what_cannot_be_exported_is_one_line(argv, message, finished: Path, caps
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
     assert not Path("x").exists()
+
+
+def test_without_a_name_the_model_of_the_newest_run_is_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = {"data_path": str(write_data(tmp_path)), **GIVEN}
+    for model in ("NegGrad", "LLMRec", "NegGrad"):
+        run_recbole_e2urec(model, "small", config_dict=data)
+        run_recbole_e2urec("FM", "small", config_dict={"data_path": data["data_path"], "epochs": 1})
+        assert cli.main(["export", f"--output={model}"]) == 0
+        assert f"{model} of small is in {model}" in capsys.readouterr().out
+        shutil.rmtree(model)

@@ -23,7 +23,9 @@ from recbole_e2urec.experiment.comparison import (
     run_comparison,
 )
 from recbole_e2urec.experiment.launch import Latest, workers_of
+from recbole_e2urec.experiment.recbole_models import ClassicForgetting
 from recbole_e2urec.experiment.unlearning import Forgetting
+from recbole_e2urec.quick_start import run_recbole_e2urec
 from recbole_e2urec.report.results import load_rows
 from recbole_e2urec.report.tables import NOISE
 
@@ -40,6 +42,13 @@ def settings(data: Path, **more: Any) -> dict[str, Any]:
         "show_progress": False,
         **more,
     }
+
+
+def lines_of(shown: str) -> list[str]:
+    """First word of each line below the header of a printed table."""
+    lines = shown.splitlines()
+    rule = next(number for number, line in enumerate(lines) if line.startswith("---"))
+    return [line.split()[0] for line in lines[rule + 1 :] if line]
 
 
 def compared(data: Path, **more: Any) -> list[dict[str, Any]]:
@@ -152,7 +161,7 @@ def test_the_command_line_prints_a_line_a_model(
     assert cli.main(["--dataset=small", *as_arguments(given)]) == 0
     shown = capsys.readouterr().out
     assert "small, tiny-t5, 40 forget rows, seeds 3, 4" in shown
-    assert [line.split()[0] for line in shown.splitlines()[5:10]] == [
+    assert lines_of(shown)[:5] == [
         "Original", "Retrain", "Retrain,", "NPO", "FM",
     ]  # fmt: skip
     assert "±" in shown
@@ -167,7 +176,6 @@ def test_the_command_line_prints_a_line_a_model(
         ({"seeds": "1,x"}, "seeds: 'x' does not do"),
         ({"seeds": [1, 1]}, "named twice"),
         ({"nproc_rows": 0}, "nproc_rows: 0 does not do"),
-        ({"model_list": None}, "no models to compare"),
         ({"model_list": ["SISA"], "shards": 0}, "shards is 0"),
         ({"show_progress": "no"}, "show_progress: 'no' does not do; True or False is needed"),
     ],
@@ -178,6 +186,91 @@ def test_a_mistake_is_refused_before_anything_is_trained(
     with pytest.raises(InputError, match=message):
         compared(small_data, **more)
     assert not list(Path("saved").rglob("*"))
+
+
+def test_seeds_of_one_model_are_a_comparison_wherever_they_are_given(
+    small_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = {**settings(small_data), "model_list": None}
+    expected = [("FM", 1), ("FM", 2)]
+    for model, more in (("FM", {}), (None, {"model": "FM"}), (None, {"model_list": ["FM"]})):
+        rows = run_recbole_e2urec(model, "small", config_dict={**one, **more})["rows"]
+        assert [(row["model"], row["seed"]) for row in rows] == expected
+    Path("seeds.yaml").write_text("seeds: [1, 2]\n")
+    plain = as_arguments({key: value for key, value in one.items() if key != "seeds"})
+    for typed in ("--seeds=1,2", "--config_files=seeds.yaml"):
+        assert cli.main(["--dataset=small", "--model=FM", *plain, typed]) == 0
+        assert "rows, seeds 1, 2" in capsys.readouterr().out
+
+
+def test_trials_of_one_model_are_made(small_data: Path) -> None:
+    given = {**settings(small_data), "model_list": None, "seeds": None, "tune": 2}
+    rows = run_recbole_e2urec("NegGrad", "small", config_dict=given)["rows"]
+    assert [row["model"] for row in rows] == ["Original", "Retrain", "NegGrad"]
+    assert len(rows[-1]["tuning"]["trials"]) == 2
+
+
+def test_nothing_as_a_list_of_models_is_the_one_model(
+    small_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = as_arguments({**settings(small_data), "model_list": None, "seeds": None})
+    assert cli.main(["--dataset=small", "--model=FM", *given]) == 0
+    assert "small, seed 2020" in capsys.readouterr().out
+
+
+def test_what_a_method_refuses_is_known_before_training(
+    small_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for named in ("--model_list=LLMRec,NegGrad,TokenReset", "--model=TokenReset"):
+        plain = {**settings(small_data), "model_list": None, "seeds": None}
+        typed = as_arguments({key: value for key, value in plain.items() if value is not None})
+        assert cli.main(["--dataset=small", *typed, named]) == 2
+        *log, line = capsys.readouterr().err.splitlines()
+        assert not any("epoch" in entry for entry in log)
+        assert "TokenReset: other prompts show every token of the request's" in line
+        assert [path for path in Path("saved").rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("refusing", ["NegGrad", "FM"])
+def test_a_model_that_refuses_late_leaves_the_others_their_rows(
+    refusing: str,
+    small_data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refuse(run: Any, config_or_way: Any) -> Any:
+        raise InputError("no such day")
+
+    unlearn = Forgetting.unlearned_row
+    if refusing == "FM":
+        monkeypatch.setattr(ClassicForgetting, "row", refuse)
+    else:
+        monkeypatch.setattr(
+            Forgetting,
+            "unlearned_row",
+            lambda run, config: (refuse if config.model == refusing else unlearn)(run, config),
+        )
+    typed = as_arguments({**settings(small_data, model_list=f"{refusing},NPO"), "seeds": "1,2"})
+    assert cli.main(["--dataset=small", *typed]) == 2
+    shown = capsys.readouterr()
+    assert "Traceback" not in shown.err
+    assert lines_of(shown.out)[:4] == [
+        "Original", "Retrain", "Retrain,", "NPO",
+    ]  # fmt: skip
+    for seed in (1, 2):
+        assert f"no row of {refusing}, seed {seed}: no such day" in shown.out
+    assert refusing not in {row["model"] for row in load_rows(Path("saved/results.jsonl"))}
+
+
+def test_a_disk_that_is_full_ends_the_comparison(
+    small_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(run: Any, config: Any) -> Any:
+        raise InputError("cannot write") from OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Forgetting, "unlearned_row", fail)
+    with pytest.raises(InputError, match="cannot write"):
+        compared(small_data, model_list=["NPO"], seeds=[1])
 
 
 def test_a_model_beside_a_list_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -108,3 +108,19 @@ def test_a_second_pass_ranks_with_models_that_learn_from_labels(small_data: Path
 def test_a_language_model_is_told_the_methods_own_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--model=LLMRec-SISA"]) == 2
     assert "write --model=SISA" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("model", ["DeepFM", "LLMRec", "BPR", "FM-Retrain", "NegGrad"])
+def test_a_run_has_its_results_under_the_names_of_recbole(model: str, small_data: Path) -> None:
+    given = {"data_path": str(small_data), "epochs": 1, "show_progress": False}
+    results = run_recbole_e2urec(model, "small", config_dict=given)
+    row = results["rows"][-1]
+    assert row["model"] == model
+    assert results["test_result"] == row["test"]
+    assert results["best_valid_result"] == row.get("valid")
+    assert results["valid_score_bigger"] is True
+    if model == "NegGrad":  # validates nothing
+        assert results["best_valid_score"] is None
+    else:
+        metric = "ndcg@10" if model == "BPR" else "auc"
+        assert results["best_valid_score"] == row["valid"][metric]

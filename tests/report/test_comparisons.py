@@ -243,6 +243,9 @@ class TestBias:
         rows = run(1, 2)
         self.keep(rows)
         assert self.found(rows) == pytest.approx({"Retrain": 0, "NPO": (0.04 / 0.02) ** 0.5})
+        for original in rows:
+            if original["model"] == "Original":
+                original["forget"] = {**original["forget"], "auc": 1.0}  # a gap beyond noise
         (one,) = comparisons(rows, HERE)
         cells = report.tables_of(one.rows)[0]
         place = cells.header.index("bias, floors")

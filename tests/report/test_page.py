@@ -73,13 +73,15 @@ def test_figures_without_data_are_left_out() -> None:
 
 
 def test_the_page_holds_all_that_it_needs_and_escapes_names() -> None:
-    text = page([("one", ROWS), ("two", ROWS)], [tables_of(ROWS)] * 2, [["a note"], []])
+    groups, notes = [("one", ROWS), ("two", ROWS)], [["a note"], []]
+    text = page(groups, [tables_of(ROWS)] * 2, notes, ["a <caution>", None])
     assert "<h2>one</h2>" in text
     assert "<h2>two</h2>" in text
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=", text)
     assert len(text) < 8_000_000  # the plotting library is there once
     assert "&lt;b&gt;New&lt;/b&gt;" in text
     assert text.count("a note") == 1
+    assert text.count("a &lt;caution&gt;") == 1
 
 
 @pytest.mark.thorough
@@ -96,3 +98,36 @@ def test_a_browser_draws_every_figure(tmp_path: Path) -> None:
     assert shown.count('class="plot-container') == len(TITLES)
     for name in ("forget AUC", "AUC on the other half", "loss of the true answer, nats"):
         assert f">{name}</text>" in shown
+
+
+@pytest.mark.thorough
+@pytest.mark.skipif(not BROWSER, reason="no Chromium here")
+@pytest.mark.parametrize(("width", "is_cut"), [(1300, False), (500, True)])
+def test_a_desktop_shows_whole_tables_and_a_phone_scrolls_them_alone(
+    width: int, is_cut: bool, tmp_path: Path
+) -> None:
+    seeds = [
+        {**row(f"a method, {number}", seed, 0.7), "mia_auc": 0.5}
+        for number in range(3)
+        for seed in (1, 2)
+    ]
+    for wide in seeds:
+        wide["test"] = {"auc": 0.75, "logloss": 0.5}
+        wide["forget"] = {"auc": 0.7 + wide["seed"] / 50, "logloss": 0.5, "rows": 7}
+        wide["cost"] = {"seconds": 179.0, "relative_to_retrain": 0.2, "prior_seconds": 500.0}
+    results, made = tmp_path / "results.jsonl", tmp_path / "page.html"
+    save_rows(results, [*ROWS, *seeds])
+    assert report.main([str(results), "--format=html", f"--output={made}"]) == 0
+    script = (
+        "<script>onload = () => { const cut = part => part.scrollWidth > part.clientWidth;"
+        "document.title = `${[...document.querySelectorAll('.wide')].some(cut)} "
+        "${cut(document.documentElement)}`; }</script>"
+    )
+    made.write_text(made.read_text(encoding="utf-8") + script, encoding="utf-8")
+    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000"]
+    command = [BROWSER, *options, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+    shown = subprocess.run(
+        [*command, f"--window-size={width},900", made.as_uri()],
+        capture_output=True, text=True, timeout=120, check=True,
+    ).stdout  # fmt: skip
+    assert f"<title>{str(is_cut).lower()} false</title>" in shown

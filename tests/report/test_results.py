@@ -20,7 +20,7 @@ def test_rows_are_json_lines_and_a_row_of_the_same_key_is_replaced() -> None:
     save_rows(PATH, [row(auc=0.5), row(seed=2)])
     save_rows(PATH, [row(auc=0.75), row(request="other")])
     lines = [json.loads(line) for line in PATH.read_text(encoding="utf-8").splitlines()]
-    assert lines == [row(auc=0.75), row(seed=2), row(request="other")]
+    assert lines == [row(seed=2), row(auc=0.75), row(request="other")]
     assert load_rows(PATH) == lines
 
 
@@ -30,7 +30,7 @@ def test_a_classic_model_of_other_settings_replaces_nothing() -> None:
     save_rows(PATH, [classic])
     save_rows(PATH, [other])
     save_rows(PATH, [{**classic, "test": {"auc": 0.5}}])
-    assert load_rows(PATH) == [{**classic, "test": {"auc": 0.5}}, other]
+    assert load_rows(PATH) == [other, {**classic, "test": {"auc": 0.5}}]
 
 
 def test_an_absent_file_has_no_rows() -> None:
@@ -78,3 +78,11 @@ def test_a_result_can_be_read_by_whom_the_umask_admits(tmp_path):
     finally:
         os.umask(before)
     assert (tmp_path / "results.jsonl").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_row_that_is_replaced_is_the_newest_again(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    one, other = ({"model": name, "dataset": "d", "seed": 1, "stage": name} for name in "ab")
+    save_rows(path, [one, other])
+    save_rows(path, [one])
+    assert [row["model"] for row in load_rows(path)] == ["b", "a"]

@@ -1,5 +1,6 @@
 """Means, deviations, gaps and their marks, in every format."""
 
+import html
 import json
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,11 @@ from typing import Any
 import pytest
 
 from recbole_e2urec.report import report
+from recbole_e2urec.report.results import save_rows
 from recbole_e2urec.report.tables import (
     NOISE,
     TextTable,
+    caution_of,
     comparison,
     floor_of,
     row_by_row,
@@ -187,3 +190,81 @@ def test_what_was_tuned_is_a_table_of_its_own() -> None:
         ["E2URec", "2", "-0.0100", "0.0040", "alpha=3.5, beta=0.25"],
         ["BadT", "1", "0.0500", "0.0010", "defaults"],
     ]
+
+
+def unlearning_rows(
+    seeds: int, test: tuple[float, float], gap: tuple[float, float]
+) -> list[dict[str, Any]]:
+    """Rows of Original, Retrain and a method, of which Original has these intervals."""
+    rows = []
+    for seed in range(seeds):
+        for model, auc in (("Original", 0.7), ("Retrain", 0.6), ("New", 0.65)):
+            rows.append(
+                {
+                    "model": model,
+                    "dataset": "d",
+                    "seed": seed,
+                    "test": {"auc": 0.6},
+                    "forget": {"auc": auc + seed / 100, "rows": 7},
+                    "to_retrain": {"jsd": 0.01, "residual": 0.7},
+                    "intervals": {"test_auc": list(test), "gap": list(gap)},
+                    "found": {"strength": 8.0, "rows_not_reached": 2},
+                    "cost": {"seconds": 1.0},
+                }
+            )
+    return rows
+
+
+LEARNED, GAP = (0.55, 0.65), (0.05, 0.15)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize(
+    ("test", "gap", "said"),
+    [
+        ((0.43, 0.52), GAP, "Nothing was learned: the 95 % interval of Original's test AUC, 0.430"),
+        ((0.35, 0.45), GAP, "Nothing was learned"),  # worse than a guess is no better
+        ((0.5, 0.6), GAP, "Nothing was learned"),
+        ((0.43, 0.52), (-0.1, 0.1), "Nothing was learned"),
+        (LEARNED, (-0.01, 0.2), "No gap to close: Original's forget AUC minus Retrain's, 0.1000"),
+    ],
+)
+def test_shares_that_mean_nothing_are_dashes_after_a_caution(
+    seeds: int,
+    test: tuple[float, float],
+    gap: tuple[float, float],
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = unlearning_rows(seeds, test, gap)
+    assert str(caution_of(rows)).startswith(said)
+    report.print_report({"rows": rows[:3], "groups": {}, "results_file": "r"})
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert lines[0].startswith(said)
+    assert next(line for line in lines if line.startswith("strength")).split()[-3:] == ["-"] * 3
+    assert next(line for line in lines if line.startswith("rows_not")).split()[-1] == "2.00"
+    file = tmp_path / "results.jsonl"
+    save_rows(file, rows)
+    for kind in report.FORMATS:
+        assert report.main([str(file), f"--format={kind}"]) == 0
+        shown = html.unescape(capsys.readouterr().out)
+        assert said in shown
+        assert shown.count(said) == 1
+        assert shown.index(said) < shown.index("New")
+        assert "0.700" not in shown.partition("<figure>")[0].replace("0.7000", "")
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_shares_of_a_gap_stay(seeds: int) -> None:
+    rows = unlearning_rows(seeds, LEARNED, GAP)
+    assert caution_of(rows) is None
+    for row in rows:
+        row.pop("intervals")  # as of classic models and of older versions
+    assert caution_of(rows) is None
+
+
+def test_a_gap_as_wide_as_between_two_retrains_is_noise() -> None:
+    rows = unlearning_rows(2, LEARNED, GAP)
+    rows[4]["forget"]["auc"] = 0.8  # Retrain of the second seed
+    assert str(caution_of(rows)).startswith("No gap to close")

@@ -10,6 +10,7 @@ from recbole_e2urec.config.yaml import read_switch
 from recbole_e2urec.data.convert import amazon, book_crossing, goodreads, movielens
 from recbole_e2urec.data.convert.common import AtomicFiles, Findings, atomic_files
 from recbole_e2urec.errors import InputError, one_line
+from recbole_e2urec.utils.distributed import print_utf8
 
 PROGRAM = "python -m recbole_e2urec.data.convert"
 CONVERTERS: dict[str, Callable[[Path, AtomicFiles], Findings]] = {
@@ -27,6 +28,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Convert a data set and print what was read; exit code 2 for bad input."""
+    print_utf8()
     try:
         words = sys.argv[1:] if argv is None else argv
         # A bare --strict gets a value, or the data set's name after it would be read as its value.
