@@ -8,6 +8,7 @@ and splits by row id for every dataset class.
 
 import copy
 from functools import cache
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -27,6 +28,10 @@ from recbole_e2urec.errors import InputError
 from recbole_e2urec.utils import distributed
 from recbole_e2urec.utils.recbole_compat import as_input_errors
 
+UNTIMED = (
+    "no times, so rows are split at random (eval_args: {order: RO}), and a history shows rows that "
+    "stand earlier in the file, which need not be earlier in time"
+)
 ROW_ID = "row_id"  # int64 column in every Interaction: training and evaluation, all models
 
 
@@ -61,7 +66,8 @@ class RowDataMixin(Dataset):
         RecBole's own splitting runs on a view of all rows with exact times. ``TO``, ``RO``,
         ``RS``, ``LS``, ``TS`` and ``benchmark_filename`` therefore keep their meaning, and a
         sequential model gets the same parts as any other. A random order depends on ``seed``
-        alone. Without a time column, ``TO`` is refused and histories follow the file order.
+        alone. Without a time column, ``TO`` is refused where a setting asks for it and otherwise
+        becomes ``RO``; histories follow the file order.
         Rows excluded by the rules of :func:`target_rows` are in no part.
 
         Raises:
@@ -192,6 +198,18 @@ class RowDataMixin(Dataset):
         )
         self.further = further_columns(frame, self.config)  # more columns that a filter may use
         self.ids = IdMap(self._tokens(self.uid_field), self._tokens(self.iid_field))
+        self._choose_order()
+
+    def _choose_order(self) -> None:
+        """Split data without times at random, unless a setting says how."""
+        args = self.config["eval_args"]
+        if self.rows.has_time or self.benchmark_filename_list is not None or args["order"] != "TO":
+            return
+        if "order" in (self.config.external_config_dict.get("eval_args") or {}):
+            return  # split_rows refuses it
+        self.config["eval_args"] = {**args, "order": "RO"}
+        if distributed.is_main_process():
+            getLogger().warning("%s: %s", self.config["dataset"], UNTIMED)
 
     def _raw_column(self, name: str) -> NDArray[np.float64] | None:
         frame = self.inter_feat
