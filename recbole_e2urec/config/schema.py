@@ -28,6 +28,8 @@ from typing_extensions import dataclass_transform
 
 from recbole_e2urec.errors import InputError
 
+AUTO = "auto"  # the value of settings that follow from the data
+DATA_DRIVEN = ("threshold", "title_field", "user_fields")
 # Keys of whole numbers, and the least valid value.
 _WHOLE = {
     **dict.fromkeys(("epochs", "eval_step", "stopping_step"), None),
@@ -52,7 +54,8 @@ def check_values(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
         InputError: the message names the key, the value and what is needed.
     """
     for key, value in given.items():
-        wanted = _unmet(key, value, defaults.get(key))
+        is_auto = value == AUTO and key in DATA_DRIVEN
+        wanted = None if is_auto else _unmet(key, value, defaults.get(key))
         if wanted:
             raise InputError(f"{key}: {value!r} does not do; {wanted} is needed")
 
@@ -69,11 +72,9 @@ def _unmet(key: str, value: Any, default: Any) -> str | None:
         return _unmet_mapping(key, value)
     if key in _LISTS and not isinstance(value, list | None):
         return f"a list such as [{' '.join(str(value).split())}]"
-    if key in _TEXTS and not isinstance(value, str | os.PathLike):
-        return "text"
     if key == "learner" and str(value).lower() not in _LEARNERS:
         return " or ".join(_LEARNERS)
-    return _unmet_encoding(value) if key == "encoding" else None
+    return _unmet_text(key, value)
 
 
 def _unmet_whole(value: Any, least: int | None, most: int) -> str | None:
@@ -89,6 +90,14 @@ def _unmet_mapping(key: str, value: Any) -> str | None:
     if is_rating and not all(isinstance(entry, int | float) for entry in value.values()):
         return "a number, as in {rating: 4},"
     return None if value is None or isinstance(value, Mapping) else "a mapping such as {a: 1}"
+
+
+def _unmet_text(key: str, value: Any) -> str | None:
+    if key in _TEXTS and not isinstance(value, str | os.PathLike):
+        return "text"
+    if key == "field_separator" and not (isinstance(value, str) and value):
+        return "a character such as ','"
+    return _unmet_encoding(value) if key == "encoding" else None
 
 
 def _unmet_encoding(value: Any) -> str | None:

@@ -197,7 +197,7 @@ def inspect_user(options: CaseOptions, model: str | None, settings: RunSettings)
     rows, folder = comparison_of(model, settings)
     config = settings_of(rows[-1], folder, settings)
     init_seed(config["seed"], config["reproducibility"])
-    run = FinishedRun(config, load_dataset(config))
+    run = FinishedRun(config, load_dataset(config, examine=False))
     if options.user not in run.dataset.ids.users:
         raise InputError(f"user {options.user!r} is no user of {config['dataset']}")
     run.train()
