@@ -92,6 +92,12 @@ class Command(NamedTuple):
             parser.add_argument(f"--{key}", metavar="VALUE", help=meaning, **switch)
 
 
+def _check(model: str | None, settings: "RunSettings", arguments: Mapping[str, Any]) -> str:
+    from recbole_e2urec.experiment.preview import CheckOptions, check
+
+    return check(_options(CheckOptions, arguments), model, settings)
+
+
 def _hyper(model: str | None, settings: "RunSettings", arguments: Mapping[str, Any]) -> str:
     from recbole_e2urec.experiment.search import SearchOptions, described, search
 
@@ -187,6 +193,12 @@ _COMMANDS = (
         "init",
         "Make a data set from your own CSV files; their columns are guessed, and said.",
         _init,
+    ),
+    Command(
+        "check",
+        "Say what a run would read, show a prompt, and estimate time and memory; nothing is "
+        "trained.",
+        _check,
     ),
     Command(
         "hyper",

@@ -114,7 +114,7 @@ class Config(RecBoleConfig):
         own = read_yaml(properties_folder() / "overall.yaml")
         for name in ("LLMRec", self.model) if self.is_language_model else (self.model,):
             own.update(properties("model", str(name)))
-        keys = {*own, *self.external_config_dict, "epochs", "learning_rate"}
+        keys = {*own, *self.external_config_dict, "epochs", "learning_rate", "valid_metric"}
         keys -= {*LAUNCHING, *POST_RUN_KEYS}
         found = {key: self.final_config_dict.get(key) for key in sorted(keys)}
         if found["forget_where"]:  # results must not name users, items or titles
