@@ -86,7 +86,7 @@ class RowDataMixin(Dataset):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the row table and the caches out of pickles: DIN's checkpoint holds its dataset."""
-        not_pickled = ("rows", "ids", "further", "findings", "_all_rows", "_augmented")
+        not_pickled = ("rows", "ids", "further", "findings", "_missing", "_all_rows", "_augmented")
         return {name: value for name, value in self.__dict__.items() if name not in not_pickled}
 
     def split_rows(self) -> list[NDArray[np.int64]]:
@@ -229,6 +229,12 @@ class RowDataMixin(Dataset):
                 raise InputError(f"{filepath}, line 1: write {name}:float; it holds numbers")
         return present
 
+    def _fill_nan(self) -> None:
+        """Remember which numbers are missing: RecBole replaces them by the mean of the column."""
+        floats = self.inter_feat.select_dtypes("float")
+        self._missing = {name: floats[name].isna().to_numpy() for name in floats}
+        super()._fill_nan()
+
     def _set_label_by_threshold(self) -> None:
         """Save ratings and times while they are raw: RecBole is about to delete or round them."""
         frame = self.inter_feat
@@ -246,7 +252,9 @@ class RowDataMixin(Dataset):
         self.rows = RowTable(
             user.copy(), item.copy(), row_time, rating, row_label, time is not None
         )
-        self.further = further_columns(frame, self.config)  # more columns that a filter may use
+        self.further = further_columns(
+            frame, self.config, self._missing
+        )  # more columns that a filter may use
         self.ids = IdMap(self._tokens(self.uid_field), self._tokens(self.iid_field))
         self._choose_order()
         self._describe_rows(threshold, own)

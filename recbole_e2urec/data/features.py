@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_e2urec.data.rows import IdMap
+from recbole_e2urec.data.templates import NAMES
 from recbole_e2urec.data.validation import read_header
 from recbole_e2urec.errors import InputError, nearest
 from recbole_e2urec.utils.io import read_lines
@@ -72,6 +73,8 @@ def find_user_fields(
 
 
 def _is_readable(name: str) -> bool:
+    if name in NAMES["user"].split(", "):  # templates have these names already
+        return False
     words = re.split(r"[^a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower())
     return _NOT_READABLE.isdisjoint(words)
 

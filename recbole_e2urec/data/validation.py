@@ -321,8 +321,8 @@ def choose_threshold(
     lowest, highest = min(0.0, findings.scale[0]), findings.scale[1]
     chosen = round(lowest + _UPPER * (highest - lowest), 6)
     findings.taken.append(
-        f"liked = {rating_field} {chosen:g} and above, four fifths of the way up the scale, as 4 of "
-        "5; threshold says otherwise"
+        f"liked = {rating_field} {chosen:g} and above, four fifths of the way up the scale, as 4 "
+        "of 5; threshold says otherwise"
     )
     return {rating_field: int(chosen) if chosen == int(chosen) else chosen}
 
