@@ -361,7 +361,7 @@ def _seconds(file: Csv, column: str, lines: list[str]) -> "pd.Series[float]":
             if values.median() > least:
                 lines.append(f"{column}: {unit} since 1970")
                 return values / divisor
-        lines.append(f"{column}: seconds since 1970, from {values.min():g} to {values.max():g}")
+        lines.append(f"{column}: seconds, {values.min():.15g} to {values.max():.15g}")
         return values
     return _since_1970(_dates(file, column, lines))
 
