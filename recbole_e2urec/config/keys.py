@@ -147,11 +147,16 @@ def check_dataset(name: str, folder: Path, download: bool = False) -> None:
 
 def _advice(name: str, folder: Path) -> str:
     """Say where the file is, which other data set could be meant, or how to get it."""
-    above = folder / f"{name}.inter"
+    above, inside = folder / f"{name}.inter", sorted((folder / name).glob("*.inter"))
     if above.is_file() and folder.resolve().name == name:
-        return f"{above} is there, so write --data_path={folder.parent}"
+        parent = folder.parent if folder.name else ".."
+        return f"{above} is there, so write --data_path={parent}"
     if above.is_file():
         return f"{above} is there, so move it into a folder {folder / name}"
+    if folder.is_file():
+        return f"data_path is the folder around the folder {name}, and {folder} is a file"
+    if inside:
+        return f"{inside[0]} is there, so rename it, or say which parts there are"
     if name == BUNDLED:
         return f"leave data_path out for the {name} that comes with RecBole"
     if name in downloadable_datasets():

@@ -229,6 +229,21 @@ class RowDataMixin(Dataset):
                 raise InputError(f"{filepath}, line 1: write {name}:float; it holds numbers")
         return present
 
+    def _filter_inter_by_user_or_item(self) -> None:
+        """Say how many rows this drops: those whose user or item is missing from its file."""
+        before = len(self.inter_feat)
+        super()._filter_inter_by_user_or_item()
+        lost = before - len(self.inter_feat)
+        told = (
+            f"{lost} of {before} rows are left out, since their user or item has no line in the "
+            ".user or .item file; ids must be written alike, and filter_inter_by_user_or_item="
+            "False keeps such rows"
+        )
+        if lost == before:
+            raise InputError(f"{self.dataset_name}: {told}")
+        if lost:
+            self.findings.warnings.append(told)
+
     def _fill_nan(self) -> None:
         """Remember which numbers are missing: RecBole replaces them by the mean of the column."""
         floats = self.inter_feat.select_dtypes("float")

@@ -170,6 +170,29 @@ REFUSED = [
         {"data_path": "data/my"},
     ),
     Case(
+        "the folder itself, beside others",
+        moved("shop"),
+        ("no shop/shop/shop.inter", "shop/shop.inter is there, so write --data_path=."),
+        {"data_path": "shop"},
+    ),
+    Case(
+        "the file itself",
+        nothing,
+        ("data/shop/shop.inter is a file", "the folder around the folder shop"),
+        {"data_path": "data/shop/shop.inter"},
+    ),
+    Case(
+        "files of another name",
+        lambda: Path("data/shop/shop.inter").rename("data/shop/ratings.inter"),
+        ("no data/shop/shop.inter", "data/shop/ratings.inter is there, so rename it"),
+    ),
+    Case(
+        "item ids that a classic model does not find",
+        column("item", 0, lambda token: f"{token}.0"),
+        ("shop: 288 of 288 rows are left out", "ids must be written alike"),
+        {"model": "FM", "load_col": "{inter: [user_id, item_id, rating], item: [item_id, genre]}"},
+    ),
+    Case(
         "no such folder, ml-100k",
         nothing,
         ("no nope/ml-100k/ml-100k.inter", "leave data_path out"),
