@@ -5,7 +5,7 @@ and users with planted taste: their answers depend on the user, on a word of the
 The last tenth of each user's rows is left out, so that nothing is chosen on test rows of the data
 set. LLMRec runs with the sizes of the yaml files and with those that follow from the rows, DeepFM
 with its own. A line has the AUC and the LogLoss on the last tenth of what is left, and the LogLoss
-of the share of liked training rows as the answer to all of them.
+of the best constant answer.
 """
 
 import argparse

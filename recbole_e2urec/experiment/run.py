@@ -32,7 +32,7 @@ from recbole_e2urec.utils import distributed
 Rows = NDArray[np.int64]
 # Training on few rows; docs/explanation/choices.md says what was measured.
 FEW_ROWS = 20_000  # from here on, sizes are those of the yaml files
-TOO_FEW_ROWS = 500
+TOO_FEW_ROWS = 1_000
 LEAST_STEPS = 16  # in an epoch
 LEAST_PATIENCE = 250  # steps
 SMALLEST_BATCH = 8
@@ -132,8 +132,8 @@ def fit_to_rows(config: Config, rows: int) -> list[str]:
     said = []
     if rows < TOO_FEW_ROWS:
         said.append(
-            f"{rows:,} training rows are too few to learn from; {TOO_FEW_ROWS} are the least, and "
-            "figures mean little below some thousands"
+            f"{rows:,} training rows are too few to learn from: a model of fewer than "
+            f"{TOO_FEW_ROWS:,} may know no more than chance"
         )
     if any(config.is_given(key) for key in SIZES):
         return said
@@ -151,9 +151,13 @@ def fit_to_rows(config: Config, rows: int) -> list[str]:
 
 
 def constant_logloss(train: NDArray[np.float32], valid: NDArray[np.float32]) -> float:
-    """Return the LogLoss on ``valid`` labels of the share of likes among ``train`` labels."""
+    """Return the LogLoss on ``valid`` labels of the better of two constant answers.
+
+    They are the share of likes among ``train`` labels, and one half.
+    """
     share = np.clip(train.mean(), 1e-6, 1 - 1e-6)
-    return float(-np.where(valid == 1, np.log(share), np.log(1 - share)).mean())
+    of_share = -np.where(valid == 1, np.log(share), np.log(1 - share)).mean()
+    return float(min(of_share, np.log(2)))
 
 
 def request_of(config: Config, dataset: Any, parts: Parts) -> ForgetRequest:
@@ -234,8 +238,8 @@ class Experiment:
         constant = constant_logloss(label[train], label[valid])
         if reached >= constant:
             getLogger().warning(
-                "%s has learned nothing: LogLoss %.4f on validation rows, where the share of liked "
-                "training rows as the answer to all of them has %.4f",
+                "%s has learned nothing: LogLoss %.4f on validation rows, where one answer to all "
+                "of them has %.4f",
                 name, reached, constant,
             )  # fmt: skip
 

@@ -82,9 +82,9 @@ def test_few_rows_get_small_batches_and_patience(
     ("rows", "settings"),
     [
         (20_000, {}),
-        (500, {"backbone": "t5-base"}),
-        (500, {"train_batch_size": 128}),
-        (500, {"learning_rate": 0.01}),
+        (1_500, {"backbone": "t5-base"}),
+        (1_500, {"train_batch_size": 128}),
+        (1_500, {"learning_rate": 0.01}),
     ],
 )
 def test_other_sizes_stay_as_they_are(
@@ -103,8 +103,13 @@ def test_ml_100k_and_ml_1m_keep_their_sizes() -> None:
 
 
 def test_logloss_of_a_constant_is_that_of_the_share() -> None:
-    train, valid = np.array([1, 1, 1, 0], np.float32), np.array([1, 0], np.float32)
-    assert constant_logloss(train, valid) == pytest.approx(-(np.log(0.75) + np.log(0.25)) / 2)
+    train, valid = np.array([1, 1, 1, 0], np.float32), np.array([1, 1, 0], np.float32)
+    assert constant_logloss(train, valid) == pytest.approx(-(2 * np.log(0.75) + np.log(0.25)) / 3)
+
+
+def test_logloss_of_a_constant_is_at_most_that_of_one_half() -> None:
+    train, valid = np.array([1, 1, 1, 0], np.float32), np.zeros(3, np.float32)
+    assert constant_logloss(train, valid) == pytest.approx(np.log(2))
 
 
 def test_a_model_that_has_learned_nothing_is_told(
