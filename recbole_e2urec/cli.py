@@ -88,6 +88,12 @@ class Command(NamedTuple):
             parser.add_argument(f"--{key}", metavar="VALUE", help=meaning, **switch)
 
 
+def _check(model: str | None, settings: "RunSettings", arguments: Mapping[str, Any]) -> str:
+    from recbole_e2urec.experiment.preview import CheckOptions, check
+
+    return check(_options(CheckOptions, arguments), model, settings)
+
+
 def _hyper(model: str | None, settings: "RunSettings", arguments: Mapping[str, Any]) -> str:
     from recbole_e2urec.experiment.search import SearchOptions, described, search
 
@@ -113,6 +119,15 @@ def _forget(model: str | None, settings: "RunSettings", arguments: Mapping[str, 
     _refuse_names(None, settings)
     options = _options(QueueOptions, arguments)
     return forget(options, model, settings.overrides or {}, settings.config_files)
+
+
+def _init(model: str | None, settings: "RunSettings", arguments: Mapping[str, Any]) -> str:
+    from recbole_e2urec.data.convert.csv_files import InitOptions, init
+
+    for key in ("model", "dataset", *(settings.overrides or {})):
+        if {"model": model, "dataset": settings.dataset}.get(key, key) is not None:
+            raise InputError(f"init: --{key} means nothing here; drop it")
+    return init(_options(InitOptions, arguments))
 
 
 def _purge(model: str | None, settings: "RunSettings", arguments: Mapping[str, Any]) -> str:
@@ -162,16 +177,27 @@ def _options(kind: type[T], arguments: Mapping[str, Any]) -> T:
     from recbole_e2urec.config.schema import build_options, options_of
 
     values: dict[str, Any] = {}
-    for name, _, _, info, text in options_of(kind):
-        if name not in arguments and not info.is_required():
-            values[name] = info.default
-        elif name in arguments:
-            as_typed = text or not isinstance(arguments[name], str)
-            values[name] = arguments[name] if as_typed else parse_value(arguments[name], name)
+    for _, key, _, info, text in options_of(kind):
+        if key not in arguments and not info.is_required():
+            values[key] = info.default
+        elif key in arguments:
+            as_typed = text or not isinstance(arguments[key], str)
+            values[key] = arguments[key] if as_typed else parse_value(arguments[key], key)
     return build_options(kind, values)
 
 
 _COMMANDS = (
+    Command(
+        "init",
+        "Make a data set from your own CSV files; their columns are guessed, and said.",
+        _init,
+    ),
+    Command(
+        "check",
+        "Say what a run would read, show a prompt, and estimate time and memory; nothing is "
+        "trained.",
+        _check,
+    ),
     Command(
         "hyper",
         "Search hyper-parameters by RecBole's HyperTuning, on validation rows.",

@@ -5,6 +5,7 @@ that may follow: writing a model folder and purging.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,17 @@ from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment.comparison import run_comparison
 from recbole_e2urec.experiment.inspect_prompts import ShowOptions, shown_prompts
 from recbole_e2urec.experiment.launch import NO_RESULT, Launch, compares, layers_of
-from recbole_e2urec.experiment.preview import run_preview
+from recbole_e2urec.experiment.preview import facts, run_preview
 from recbole_e2urec.experiment.recbole_models import ClassicForgetting
 from recbole_e2urec.experiment.run import Experiment, opened, parts_of, refuse_afterwards
 from recbole_e2urec.experiment.unlearning import Forgetting
+from recbole_e2urec.registry import LANGUAGE_MODEL
 from recbole_e2urec.report.results import RESULTS, ForgetAnswers, completed, save_measured
 from recbole_e2urec.trainer.recbole_trainer import fit_classic, plain_values
 from recbole_e2urec.utils import distributed, recbole_compat
+
+Row = dict[str, Any]
+Answers = Mapping[tuple[str, str], ForgetAnswers]  # by name and stage
 
 
 def run_recbole_e2urec(
@@ -83,20 +88,9 @@ def run_recbole_e2urec(
             "name it in a model_list beside language models"
         )
     data = opened(config)
-    groups: dict[str, int] = {}
-    forget_answers: Mapping[tuple[str, str], ForgetAnswers] = {}
-    if not config.is_language_model:
-        rows = (
-            ClassicForgetting(config, data).run()
-            if config.forget_method
-            else [_run_classic(config, data)]
-        )
-    elif config["model"] == "LLMRec":
-        rows, groups = Experiment(config, data).recommend()
-    else:
-        run = Forgetting(config, data)
-        rows, groups = run.run()
-        forget_answers = run.forget_answers
+    for line in facts(config, data) if distributed.is_main_process() else ():
+        getLogger().info(line)
+    rows, groups, forget_answers = _measured(config, data)
     rows = completed(rows, config)
     path = Path(config["checkpoint_dir"]) / RESULTS
     save_measured(path, rows, forget_answers)
@@ -106,6 +100,22 @@ def run_recbole_e2urec(
         "results_file": str(path),
         **_recbole_results(rows[-1], config),
     }
+
+
+def _measured(config: Config, data: Any) -> tuple[list[Row], dict[str, int], Answers]:
+    """Run the one model of the settings.
+
+    Returns:
+        Its rows; the number of measured rows by group; and answers on the forget rows.
+    """
+    if not config.is_language_model:
+        if config.forget_method:
+            return ClassicForgetting(config, data).run(), {}, {}
+        return [_run_classic(config, data)], {}, {}
+    if config["model"] == LANGUAGE_MODEL:
+        return *Experiment(config, data).recommend(), {}
+    run = Forgetting(config, data)
+    return *run.run(), run.forget_answers
 
 
 def _recbole_results(row: Mapping[str, Any], config: Config) -> dict[str, Any]:

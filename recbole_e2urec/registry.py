@@ -46,6 +46,8 @@ OPTIONS = {
     ),
     "backbone/tiny-t5": _EMBEDDED,
     "backbone/tiny-llama": _EMBEDDED,
+    "command/init": ("recbole_e2urec.data.convert.csv_files:InitOptions",),
+    "command/check": ("recbole_e2urec.experiment.preview:CheckOptions",),
     "command/hyper": ("recbole_e2urec.experiment.search:SearchOptions",),
     "command/case": ("recbole_e2urec.experiment.inspect_user:CaseOptions",),
     "command/export": ("recbole_e2urec.deployment.export:ExportOptions",),

@@ -57,6 +57,20 @@ def write_goodreads(folder: Path) -> Path:
     return folder
 
 
+def write_goodreads_csv(folder: Path) -> Path:
+    """The same shelves as one CSV file without dates; numbers stand for users and books."""
+    rows = [f"{u - 1},{i + 5},1,{0 if u == 1 else rating_of(u, i)},0" for u, i in PAIRS]
+    header = "user_id,book_id,is_read,rating,is_reviewed"
+    write_lines(folder / "goodreads_interactions.csv", [header, *rows])
+    people = [f"{user - 1},u{user}" for user in USERS]
+    write_lines(folder / "user_id_map.csv", ["user_id_csv,user_id", *people])
+    books = [f"{item + 5},{item}" for item in ITEMS]
+    write_lines(folder / "book_id_map.csv", ["book_id_csv,book_id", *books])
+    titles = [{"book_id": str(item), "title": f"Verse {item}", "isbn": ""} for item in ITEMS]
+    write_json(folder / "goodreads_books.json.gz", titles)
+    return folder
+
+
 def write_amazon(folder: Path) -> Path:
     """Amazon Reviews 2023, category Gift_Cards: item 2 has an odd title, item 3 has none."""
     reviews = [

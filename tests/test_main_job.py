@@ -25,6 +25,7 @@ def settings(data: Path) -> dict[str, Any]:
         "train_batch_size": 32,
         "title_field": "movie_title",
         "show_progress": False,
+        "user_fields": [],
     }
 
 

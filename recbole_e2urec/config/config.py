@@ -24,6 +24,7 @@ from recbole_e2urec.config.evaluation_mode import (
 )
 from recbole_e2urec.config.expression import without_values
 from recbole_e2urec.config.keys import (
+    BUNDLED,
     LAUNCHING,
     POST_RUN_KEYS,
     check_dataset,
@@ -34,6 +35,7 @@ from recbole_e2urec.config.keys import (
     with_forget_method,
 )
 from recbole_e2urec.config.schema import (
+    DATA_DRIVEN,
     build_options,
     check_negatives,
     check_supported,
@@ -98,6 +100,10 @@ class Config(RecBoleConfig):
         """
         return build_options(kind, self.final_config_dict)
 
+    def is_given(self, key: str) -> bool:
+        """Return whether the user set a key, rather than the defaults of a model or a data set."""
+        return key in {**self.protocol, **self.external_config_dict}
+
     def with_settings(self, settings: Mapping[str, Any]) -> "Config":
         """Return a copy with some settings replaced. These are not checked again."""
         config = copy.copy(self)
@@ -109,7 +115,7 @@ class Config(RecBoleConfig):
         documented = read_yaml(properties_folder() / "overall.yaml")
         for name in ("LLMRec", self.model) if self.is_language_model else (self.model,):
             documented.update(properties("model", str(name)))
-        keys = {*documented, *self.external_config_dict, "epochs", "learning_rate"}
+        keys = {*documented, *self.external_config_dict, "epochs", "learning_rate", "valid_metric"}
         keys -= {*LAUNCHING, *POST_RUN_KEYS}
         settings = {key: self.final_config_dict.get(key) for key in sorted(keys)}
         if settings["forget_where"]:  # results must not name users, items or titles
@@ -137,6 +143,7 @@ class Config(RecBoleConfig):
         if "eval_args" in settings:
             settings["eval_args"] = {k: v for k, v in settings["eval_args"].items() if k != "mode"}
         settings["eval_mode"] = self["ranking_pass"]
+        settings.update({key: self[key] for key in DATA_DRIVEN})
         ranked = type(self)(
             with_forget_method(str(self.model), self.forget_method), self.dataset, None, settings
         )
@@ -252,6 +259,8 @@ class Config(RecBoleConfig):
         _check_place(Path(external.get("checkpoint_dir") or "."))
         final = super()._get_final_config_dict()
         final.update(self.plan.resolve(self.internal_config_dict, external))
+        for key in ("field_separator", "seq_separator"):
+            final[key] = str(final[key]).replace("\\t", "\t")  # a tab as it is often typed
         if external.get("normalize_field") and "normalize_all" not in external:
             final["normalize_all"] = None
         is_sequential = final["MODEL_TYPE"] == ModelType.SEQUENTIAL
@@ -264,18 +273,26 @@ class Config(RecBoleConfig):
 
     def _load_configured_columns(self, final: dict[str, Any]) -> None:
         """Load the columns that the settings name; RecBole ignores columns that a file lacks."""
-        named = [final[f"{kind}_FIELD"] for kind in _FIELDS] + list(final["threshold"] or {})
+        threshold = final["threshold"] if isinstance(final["threshold"], Mapping) else {}
+        named = [final[f"{kind}_FIELD"] for kind in _FIELDS] + list(threshold)
         final["load_col"] = merge_load_col(final["load_col"], {"inter": [*filter(None, named)]})
 
     def _set_default_parameters(self) -> None:
-        folder = self.final_config_dict["data_path"]
+        final = self.final_config_dict
+        folder = Path(str(final["data_path"]))
         with as_input_errors():
             super()._set_default_parameters()
-        own_folder = Path(str(folder)) / self.dataset
-        if "data_path" in self.external_config_dict and own_folder.is_dir():
-            self.final_config_dict["data_path"] = str(own_folder)  # RecBole forces its own ml-100k
-        if not Path(self.final_config_dict["data_path"]).is_dir():
-            check_dataset(self.dataset, Path(str(folder)))
+        if self.is_bundled:
+            return
+        if self.is_given("data_path"):
+            final["data_path"] = str(folder / self.dataset)  # RecBole forces its own ml-100k
+        if not (final["benchmark_filename"] and Path(final["data_path"]).is_dir()):
+            check_dataset(self.dataset, folder, bool(final["download"]))
+
+    @property
+    def is_bundled(self) -> bool:
+        """Whether the data are those that come with RecBole."""
+        return self.dataset == BUNDLED and not self.is_given("data_path")
 
     def _init_device(self) -> None:
         """Choose the device as RecBole does, but keep CUDA_VISIBLE_DEVICES in a run on the CPU.

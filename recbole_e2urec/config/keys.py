@@ -42,6 +42,7 @@ REMOVED_KEYS = {
     "own_tokens_until": "it is called forget_tokens_until",
 }
 CLASSIC_METHODS = ("Retrain", "SISA")  # how a classic model can forget: DeepFM-SISA
+BUNDLED = "ml-100k"  # the data set that comes with RecBole
 _TOP_LEVEL_KEY = re.compile(r"^([A-Za-z][\w-]*) *:", re.MULTILINE)
 
 
@@ -125,18 +126,44 @@ def protocol(name: str | None) -> dict[str, Any]:
     return {} if name is None else properties("protocol", name)
 
 
-def check_dataset(name: str, folder: Path) -> None:
-    """Refuse a data set that is neither in the folder nor one that RecBole can fetch.
+def check_dataset(name: str, folder: Path, download: bool = False) -> None:
+    """Refuse a data set whose interactions are not in its folder.
+
+    Args:
+        name: name of the data set.
+        folder: the folder in which its folder should be.
+        download: whether RecBole may fetch a data set that it knows.
 
     Raises:
-        InputError: names the nearest, or where to put its files.
+        InputError: names the file that was searched, and what would do.
     """
-    if name in downloadable_datasets():
+    searched = folder / name / f"{name}.inter"
+    if searched.is_file():
         return
-    present = {path.name for path in folder.glob("*/")} if folder.is_dir() else set()
-    known = present | downloadable_datasets() | {"ml-100k"}
-    hint = _hint(name, known, f"put its atomic files into {folder / name}")
-    raise InputError(f"unknown dataset {name!r}; {hint}")
+    if name in downloadable_datasets() and download and not searched.parent.exists():
+        return
+    raise InputError(f"dataset {name!r}: there is no {searched}; {_advice(name, folder)}")
+
+
+def _advice(name: str, folder: Path) -> str:
+    """Say where the file is, which other data set could be meant, or how to get it."""
+    above, inside = folder / f"{name}.inter", sorted((folder / name).glob("*.inter"))
+    if above.is_file() and folder.resolve().name == name:
+        parent = folder.parent if folder.name else ".."
+        return f"{above} is there, so write --data_path={parent}"
+    if above.is_file():
+        return f"{above} is there, so move it into a folder {folder / name}"
+    if folder.is_file():
+        return f"data_path is the folder around the folder {name}, and {folder} is a file"
+    if inside:
+        return f"{inside[0]} is there, so rename it, or say which parts there are"
+    if name == BUNDLED:
+        return f"leave data_path out for the {name} that comes with RecBole"
+    if name in downloadable_datasets():
+        return "put its atomic files there, or let RecBole fetch it by --download=True"
+    present = {path.name for path in folder.glob("*/")} - {name}
+    known = present | downloadable_datasets() | {BUNDLED}
+    return _hint(name, known, "put its atomic files there")
 
 
 def check_keys(keys: Iterable[str], source: str) -> None:

@@ -28,6 +28,8 @@ from typing_extensions import dataclass_transform
 
 from recbole_e2urec.errors import InputError
 
+AUTO = "auto"  # the value of settings that follow from the data
+DATA_DRIVEN = ("threshold", "title_field", "user_fields")
 # Keys of whole numbers, and the least valid value.
 _WHOLE = {
     "eval_step": None,  # 0 or less = never validate, as in RecBole
@@ -54,7 +56,8 @@ def check_values(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> No
         InputError: the message names the key, the value and what is needed.
     """
     for key, value in settings.items():
-        wanted = _unmet(key, value, defaults.get(key))
+        is_auto = value == AUTO and key in DATA_DRIVEN
+        wanted = None if is_auto else _unmet(key, value, defaults.get(key))
         if wanted:
             raise InputError(f"{key}: {value!r} does not do; {wanted} is needed")
 
@@ -71,11 +74,9 @@ def _unmet(key: str, value: Any, default: Any) -> str | None:
         return _unmet_mapping(key, value)
     if key in _LISTS and not isinstance(value, list | None):
         return f"a list such as [{' '.join(str(value).split())}]"
-    if key in _TEXTS and (not isinstance(value, str | os.PathLike) or not str(value)):
-        return "text"
     if key == "learner" and str(value).lower() not in _LEARNERS:
         return " or ".join(_LEARNERS)
-    return _unmet_encoding(value) if key == "encoding" else None
+    return _unmet_text(key, value)
 
 
 def _unmet_whole(value: Any, least: int | None, most: int) -> str | None:
@@ -97,6 +98,14 @@ def _unmet_mapping(key: str, value: Any) -> str | None:
     if is_rating and not all(isinstance(entry, int | float) for entry in value.values()):
         return "a number, as in {rating: 4},"
     return None if value is None or isinstance(value, Mapping) else "a mapping such as {a: 1}"
+
+
+def _unmet_text(key: str, value: Any) -> str | None:
+    if key in _TEXTS and (not isinstance(value, str | os.PathLike) or not str(value)):
+        return "text"
+    if key == "field_separator" and not (isinstance(value, str) and value):
+        return "a character such as ','"
+    return _unmet_encoding(value) if key == "encoding" else None
 
 
 def _unmet_encoding(value: Any) -> str | None:

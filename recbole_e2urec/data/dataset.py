@@ -6,8 +6,10 @@ order from a global generator. The mixin in this file keeps the raw values, give
 and splits by row id for every dataset class.
 """
 
+import codecs
 import copy
 from functools import cache
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -20,13 +22,42 @@ from recbole.data.dataset import Dataset, SequentialDataset
 from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType, ModelType
 
+from recbole_e2urec.config.schema import AUTO
+from recbole_e2urec.data.features import (
+    NO_TITLE,
+    USUAL_SHARE,
+    find_title_field,
+    find_user_fields,
+    read_catalogue,
+    read_features,
+    reading,
+    share_known,
+)
 from recbole_e2urec.data.request.filter import further_columns
 from recbole_e2urec.data.rows import IdMap, RowTable, TargetOptions, target_rows
-from recbole_e2urec.data.validation import check_cells, check_finite, check_labels, find_bad_number
+from recbole_e2urec.data.validation import (
+    Findings,
+    check_cells,
+    check_end,
+    check_finite,
+    check_ids,
+    check_labels,
+    check_times,
+    choose_threshold,
+    describe_labels,
+    describe_ties,
+    find_bad_number,
+    read_header,
+    tied_rows,
+)
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.utils import distributed
 from recbole_e2urec.utils.recbole_compat import as_input_errors
 
+UNTIMED = (
+    "no times, so rows are split at random (eval_args: {order: RO}), and a history shows rows that "
+    "stand earlier in the file, which need not be earlier in time"
+)
 ROW_ID = "row_id"  # int64 column in every Interaction: training and evaluation, all models
 
 
@@ -36,10 +67,13 @@ class RowDataMixin(Dataset):
     Attributes:
         rows: all interactions after filtering and before splitting, in file order.
         ids: maps the file's tokens to inner ids.
+        findings: what a person should know about the data before a run.
     """
 
+    config: Any
     rows: RowTable
     ids: IdMap
+    findings: Findings
     _all_rows: Any = None  # Interaction with all rows as tensors; None until prepare()
     _augmented: tuple[bytes, Any] | None = None  # (hidden rows, dataset) of the last augmentation
     _has_histories = False  # whether the files hold histories, so that none are to be made
@@ -53,7 +87,7 @@ class RowDataMixin(Dataset):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the row table and the caches out of pickles: DIN's checkpoint holds its dataset."""
-        not_pickled = ("rows", "ids", "further", "_all_rows", "_augmented")
+        not_pickled = ("rows", "ids", "further", "findings", "_missing", "_all_rows", "_augmented")
         return {name: value for name, value in self.__dict__.items() if name not in not_pickled}
 
     def split_rows(self) -> list[NDArray[np.int64]]:
@@ -62,7 +96,8 @@ class RowDataMixin(Dataset):
         RecBole's own splitting runs on a view of all rows with exact times. ``TO``, ``RO``,
         ``RS``, ``LS``, ``TS`` and ``benchmark_filename`` therefore keep their meaning, and a
         sequential model gets the same parts as any other. A random order depends on ``seed``
-        alone. Without a time column, ``TO`` is refused and histories follow the file order.
+        alone. Without a time column, ``TO`` is refused where a setting asks for it and otherwise
+        becomes ``RO``; histories follow the file order.
         Rows excluded by the rules of :func:`target_rows` are in no part.
 
         Raises:
@@ -179,19 +214,38 @@ class RowDataMixin(Dataset):
             self._augmented = (hidden.tobytes(), augmented)
         return self._augmented[1]
 
+    def _get_preset(self) -> None:
+        super()._get_preset()
+        self.findings = Findings()
+
     def _load_feat(self, filepath: str, source: Any) -> Any:
-        encoding = self.config["encoding"] or "utf-8"
-        table_format = (Path(filepath), self.config["field_separator"], encoding)
+        path, encoding = Path(filepath), self.config["encoding"] or "utf-8"
+        table_format = (path, self.config["field_separator"], encoding)
         check_cells(*table_format)
+        check_ids(path, read_header(*table_format), (self.uid_field, self.iid_field))
+        self.findings.warnings += check_end(path)
         try:
-            frame = super()._load_feat(filepath, source)
+            frame = self._read(filepath, source)
         except (ValueError, OverflowError) as error:
             floats = [name for name, kind in self.field2type.items() if kind == FeatureType.FLOAT]
             cell = find_bad_number(*table_format, floats, missing_is_bad=False)
             raise InputError(f"{filepath}, {cell or ' '.join(str(error).split())}") from error
         if source == FeatureSource.INTERACTION:
             check_finite(frame, *table_format, self._numeric_columns(frame, filepath))
+            if self.time_field in frame:
+                times = frame[self.time_field].to_numpy()
+                self.findings.warnings += check_times(path, encoding, times)
         return frame
+
+    def _read(self, filepath: str, source: Any) -> Any:
+        """Read a file as RecBole does, but without its byte order mark, if it has one."""
+        config, encoding = self.config, self.config["encoding"] or "utf-8"
+        if codecs.lookup(encoding).name == "utf-8":
+            self.config = config.with_settings({"encoding": "utf-8-sig"})
+        try:
+            return super()._load_feat(filepath, source)
+        finally:
+            self.config = config
 
     def _numeric_columns(self, frame: Any, filepath: str) -> list[str]:
         for name in (self.uid_field, self.iid_field):
@@ -204,13 +258,36 @@ class RowDataMixin(Dataset):
                 raise InputError(f"{filepath}, line 1: write {name}:float; it holds numbers")
         return present
 
+    def _filter_inter_by_user_or_item(self) -> None:
+        """Say how many rows this drops: those whose user or item is missing from its file."""
+        before = len(self.inter_feat)
+        super()._filter_inter_by_user_or_item()
+        lost = before - len(self.inter_feat)
+        told = (
+            f"{lost} of {before} rows are left out, since their user or item has no line in the "
+            ".user or .item file; ids must be written alike, and filter_inter_by_user_or_item="
+            "False keeps such rows"
+        )
+        if lost == before:
+            raise InputError(f"{self.dataset_name}: {told}")
+        if lost:
+            self.findings.warnings.append(told)
+
+    def _fill_nan(self) -> None:
+        """Remember which numbers are missing: RecBole replaces them by the mean of the column."""
+        floats = self.inter_feat.select_dtypes("float")
+        self._missing = {name: floats[name].isna().to_numpy() for name in floats}
+        super()._fill_nan()
+
     def _set_label_by_threshold(self) -> None:
         """Save ratings and times while they are raw: RecBole is about to delete or round them."""
         frame = self.inter_feat
         user, item = (frame[name].to_numpy(np.int64) for name in (self.uid_field, self.iid_field))
         rating = self._raw_column(self.config["RATING_FIELD"])
         time = self._raw_column(self.time_field)
-        if all(name in frame for name in self.config["threshold"] or {}):
+        own = self._raw_column(self.label_field)
+        threshold = self._choose_threshold(rating, own)
+        if threshold:
             super()._set_label_by_threshold()
         label = self._raw_column(self.label_field)
         check_labels(label, self.config)
@@ -219,8 +296,51 @@ class RowDataMixin(Dataset):
         self.rows = RowTable(
             user.copy(), item.copy(), row_time, rating, row_label, time is not None
         )
-        self.further = further_columns(frame, self.config)  # more columns that a filter may use
+        self.further = further_columns(
+            frame, self.config, self._missing
+        )  # more columns that a filter may use
         self.ids = IdMap(self._tokens(self.uid_field), self._tokens(self.iid_field))
+        self._choose_order()
+        self._describe_rows(threshold, own)
+
+    def _choose_order(self) -> None:
+        """Split data without times at random, unless a setting says how."""
+        args = self.config["eval_args"]
+        if self.rows.has_time or self.benchmark_filename_list is not None or args["order"] != "TO":
+            return
+        if "order" in (self.config.external_config_dict.get("eval_args") or {}):
+            return  # split_rows refuses it
+        self.config["eval_args"] = {**args, "order": "RO"}
+        self.findings.warnings.append(UNTIMED)
+
+    def _choose_threshold(
+        self, rating: NDArray[np.float64] | None, label: NDArray[np.float64] | None
+    ) -> dict[str, float] | None:
+        """Choose the threshold, and keep it in the settings; None: it makes no labels."""
+        config = self.config
+        threshold = choose_threshold(
+            config["threshold"],
+            config.is_given("threshold"),
+            config["RATING_FIELD"],
+            rating,
+            label,
+            self.findings,
+        )
+        config["threshold"] = threshold
+        applies = all(name in self.inter_feat for name in threshold or {})
+        return threshold if applies else None
+
+    def _describe_rows(
+        self, threshold: dict[str, float] | None, own_label: NDArray[np.float64] | None
+    ) -> None:
+        """Complete the findings about rows."""
+        rows, found = self.rows, self.findings
+        found.rows, found.users, found.items = len(rows), len(self.ids.users), len(self.ids.items)
+        if rows.label is not None and len(rows):
+            describe_labels(threshold, rows.label, own_label, found)
+        if rows.has_time and len(rows):
+            found.ties = tied_rows(rows.user, rows.time)
+            found.taken += describe_ties(found.ties)
 
     def _raw_column(self, name: str) -> NDArray[np.float64] | None:
         frame = self.inter_feat
@@ -244,8 +364,16 @@ def with_rows(base: type) -> type:
     return row_class
 
 
-def load_dataset(config: Any) -> RowDataMixin:
+def load_dataset(config: Any, examine: bool = True) -> RowDataMixin:
     """Load and filter a run's data set and number its rows, in the class that its model needs.
+
+    Settings that follow from the data get their values in ``config``: ``threshold``, and for a
+    language model ``title_field`` and ``user_fields``. The data set's ``findings`` say which.
+
+    Args:
+        config: the run's settings.
+        examine: whether titles and features are counted, and the findings are logged; not needed
+            where a model was already trained on the data.
 
     Raises:
         InputError: a file or column is missing or cannot be downloaded, a cell is not a number,
@@ -266,12 +394,111 @@ def load_dataset(config: Any) -> RowDataMixin:
         kind = with_rows(getattr(recbole_datasets, class_of_model, default))
     try:
         with as_input_errors():
-            return _loaded(kind, config)
+            dataset = _loaded(kind, config)
     except URLError as error:
         advice = f"put its atomic files into {config['data_path']}"
         raise InputError(
             f"{config['dataset']} cannot be fetched: {error.reason}; {advice}"
         ) from error
+    if config.is_language_model:
+        choose_columns(config, dataset)
+    if examine:
+        _examine(config, dataset)
+    return dataset
+
+
+def choose_columns(config: Any, dataset: RowDataMixin) -> None:
+    """Choose the columns that prompts show, where no setting does, and add to the findings."""
+    found = dataset.findings
+    items, users = _catalogues(config, dataset)
+    if config["title_field"] == AUTO:
+        config["title_field"] = _title_field(items, config, found)
+    if config["user_fields"] == AUTO:
+        config["user_fields"] = _user_fields(users, config, found)
+
+
+def examine_prompts(config: Any, dataset: RowDataMixin) -> None:
+    """Count the items with a title and the users with features, and add to the findings.
+
+    Raises:
+        InputError: a file cannot be read, or its ids are not those of the `.inter` file.
+    """
+    found, ids = dataset.findings, dataset.ids
+    items, users = _catalogues(config, dataset)
+    if config["title_field"] not in (None, NO_TITLE):
+        found.title_field = config["title_field"]
+        titles = read_catalogue(
+            items, config["ITEM_ID_FIELD"], config["title_field"], **reading(config)
+        )
+        what = "items have a title; write --title_field=none"
+        found.titled = share_known(ids.items, titles, items, what, shows_ids=True)
+        found.warnings += _describe_share(found.titled, "items have a title", items)
+    if config["user_fields"]:
+        found.user_fields = tuple(config["user_fields"])
+        features = read_features(
+            users, config["USER_ID_FIELD"], config["user_fields"], **reading(config)
+        )
+        what = "users have a line; write --user_fields=[]"
+        found.described = share_known(ids.users, features, users, what, shows_ids=False)
+        found.warnings += _describe_share(found.described, "users have a line", users)
+
+
+def _describe_share(share: float, what: str, path: Path) -> list[str]:
+    return [f"only {share:.0%} of the {what} in {path.name}"] if share < USUAL_SHARE else []
+
+
+def _catalogues(config: Any, dataset: RowDataMixin) -> list[Path]:
+    """Return the files of items and users."""
+    folder = Path(config["data_path"])
+    return [folder / f"{dataset.dataset_name}.{kind}" for kind in ("item", "user")]
+
+
+def _examine(config: Any, dataset: RowDataMixin) -> None:
+    """Look at what a person should know before a run, and log it."""
+    found, name = dataset.findings, dataset.dataset_name
+    own = Path(str(config.internal_config_dict["data_path"])) / name
+    if config.is_bundled and own.is_dir():
+        found.warnings.append(
+            f"the data that come with RecBole are read, not {own}; for those write "
+            f"--data_path={own.parent}"
+        )
+    if config.is_language_model:
+        examine_prompts(config, dataset)
+    for line in found.taken if distributed.is_main_process() else ():
+        getLogger().info("%s: %s", name, line)
+    for line in found.warnings if distributed.is_main_process() else ():
+        getLogger().warning("%s: %s", name, line)
+
+
+def _title_field(path: Path, config: Any, found: Findings) -> str | None:
+    if not path.is_file():
+        found.taken.append(f"items are named by their ids, since there is no {path.name}")
+        return None
+    names = [*read_header(path, **reading(config))]
+    title = find_title_field(names)
+    if title is None:
+        found.warnings.append(
+            f"items are named by their ids: no column of {path.name} is called title ("
+            f"{', '.join(names)}); title_field names another"
+        )
+    else:
+        found.taken.append(f"titles are column {title} of {path.name}; title_field says otherwise")
+    return title
+
+
+def _user_fields(path: Path, config: Any, found: Findings) -> list[str]:
+    if not path.is_file():
+        return []
+    own = config["USER_ID_FIELD"]
+    fields = find_user_fields(path, own, **reading(config))
+    header = read_header(path, **reading(config))
+    others = [name for name in header if name not in (*fields, own)]
+    left_out = f", but not {', '.join(others)}" if others else ""
+    found.taken.append(
+        f"prompts say of users {', '.join(fields) or 'nothing'}{left_out} ({path.name}); "
+        "user_fields says otherwise"
+    )
+    return [*fields]
 
 
 def _check_parts(config: Any) -> None:

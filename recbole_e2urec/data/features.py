@@ -5,15 +5,122 @@ title that begins with a quote. This file reads without pandas: a cell is exactl
 two separators.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from recbole_e2urec.data.rows import IdMap
+from recbole_e2urec.data.templates import NAMES
+from recbole_e2urec.data.validation import read_header
 from recbole_e2urec.errors import InputError, nearest
 from recbole_e2urec.utils.io import read_lines
 
 # What software writes for a missing value. Lower-case "none" is an occupation in ml-100k.
 MISSING = frozenset({"nan", "NaN", "None", "null", "NULL", "<NA>"})
+
+NO_TITLE = "none"  # value of title_field: items are named by their ids
+USUAL_SHARE = 0.9  # of items with titles, and of users with features
+MIN_SHARE = 0.1  # of the items or users that their file must know
+MANY_VALUES = 300  # a user column with more different values names a user rather than a group
+_ITEMS = "item|product|movie|film|book|song|track|game|app|business|place|venue|recipe|course|news"
+# Columns that hold titles, the best first.
+_TITLES = ("title", r"\w+[_ ]title", rf"({_ITEMS})title", "name", rf"({_ITEMS})[_ ]?name")
+# Parts of the names of columns that identify a user, or say where or when somebody is.
+# fmt: off
+_NOT_READABLE = frozenset((
+    "id", "ids", "uid", "uuid", "guid", "hash", "token", "key", "zip", "zipcode", "postcode",
+    "postal", "plz", "name", "nickname", "username", "login", "email", "mail", "phone",
+    "telephone", "tel", "mobile", "address", "street", "ip", "url", "lat", "latitude", "lon",
+    "lng", "longitude", "time", "timestamp", "date", "datetime", "created", "updated", "birthday",
+    "birthdate", "dob",
+))
+# fmt: on
+
+
+def reading(config: Any) -> dict[str, str]:
+    """Return the separator and the encoding of a run's atomic files."""
+    return {"separator": config["field_separator"], "encoding": config["encoding"] or "utf-8"}
+
+
+def find_title_field(names: Iterable[str]) -> str | None:
+    """Return the column that holds titles, by its name; None: there is none.
+
+    ``title`` wins over ``movie_title`` and the like, and these win over ``name``.
+    """
+    for pattern in _TITLES:
+        for name in names:
+            if re.fullmatch(pattern, name.lower()):
+                return name
+    return None
+
+
+def find_user_fields(
+    path: Path, id_field: str, separator: str = "\t", encoding: str = "utf-8"
+) -> tuple[str, ...]:
+    """Return the columns of a `.user` file that say something about users, in file order.
+
+    Ids, names, addresses, zip codes and times are left out, and so are columns with more than 300
+    different values: they tell one user from all others.
+    """
+    names = [name for name in read_header(path, separator, encoding) if _is_readable(name)]
+    names = [name for name in names if name != id_field]
+    columns = zip(*_cells(path, [id_field, *names], separator, encoding), strict=True)
+    values = [set(column) for column in columns][1:]
+    return tuple(
+        name for name, known in zip(names, values, strict=False) if len(known) <= MANY_VALUES
+    )
+
+
+def _is_readable(name: str) -> bool:
+    if name in NAMES["user"].split(", "):  # templates have these names already
+        return False
+    words = re.split(r"[^a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower())
+    return _NOT_READABLE.isdisjoint(words)
+
+
+def share_known(
+    tokens: Iterable[str], known: Mapping[str, Any], path: Path, what: str, shows_ids: bool
+) -> float:
+    """Return the share of items or users that their file knows.
+
+    Args:
+        tokens: ids of the `.inter` file.
+        known: what the other file holds, by id.
+        path: the other file.
+        what: ``items have titles``, or the like, and how to do without; for the message.
+        shows_ids: whether the message may quote ids.
+
+    Raises:
+        InputError: the share is below MIN_SHARE, so the ids are probably not written alike.
+    """
+    tokens = [*tokens]
+    missing = [token for token in tokens if token not in known]
+    share = 1 - len(missing) / max(1, len(tokens))
+    if share >= MIN_SHARE:
+        return share
+    counted, _, without = what.partition("; ")
+    raise InputError(
+        f"{path}: {len(tokens) - len(missing)} of {len(tokens)} {counted}; "
+        f"{_examples(missing, known, path) if shows_ids else 'ids'} must be written alike in "
+        f"{path.with_suffix('.inter').name} and {path.name}, without further zeros or spaces; "
+        f"or {without}"
+    )
+
+
+def _examples(missing: Sequence[str], known: Mapping[str, Any], path: Path) -> str:
+    """Quote an id of each file, the same one where it is only written in another way."""
+    if not known:
+        return f"{path.name} names none; ids"
+    bare = {_bare(token): token for token in known}
+    pairs = ((token, bare[_bare(token)]) for token in missing if _bare(token) in bare)
+    ours, theirs = next(pairs, (missing[0], next(iter(known))))
+    return f"{path.with_suffix('.inter').name} has {ours!r}, {path.name} {theirs!r}; ids"
+
+
+def _bare(token: str) -> str:
+    """Return an id without what software adds to numbers: spaces, leading zeros, a fraction."""
+    return re.sub(r"\.0*$", "", token.strip().lower()).lstrip("0")
 
 
 def read_catalogue(

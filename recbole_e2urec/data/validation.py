@@ -1,7 +1,13 @@
-"""Checks of the data before a run: table layout, cells that are not numbers, missing labels."""
+"""Checks of the data before a run: table layout, numbers, labels, scale of ratings, times.
+
+What cannot be used is refused. What is only odd, and what was chosen because no setting says it,
+is kept in :class:`Findings`, and logged elsewhere.
+"""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +15,133 @@ import numpy as np
 from numpy.typing import NDArray
 from recbole.utils import ModelType
 
-from recbole_e2urec.errors import InputError
-from recbole_e2urec.utils.io import read_lines
+from recbole_e2urec.config.schema import AUTO
+from recbole_e2urec.errors import InputError, nearest
+from recbole_e2urec.utils.io import ends_in_line_end, read_lines
 from recbole_e2urec.utils.recbole_compat import MISSING_NUMBERS
+
+TYPES = ("token", "token_seq", "float", "float_seq")  # of the columns of atomic files
+_NUMBERS = ("rating", "label", "timestamp", "time")  # columns that usually hold numbers
+_SEPARATORS = ("\t", ",", ";", "|", " ")
+_UPPER = 0.8  # liked = this share of the way up the scale: 4 of 5
+_FEW, _MOST = 0.1, 0.9  # usual shares of liked rows
+_OFTEN = 0.1  # share of rows with equal times that is worth a line
+_FAR = 10  # times outside are so many spans of the other times away, or so many times as large
+_EPOCH = 1e8  # times above are seconds (or less) since 1970
+
+
+@dataclass
+class Findings:
+    """What a data set holds, as far as a person should know it before a run.
+
+    Attributes:
+        rows: interactions.
+        users: users.
+        items: items.
+        scale: lowest and highest rating; None: no ratings.
+        liked: share of rows with label 1; None: no labels.
+        ties: share of rows whose user has another row of the same time; None: no times.
+        titled: share of items with a title; None: items are named by id.
+        described: share of users with features; None: prompts say nothing about users.
+        title_field: column with the titles; None: items are named by id.
+        user_fields: columns that prompts may mention.
+        taken: what was chosen because no setting says it, one sentence each.
+        warnings: what is odd, one sentence each.
+    """
+
+    rows: int = 0
+    users: int = 0
+    items: int = 0
+    scale: tuple[float, float] | None = None
+    liked: float | None = None
+    ties: float | None = None
+    titled: float | None = None
+    described: float | None = None
+    title_field: str | None = None
+    user_fields: tuple[str, ...] = ()
+    taken: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def read_header(path: Path, separator: str, encoding: str) -> dict[str, str]:
+    """Return the type of each column of an atomic file, by name.
+
+    Raises:
+        InputError: the file is empty, or a cell of its first line is not ``name:type``.
+    """
+    lines = read_lines(path, encoding)
+    if not lines:
+        raise InputError(f"{path} is empty; its first line names the columns as name:type")
+    return _header(path, lines[0], separator)
+
+
+def _header(path: Path, line: str, separator: str) -> dict[str, str]:
+    place = f"{path}, line 1"
+    cells = line.split(separator)
+    if len(cells) == 1:
+        _refuse_other_separator(place, line, separator)
+    for number, cell in enumerate(cells, start=1):
+        if not cell.strip() or cell.startswith("Unnamed:"):
+            raise InputError(
+                f"{place}: column {number} has no name ({cell!r}): pandas wrote its index; write "
+                "the file with to_csv(..., index=False)"
+            )
+        if ":" not in cell:
+            kind = "float" if cell in _NUMBERS else "token"
+            raise InputError(
+                f"{place}: {cell!r} has no type; the first line names the columns, as in "
+                f"{cell if cell.isidentifier() else 'user_id'}:{kind}"
+            )
+        name, _, kind = cell.rpartition(":")
+        if kind not in TYPES or name != name.strip():
+            wanted = nearest(kind.strip(), TYPES)
+            raise InputError(f"{place}: {cell!r} is not name:type without spaces; {wanted}")
+    parts = [cell.rpartition(":") for cell in cells]
+    for name, count in Counter(name for name, _, _ in parts).items():
+        if count > 1:
+            raise InputError(f"{place}: {count} columns are called {name!r}; rename or remove one")
+    return {name: kind for name, _, kind in parts}
+
+
+def _refuse_other_separator(place: str, line: str, separator: str) -> None:
+    """Refuse a header that the separator leaves whole, although another one would cut it."""
+    cuts = {other: line.count(other) for other in _SEPARATORS}
+    other = max(cuts, key=lambda one: cuts[one])
+    if cuts[other]:
+        shown = {"\t": "\\t"}.get(other, other)
+        raise InputError(
+            f"{place}: {line!r} is one column, because field_separator is {separator!r}; to cut "
+            f"at {other!r}, write --field_separator='{shown}'"
+        )
+
+
+def check_ids(path: Path, header: dict[str, str], names: Iterable[str | None]) -> None:
+    """Refuse ids that are declared as numbers, or as several tokens.
+
+    Raises:
+        InputError: names the column and what to write.
+    """
+    for name in names:
+        if name is not None and header.get(name, "token") != "token":
+            raise InputError(
+                f"{path}, line 1: {name}:{header[name]} is not possible; write {name}:token, since "
+                "ids are names even where they look like numbers"
+            )
+
+
+def check_end(path: Path) -> list[str]:
+    """Warn if the last line of a file has no line end, which may mean that it was cut off."""
+    if ends_in_line_end(path):
+        return []
+    number = path.read_bytes().count(b"\n") + 1
+    return [
+        f"{path}, line {number}: the last line has no line end; if the file was cut off, its last "
+        "cell is wrong"
+    ]
 
 
 def check_cells(path: Path, separator: str, encoding: str) -> None:
-    """Refuse a table that has no header, a line with too many cells or a stray carriage return.
+    """Refuse a table with a bad header, a line of too many cells or a stray carriage return.
 
     If a line has more cells than the header, pandas either uses the first column as the index,
     which shifts all others, or cuts the line. Pandas also ends lines at carriage returns.
@@ -26,7 +152,7 @@ def check_cells(path: Path, separator: str, encoding: str) -> None:
     lines = read_lines(path, encoding)
     if not lines:
         raise InputError(f"{path} is empty; its first line names the columns as name:type")
-    separators = lines[0].count(separator)
+    separators = len(_header(path, lines[0], separator)) - 1
     for number, line in enumerate(lines, start=1):
         if "\r" in line:
             raise InputError(f"{path}, line {number}: a carriage return inside; remove it")
@@ -101,6 +227,136 @@ def check_finite(frame: Any, path: Path, separator: str, encoding: str, columns:
         raise InputError(f"{path}, {cell}")
 
 
+def check_times(path: Path, encoding: str, times: NDArray[np.float64]) -> list[str]:
+    """Warn about times far outside of all others, such as the year 1970 among this year's.
+
+    Args:
+        path: the file.
+        encoding: its encoding.
+        times: time of each row, in file order.
+    """
+    far = np.flatnonzero(far_times(times))
+    if not len(far):
+        return []
+    numbers = [n for n, line in enumerate(read_lines(path, encoding), start=1) if line][1:]
+    rest = np.delete(times, far)
+    more = f" and {len(far) - 1} more" if len(far) > 1 else ""
+    return [
+        f"{path}, line {numbers[far[0]]}{more}: time {times[far[0]]:.15g} is far outside of all "
+        f"others ({rest.min():.15g} to {rest.max():.15g}); correct or remove it"
+    ]
+
+
+def far_times(times: NDArray[np.float64]) -> NDArray[np.bool_]:  # [n] -> [n]
+    """Find the times that are far outside of all others.
+
+    They are 10 spans of the other times away from them. Times since 1970 are also far outside if
+    they are ten times as large or small as the median, as milliseconds among seconds are.
+    """
+    if len(times) < 3:
+        return np.zeros(len(times), dtype=bool)
+    ordered = np.sort(times)
+    aside = max(1, len(times) // 100)
+    low, high, median = ordered[aside], ordered[-1 - aside], float(np.median(ordered))
+    span = _FAR * (high - low)
+    far: NDArray[np.bool_] = (times < low - span) | (times > high + span)
+    far &= span > 0
+    if median > _EPOCH:
+        far |= (times < median / _FAR) | (times > median * _FAR)
+    return far
+
+
+def tied_rows(user: NDArray[np.int64], time: NDArray[np.float64]) -> float:
+    """Return the share of rows whose user has another row of the same time."""
+    order = np.lexsort((time, user))
+    user, time = user[order], time[order]
+    same = (user[1:] == user[:-1]) & (time[1:] == time[:-1])
+    return float((np.append(same, False) | np.insert(same, 0, False)).mean())
+
+
+def describe_ties(share: float) -> list[str]:
+    """Say how rows of equal time are ordered, if there are many."""
+    if share <= _OFTEN:
+        return []
+    return [
+        f"{share:.0%} of the rows have the same time as another row of their user; such rows are "
+        "ordered by their place in the file, and do not show each other as history"
+    ]
+
+
+def choose_threshold(
+    given: Any,
+    is_typed: bool,
+    rating_field: str,
+    rating: NDArray[np.float64] | None,
+    label: NDArray[np.float64] | None,
+    findings: Findings,
+) -> dict[str, float] | None:
+    """Choose from which rating on an item counts as liked, and add to the findings.
+
+    Labels of the data win over a threshold that nobody typed. Without a setting, liked is four
+    fifths of the way up the scale, as 4 of 5: from 0, or from the lowest rating if it is negative,
+    to the highest.
+
+    Args:
+        given: the setting; ``auto``: follows from the data.
+        is_typed: whether the user typed it, rather than a data set's defaults.
+        rating_field: name of the rating column.
+        rating: ratings, None: no such column.
+        label: labels, None: no such column.
+        findings: gets what was taken.
+
+    Returns:
+        The threshold; None: labels are those of the data, if any.
+    """
+    if rating is not None and len(rating):
+        findings.scale = (float(rating.min()), float(rating.max()))
+    if label is not None and not is_typed:
+        findings.taken.append("labels are those of the data, and no threshold is used")
+        return None
+    if given != AUTO:
+        return dict(given) if given else None
+    if findings.scale is None:
+        return None
+    lowest, highest = min(0.0, findings.scale[0]), findings.scale[1]
+    chosen = round(lowest + _UPPER * (highest - lowest), 6)
+    findings.taken.append(
+        f"liked = {rating_field} {chosen:g} and above, four fifths of the way up the scale, as 4 "
+        "of 5; threshold says otherwise"
+    )
+    return {rating_field: int(chosen) if chosen == int(chosen) else chosen}
+
+
+def describe_labels(
+    threshold: dict[str, float] | None,
+    label: NDArray[Any],
+    own: NDArray[Any] | None,
+    findings: Findings,
+) -> None:
+    """Add scale and share of liked rows to the findings, and warn about odd ones.
+
+    Odd is that most rows are liked, or hardly any, or that a threshold replaces labels of the data.
+
+    Args:
+        threshold: the threshold, None: labels are those of the data.
+        label: label of every row.
+        own: labels of the data, None: it has none.
+        findings: has the scale.
+    """
+    rule = ", ".join(f"{name} >= {value:g}" for name, value in (threshold or {}).items())
+    share = findings.liked = float((label == 1).mean())
+    scale = "ratings are from {:g} to {:g}; ".format(*findings.scale) if findings.scale else ""
+    liked = f"{share:.1%} of the rows are liked ({rule or 'labels of the data'})"
+    findings.taken.append(f"{scale}{liked}")
+    if not _FEW <= share <= _MOST:
+        findings.warnings.append(f"{scale}{liked}; another threshold may tell more")
+    if threshold and own is not None:
+        findings.warnings.append(
+            f"labels are made by the threshold {rule}, and {int((label != own).sum())} of "
+            f"{len(own)} labels of the data differ from that; leave threshold out to use them"
+        )
+
+
 def needs_labels(config: Any) -> bool:
     """Whether the run needs labels, for evaluation or for training without sampled negatives."""
     if "labeled" in config["eval_args"]["mode"].values():
@@ -126,7 +382,8 @@ def check_labels(label: NDArray[Any] | None, config: Any) -> None:
     if label is None:
         raise InputError(
             f"{dataset}: no labels: the .inter file has neither a column {name!r} nor that of "
-            f"threshold ({rule or 'none set'}); set threshold, or eval_mode to uni100 or full"
+            f"threshold ({rule or config['RATING_FIELD']}); set threshold, or eval_mode to uni100 "
+            "or full"
         )
     values = np.unique(label)
     invalid = values[~np.isin(values, (0, 1))]

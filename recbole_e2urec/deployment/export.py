@@ -194,7 +194,7 @@ def _load_recommender(row: Mapping[str, Any], folder: Path, settings: RunSetting
     """Load a recommender that was trained alone."""
     config = settings_of(row, folder, settings)
     init_seed(config["seed"], config["reproducibility"])
-    run = Experiment(config, load_dataset(config))
+    run = Experiment(config, load_dataset(config, examine=False))
     nothing = np.empty(0, np.int64)
     with run.model.using_history(run.history(nothing)):
         wanted = run.trainer(RECOMMENDER, run.parts.splits.train, run.parts.splits.valid).stage
@@ -221,7 +221,7 @@ def _load_from_comparison(
     """
     config = settings_of(row, folder, settings)
     init_seed(config["seed"], config["reproducibility"])
-    run = FinishedRun(config, load_dataset(config))
+    run = FinishedRun(config, load_dataset(config, examine=False))
     run.train()
     if row["model"] == ORIGINAL:
         return _as_original(run, row)

@@ -164,7 +164,10 @@ class Recommender:
         inner = run.dataset.ids.users.get(user)
         if inner is None or inner in run.gone:
             which = "this user" if count == 1 else f"user {place} of {count}"
-            raise InputError(f"nothing is known about {which}; give a history of items instead")
+            raise InputError(
+                f"nothing is known about {which}, and that is all to be passed on: the user was "
+                "never in the data, or was forgotten by request; give a history of items instead"
+            )
         low, high = np.searchsorted(self._user, [inner, inner + 1])
         user_rows, rows = self._rows[low:high], run.dataset.rows
         no_ratings = np.full(len(user_rows), np.nan)

@@ -332,7 +332,7 @@ def open_folder(
     settings.update(seed=record["seed"], log_wandb=False)
     config = Config(model or "LLMRec", record["dataset"], None, settings, overriding)
     init_seed(config["seed"], config["reproducibility"])
-    return ServedModel(config, load_dataset(config), generation, folder.path)
+    return ServedModel(config, load_dataset(config, examine=False), generation, folder.path)
 
 
 def _method_keys(model: str | None) -> set[str]:

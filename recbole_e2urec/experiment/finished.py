@@ -10,6 +10,7 @@ import numpy as np
 from recbole_e2urec.config.config import Config, RunSettings
 from recbole_e2urec.config.expression import without_values
 from recbole_e2urec.config.keys import REMOVED_KEYS
+from recbole_e2urec.config.schema import AUTO
 from recbole_e2urec.config.yaml import parse_value
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.evaluator.measure import Answers
@@ -25,7 +26,10 @@ from recbole_e2urec.trainer.checkpoint import Stage
 FILTER = "forget_where"  # results keep its fields but not its values
 _NOTHING = Answers(np.empty(0), CachedAnswers([]))
 # Settings that may differ from the run's: where files are, and what is logged.
-_FREE = {"checkpoint_dir", "data_path", "log_wandb", "use_gpu", "gpu_id", *ONE_ROW}
+_FREE = {
+    "checkpoint_dir", "data_path", "download", "field_separator", "log_wandb", "use_gpu", "gpu_id",
+    *ONE_ROW,
+}  # fmt: skip
 
 
 class NotFinished(InputError):
@@ -89,7 +93,7 @@ def rows_of(settings: RunSettings) -> tuple[list[dict[str, Any]], Path]:
     wanted = {
         key: parse_value(value, key) if isinstance(value, str) else value
         for key, value in (settings.overrides or {}).items()
-        if key not in _FREE
+        if key not in _FREE and value != AUTO
     }
     if settings.dataset:
         wanted["dataset"] = settings.dataset

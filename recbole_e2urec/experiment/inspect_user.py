@@ -197,9 +197,12 @@ def inspect_user(options: CaseOptions, model: str | None, settings: RunSettings)
     rows, folder = comparison_of(model, settings)
     config = settings_of(rows[-1], folder, settings)
     init_seed(config["seed"], config["reproducibility"])
-    run = FinishedRun(config, load_dataset(config))
+    run = FinishedRun(config, load_dataset(config, examine=False))
     if options.user not in run.dataset.ids.users:
-        raise InputError(f"user {options.user!r} is no user of {config['dataset']}")
+        raise InputError(
+            f"user {options.user!r} is no user of {config['dataset']}; nothing is known about this "
+            "user, whereas users whom the comparison's request names are shown as all others"
+        )
     run.train()
     adapter = run.model.adapter
     scorers: dict[str, Scorer] = {"Original": Adapted(adapter)}

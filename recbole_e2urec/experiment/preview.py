@@ -1,13 +1,24 @@
-"""A dry run: what a request would forget; nothing is trained and nothing is written."""
+"""Before a run: what its data hold (``check``), and what its request would forget (a dry run).
 
+Nothing is trained and nothing is written.
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from textwrap import indent
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from recbole.utils import init_seed
 
-from recbole_e2urec.config.config import Config
+from recbole_e2urec.config.config import Config, RunSettings
 from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.data.dataset import load_dataset
+from recbole_e2urec.data.prompt_table import length_grouped_batches
 from recbole_e2urec.data.request.filter import Fields
 from recbole_e2urec.data.request.sampling import request_digest
 from recbole_e2urec.data.request.selection import (
@@ -19,7 +30,18 @@ from recbole_e2urec.data.request.selection import (
     split_of,
 )
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.experiment.run import Parts, parts_of
+from recbole_e2urec.experiment.run import Experiment, Parts, parts_of
+from recbole_e2urec.experiment.unlearning import LEAST_RETAIN
+from recbole_e2urec.registry import LANGUAGE_MODEL, METHODS
+from recbole_e2urec.trainer.loop import EpochPosition, StepRule, adamw, train_epoch
+from recbole_e2urec.trainer.training_log import memory_used
+from recbole_e2urec.utils.html import printable
+
+SINCE_1970 = 1e8  # times above are dates
+USUAL_EPOCHS = 0.25  # of all epochs, until validation is best; as on ml-100k
+# Of Retrain's time: what a method takes, and what one takes that trains several models.
+METHOD, SEVERAL_MODELS = 0.2, 1.0
+_TRAIN_ANEW = ("SISA", "RecEraser", "APA", "CrossFit")
 
 
 @option_class()
@@ -156,3 +178,185 @@ def run_preview(config: Config) -> dict[str, Any]:
     result = preview(config)
     facts = {**result._asdict(), "users": result.users._asdict(), "items": result.items._asdict()}
     return {"preview": facts, "lines": result.lines()}
+
+
+@option_class()
+class CheckOptions:
+    """How a check estimates time."""
+
+    seconds: float = option(
+        "How long to try steps of training and answers, to estimate the time of a run; 0 = no "
+        "estimate.",
+        ge=0,
+        default=10.0,
+    )
+
+
+class Speed(NamedTuple):
+    """What was measured of a model, in seconds."""
+
+    step: float  # of training, one batch
+    answer: float  # one row
+
+
+def check(options: CheckOptions, model: str | None, settings: RunSettings) -> str:
+    """Say what a run would read, and about how long it would take.
+
+    Args:
+        options: how to estimate.
+        model: the model that the run names; None: those of its ``model_list``, or the defaults.
+        settings: settings of the run.
+
+    Raises:
+        InputError: what the run would refuse as well.
+    """
+    listed = str((settings.overrides or {}).get("model_list") or "E2URec,NegatedE2URec")
+    models = [model] if model else [name.strip(" []'\"") for name in listed.split(",")]
+    language_models = [name for name in models if name in METHODS or name == LANGUAGE_MODEL]
+    config = settings.config(language_models[0] if language_models else models[0])
+    init_seed(config["seed"], config["reproducibility"])
+    with _without_log():
+        dataset = load_dataset(config)
+        run = Experiment(config, dataset) if language_models else None
+    parts, sizes = (run.parts, run.sizes) if run else (parts_of(config, dataset), [])
+    lines = facts(config, dataset)
+    control = len(np.unique(dataset.rows.user[parts.control]))
+    lines.append(
+        f"parts: {len(parts.splits.train):,} training rows, {len(parts.splits.valid):,} to "
+        f"validate, {len(parts.splits.test):,} to test; {control:,} control users aside"
+    )
+    lines += [*dataset.findings.taken, *sizes]
+    if run is not None:
+        lines += ["a prompt:", indent(example(run), "  ")]
+        if options.seconds:
+            lines.append(estimate(run, language_models, options.seconds))
+    lines += [f"warning: {line}" for line in dataset.findings.warnings]
+    return printable("\n".join(lines))
+
+
+@contextmanager
+def _without_log() -> Iterator[None]:
+    """Log no findings inside: they are in the text."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def facts(config: Config, dataset: Any) -> list[str]:
+    """Describe the data in a few lines."""
+    found, rows = dataset.findings, dataset.rows
+    each = np.unique(rows.user, return_counts=True)[1]
+    lines = [
+        f"{config['dataset']}: {found.rows:,} rows of {found.users:,} users and {found.items:,} "
+        f"items; {each.min():,} to {each.max():,} rows a user, median {np.median(each):g}",
+        _times(rows.time) if rows.has_time else "times: none",
+    ]
+    if not config.is_language_model:
+        return lines
+    titles = "items are named by their ids"
+    if found.titled is not None:
+        titles = f"{found.titled:.0%} of the items have a title ({found.title_field})"
+    users = "prompts say nothing else about users"
+    if found.described is not None:
+        named = ", ".join(found.user_fields)
+        users = f"{found.described:.0%} of the users have a line ({named})"
+    return [*lines, f"{titles}; {users}"]
+
+
+def _times(time: NDArray[np.float64]) -> str:
+    ends = (float(time.min()), float(time.max()))
+    if ends[0] > SINCE_1970 and ends[1] < 1e11:
+        days = (f"{datetime.fromtimestamp(end, timezone.utc):%Y-%m-%d}" for end in ends)
+        return "times: {} to {}".format(*days)
+    return "times: {:.15g} to {:.15g}".format(*ends)
+
+
+def example(run: Experiment) -> str:
+    """Return the prompt of a training row, one of middle length."""
+    table = run.model.table.with_history(run.history(np.empty(0, np.int64)))
+    train = run.parts.splits.train
+    order = np.argsort(table.lengths(train), kind="stable")
+    return str(table.text(int(train[order[len(order) // 2]])))
+
+
+def estimate(run: Experiment, models: Sequence[str], seconds: float) -> str:
+    """Estimate minutes and memory of a run from some of its own steps, taken and thrown away.
+
+    Original trains on all training rows, and Retrain on those that stay. Training usually ends
+    after a quarter of the epochs and those without a better validation. A method takes a fifth of
+    Retrain's time; one that trains several models, all of it.
+    """
+    config, splits = run.config, run.parts.splits
+    speed = measured_speed(run, seconds)
+    steps = -(-len(splits.train) // config["train_batch_size"])
+    epoch = speed.step * steps + speed.answer * len(splits.valid)
+    trained, rows = _work(run, [name for name in models if name != LANGUAGE_MODEL])
+    most: int = config["epochs"]
+    usual = min(most, round(USUAL_EPOCHS * most) + config["stopping_step"] + 1)
+    usual_time, most_time = (
+        _short(_seeds(config) * (epoch * epochs * trained + speed.answer * rows) / 60)
+        for epochs in (usual, most)
+    )
+    peak = memory_used()
+    on_gpu = peak.get("peak_gpu_memory_mb")
+    gpu = f" and {on_gpu:,.0f} MB of the GPU" if on_gpu else ""
+    return (
+        f"estimate for {', '.join(models)}: {usual_time} minutes ({usual} of {most} epochs), at "
+        f"most {most_time}; {peak['peak_memory_mb']:,.0f} MB{gpu} or more; a step takes "
+        f"{speed.step:.3g} s here and now"
+    )
+
+
+def _work(run: Experiment, methods: Sequence[str]) -> tuple[float, int]:
+    """Return how many Originals the trainings amount to, and how many rows are measured."""
+    config, splits = run.config, run.parts.splits
+    if not methods:
+        return 1.0, len(splits.test)
+    share = 0.0 if config["forget_file"] or config["forget_where"] else config["forget_ratio"]
+    several = [SEVERAL_MODELS if name in _TRAIN_ANEW else METHOD for name in methods]
+    forget = int(share * len(splits.train))
+    retain = min(len(splits.train) - forget, max(forget, LEAST_RETAIN))
+    measured = len(splits.test) + forget + retain + len(run.parts.control)
+    return 1 + (1 - share) * (1 + sum(several)), (len(methods) + 2) * measured
+
+
+def _short(minutes: float) -> str:
+    return f"{minutes:.0f}" if minutes >= 10 else f"{minutes:.1f}"
+
+
+def _seeds(config: Config) -> int:
+    seeds = config["seeds"]
+    return len(seeds) if isinstance(seeds, list) else len(str(seeds).split(","))
+
+
+def measured_speed(run: Experiment, seconds: float) -> Speed:
+    """Take steps of training for most of ``seconds``, and answer rows for the rest.
+
+    The first step is not counted. The model's weights change.
+    """
+    model, train = run.model, run.parts.splits.train
+    size = run.config["train_batch_size"]
+    rule = StepRule(float(run.config["learning_rate"]))
+    optimizer = adamw(model.bank.parameters(model.adapter), rule)
+    generator = np.random.default_rng(run.config["seed"])
+    clock = EpochPosition("check", 0, 1, show=False)
+    with model.using_history(run.history(np.empty(0, np.int64))):
+        batches = length_grouped_batches(model.table.lengths(train), size, generator)
+        taken: list[float] = []
+        with model.bank.training(model.adapter):
+            for batch in batches:
+                started = time.perf_counter()
+                train_epoch(
+                    optimizer, [batch], lambda rows: model.answer_losses(train[rows]), clock, rule
+                )
+                taken.append(time.perf_counter() - started)
+                if len(taken) > 1 and sum(taken) > 0.8 * seconds:
+                    break
+        rows = train[: run.config["eval_batch_size"]]
+        started = time.perf_counter()
+        model.hidden(rows)
+        answer = (time.perf_counter() - started) / len(rows)
+    return Speed(float(np.mean(taken[1:] or taken)), answer)

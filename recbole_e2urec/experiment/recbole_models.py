@@ -60,7 +60,7 @@ def user_embeddings(
     fixed: dict[str, Any] = {"epochs": EPOCHS, "show_progress": False}
     bpr = Config("BPR", config.dataset, None, {**settings, **fixed})
     init_seed(bpr["seed"], bpr["reproducibility"])
-    loaders = make_loaders(bpr, load_dataset(bpr), splits, train)
+    loaders = make_loaders(bpr, load_dataset(bpr, examine=False), splits, train)
     trainer = make_trainer(bpr, loaders)
     trainer.fit(loaders.train, None, verbose=False, saved=False, show_progress=False)
     return trainer.model.user_embedding.weight.detach().cpu().numpy().astype(np.float32)

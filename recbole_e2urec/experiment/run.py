@@ -19,6 +19,7 @@ from recbole_e2urec.data.request.sampling import choose_control_users
 from recbole_e2urec.data.request.selection import ForgetOptions, ForgetRequest, read_request
 from recbole_e2urec.data.rows import Splits
 from recbole_e2urec.errors import InputError
+from recbole_e2urec.model.backbones.tiny import EMBEDDED
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.prompting import shown_histories
 from recbole_e2urec.report.results import RESULTS, load_results, versions
@@ -30,6 +31,15 @@ from recbole_e2urec.utils import distributed, recbole_compat
 from recbole_e2urec.utils.io import make_folder
 
 Rows = NDArray[np.int64]
+# Training on few rows; docs/explanation/choices.md says what was measured.
+FEW_ROWS = 20_000  # from here on, sizes are those of the yaml files
+TOO_FEW_ROWS = 1_000
+LEAST_STEPS = 16  # in an epoch
+LEAST_PATIENCE = 250  # steps
+SMALLEST_BATCH = 8
+SIZES = (
+    "train_batch_size", "epochs", "eval_step", "stopping_step", "valid_metric", "learning_rate",
+)  # fmt: skip
 COST = (
     "seconds", "relative_to_retrain", "prior_seconds", "amortised_seconds", "trained_parameters",
     "adapter_parameters", "steps", "peak_memory_mb", "peak_gpu_memory_mb",
@@ -119,6 +129,49 @@ def unseen_of(parts: Parts, user: Rows, retain: Rows) -> Rows:
     return valid[np.isin(user[valid], user[retain])]
 
 
+def fit_to_rows(config: Config, rows: int) -> list[str]:
+    """Set sizes of training that fit few training rows, in ``config``.
+
+    An epoch gets at least 16 steps, training waits at least 250 steps for a better validation, and
+    LogLoss validates: on few rows, an untrained model can have the best AUC by chance. This is for
+    embedded backbones, on fewer than 20,000 rows, if no setting names any of these sizes.
+
+    Returns:
+        What was set, and whether there are too few rows to learn from, for people.
+    """
+    if rows >= FEW_ROWS or config["backbone"] not in EMBEDDED:
+        return []
+    said = []
+    if rows < TOO_FEW_ROWS:
+        said.append(
+            f"{rows:,} training rows are too few to learn from: a model of fewer than "
+            f"{TOO_FEW_ROWS:,} may know no more than chance"
+        )
+    if any(config.is_given(key) for key in SIZES):
+        return said
+    most = min(config["train_batch_size"], max(SMALLEST_BATCH, rows // LEAST_STEPS))
+    size = 2 ** int(np.log2(most))
+    patience = max(config["stopping_step"], -(-LEAST_PATIENCE // -(-rows // size)))
+    config["train_batch_size"], config["stopping_step"] = size, patience
+    if "LogLoss" in config["metrics"]:
+        config["valid_metric"], config["valid_metric_bigger"] = "LogLoss", False
+    said.append(
+        f"sizes for {rows:,} training rows: train_batch_size {size}, stopping_step {patience}, "
+        f"valid_metric {config['valid_metric']}"
+    )
+    return said
+
+
+def constant_logloss(train: NDArray[np.float32], valid: NDArray[np.float32]) -> float:
+    """Return the LogLoss on ``valid`` labels of the better of two constant answers.
+
+    They are the share of likes among ``train`` labels, and one half.
+    """
+    share = np.clip(train.mean(), 1e-6, 1 - 1e-6)
+    of_share = -np.where(valid == 1, np.log(share), np.log(1 - share)).mean()
+    return float(min(of_share, np.log(2)))
+
+
 def request_of(config: Config, dataset: Any, parts: Parts) -> ForgetRequest:
     """Read the request of a run, and log its warnings, which name nobody.
 
@@ -143,6 +196,9 @@ class Experiment:
         if warning and distributed.is_main_process():
             getLogger().warning(warning)
         self.parts = parts_of(config, dataset)
+        self.sizes = fit_to_rows(config, len(self.parts.splits.train))
+        for line in self.sizes if distributed.is_main_process() else ():
+            getLogger().warning("%s: %s", config["dataset"], line)
         self.model = LLMRec(config, dataset).to(config["device"])
         self.start = self.model.bank.state(self.model.adapter)
 
@@ -154,6 +210,7 @@ class Experiment:
         with self.model.using_history(history):
             trainer = self.trainer("LLMRec", self.parts.splits.train, self.parts.splits.valid)
             summary = trainer.run(loaders.train, loaders.valid)
+            self._warn_if_nothing_learned("LLMRec", summary, *self.parts.splits[:2])
             rows = loaders.test if tested else None  # RecBole skips None
             test = plain_values(trainer.evaluate(rows, show_progress=self.shows))
         row = {"model": "LLMRec", "stage": trainer.stage.digest, "test": test}
@@ -179,7 +236,24 @@ class Experiment:
         loader = evaluation_loader(self.config, self.dataset, self.parts.splits, "valid", valid)
         with self.model.using_history(shown):
             trainer = self.trainer(name, train, valid)
-            return trainer.run(loaders.train, loader), trainer.stage
+            summary = trainer.run(loaders.train, loader)
+        self._warn_if_nothing_learned(name, summary, train, valid)
+        return summary, trainer.stage
+
+    def _warn_if_nothing_learned(
+        self, name: str, summary: Mapping[str, Any], train: Rows, valid: Rows
+    ) -> None:
+        label = self.dataset.rows.label
+        reached = (summary.get("valid") or {}).get("logloss")
+        if reached is None or not len(train) or not distributed.is_main_process():
+            return
+        constant = constant_logloss(label[train], label[valid])
+        if reached >= constant:
+            getLogger().warning(
+                "%s has learned nothing: LogLoss %.4f on validation rows, where one answer to all "
+                "of them has %.4f",
+                name, reached, constant,
+            )  # fmt: skip
 
     def completed(self, row: dict[str, Any], cost: Mapping[str, Any]) -> dict[str, Any]:
         """Add the cost and the settings to a row of results."""

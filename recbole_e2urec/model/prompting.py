@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 
 from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.data.features import (
+    NO_TITLE,
     item_features,
     item_titles,
     item_tokens,
     read_catalogue,
     read_features,
+    reading,
     user_features,
     user_tokens,
 )
@@ -31,16 +33,25 @@ class PromptOptions:
         "Most earlier interactions of the user that a prompt shows.", ge=0, default=10
     )
     title_field: str | None = option(
-        "Column of the .item file with the title; ~ = items are named by their token.", default=None
+        "Column of the .item file with the title; auto = title, name or the like, none = items are "
+        "named by their id.",
+        default=None,
     )
     user_fields: tuple[str, ...] = option(
-        "Columns of the .user file that the prompt may mention.", default=()
+        "Columns of the .user file that the prompt may mention; auto = all but ids, names, zip "
+        "codes, times and the like, [] = none.",
+        default=(),
     )
     item_fields: tuple[str, ...] = option(
         "Further columns of the .item file that the prompt may mention, by name, as in {{ class "
         "}}.",
         default=(),
     )
+
+    @property
+    def title_column(self) -> str | None:
+        """The column with the title; None: items are named by their id."""
+        return None if self.title_field == NO_TITLE else self.title_field
 
 
 def read_template(config: Any, options: PromptOptions) -> PromptTemplate:
@@ -51,7 +62,7 @@ def read_template(config: Any, options: PromptOptions) -> PromptTemplate:
     """
     names = FieldNames(
         config["ITEM_ID_FIELD"],
-        options.title_field,
+        options.title_column,
         config["RATING_FIELD"],
         options.item_fields,
         options.user_fields,
@@ -67,17 +78,12 @@ def titles_of(config: Any, dataset: Any, options: PromptOptions) -> list[str]:
         InputError: the file or the column with the titles is missing.
     """
     catalogue: dict[str, str] = {}
-    if options.title_field:
+    if options.title_column:
         path = Path(config["data_path"]) / f"{dataset.dataset_name}.item"
         catalogue = read_catalogue(
-            path, config["ITEM_ID_FIELD"], options.title_field, **_reading(config)
+            path, config["ITEM_ID_FIELD"], options.title_column, **reading(config)
         )
     return item_titles(dataset.ids, catalogue)
-
-
-def _reading(config: Any) -> dict[str, str]:
-    """Separator and encoding of atomic files."""
-    return {"separator": config["field_separator"], "encoding": config["encoding"] or "utf-8"}
 
 
 def wording_of(config: Any, dataset: Any, options: PromptOptions) -> Wording:
@@ -87,7 +93,7 @@ def wording_of(config: Any, dataset: Any, options: PromptOptions) -> Wording:
         InputError: a file or a column that the prompt needs is missing.
     """
     template = read_template(config, options)
-    folder, read = Path(config["data_path"]), _reading(config)
+    folder, read = Path(config["data_path"]), reading(config)
     item_file, user_file = (folder / f"{dataset.dataset_name}.{kind}" for kind in ("item", "user"))
     ids = dataset.ids
     items: Sequence[Mapping[str, str]] = ()

@@ -143,6 +143,14 @@ def read_lines(path: Path | str, encoding: str = "utf-8") -> list[str]:
     return lines[:-1] if not lines[-1] else lines
 
 
+def ends_in_line_end(path: Path) -> bool:
+    """Return whether the last line of a file is ended; an empty file has no lines."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        return file.read() in (b"", b"\n")
+
+
 @contextmanager
 def file_lock(path: Path, waiting: Callable[[str], None] = lambda message: None) -> Iterator[None]:
     """Hold a lock file; another process that wants the lock waits until the block ends.

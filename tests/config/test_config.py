@@ -133,12 +133,16 @@ def test_an_unknown_model_is_met_with_the_nearest(wrong: str, right: str) -> Non
 
 
 def test_an_unknown_dataset_is_met_with_the_nearest() -> None:
-    with pytest.raises(InputError, match="unknown dataset 'ml-101k'; did you mean 'ml-100k'"):
+    with pytest.raises(
+        InputError, match=r"'ml-101k': there is no .*ml-101k\.inter; did you mean 'ml-100k'"
+    ):
         Config("FM", "ml-101k")
 
 
 def test_a_dataset_near_nothing_is_told_where_to_go() -> None:
-    with pytest.raises(InputError, match="'qqqq'; put its atomic files into dataset/qqqq"):
+    with pytest.raises(
+        InputError, match=r"no dataset/qqqq/qqqq\.inter; put its atomic files there"
+    ):
         Config("FM", "qqqq")
 
 

@@ -42,13 +42,15 @@ def test_find_model_names_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> 
         keys.find_model("KGAT")
 
 
-def test_check_dataset_takes_what_recbole_can_fetch(tmp_path: Path) -> None:
-    keys.check_dataset("ml-1m", tmp_path)
+def test_check_dataset_lets_recbole_fetch_only_when_asked(tmp_path: Path) -> None:
+    keys.check_dataset("ml-1m", tmp_path, download=True)
+    with pytest.raises(InputError, match="fetch it by --download=True"):
+        keys.check_dataset("ml-1m", tmp_path)
 
 
 def test_check_dataset_hints_at_a_folder_that_is_there(tmp_path: Path) -> None:
     (tmp_path / "my-shop").mkdir()
-    with pytest.raises(InputError, match="'my_shop'; did you mean 'my-shop'"):
+    with pytest.raises(InputError, match=r"'my_shop': there is no .*; did you mean 'my-shop'"):
         keys.check_dataset("my_shop", tmp_path)
 
 

@@ -77,6 +77,6 @@ def test_a_file_without_rows_is_refused(small_config):
 def test_no_network_is_one_clear_line(small_data):
     from recbole_e2urec.config.config import Config
 
-    config = Config("FM", "ml-1m", config_dict={"data_path": str(small_data)})
+    config = Config("FM", "ml-1m", config_dict={"data_path": str(small_data), "download": True})
     with pytest.raises(InputError, match=r"ml-1m cannot be fetched: .*put its atomic files into"):
         load_dataset(config)

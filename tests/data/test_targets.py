@@ -145,7 +145,8 @@ def test_protocol_of_the_paper_on_a_twentieth_of_its_size() -> None:
     # 250 users of 25 rows: 250 * (25 - 5) = 5,000 have a history. The last 2,000 of them are the
     # last 100 users' rows; 60 % of those, 1,200, are 60 users' rows, of whom 12 are forgotten.
     settings = {"data_path": write_as_ml_1m(250, 25), "last_rows": 2_000}
-    config = Config("LLMRec", config_dict={"protocol": "e2urec-ml-1m", **settings})
+    names = {"title_field": "none", "user_fields": []}
+    config = Config("LLMRec", config_dict={"protocol": "e2urec-ml-1m", **settings, **names})
     dataset = load_dataset(config)
     assert len(target_rows(dataset.rows, dataset.ids, TargetOptions(min_history=5))) == 5_000
     parts = parts_of(config, dataset)

@@ -161,7 +161,10 @@ def test_data_that_changed_is_refused_and_moved_data_is_found(tmp_path: Path, ca
         (["--user=u3"], "which model? write --checkpoint=DIR"),
         (["--checkpoint=model"], "to whom? write --user"),
         (["--checkpoint=model", "--user=u3", "--history=[]"], "to whom? write --user"),
-        (["--checkpoint=model", "--user=nobody"], "nothing is known about this user"),
+        (
+            ["--checkpoint=model", "--user=nobody"],
+            "nothing is known about this user, and that is all",
+        ),
         (["--checkpoint=model", "--user=u3", "--topk=0"], "topk is 0"),
         (["--checkpoint=model", "--user=u3", "--seen=x"], "seen: 'x' does not do"),
         (["--checkpoint=model", "--history=[i1"], "history: no JSON"),

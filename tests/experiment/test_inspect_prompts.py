@@ -121,12 +121,10 @@ def test_what_does_not_fit_is_told(small_data: Path) -> None:
 
 
 def test_words_about_the_user_that_do_not_fit_are_told(small_data: Path) -> None:
-    questions = shown(small_data, history_length=0, show_prompts=200)["prompts"]
+    bare = {"history_length": 0, "show_prompts": 200}
+    questions = shown(small_data, **bare, user_fields=[])["prompts"]
     room = max(prompt.tokens for prompt in questions)
-    prompts = shown(
-        small_data, history_length=0, show_prompts=200, user_fields=["user_id"],
-        max_prompt_tokens=room,
-    )["prompts"]  # fmt: skip
+    prompts = shown(small_data, **bare, user_fields=["user_id"], max_prompt_tokens=room)["prompts"]
     assert "cut: the words about the user" in prompts[questions.index(max(
         questions, key=lambda prompt: prompt.tokens
     ))].length  # fmt: skip
@@ -173,7 +171,7 @@ def test_the_command_prints_what_the_page_shows(
 
 def test_a_comparison_shows_them_as_well(small_data: Path) -> None:
     given = {"data_path": str(small_data), "show_prompts": 2}
-    one = shown(small_data, show_prompts=2, title_field=None)["text"]
+    one = shown(small_data, show_prompts=2)["text"]
     lists = (["FM", "NPO"], ["LLMRec", "SISA"])
     for models in lists:
         made = run_comparison("small", config_dict={**given, "model_list": models})

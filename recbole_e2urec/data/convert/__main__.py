@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from recbole_e2urec.config.yaml import read_switch
-from recbole_e2urec.data.convert import amazon, book_crossing, goodreads, movielens
+from recbole_e2urec.data.convert import book_crossing, movielens, ucsd
 from recbole_e2urec.data.convert.common import AtomicFiles, Findings, atomic_files
 from recbole_e2urec.errors import InputError, one_line
 from recbole_e2urec.utils.distributed import print_utf8
@@ -15,8 +15,8 @@ from recbole_e2urec.utils.distributed import print_utf8
 PROGRAM = "python -m recbole_e2urec.data.convert"
 CONVERTERS: dict[str, Callable[[Path, AtomicFiles], Findings]] = {
     "ml-1m": movielens.convert,
-    "goodreads": goodreads.convert,
-    "amazon": amazon.convert,
+    "goodreads": ucsd.convert_goodreads,
+    "amazon": ucsd.convert_amazon,
     "book-crossing": book_crossing.convert,
 }
 

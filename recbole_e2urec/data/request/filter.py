@@ -19,7 +19,7 @@ features of users and items are read from their atomic files again, whatever ``l
 of the interactions, those columns are there that are loaded.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +31,7 @@ from recbole_e2urec.config.expression import KEY, Token, Value, tokens_of
 from recbole_e2urec.data.request.dates import check_seconds, moment
 from recbole_e2urec.errors import InputError, nearest
 from recbole_e2urec.utils.io import read_lines
+from recbole_e2urec.utils.recbole_compat import MISSING_NUMBERS
 
 DEEPEST = 50  # brackets and nots within each other
 _ORDERS = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
@@ -218,6 +219,7 @@ class Column(NamedTuple):
         owners: how many rows, users or items there are.
         spread: [n] whose value each row of the data has.
         is_sequence: whether there may be several.
+        unreadable: how many values are neither missing nor numbers, although the type is float.
     """
 
     kind: str
@@ -226,6 +228,7 @@ class Column(NamedTuple):
     owners: int
     spread: NDArray[np.int64]
     is_sequence: bool = False
+    unreadable: int = 0
 
 
 def column_of(
@@ -239,11 +242,23 @@ def column_of(
     counts = [len(cell) for cell in values]
     flat: list[Any] = [value for cell in values for value in cell]
     is_float = kind.startswith("float")
-    column = np.array([number_of(value) for value in flat], np.float64) if is_float else flat
+    numbers = np.array([number_of(value) for value in flat] if is_float else [], np.float64)
     several = kind.endswith("_seq") or max(counts, default=0) > 1
     return Column(
-        "float" if is_float else "token", column, np.repeat(owner, counts), owners, spread, several
+        "float" if is_float else "token",
+        numbers if is_float else flat,
+        np.repeat(owner, counts),
+        owners,
+        spread,
+        several,
+        count_unreadable(flat, numbers),
     )
+
+
+def count_unreadable(cells: list[Any], numbers: NDArray[np.float64]) -> int:
+    """Count the cells that are no numbers but do not say that the number is missing."""
+    unread = np.flatnonzero(np.isnan(numbers)).tolist()
+    return sum(str(cells[place]).strip() not in MISSING_NUMBERS for place in unread)
 
 
 def number_of(value: Any) -> float:
@@ -382,19 +397,26 @@ class Fields:
         return list(cell_of), list(cell_of.values())
 
 
-def further_columns(frame: Any, config: Any) -> dict[str, NDArray[Any]]:
+def further_columns(
+    frame: Any, config: Any, missing: Mapping[str, NDArray[np.bool_]]
+) -> dict[str, NDArray[Any]]:
     """Columns that the row table does not keep, where there is a filter.
 
     Args:
         frame: the interactions, their tokens inner ids by now, their numbers not yet scaled.
         config: settings.
+        missing: which numbers are missing, by column; RecBole has replaced them by the mean.
     """
     if not config["forget_where"]:
         return {}
     in_row_table = {
         config[f"{kind}_FIELD"] for kind in ("USER_ID", "ITEM_ID", "RATING", "TIME", "LABEL")
     }
-    return {name: frame[name].to_numpy(copy=True) for name in frame if name not in in_row_table}
+    names = [name for name in frame if name not in in_row_table]
+    columns = {name: frame[name].to_numpy(copy=True) for name in names}
+    for name in columns.keys() & missing.keys():
+        columns[name][missing[name]] = np.nan
+    return columns
 
 
 def _count(known: dict[str, int]) -> int:
@@ -423,7 +445,8 @@ def filter_rows(text: str, fields: Fields) -> Filtered:
     """Find the rows that fit an expression; see :mod:`recbole_e2urec.data.request.filter`.
 
     A field of several tokens fits where any of them does, so that ``!=`` fits where none is equal.
-    A missing value is equal to nothing and neither above nor below anything.
+    A missing value is equal to nothing and neither above nor below anything. So is a value that
+    is no number where numbers are compared; there is a warning about it.
 
     Raises:
         InputError: an expression that does not parse, a field that is not there, or a value that
@@ -445,7 +468,7 @@ def _fits(node: Node, column_of: ColumnOf, warnings: list[str]) -> Mask:  # -> [
         return ~_fits(node.part, column_of, warnings)
     if isinstance(node, Comparison):
         column = column_of(node.field, node.column)
-        fitting = _holds(node, column)
+        fitting = _holds(node, column, warnings)
         mask = np.zeros(column.owners, dtype=bool)
         mask[column.owner[fitting]] = True
         mask = mask[column.spread]
@@ -456,13 +479,14 @@ def _fits(node: Node, column_of: ColumnOf, warnings: list[str]) -> Mask:  # -> [
     return np.logical_and.reduce(parts) if node.needs_all else np.logical_or.reduce(parts)
 
 
-def _holds(node: Comparison, column: Column) -> Mask:  # -> [m]
+def _holds(node: Comparison, column: Column, warnings: list[str]) -> Mask:  # -> [m]
     """Which values fit; those of ``!=`` are the equal ones."""
     where = f"{KEY}, column {node.column}"
     if node.operator == "has" and not column.is_sequence:
         raise InputError(f"{where}: {node.field!r} holds one value; write == or in (...)")
     if column.kind == "token":
-        return _tokens_hold(where, node, column)
+        return _tokens_hold(where, node, column, warnings)
+    warnings += _unreadable(where, node, column.unreadable)
     mask = np.zeros(len(column.values), dtype=bool)
     for value in node.values:
         first, last = _interval(where, node.field, value, column)
@@ -474,7 +498,18 @@ def _holds(node: Comparison, column: Column) -> Mask:  # -> [m]
     return mask
 
 
-def _tokens_hold(where: str, node: Comparison, column: Column) -> Mask:  # -> [m]
+def _unreadable(where: str, node: Comparison, count: int) -> list[str]:
+    if not count:
+        return []
+    return [
+        f"{where}: {count} values of {node.field!r} are no numbers and count as missing; they are "
+        "equal to nothing, and neither above nor below"
+    ]
+
+
+def _tokens_hold(
+    where: str, node: Comparison, column: Column, warnings: list[str]
+) -> Mask:  # -> [m]
     """Tokens are equal as text; where a number is above or below, they are read as numbers."""
     if node.operator in _ORDER:
         (value,) = node.values
@@ -483,6 +518,7 @@ def _tokens_hold(where: str, node: Comparison, column: Column) -> Mask:  # -> [m
                 f"{where}: {node.field!r} holds tokens; give a number after {node.operator}"
             )
         numbers = np.array([number_of(token) for token in column.values], dtype=np.float64)
+        warnings += _unreadable(where, node, count_unreadable(list(column.values), numbers))
         return np.asarray(_ORDER[node.operator](numbers, value.number))
     for value in node.values:
         if value.number is not None and not value.text.lstrip("-").isdigit():

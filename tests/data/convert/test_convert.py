@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import pytest
-from raw_files import CLEAN_TITLE, PAIRS, WRITERS, write_ml_1m
+from raw_files import CLEAN_TITLE, PAIRS, WRITERS, write_goodreads_csv, write_ml_1m
 
 from recbole_e2urec.config.config import Config
 from recbole_e2urec.data.convert import movielens
 from recbole_e2urec.data.convert.__main__ import main
 from recbole_e2urec.data.dataset import load_dataset
+from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment.run import parts_of
 from recbole_e2urec.model.llmrec import LLMRec
 
@@ -47,6 +48,21 @@ def test_converted_data_set_runs_by_its_name(name: str, tmp_path: Path) -> None:
     texts = [model.table.text(row) for row in range(rows)]
     assert any(title in text for text in texts)
     assert not any("None" in text or "nan" in text for text in texts)
+
+
+def test_goodreads_without_times_runs_by_its_name(tmp_path: Path) -> None:
+    folder = write_goodreads_csv(tmp_path / "raw")
+    assert main(["goodreads", str(folder), "--output", "out"]) == 0
+    config = Config("LLMRec", "goodreads", config_dict={"data_path": "out"})
+    dataset = load_dataset(config)
+    splits = parts_of(config, dataset).splits
+    assert config["eval_args"]["order"] == "RO"
+    assert len(dataset.rows) == len(PAIRS) - 8
+    assert len(splits.train) > len(splits.test) > 0
+    asked = {"data_path": "out", "eval_args": {"order": "TO"}}
+    config = Config("LLMRec", "goodreads", config_dict=asked)
+    with pytest.raises(InputError, match="no column 'timestamp' to order by"):
+        parts_of(config, load_dataset(config))
 
 
 def test_prompt_of_converted_ml_1m_knows_user_and_title(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from raw_files import (
     write_amazon,
     write_book_crossing,
     write_goodreads,
+    write_goodreads_csv,
     write_json,
     write_lines,
     write_ml_1m,
@@ -19,7 +20,7 @@ from raw_files import (
 
 from recbole_e2urec.data.convert.__main__ import CONVERTERS
 from recbole_e2urec.data.convert.common import Findings, Place, atomic_files, rounded
-from recbole_e2urec.data.convert.goodreads import seconds
+from recbole_e2urec.data.convert.ucsd import seconds
 from recbole_e2urec.errors import InputError
 
 Convert = Callable[[str], Findings]
@@ -167,6 +168,47 @@ def test_goodreads_without_books_says_how_to_run(raw: Path, convert: Convert) ->
 def test_goodreads_unrated_shelves_are_counted(raw: Path, convert: Convert) -> None:
     write_goodreads(raw)
     assert notes(convert("goodreads"), "not rated")[0].startswith("8 rows")
+
+
+def test_goodreads_in_one_csv_file_is_the_same_without_times(raw: Path, convert: Convert) -> None:
+    write_goodreads(raw)
+    convert("goodreads")
+    timed = rows_of("goodreads.inter")
+    for path in raw.iterdir():
+        path.unlink()
+    write_goodreads_csv(raw)
+    findings = convert("goodreads")
+    assert rows_of("goodreads.inter") == [row[:3] for row in timed]
+    assert ["2", "Verse 2"] in rows_of("goodreads.item")
+    assert "runs split at random" in notes(findings, "no dates")[0]
+    assert "90 rows where 228,648,342 were published" in findings.warnings[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "message"),
+    [
+        ("goodreads_interactions.csv", ["user,book"], "line 1: 2 cells"),
+        ("goodreads_interactions.csv", ["a,b,c,d,e"], "line 1: the header must be user_id,"),
+        ("user_id_map.csv", ["user_id_csv,user_id", "0,u1"], "user_id 1 is not in the map"),
+        ("book_id_map.csv", [], "book_id_map.csv is empty"),
+    ],
+)
+def test_goodreads_csv_of_another_form_is_refused(
+    name: str, lines: list[str], message: str, raw: Path, convert: Convert
+) -> None:
+    write_lines(write_goodreads_csv(raw) / name, lines)
+    with pytest.raises(InputError, match=message):
+        convert("goodreads")
+
+
+def test_goodreads_csv_needs_the_map_of_books_for_titles(raw: Path, convert: Convert) -> None:
+    (write_goodreads_csv(raw) / "book_id_map.csv").unlink()
+    with pytest.raises(InputError, match="without which books have no titles"):
+        convert("goodreads")
+    (raw / "goodreads_books.json.gz").unlink()
+    (raw / "user_id_map.csv").unlink()
+    assert len(notes(convert("goodreads"), "name the")) == 2
+    assert rows_of("goodreads.inter")[0][:2] == ["0", "6"]
 
 
 # Amazon Reviews 2023

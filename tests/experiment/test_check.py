@@ -1,0 +1,124 @@
+"""``check``: what a run would read, how long it would take, and sizes that fit few rows."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from atomic_files import write_table
+
+from recbole_e2urec import cli
+from recbole_e2urec.experiment import run
+from recbole_e2urec.experiment.run import constant_logloss, fit_to_rows
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert cli.main(["check", "--seconds=0.1", *arguments]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    return shown.out
+
+
+def test_it_says_what_a_run_would_read_on_one_screen(
+    small_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = told(capsys, "--dataset=small", f"--data_path={small_data}")
+    assert "small: 288 rows of 24 users and 20 items; 12 to 12 rows a user, median 12" in text
+    assert "times: 2020-09-13 to 2020-09-13" in text
+    assert "100% of the items have a title (movie_title)" in text
+    assert "100% of the users have a line (age, gender)" in text
+    assert "parts: 220 training rows" in text
+    assert "220 training rows are too few to learn from" in text
+    assert "sizes for 220 training rows: train_batch_size 8" in text
+    assert "\na prompt:\n" in text
+    assert "estimate for E2URec, NegatedE2URec: " in text
+    assert len(text.splitlines()) < 40
+    assert not Path("saved").exists()
+
+
+def test_other_models_and_no_estimate(small_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = ("--dataset=small", f"--data_path={small_data}")
+    assert "estimate for LLMRec: " in told(capsys, "--model=LLMRec", *data)
+    assert "estimate for SISA: " in told(capsys, "--model_list=SISA,DeepFM", *data)
+    classic = told(capsys, "--model=DeepFM", *data)
+    assert "parts: " in classic
+    assert "prompt" not in classic
+    assert cli.main(["check", "--seconds=0", *data]) == 0
+    assert "estimate" not in capsys.readouterr().out
+
+
+def test_data_without_times_titles_and_users(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        [f"u{user}", f"i{item}", 1 + (user + item) % 5] for user in range(9) for item in range(9)
+    ]
+    write_table(tmp_path / "d" / "d.inter", "user_id:token item_id:token rating:float", rows)
+    text = told(capsys, "--dataset=d", f"--data_path={tmp_path}")
+    assert "times: none" in text
+    assert "items are named by their ids" in text
+    assert "warning: no times, so rows are split at random" in text
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "patience"),
+    [(100, 8, 20), (500, 16, 8), (2_047, 64, 8), (2_048, 128, 16), (10_000, 128, 4)],
+)
+def test_few_rows_get_small_batches_and_patience(
+    rows: int, size: int, patience: int, small_config: Callable[..., Any]
+) -> None:
+    config = small_config("LLMRec")
+    del config.external_config_dict["epochs"]
+    fit_to_rows(config, rows)
+    assert config["train_batch_size"] == size
+    assert config["stopping_step"] == patience
+    assert config["valid_metric"] == "LogLoss"
+    assert not config["valid_metric_bigger"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings"),
+    [
+        (20_000, {}),
+        (1_500, {"backbone": "t5-base"}),
+        (1_500, {"train_batch_size": 128}),
+        (1_500, {"learning_rate": 0.01}),
+    ],
+)
+def test_other_sizes_stay_as_they_are(
+    rows: int, settings: dict[str, Any], small_config: Callable[..., Any]
+) -> None:
+    config = small_config("LLMRec", **settings)
+    del config.external_config_dict["epochs"]
+    before = dict(config.final_config_dict)
+    assert fit_to_rows(config, rows) == []
+    assert config.final_config_dict == before
+
+
+def test_ml_100k_and_ml_1m_keep_their_sizes() -> None:
+    least = 57_000  # training rows of ml-100k without a fifth of the users
+    assert least >= run.FEW_ROWS
+
+
+def test_logloss_of_a_constant_is_that_of_the_share() -> None:
+    train, valid = np.array([1, 1, 1, 0], np.float32), np.array([1, 1, 0], np.float32)
+    assert constant_logloss(train, valid) == pytest.approx(-(2 * np.log(0.75) + np.log(0.25)) / 3)
+
+
+def test_logloss_of_a_constant_is_at_most_that_of_one_half() -> None:
+    train, valid = np.array([1, 1, 1, 0], np.float32), np.zeros(3, np.float32)
+    assert constant_logloss(train, valid) == pytest.approx(np.log(2))
+
+
+def test_a_model_that_has_learned_nothing_is_told(
+    small_data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from recbole_e2urec.quick_start import run_recbole_e2urec
+
+    settings = {"data_path": str(small_data), "epochs": 1, "learning_rate": 1e-9}
+    with caplog.at_level(logging.INFO):
+        run_recbole_e2urec("LLMRec", "small", config_dict={**settings, "show_progress": False})
+    assert any("LLMRec has learned nothing" in message for message in caplog.messages)
+    assert any(message.startswith("small: 288 rows of 24 users") for message in caplog.messages)
