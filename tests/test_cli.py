@@ -220,7 +220,10 @@ def test_parsing_imports_nothing_heavy() -> None:
     ("argv", "message"),
     [
         (["--model=DepFM"], "unknown model 'DepFM'; did you mean 'DeepFM'?"),
-        (["--dataset=ml-101k"], "unknown dataset 'ml-101k'; did you mean 'ml-100k'?"),
+        (
+            ["--dataset=ml-101k"],
+            "there is no dataset/ml-101k/ml-101k.inter; did you mean 'ml-100k'?",
+        ),
         (["--forget_ration=1"], "did you mean 'forget_ratio'?"),
         (["--model=FM", "--epochs=many"], "epochs: 'many' does not do"),
         (["--config_files=no.yaml"], "cannot read the config file no.yaml"),

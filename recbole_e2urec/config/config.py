@@ -29,6 +29,7 @@ from recbole_e2urec.config.keys import (
     POST_RUN_KEYS,
     check_dataset,
     check_keys,
+    downloadable_datasets,
     find_model,
     protocol,
     split_forget_method,
@@ -282,12 +283,17 @@ class Config(RecBoleConfig):
         folder = Path(str(final["data_path"]))
         with as_input_errors():
             super()._set_default_parameters()
-        if self.is_bundled:
-            return
         if self.is_given("data_path"):
             final["data_path"] = str(folder / self.dataset)  # RecBole forces its own ml-100k
-        if not (final["benchmark_filename"] and Path(final["data_path"]).is_dir()):
-            check_dataset(self.dataset, folder, bool(final["download"]))
+        if self.dataset not in downloadable_datasets():  # commands on results need no data
+            self.check_data()
+
+    def check_data(self) -> None:
+        """Refuse a data set whose files are not there, see :func:`check_dataset`."""
+        final = self.final_config_dict
+        folder = Path(final["data_path"])
+        if not (self.is_bundled or (final["benchmark_filename"] and folder.is_dir())):
+            check_dataset(self.dataset, folder.parent, bool(final["download"]))
 
     @property
     def is_bundled(self) -> bool:

@@ -392,6 +392,7 @@ def load_dataset(config: Any, examine: bool = True) -> RowDataMixin:
         class_of_model = f"{config['model']}Dataset"
         default = getattr(recbole_datasets, class_of_type)
         kind = with_rows(getattr(recbole_datasets, class_of_model, default))
+    config.check_data()
     try:
         with as_input_errors():
             dataset = _loaded(kind, config)

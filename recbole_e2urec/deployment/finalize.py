@@ -186,7 +186,6 @@ def is_outcome(folder: ModelFolder, config: Config) -> bool:
     matter.
     """
     record = folder.read(with_tensors=False).record
-    settings = model_settings(config.settings(), config)
     identity = {
         "model": str(config.model),
         "dataset": str(config["dataset"]),
@@ -194,10 +193,12 @@ def is_outcome(folder: ModelFolder, config: Config) -> bool:
     }
     if any(record[key] != value for key, value in identity.items()):
         return False
+    digest = preview(config).digest  # loads the data, from which some settings follow
+    settings = model_settings(config.settings(), config)
     recorded = dict(record["settings"])
     recorded.pop("use_gpu", None)
     settings.pop("use_gpu", None)
     if recorded != json.loads(json.dumps(settings)):
         return False
     made_for = record.get("made_for") or {}
-    return bool(made_for.get("request_digest") == preview(config).digest)
+    return bool(made_for.get("request_digest") == digest)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from recbole_e2urec.config.config import Config
 from recbole_e2urec.config.keys import LORA
+from recbole_e2urec.config.schema import DATA_DRIVEN
 from recbole_e2urec.data.loaders import evaluation_loader, make_loaders
 from recbole_e2urec.data.request.selection import ForgetRequest
 from recbole_e2urec.evaluator.attacks import Relearning, RelearnOptions
@@ -296,6 +297,7 @@ class Forgetting(Measuring):
 
     def unlearned_row(self, config: Config) -> dict[str, Any]:
         """Unlearn with the method that these settings name, and return its row of results."""
+        config = config.with_settings({key: self.config[key] for key in DATA_DRIVEN})
         unlearned = self.unlearn(method_of(config))
         return {**self.measured(config.model, unlearned), "settings": config.settings()}
 

@@ -60,7 +60,7 @@ def test_a_file_without_users_is_refused(small_config):
 def test_a_missing_file_is_named(small_config):
     config = small_config("FM")
     (Path(config["data_path"]) / "small.inter").unlink()
-    with pytest.raises(InputError, match=r"small\.inter not exist"):
+    with pytest.raises(InputError, match=r"there is no .*small\.inter"):
         load_dataset(config)
 
 

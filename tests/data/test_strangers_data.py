@@ -539,11 +539,14 @@ def test_the_results_say_what_was_taken(caplog: pytest.LogCaptureFixture) -> Non
     shop()
     rated(("2", "4", "6", "8", "10"))()
     caplog.set_level(logging.INFO)
-    assert cli.main(as_arguments({**RUN, "model": "LLMRec"})) == 0
+    assert cli.main(as_arguments({**RUN, "model_list": "NegGrad,FM"})) == 0
     assert "shop: liked = rating 8 and above" in caplog.text
-    row = json.loads(Path("saved/results.jsonl").read_text(encoding="utf-8"))
+    lines = Path("saved/results.jsonl").read_text(encoding="utf-8").splitlines()
+    settings = {row["model"]: row["settings"] for row in map(json.loads, lines)}
     taken = {"threshold": {"rating": 8}, "title_field": "title", "user_fields": ["age", "gender"]}
-    assert taken.items() <= row["settings"].items()
+    assert settings.pop("FM")["threshold"] == taken["threshold"]
+    assert set(settings) == {"Original", "Retrain", "NegGrad"}
+    assert all(taken.items() <= each.items() for each in settings.values())
 
 
 def test_equal_times_are_said() -> None:
