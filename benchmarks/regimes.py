@@ -7,9 +7,9 @@ with user and item numbers in the prompt (b), and MovieLens 1M with the paper's 
 (``--sizes``).
 
 By default the requests are fresh: no setting was chosen on their users or with these seeds. Utility
-is measured on test rows. ``--development`` measures the settings of ``benchmarks/candidates.yaml``
-on requests of other users, with other seeds, on validation rows. It then marks the best settings of
-each method. No test row is scored.
+is measured on test rows. ``--development`` measures more settings, also of
+``benchmarks/methods.yaml``, on requests of other users, with other seeds, on validation rows. It
+then marks the best settings of each method. No test row is scored.
 
 Rows are saved in ``regimes.jsonl`` in ``checkpoint_dir``. If the benchmark is killed, the same
 command continues it, and several commands can measure different seeds at the same time.
@@ -187,8 +187,9 @@ def _candidates(options: argparse.Namespace) -> dict[str, Candidate]:
     Raises:
         InputError: ``--rows`` names a line that the file lacks.
     """
-    file = "candidates.yaml" if options.development else "methods.yaml"
-    lines = read_yaml(options.candidates or Path(__file__).with_name(file))
+    part = "development" if options.development else "fresh"
+    named = options.candidates and read_yaml(options.candidates)
+    lines = named or read_yaml(Path(__file__).with_name("methods.yaml"))[part]
     unknown = [name for name in options.rows or () if name not in lines]
     if unknown:
         raise InputError(f"--rows: {unknown[0]} is not there; choose from {', '.join(lines)}")
