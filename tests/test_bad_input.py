@@ -95,7 +95,6 @@ def all_five(cells: list[list[str]]) -> None:
     [
         (cell(3, 2, "good"), ("rating", "'good'", "line 4")),
         (cell(5, 3, "2021-02-03"), ("timestamp", "'2021-02-03'", "line 6")),
-        (without(3), ("timestamp",)),
         (without(1), ("item_id",)),
         (without(2), ("no labels", "rating")),
         (all_five, ("every label is 1", "both classes are needed")),
@@ -218,15 +217,19 @@ def test_a_folder_of_results_that_cannot_be_made(
     assert Path("plain").read_text() == "a file"
 
 
-@pytest.mark.parametrize("place", ["log", "log/FM"])
+@pytest.mark.parametrize(
+    "place", ["small.e2urec-run", "small.e2urec-run/log", "small.e2urec-run/log/FM"]
+)
 def test_a_log_that_cannot_be_made(
     place: str, small_data: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    Path(place).parent.mkdir(exist_ok=True)
-    Path(place).write_text("a file")
-    message = refusal(capfd, small_data, model="FM")
-    assert f"cannot write the log ./{place}" in message.replace("log/:", "log:")
-    assert "run in another folder, or move what has this name" in message
+    file = Path("saved") / place
+    file.parent.mkdir(parents=True)
+    file.write_text("a file")
+    assert cli.main(as_arguments({"data_path": small_data, **ALWAYS, "model": "FM"})) == 2
+    message = capfd.readouterr().err
+    assert f"cannot write {Path('saved/small.e2urec-run/log').resolve()}: " in message
+    assert "name another checkpoint_dir" in message
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,6 @@ def settings(data: Path) -> dict[str, Any]:
         "learning_rate": 0.01,
         "train_batch_size": 32,
         "title_field": "movie_title",
-        "user_fields": [],
         "show_progress": False,
         "user_fields": [],
     }
