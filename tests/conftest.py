@@ -79,11 +79,15 @@ def small_data(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def small_config(small_data: Path) -> Callable[..., Any]:
-    """Make the Config of a model on ``small``; keyword arguments are settings."""
+    """Make the Config of a model on ``small``; keyword arguments are settings.
+
+    Prompts say nothing about users: among so few, an age names one.
+    """
     from recbole_e2urec.config.config import Config
 
     def make(model: str, **settings: Any) -> Any:
-        always = {"data_path": str(small_data), "epochs": 1, "show_progress": False}
+        always = {"data_path": str(small_data), "epochs": 1, "user_fields": []}
+        always |= {"show_progress": False}
         return Config(model, "small", config_dict={**always, **settings})
 
     return make

@@ -158,13 +158,18 @@ def test_main_gives_an_error_of_a_disk_one_line_and_code_2(
     )
 
 
-def test_disk_errors_are_a_full_a_read_only_and_a_protected_disk() -> None:
+def test_disk_errors_are_a_full_or_protected_disk_and_names_of_something_else() -> None:
     assert {os.strerror(code) for code in DISK_ERRORS} == {
         "No space left on device",
         "Disk quota exceeded",
         "Read-only file system",
         "Permission denied",
         "Operation not permitted",
+        "File exists",
+        "File name too long",
+        "Is a directory",
+        "Not a directory",
+        "Too many levels of symbolic links",
     }
 
 

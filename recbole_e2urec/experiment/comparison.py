@@ -312,7 +312,7 @@ def processes_for(config: Config) -> int:
     """
     interactions = Path(config["data_path"]) / f"{config['dataset']}.inter"
     worth = interactions.is_file() and interactions.stat().st_size >= WORTH_A_PROCESS
-    small = config["device"].type == "cpu" and config["backbone"] in EMBEDDED
+    small = config["device"].type == "cpu" and str(config["backbone"]) in EMBEDDED
     return 2 if worth and small and distributed.count() == 1 and (os.cpu_count() or 1) > 1 else 1
 
 

@@ -139,7 +139,7 @@ def fit_to_rows(config: Config, rows: int) -> list[str]:
     Returns:
         What was set, and whether there are too few rows to learn from, for people.
     """
-    if rows >= FEW_ROWS or config["backbone"] not in EMBEDDED:
+    if rows >= FEW_ROWS or str(config["backbone"]) not in EMBEDDED:
         return []
     said = []
     if rows < TOO_FEW_ROWS:

@@ -96,7 +96,11 @@ def test_original_learns_at_a_constant_rate_and_clipped_as_it_is_told(
     [
         ("unlearn_clip_norm", 0, "unlearn_clip_norm is 0.0; it must be above 0"),
         ("unlearn_adam_epsilon", -1.0, "unlearn_adam_epsilon is -1.0; it must be above 0"),
-        ("unlearn_weight_decay", -0.1, "unlearn_weight_decay is -0.1; it must be at least 0"),
+        (
+            "unlearn_weight_decay",
+            -0.1,
+            "unlearn_weight_decay: -0.1 does not do; a number from 0 on",
+        ),
         ("unlearn_rate_schedule", "cosine", "'linear' or 'constant' is needed"),
         ("joint_epochs", -0.5, "joint_epochs is -0.5; it must be at least 0"),
         ("joint_epochs", float("inf"), "joint_epochs is inf"),
