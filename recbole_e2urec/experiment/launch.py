@@ -1,4 +1,8 @@
-"""Processes of a run, started with RecBole's own flags (``--nproc=2``), and workers for jobs."""
+"""Processes of a run, started with RecBole's own flags (``--nproc=2``), and workers for jobs.
+
+torch's elastic launch is not used: it stops all processes when the first one fails, so that the one
+that knows the cause may not report it, and it numbers processes by itself (``group_offset``).
+"""
 
 import json
 import logging

@@ -1,6 +1,11 @@
 """What the converters share: reading published files row by row, and writing atomic files.
 
 The atomic files of a data set appear all together or not at all.
+
+Published files are read here rather than by pandas, since an error names the line. pandas fills a
+row that is too short with NaN, and says neither which JSON line is damaged nor where a gzip file
+was cut off. Pairs are counted on disk (:class:`PairCounter`), as Goodreads has 228 million rows.
+Your own CSV files (``init``) are read by pandas.
 """
 
 import csv
