@@ -332,16 +332,14 @@ def _run(arguments: Arguments) -> int:
         text = run_and_finalize(arguments.model, **settings_of_run, show=print_report)["post_run"]
         print(text, end="\n" if text else "")
         return 0
-    if compares(_layers(arguments)):
-        from recbole_e2urec.experiment.comparison import run_comparison
-        from recbole_e2urec.report.report import print_comparison as show
+    from recbole_e2urec.quick_start import run_recbole_e2urec
 
-        results = run_comparison(model=arguments.model, **settings_of_run, guarded=True)
+    if compares(_layers(arguments)):
+        from recbole_e2urec.report.report import print_comparison as show
     else:
-        from recbole_e2urec.quick_start import run_recbole_e2urec
         from recbole_e2urec.report.report import print_report as show
 
-        results = run_recbole_e2urec(model=arguments.model, **settings_of_run)
+    results = run_recbole_e2urec(model=arguments.model, **settings_of_run)
     if not distributed.is_main_process() or results == NO_RESULT:  # the main process prints them
         return 0
     if "prompts" in results:  # show_prompts was given: nothing was trained

@@ -7,9 +7,8 @@ model with the same settings.
 """
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,6 @@ from recbole_e2urec.experiment.tuning import Objective, Trial, best_of, settings
 from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.methods import METHODS, method_of
 from recbole_e2urec.methods.unlearner import Unlearner
-from recbole_e2urec.model.backbones.tiny import EMBEDDED
 from recbole_e2urec.registry import LANGUAGE_MODEL
 from recbole_e2urec.report.results import RESULTS, completed, load_results, save_measured, save_rows
 from recbole_e2urec.report.tables import NOISE
@@ -41,9 +39,6 @@ from recbole_e2urec.utils import distributed, recbole_compat
 
 # Settings that every single row gets instead; the comparison itself shows the progress.
 ONE_ROW = {**ONE_RUN, "nproc_rows": 1, "show_progress": False}
-
-# Where a second process saves more time than it takes to start: interactions of at least this size.
-WORTH_A_PROCESS = 2**20  # bytes
 
 Row = dict[str, Any]
 Made = tuple[list[Row], dict[str, int]]  # rows, and the number of measured rows by group
@@ -57,7 +52,7 @@ class ComparisonSpec:
     Attributes:
         models: names, in the order of the table.
         seeds: every model is run with each of them; None: the seed in the settings.
-        processes: how many rows are computed at the same time; None: see :func:`processes_for`.
+        processes: how many rows are computed at the same time.
         tries: how many settings of every method are tried first; 0 = take its defaults.
         show: whether to show progress.
         prompts: how many prompts to show instead of running the comparison; 0 = run it.
@@ -65,7 +60,7 @@ class ComparisonSpec:
 
     models: list[str]
     seeds: list[int | None]
-    processes: int | None
+    processes: int
     tries: int
     show: bool
     prompts: int = 0
@@ -83,11 +78,10 @@ class ComparisonSpec:
         seeds = _listed(layers, "seeds", [])
         for seed in seeds:
             check_values({"seed": _whole("seeds", seed, 0)}, {})
-        processes = _last(layers, "nproc_rows", None)
         return cls(
             [str(model) for model in models or [model or _named(layers)]],
             seeds or [None],
-            None if processes is None else _whole("nproc_rows", processes, 1),
+            _whole("nproc_rows", _last(layers, "nproc_rows", 1), 1),
             _whole("tune", _last(layers, "tune", 0), 0),
             read_switch(_last(layers, "show_progress", True), "show_progress"),
             _whole("show_prompts", _last(layers, "show_prompts", 0), 0),
@@ -236,7 +230,6 @@ def run_comparison(
     config_dict: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
     model: str | None = None,
-    guarded: bool = False,
 ) -> dict[str, Any]:
     """Run every model of ``model_list``, or the one model, with every seed of ``seeds``.
 
@@ -246,8 +239,6 @@ def run_comparison(
         config_dict: settings from Python.
         overrides: settings as text.
         model: the one model, if there is no ``model_list``.
-        guarded: whether the main script checks ``__name__ == "__main__"``, so that processes may
-            start unasked.
 
     Returns:
         ``rows``: one for Original, Retrain and every model by seed, also saved in
@@ -261,7 +252,7 @@ def run_comparison(
     """
     layers = layers_of(config_file_list, config_dict, overrides)
     spec, launch = ComparisonSpec.of(layers, model), Launch.of(layers)
-    if (spec.processes or 1) > 1 and max(launch.total, distributed.count()) > 1:
+    if spec.processes > 1 and max(launch.total, distributed.count()) > 1:
         raise InputError(
             "nproc_rows and nproc: several rows at once, or several processes a row; keep one"
         )
@@ -289,8 +280,6 @@ def run_comparison(
     refuse_afterwards(first)
     if first["dry_run"]:
         return distributed.on_main_process(lambda: run_preview(first))
-    if spec.processes is None:
-        spec = replace(spec, processes=processes_for(first) if guarded else 1)
     tunings = _tunings(spec, seeds[0], {key for layer in layers for key in layer})
     _refuse_requests(spec, seeds[0])
     rows, groups = _made(spec, seeds, tunings)
@@ -301,19 +290,6 @@ def run_comparison(
         "results_file": str(results),
         "refused": refused,
     }
-
-
-def processes_for(config: Config) -> int:
-    """Return how many rows to compute at the same time, if the settings leave it open.
-
-    Two, where an embedded backbone learns from much data on two or more cores: a step of so small a
-    model does not get faster by a second core. Otherwise one, as each process needs memory of its
-    own.
-    """
-    interactions = Path(config["data_path"]) / f"{config['dataset']}.inter"
-    worth = interactions.is_file() and interactions.stat().st_size >= WORTH_A_PROCESS
-    small = config["device"].type == "cpu" and str(config["backbone"]) in EMBEDDED
-    return 2 if worth and small and distributed.count() == 1 and (os.cpu_count() or 1) > 1 else 1
 
 
 def _checked(spec: ComparisonSpec, run_settings: RunSettings) -> Path:
@@ -355,7 +331,6 @@ def _tunings(spec: ComparisonSpec, run_settings: RunSettings, fixed: set[str]) -
 def _made(spec: ComparisonSpec, seeds: Sequence[RunSettings], tunings: list[TuningJob]) -> Made:
     """Try settings with the first seed, then compute all rows, Original and Retrain first."""
     others = [model for model in spec.models if model != LANGUAGE_MODEL]
-    processes = spec.processes or 1
     bases = [partial(language_model_job, seed, LANGUAGE_MODEL, references) for seed in seeds]
     if not any(model in METHODS or model == LANGUAGE_MODEL for model in spec.models):
         bases = []
@@ -364,7 +339,7 @@ def _made(spec: ComparisonSpec, seeds: Sequence[RunSettings], tunings: list[Tuni
         partial(reference_job, run_settings, name)
         for run_settings in seeds
         for name in ("Original", "Retrain")
-        if bases and processes > 1
+        if bases and spec.processes > 1
     ]
     bar = tqdm(
         total=len(tunings) + len(apart) + len(bases) + len(seeds) * (noisy + len(others)),
@@ -372,7 +347,7 @@ def _made(spec: ComparisonSpec, seeds: Sequence[RunSettings], tunings: list[Tuni
         disable=not (spec.show and distributed.is_main_process()),
         leave=False,
     )
-    with workers_of(processes) as workers, bar:
+    with workers_of(spec.processes) as workers, bar:
 
         def run(jobs: Sequence[Job]) -> Iterator[Any]:
             for result in workers(jobs):

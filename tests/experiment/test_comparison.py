@@ -14,11 +14,10 @@ from command_line import as_arguments
 from jobs import count, die
 
 from recbole_e2urec import cli
-from recbole_e2urec.config.config import Config, RunSettings
+from recbole_e2urec.config.config import RunSettings
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment.comparison import (
     ONE_ROW,
-    processes_for,
     reference_job,
     run_comparison,
 )
@@ -309,29 +308,6 @@ def test_another_seeds_retrain_shows_the_noise_unless_it_adapts_another_backbone
     assert noise[1]["to_retrain"]["jsd"] > 0
     adapters = compared(small_data, **models, tuning="lora")
     assert NOISE not in {row["model"] for row in adapters}
-
-
-@pytest.mark.parametrize(
-    ("settings_of_run", "rows", "processes"),
-    [
-        ({}, 200_000, 2),
-        ({}, 100, 1),
-        ({"backbone": "t5-base"}, 200_000, 1),
-    ],
-)
-def test_a_second_process_starts_where_it_pays(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    settings_of_run: dict[str, Any],
-    rows: int,
-    processes: int,
-) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
-    folder = tmp_path / "mine"
-    folder.mkdir()
-    (folder / "mine.inter").write_text("user_id:token\titem_id:token\n" + "u1\tfilm1\n" * rows)
-    given = {"data_path": str(tmp_path), "use_gpu": False, **settings_of_run}
-    assert processes_for(Config("LLMRec", "mine", config_dict=given)) == processes
 
 
 def test_references_trained_apart_give_the_same_rows(small_data: Path) -> None:
