@@ -30,6 +30,7 @@ ALWAYS = {
     "joint_epochs": 1,
     "title_field": "movie_title",
     "show_progress": False,
+    "user_fields": [],
 }
 
 

@@ -221,7 +221,7 @@ def test_torchrun_makes_the_table_of_one_process(data: Path, one: Path, tmp_path
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("test AUC") == 1
+    assert done.stdout.count("\ntest AUC") == 1
     assert_close(rows(one), rows(folder))
     assert files(one) == files(folder)
 
@@ -239,7 +239,7 @@ def test_two_machines_make_the_table_of_one_process_and_the_first_has_it(
     assert_close(rows(one), rows(tmp_path / "first"))
     assert files(tmp_path / "first") == files(one)
     assert files(tmp_path / "second") == {}
-    assert capfd.readouterr().out.count("test AUC") == 1
+    assert capfd.readouterr().out.count("\ntest AUC") == 1
 
 
 @pytest.mark.slow
