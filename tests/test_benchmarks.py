@@ -60,6 +60,7 @@ def test_regimes_prints_a_table_for_each_and_goes_on_where_it_was(small: Run) ->
     assert again.splitlines()[-1] == shown.splitlines()[-1]
 
 
+@pytest.mark.thorough
 def test_regimes_chooses_on_other_users_and_validation_rows(small: Run) -> None:
     Path("candidates.yaml").write_text(CANDIDATES, encoding="utf-8")
     shown = small(
@@ -106,6 +107,7 @@ def test_foretelling_has_a_line_for_each_number_of_control_users(small: Run) -> 
     assert [line.split("|")[3].split()[0] for line in lines] == ["all", "10", "5", "none"]
 
 
+@pytest.mark.thorough
 def test_profiling_shows_where_both_kinds_of_steps_spend_their_time(small: Run) -> None:
     Path("p.md").write_text("<!-- profiling -->\n<!-- /profiling -->\n", encoding="utf-8")
     shown = small("profiling", "--write=p.md")

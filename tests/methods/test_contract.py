@@ -21,12 +21,13 @@ Begin = Callable[..., Forgetting]
 # What a method cannot do without: prompts name no users unless told to.
 NEEDS: dict[str, dict[str, Any]] = {"TokenReset": {"prompt": "numbered"}}
 SHARDED = ("SISA", "RecEraser", "APA")  # they train more models than others
+MAIN = ("E2URec", "NegatedE2URec", "CrossFit", "TokenReset")
 every_method = pytest.mark.parametrize("method", METHODS)
 every_tuning = pytest.mark.parametrize(
     ("method", "tuning"),
     [
         pytest.param(
-            one, tuning, marks=[pytest.mark.thorough] * (one in SHARDED and tuning == "lora")
+            one, tuning, marks=[pytest.mark.thorough] * (one not in MAIN and tuning == "lora")
         )
         for one in METHODS
         for tuning in ("full", "lora")
