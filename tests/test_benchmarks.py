@@ -14,10 +14,14 @@ CHECKOUT = Path(__file__).parents[1]
 Run = Callable[..., str]
 
 
+@pytest.fixture(autouse=True)
+def _benchmarks_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(CHECKOUT))
+
+
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run a benchmark on the data that it makes itself; gives what it prints."""
-    monkeypatch.syspath_prepend(str(CHECKOUT))
 
     def module(name: str, *arguments: str) -> str:
         monkeypatch.setattr(sys, "argv", [name, "--small", *arguments])
@@ -73,7 +77,6 @@ def test_regimes_chooses_on_other_users_and_validation_rows(small: Run) -> None:
 
 
 def test_the_best_candidate_has_the_least_to_mend(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(CHECKOUT))
     from benchmarks.regime_report import Figures, badness
 
     perfect = Figures(0.7, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.1, 0.0, 0.0)
