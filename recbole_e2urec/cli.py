@@ -24,6 +24,7 @@ from recbole_e2urec.config.yaml import (
 )
 from recbole_e2urec.errors import DISK_ERRORS, InputError
 from recbole_e2urec.experiment.launch import NO_RESULT, compares, layers_of
+from recbole_e2urec.registry import DEFAULT_MODELS
 from recbole_e2urec.utils import distributed
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ T = TypeVar("T")
 PROGRAM = "recbole-e2urec"
 FOLLOWING = ("finalize", "purge")  # steps after a run
 NAMING = ("model", "model_list", "protocol")  # settings that say which models run
-UNNAMED = "E2URec,NegatedE2URec"  # the default models: the paper's, and the best of ours
 _USAGE = "[--model=NAME] [--dataset=NAME] [--config_files='A B'] [--key=value ...]"
 _SETTING = re.compile(r"--([A-Za-z_]\w*)=(.*)", re.DOTALL)
 
@@ -318,7 +318,7 @@ def _run(arguments: Arguments) -> int:
         return _command(arguments, COMMANDS[arguments.command])
     follows = _says(arguments, FOLLOWING)
     if not follows and arguments.model is None and not _says(arguments, NAMING):
-        settings = {**arguments.settings, "model_list": UNNAMED}
+        settings = {**arguments.settings, "model_list": DEFAULT_MODELS}
         arguments = arguments._replace(settings=settings)
     settings_of_run: dict[str, Any] = {
         "dataset": arguments.dataset,

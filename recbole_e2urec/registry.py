@@ -5,6 +5,7 @@ from typing import Any
 
 LANGUAGE_MODEL = "LLMRec"
 _MODELS = {LANGUAGE_MODEL: "recbole_e2urec.model.llmrec:LLMRec"}
+DEFAULT_MODELS = "E2URec,NegatedE2URec"  # where none is named: the paper's, and the best of ours
 # The unlearning methods: one file a method, one line here.
 METHODS = {
     "E2URec": "recbole_e2urec.methods.e2urec:E2URec",

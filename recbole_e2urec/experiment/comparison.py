@@ -131,7 +131,7 @@ def language_model_job(
     """Measure and save rows of one seed's run, which the jobs of a process share."""
     config = run_settings.config(model)
     with own_wandb_run(config):
-        run = latest.get((Forgetting, config["seed"]), lambda: Forgetting(config, opened(config)))
+        run = _run_of(config, latest)
         run.train()
         rows = completed(measure(run, config), config)
         save_measured(_results_file(config), rows, run.forget_answers)
@@ -142,8 +142,25 @@ def reference_job(run_settings: RunSettings, name: str, latest: Latest) -> None:
     """Train Original or Retrain of one seed, which :func:`language_model_job` then finds."""
     config = run_settings.config(LANGUAGE_MODEL)
     with own_wandb_run(config):
-        run = latest.get((Forgetting, config["seed"]), lambda: Forgetting(config, opened(config)))
-        run.train_reference(name)
+        _run_of(config, latest).train_reference(name)
+
+
+def refusal_job(run_settings: RunSettings, models: Sequence[str], latest: Latest) -> None:
+    """Let each method that refuses some requests do so, which takes the data but no training."""
+    choosy = [name for name in models if name in METHODS and _is_choosy(METHODS[name])]
+    if choosy:
+        run = _run_of(run_settings.config(LANGUAGE_MODEL), latest)
+        for name in choosy:
+            run.refuse(run_settings.config(name))
+
+
+def _is_choosy(method: type[Unlearner]) -> bool:
+    return method.refuse is not Unlearner.refuse
+
+
+def _run_of(config: Config, latest: Latest) -> Forgetting:
+    """Return the run of a seed, which the jobs of a process share."""
+    return latest.get((Forgetting, config["seed"]), lambda: Forgetting(config, opened(config)))
 
 
 def references(run: Forgetting, config: Config) -> list[Row]:
@@ -281,7 +298,6 @@ def run_comparison(
     if first["dry_run"]:
         return distributed.on_main_process(lambda: run_preview(first))
     tunings = _tunings(spec, seeds[0], {key for layer in layers for key in layer})
-    _refuse_requests(spec, seeds[0])
     rows, groups = _made(spec, seeds, tunings)
     refused = [row for row in rows if "refused" in row]
     return {
@@ -300,20 +316,6 @@ def _checked(spec: ComparisonSpec, run_settings: RunSettings) -> Path:
         if model in METHODS:
             method_of(config)
     return _results_file(config)
-
-
-def _refuse_requests(spec: ComparisonSpec, run_settings: RunSettings) -> None:
-    """Let each method that refuses some requests do so, which takes the data but no training."""
-    choosy = [name for name in spec.models if name in METHODS and _is_choosy(METHODS[name])]
-    if choosy:
-        config = run_settings.config(choosy[0])
-        run = Forgetting(config, opened(config))
-        for name in choosy:
-            run.refuse(run_settings.config(name))
-
-
-def _is_choosy(method: type[Unlearner]) -> bool:
-    return method.refuse is not Unlearner.refuse
 
 
 def _tunings(spec: ComparisonSpec, run_settings: RunSettings, fixed: set[str]) -> list[TuningJob]:
@@ -354,6 +356,7 @@ def _made(spec: ComparisonSpec, seeds: Sequence[RunSettings], tunings: list[Tuni
                 bar.update()
                 yield result
 
+        list(workers([partial(refusal_job, seeds[0], spec.models)]))  # before anything is trained
         list(workers([job.prepare for job in tunings[:1]]))  # once, before all processes need it
         list(run(apart))
         trials = {job.method: tried for job, tried in zip(tunings, run(tunings), strict=True)}

@@ -32,7 +32,7 @@ from recbole_e2urec.data.request.selection import (
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment.run import Experiment, Parts, parts_of
 from recbole_e2urec.experiment.unlearning import LEAST_RETAIN
-from recbole_e2urec.registry import LANGUAGE_MODEL, METHODS
+from recbole_e2urec.registry import DEFAULT_MODELS, LANGUAGE_MODEL, METHODS
 from recbole_e2urec.trainer.loop import EpochPosition, StepRule, adamw, train_epoch
 from recbole_e2urec.trainer.training_log import memory_used
 from recbole_e2urec.utils.html import printable
@@ -210,7 +210,7 @@ def check(options: CheckOptions, model: str | None, settings: RunSettings) -> st
     Raises:
         InputError: what the run would refuse as well.
     """
-    listed = str((settings.overrides or {}).get("model_list") or "E2URec,NegatedE2URec")
+    listed = str((settings.overrides or {}).get("model_list") or DEFAULT_MODELS)
     models = [model] if model else [name.strip(" []'\"") for name in listed.split(",")]
     language_models = [name for name in models if name in METHODS or name == LANGUAGE_MODEL]
     config = settings.config(language_models[0] if language_models else models[0])
