@@ -320,6 +320,8 @@ def _run(arguments: Arguments) -> int:
     if not follows and arguments.model is None and not _says(arguments, NAMING):
         settings = {**arguments.settings, "model_list": DEFAULT_MODELS}
         arguments = arguments._replace(settings=settings)
+    if compares(_layers(arguments)) and not _says(arguments, ("nproc_rows",)):
+        arguments = arguments._replace(settings={**arguments.settings, "nproc_rows": "auto"})
     settings_of_run: dict[str, Any] = {
         "dataset": arguments.dataset,
         "config_file_list": arguments.config_files,

@@ -28,8 +28,9 @@ from typing_extensions import dataclass_transform
 
 from recbole_e2urec.errors import InputError
 
-AUTO = "auto"  # the value of settings that follow from the data
+AUTO = "auto"  # the value of settings that follow from the data or the machine
 DATA_DRIVEN = ("threshold", "title_field", "user_fields")
+MAY_BE_AUTO = (*DATA_DRIVEN, "nproc_rows")
 # Keys of whole numbers, and the least valid value.
 _WHOLE = {
     "eval_step": None,  # 0 or less = never validate, as in RecBole
@@ -56,7 +57,7 @@ def check_values(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> No
         InputError: the message names the key, the value and what is needed.
     """
     for key, value in settings.items():
-        is_auto = value == AUTO and key in DATA_DRIVEN
+        is_auto = value == AUTO and key in MAY_BE_AUTO
         wanted = None if is_auto else _unmet(key, value, defaults.get(key))
         if wanted:
             raise InputError(f"{key}: {value!r} does not do; {wanted} is needed")

@@ -13,11 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from recbole_e2urec.config.config import Config, RunSettings
 from recbole_e2urec.config.keys import protocol, with_forget_method
-from recbole_e2urec.config.schema import check_values
+from recbole_e2urec.config.schema import AUTO, check_values
 from recbole_e2urec.config.yaml import parse_value, properties_folder, read_switch, read_yaml
 from recbole_e2urec.data.request.selection import WORDING, ForgetRequest
 from recbole_e2urec.errors import InputError
@@ -31,6 +32,7 @@ from recbole_e2urec.experiment.tuning import Objective, Trial, best_of, settings
 from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.methods import METHODS, method_of
 from recbole_e2urec.methods.unlearner import Unlearner
+from recbole_e2urec.model.backbones.tiny import EMBEDDED
 from recbole_e2urec.registry import LANGUAGE_MODEL
 from recbole_e2urec.report.results import RESULTS, completed, load_results, save_measured, save_rows
 from recbole_e2urec.report.tables import NOISE
@@ -52,7 +54,7 @@ class ComparisonSpec:
     Attributes:
         models: names, in the order of the table.
         seeds: every model is run with each of them; None: the seed in the settings.
-        processes: how many rows are computed at the same time.
+        processes: how many rows are computed at the same time; None: see :meth:`workers`.
         tries: how many settings of every method are tried first; 0 = take its defaults.
         show: whether to show progress.
         prompts: how many prompts to show instead of running the comparison; 0 = run it.
@@ -60,7 +62,7 @@ class ComparisonSpec:
 
     models: list[str]
     seeds: list[int | None]
-    processes: int
+    processes: int | None
     tries: int
     show: bool
     prompts: int = 0
@@ -78,14 +80,28 @@ class ComparisonSpec:
         seeds = _listed(layers, "seeds", [])
         for seed in seeds:
             check_values({"seed": _whole("seeds", seed, 0)}, {})
+        processes = _last(layers, "nproc_rows", 1)
         return cls(
             [str(model) for model in models or [model or _named(layers)]],
             seeds or [None],
-            _whole("nproc_rows", _last(layers, "nproc_rows", 1), 1),
+            None if processes == AUTO else _whole("nproc_rows", processes, 1),
             _whole("tune", _last(layers, "tune", 0), 0),
             read_switch(_last(layers, "show_progress", True), "show_progress"),
             _whole("show_prompts", _last(layers, "show_prompts", 0), 0),
         )
+
+    def workers(self, config: Config) -> int:
+        """Return how many rows are computed at the same time.
+
+        Unless a number is given, these are two for a small model that is trained on a CPU with two
+        threads or more, and one elsewhere. Two processes of one thread train such a model faster
+        than one of two threads.
+        """
+        if self.processes is not None:
+            return self.processes
+        small = config["backbone"] in EMBEDDED and str(config["device"]) == "cpu"
+        together = distributed.count() > 1
+        return 2 if small and not together and torch.get_num_threads() > 1 else 1
 
 
 def _listed(layers: Sequence[Mapping[str, Any]], key: str, default: list[Any]) -> list[Any]:
@@ -269,7 +285,7 @@ def run_comparison(
     """
     layers = layers_of(config_file_list, config_dict, overrides)
     spec, launch = ComparisonSpec.of(layers, model), Launch.of(layers)
-    if spec.processes > 1 and max(launch.total, distributed.count()) > 1:
+    if (spec.processes or 1) > 1 and max(launch.total, distributed.count()) > 1:
         raise InputError(
             "nproc_rows and nproc: several rows at once, or several processes a row; keep one"
         )
@@ -298,7 +314,7 @@ def run_comparison(
     if first["dry_run"]:
         return distributed.on_main_process(lambda: run_preview(first))
     tunings = _tunings(spec, seeds[0], {key for layer in layers for key in layer})
-    rows, groups = _made(spec, seeds, tunings)
+    rows, groups = _made(spec, seeds, tunings, spec.workers(first))
     refused = [row for row in rows if "refused" in row]
     return {
         "rows": _ordered([row for row in rows if "refused" not in row], spec.models),
@@ -330,7 +346,9 @@ def _tunings(spec: ComparisonSpec, run_settings: RunSettings, fixed: set[str]) -
     return jobs
 
 
-def _made(spec: ComparisonSpec, seeds: Sequence[RunSettings], tunings: list[TuningJob]) -> Made:
+def _made(
+    spec: ComparisonSpec, seeds: Sequence[RunSettings], tunings: list[TuningJob], processes: int
+) -> Made:
     """Try settings with the first seed, then compute all rows, Original and Retrain first."""
     others = [model for model in spec.models if model != LANGUAGE_MODEL]
     bases = [partial(language_model_job, seed, LANGUAGE_MODEL, references) for seed in seeds]
@@ -341,7 +359,7 @@ def _made(spec: ComparisonSpec, seeds: Sequence[RunSettings], tunings: list[Tuni
         partial(reference_job, run_settings, name)
         for run_settings in seeds
         for name in ("Original", "Retrain")
-        if bases and spec.processes > 1
+        if bases and processes > 1
     ]
     bar = tqdm(
         total=len(tunings) + len(apart) + len(bases) + len(seeds) * (noisy + len(others)),
@@ -349,7 +367,7 @@ def _made(spec: ComparisonSpec, seeds: Sequence[RunSettings], tunings: list[Tuni
         disable=not (spec.show and distributed.is_main_process()),
         leave=False,
     )
-    with workers_of(spec.processes) as workers, bar:
+    with workers_of(processes) as workers, bar:
 
         def run(jobs: Sequence[Job]) -> Iterator[Any]:
             for result in workers(jobs):

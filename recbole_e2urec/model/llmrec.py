@@ -46,7 +46,7 @@ class LLMRecOptions:
     score_batch_size: int = option("Prompts scored at once.", ge=1, default=256)
     tokens_at_once: int | None = option(
         "Most tokens, padding included, that one pass of the model sees; a larger batch passes in "
-        "pieces, whose gradients add up, and a longer prompt passes alone. ~ = 2048 on a CPU, "
+        "pieces, whose gradients add up, and a longer prompt passes alone. ~ = 4096 on a CPU, "
         "16384 on a GPU.",
         ge=1,
         default=None,
@@ -118,7 +118,7 @@ class LLMRec(GeneralRecommender):
     @property
     def tokens_at_once(self) -> int:
         """Most tokens in one pass, see :class:`LLMRecOptions`."""
-        return self.options.tokens_at_once or TOKENS_AT_ONCE.get(self.device.type, 2048)
+        return self.options.tokens_at_once or TOKENS_AT_ONCE.get(self.device.type, 4096)
 
     def prompts(
         self, rows: RowTable, history: NDArray[np.int64], texts: PromptTexts

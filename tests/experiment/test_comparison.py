@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from atomic_files import RUN
 from command_line import as_arguments
 from jobs import count, die
@@ -18,10 +19,11 @@ from recbole_e2urec.config.config import RunSettings
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment.comparison import (
     ONE_ROW,
+    ComparisonSpec,
     reference_job,
     run_comparison,
 )
-from recbole_e2urec.experiment.launch import Latest, workers_of
+from recbole_e2urec.experiment.launch import NO_RESULT, Latest, workers_of
 from recbole_e2urec.experiment.recbole_models import ClassicForgetting
 from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.quick_start import run_recbole_e2urec
@@ -138,6 +140,49 @@ def test_the_last_thing_is_let_go_before_another_one_is_made() -> None:
     del first
     assert latest.get("second", last) is None
     assert latest.get("first", set) == set()
+
+
+@pytest.mark.parametrize(
+    ("given", "threads", "more", "processes"),
+    [
+        ("auto", 2, {}, 2),
+        ("auto", 1, {}, 1),
+        ("auto", 2, {"backbone": "t5-base"}, 1),
+        ("auto", 2, {"device": torch.device("cuda", 0)}, 1),
+        (3, 1, {"backbone": "t5-base"}, 3),
+        (None, 2, {}, 1),
+    ],
+)
+def test_two_processes_make_rows_of_a_small_model_on_two_threads(
+    given: Any, threads: int, more: dict[str, Any], processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    spec = ComparisonSpec.of([{} if given is None else {"nproc_rows": given}])
+    config: Any = {"backbone": "tiny-t5", "device": torch.device("cpu"), **more}
+    assert spec.workers(config) == processes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked"),
+    [
+        (["--model_list=NPO,FM"], "auto"),
+        ([], "auto"),
+        (["--model_list=NPO,FM", "--nproc_rows=1"], "1"),
+        (["--model=NPO"], None),
+    ],
+)
+def test_the_command_line_leaves_the_number_of_processes_to_the_machine(
+    arguments: list[str], asked: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+
+    def run(**settings: Any) -> dict[str, Any]:
+        given.update(settings)
+        return NO_RESULT
+
+    monkeypatch.setattr("recbole_e2urec.quick_start.run_recbole_e2urec", run)
+    assert cli.main(arguments) == 0
+    assert given["overrides"].get("nproc_rows") == asked
 
 
 def test_a_process_that_dies_is_told_in_one_line() -> None:

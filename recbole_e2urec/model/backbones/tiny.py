@@ -18,7 +18,7 @@ from recbole_e2urec.errors import InputError
 from recbole_e2urec.model.backbones.causal import CausalLM
 from recbole_e2urec.model.backbones.language_model import LanguageModel
 from recbole_e2urec.model.backbones.lora import seeded
-from recbole_e2urec.model.backbones.seq2seq import Seq2SeqLM
+from recbole_e2urec.model.backbones.seq2seq import T5LM
 from recbole_e2urec.model.backbones.tokenizer import PromptCodec
 
 SPECIAL = ("<pad>", "</s>", "<s>")
@@ -167,7 +167,7 @@ def _tiny_t5(
     config._attn_implementation = ATTENTION
     with seeded(seed):
         model = T5ForConditionalGeneration(config).eval()
-    return Seq2SeqLM(model, PromptCodec(tokenizer, answers), max_tokens)
+    return T5LM(model, PromptCodec(tokenizer, answers), max_tokens)
 
 
 def _tiny_llama(
