@@ -91,6 +91,8 @@ class Command(NamedTuple):
 def _check(model: str | None, settings: "RunSettings", arguments: Mapping[str, Any]) -> str:
     from recbole_e2urec.experiment.preview import CheckOptions, check
 
+    overrides = _with_defaults(model, dict(settings.overrides or {}), settings.config_files)
+    settings = settings.overridden(overrides)
     return check(_options(CheckOptions, arguments), model, settings)
 
 
@@ -317,11 +319,9 @@ def _run(arguments: Arguments) -> int:
     if arguments.command:
         return _command(arguments, COMMANDS[arguments.command])
     follows = _says(arguments, FOLLOWING)
-    if not follows and arguments.model is None and not _says(arguments, NAMING):
-        settings = {**arguments.settings, "model_list": DEFAULT_MODELS}
+    if not follows:
+        settings = _with_defaults(arguments.model, arguments.settings, arguments.config_files)
         arguments = arguments._replace(settings=settings)
-    if compares(_layers(arguments)) and not _says(arguments, ("nproc_rows",)):
-        arguments = arguments._replace(settings={**arguments.settings, "nproc_rows": "auto"})
     settings_of_run: dict[str, Any] = {
         "dataset": arguments.dataset,
         "config_file_list": arguments.config_files,
@@ -392,6 +392,18 @@ def _layers(arguments: Arguments) -> list[Mapping[str, Any]]:
 def _says(arguments: Arguments, keys: Sequence[str]) -> bool:
     """Return whether the settings contain one of the keys."""
     return any(key in layer for layer in _layers(arguments) for key in keys)
+
+
+def _with_defaults(
+    model: str | None, settings: dict[str, Any], files: Sequence[str]
+) -> dict[str, Any]:
+    """Add what the command line chooses where no setting does: models, and processes for rows."""
+    given = {key for layer in layers_of(files, None, settings) for key in layer}
+    if model is None and given.isdisjoint(NAMING):
+        settings = {**settings, "model_list": DEFAULT_MODELS}
+    if "nproc_rows" not in given and compares(layers_of(files, None, settings)):
+        settings = {**settings, "nproc_rows": "auto"}
+    return settings
 
 
 class _Parser(argparse.ArgumentParser):

@@ -5,7 +5,6 @@ that may follow: writing a model folder and purging.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment.comparison import run_comparison
 from recbole_e2urec.experiment.inspect_prompts import ShowOptions, shown_prompts
 from recbole_e2urec.experiment.launch import NO_RESULT, Launch, compares, layers_of
-from recbole_e2urec.experiment.preview import facts, run_preview
+from recbole_e2urec.experiment.preview import run_preview
 from recbole_e2urec.experiment.recbole_models import ClassicForgetting
 from recbole_e2urec.experiment.run import Experiment, opened, parts_of, refuse_afterwards
 from recbole_e2urec.experiment.unlearning import Forgetting
@@ -88,8 +87,6 @@ def run_recbole_e2urec(
             "name it in a model_list beside language models"
         )
     data = opened(config)
-    for line in facts(config, data) if distributed.is_main_process() else ():
-        getLogger().info(line)
     rows, groups, forget_answers = _measured(config, data)
     rows = completed(rows, config)
     path = Path(config["checkpoint_dir"]) / RESULTS

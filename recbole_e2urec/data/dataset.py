@@ -8,6 +8,7 @@ and splits by row id for every dataset class.
 
 import codecs
 import copy
+from datetime import datetime, timezone
 from functools import cache
 from logging import getLogger
 from pathlib import Path
@@ -54,6 +55,8 @@ from recbole_e2urec.errors import InputError
 from recbole_e2urec.utils import distributed
 from recbole_e2urec.utils.recbole_compat import as_input_errors
 
+LOGGER = getLogger(__name__)
+SINCE_1970 = 1e8  # times above are dates
 UNTIMED = (
     "no times, so rows are split at random (eval_args: {order: RO}), and a history shows rows that "
     "stand earlier in the file, which need not be earlier in time"
@@ -465,10 +468,42 @@ def _examine(config: Any, dataset: RowDataMixin) -> None:
         )
     if config.is_language_model:
         examine_prompts(config, dataset)
-    for line in found.taken if distributed.is_main_process() else ():
-        getLogger().info("%s: %s", name, line)
-    for line in found.warnings if distributed.is_main_process() else ():
-        getLogger().warning("%s: %s", name, line)
+    if not distributed.is_main_process():
+        return
+    for line in (*describe(config, dataset), *found.taken):
+        LOGGER.info("%s: %s", name, line)
+    for line in found.warnings:
+        LOGGER.warning("%s: %s", name, line)
+
+
+def describe(config: Any, dataset: RowDataMixin) -> list[str]:
+    """Describe the data of a run in a few lines, after they were examined."""
+    found, rows = dataset.findings, dataset.rows
+    rows_of_users = np.unique(rows.user, return_counts=True)[1]
+    fewest, most, median = rows_of_users.min(), rows_of_users.max(), np.median(rows_of_users)
+    lines = [
+        f"{found.rows:,} rows of {found.users:,} users and {found.items:,} items; {fewest:,} to "
+        f"{most:,} rows a user, median {median:g}",
+        _describe_times(rows.time) if rows.has_time else "times: none",
+    ]
+    if not config.is_language_model:
+        return lines
+    titles = "items are named by their ids"
+    if found.titled is not None:
+        titles = f"{found.titled:.0%} of the items have a title ({found.title_field})"
+    users = "prompts say nothing else about users"
+    if found.described is not None:
+        named = ", ".join(found.user_fields)
+        users = f"{found.described:.0%} of the users have a line ({named})"
+    return [*lines, f"{titles}; {users}"]
+
+
+def _describe_times(time: NDArray[np.float64]) -> str:
+    ends = (float(time.min()), float(time.max()))
+    if ends[0] > SINCE_1970 and ends[1] < 1e11:
+        days = (f"{datetime.fromtimestamp(end, timezone.utc):%Y-%m-%d}" for end in ends)
+        return "times: {} to {}".format(*days)
+    return "times: {:.15g} to {:.15g}".format(*ends)
 
 
 def _title_field(path: Path, config: Any, found: Findings) -> str | None:

@@ -13,18 +13,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from recbole_e2urec.config.config import Config, RunSettings
-from recbole_e2urec.config.keys import protocol, with_forget_method
-from recbole_e2urec.config.schema import AUTO, check_values
-from recbole_e2urec.config.yaml import parse_value, properties_folder, read_switch, read_yaml
+from recbole_e2urec.config.keys import with_forget_method
 from recbole_e2urec.data.request.selection import WORDING, ForgetRequest
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.evaluator.measure import group_sizes
 from recbole_e2urec.experiment.inspect_prompts import shown_prompts
-from recbole_e2urec.experiment.launch import ONE_RUN, Job, Latest, Launch, layers_of, workers_of
+from recbole_e2urec.experiment.launch import (
+    ONE_RUN,
+    ComparisonSpec,
+    Job,
+    Latest,
+    Launch,
+    layers_of,
+    workers_of,
+)
 from recbole_e2urec.experiment.preview import run_preview
 from recbole_e2urec.experiment.recbole_models import ClassicForgetting
 from recbole_e2urec.experiment.run import opened, refuse_afterwards
@@ -32,7 +37,6 @@ from recbole_e2urec.experiment.tuning import Objective, Trial, best_of, settings
 from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.methods import METHODS, method_of
 from recbole_e2urec.methods.unlearner import Unlearner
-from recbole_e2urec.model.backbones.tiny import EMBEDDED
 from recbole_e2urec.registry import LANGUAGE_MODEL
 from recbole_e2urec.report.results import RESULTS, completed, load_results, save_measured, save_rows
 from recbole_e2urec.report.tables import NOISE
@@ -45,100 +49,6 @@ ONE_ROW = {**ONE_RUN, "nproc_rows": 1, "show_progress": False}
 Row = dict[str, Any]
 Made = tuple[list[Row], dict[str, int]]  # rows, and the number of measured rows by group
 Measure = Callable[[Forgetting, Config], list[Row]]
-
-
-@dataclass(frozen=True)
-class ComparisonSpec:
-    """What to compare.
-
-    Attributes:
-        models: names, in the order of the table.
-        seeds: every model is run with each of them; None: the seed in the settings.
-        processes: how many rows are computed at the same time; None: see :meth:`workers`.
-        tries: how many settings of every method are tried first; 0 = take its defaults.
-        show: whether to show progress.
-        prompts: how many prompts to show instead of running the comparison; 0 = run it.
-    """
-
-    models: list[str]
-    seeds: list[int | None]
-    processes: int | None
-    tries: int
-    show: bool
-    prompts: int = 0
-
-    @classmethod
-    def of(cls, layers: Sequence[Mapping[str, Any]], model: str | None = None) -> "ComparisonSpec":
-        """Read the settings; later layers win. Without a ``model_list``, one model is compared.
-
-        Raises:
-            InputError: a value is invalid; the message names its key.
-        """
-        models = _listed(layers, "model_list", [])
-        if models and model is not None:
-            raise InputError(f"--model={model} and a model_list; give one of them")
-        seeds = _listed(layers, "seeds", [])
-        for seed in seeds:
-            check_values({"seed": _whole("seeds", seed, 0)}, {})
-        processes = _last(layers, "nproc_rows", 1)
-        return cls(
-            [str(model) for model in models or [model or _named(layers)]],
-            seeds or [None],
-            None if processes == AUTO else _whole("nproc_rows", processes, 1),
-            _whole("tune", _last(layers, "tune", 0), 0),
-            read_switch(_last(layers, "show_progress", True), "show_progress"),
-            _whole("show_prompts", _last(layers, "show_prompts", 0), 0),
-        )
-
-    def workers(self, config: Config) -> int:
-        """Return how many rows are computed at the same time.
-
-        Unless a number is given, these are two for a small model that is trained on a CPU with two
-        threads or more, and one elsewhere. Two processes of one thread train such a model faster
-        than one of two threads.
-        """
-        if self.processes is not None:
-            return self.processes
-        small = config["backbone"] in EMBEDDED and str(config["device"]) == "cpu"
-        together = distributed.count() > 1
-        return 2 if small and not together and torch.get_num_threads() > 1 else 1
-
-
-def _listed(layers: Sequence[Mapping[str, Any]], key: str, default: list[Any]) -> list[Any]:
-    """Return the values of a key that holds a list; text is split at its commas."""
-    value = _last(layers, key, None)
-    if value is None:
-        return default
-    if isinstance(value, str):
-        value = [parse_value(part.strip(), key) for part in value.strip("[]").split(",")]
-    values = value if isinstance(value, list) else [value]
-    if not values or any(part in ("", None) for part in values):
-        raise InputError(f"{key} is empty, or a part of it is; write --{key}=A,B")
-    if len({str(part) for part in values}) < len(values):
-        raise InputError(f"{key}: something is named twice in {values}")
-    return values
-
-
-def _named(layers: Sequence[Mapping[str, Any]]) -> str:
-    """Return the one model that the settings name."""
-    overall = read_yaml(properties_folder() / "overall.yaml")
-    default = {**overall, **protocol(_last(layers, "protocol", None))}["model"]
-    return str(_last(layers, "model", default))
-
-
-def _last(layers: Sequence[Mapping[str, Any]], key: str, default: Any) -> Any:
-    """Return the value of the last layer that has the key; text is read as on the command line."""
-    for layer in reversed(layers):
-        if key in layer:
-            value = layer[key]
-            return parse_value(value, key) if isinstance(value, str) else value
-    return default
-
-
-def _whole(key: str, value: Any, least: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InputError(f"{key}: {value!r} does not do; whole numbers from {least} on do")
-    return value
 
 
 def language_model_job(

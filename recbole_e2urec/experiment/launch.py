@@ -1,4 +1,4 @@
-"""Processes of a run, started with RecBole's own flags (``--nproc=2``), and workers for jobs.
+"""What is to run, in processes that RecBole's own flags ask for (``--nproc=2``), or by workers.
 
 torch's elastic launch is not used: it stops all processes when the first one fails, so that the one
 that knows the cause may not report it, and it numbers processes by itself (``group_offset``).
@@ -15,23 +15,28 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from recbole_e2urec.config.keys import LAUNCHING
-from recbole_e2urec.config.schema import build_options, option, option_class
-from recbole_e2urec.config.yaml import parse_value, properties_folder, read_yaml
+from recbole_e2urec.config.keys import LAUNCHING, protocol
+from recbole_e2urec.config.schema import AUTO, build_options, check_values, option, option_class
+from recbole_e2urec.config.yaml import parse_value, properties_folder, read_switch, read_yaml
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.utils import distributed
 from recbole_e2urec.utils.distributed import PeerLostError
+
+if TYPE_CHECKING:
+    from recbole_e2urec.config.config import Config
 
 T = TypeVar("T")
 
 START = "spawn"  # fresh processes: a GPU cannot be shared with a fork of this one
 MADE = "made"
+DATA_LOG = "recbole_e2urec.data.dataset"  # the logger of what the data hold
 GRACE = 10.0  # seconds that other processes have to report errors after one has failed
 ONE_RUN = {"model_list": None, "seeds": None, "tune": 0}  # other values ask for a comparison
 NO_RESULT: dict[str, Any] = {"rows": [], "groups": {}, "results_file": ""}
@@ -61,19 +66,24 @@ def workers_of(processes: int) -> Iterator[Callable[[Iterable[Job]], Iterator[An
     """Yield a function that runs jobs in worker processes and returns their results in order.
 
     The processes are spawned and share the machine's cores equally, unless OMP_NUM_THREADS is set.
-    With one process, jobs run in this one.
+    With one process, jobs run in this one. What the data hold is logged once.
 
     Raises:
         InputError: a process died.
     """
+    context = get_context(START)
     if processes == 1:
-        latest = Latest()
-        yield lambda jobs: (job(latest) for job in jobs)
+        latest, once = Latest(), _LoggedOnce(context.Lock())
+        logging.getLogger(DATA_LOG).addFilter(once)
+        try:
+            yield lambda jobs: (job(latest) for job in jobs)
+        finally:
+            logging.getLogger(DATA_LOG).removeFilter(once)
         return
     try:
         with (
             cores_shared(processes),
-            ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool,
+            ProcessPoolExecutor(processes, context, _log_data_once, (context.Lock(),)) as pool,
         ):
             yield partial(pool.map, _run)
     except BrokenProcessPool as error:
@@ -81,6 +91,30 @@ def workers_of(processes: int) -> Iterator[Callable[[Iterable[Job]], Iterator[An
             f"nproc_rows: one of its {processes} processes died: killed, out of memory, or started "
             "by a script that does not check __name__ == '__main__'; the same command goes on"
         ) from error
+
+
+class _LoggedOnce(logging.Filter):
+    """Lets one process log each line, and only the first time.
+
+    Args:
+        lock: is taken by the first process that logs a line, and never released.
+    """
+
+    def __init__(self, lock: Any) -> None:
+        super().__init__()
+        self._lock, self._mine, self._lines = lock, False, set[str]()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether to log a line."""
+        line = record.getMessage()
+        self._mine = self._mine or self._lock.acquire(block=False)
+        is_new = line not in self._lines
+        self._lines.add(line)
+        return self._mine and is_new
+
+
+def _log_data_once(lock: Any) -> None:
+    logging.getLogger(DATA_LOG).addFilter(_LoggedOnce(lock))
 
 
 @cache
@@ -104,6 +138,104 @@ def cores_shared(processes: int) -> Iterator[None]:
     finally:
         if before is None:
             del os.environ["OMP_NUM_THREADS"]
+
+
+@dataclass(frozen=True)
+class ComparisonSpec:
+    """What to compare.
+
+    Attributes:
+        models: names, in the order of the table.
+        seeds: every model is run with each of them; None: the seed in the settings.
+        processes: how many rows are computed at the same time; None: :meth:`workers` says.
+        tries: how many settings of every method are tried first; 0 = take its defaults.
+        show: whether to show progress.
+        prompts: how many prompts to show instead of running the comparison; 0 = run it.
+    """
+
+    models: list[str]
+    seeds: list[int | None]
+    processes: int | None
+    tries: int
+    show: bool
+    prompts: int = 0
+
+    @classmethod
+    def of(cls, layers: Sequence[Mapping[str, Any]], model: str | None = None) -> "ComparisonSpec":
+        """Read the settings; later layers win. Without a ``model_list``, one model is compared.
+
+        Raises:
+            InputError: a value is invalid; the message names its key.
+        """
+        models = _listed(layers, "model_list", [])
+        if models and model is not None:
+            raise InputError(f"--model={model} and a model_list; give one of them")
+        seeds = _listed(layers, "seeds", [])
+        for seed in seeds:
+            check_values({"seed": _whole("seeds", seed, 0)}, {})
+        processes = _last(layers, "nproc_rows", 1)
+        return cls(
+            [str(model) for model in models or [model or _named(layers)]],
+            seeds or [None],
+            None if processes == AUTO else _whole("nproc_rows", processes, 1),
+            _whole("tune", _last(layers, "tune", 0), 0),
+            read_switch(_last(layers, "show_progress", True), "show_progress"),
+            _whole("show_prompts", _last(layers, "show_prompts", 0), 0),
+        )
+
+    def workers(self, config: "Config") -> int:
+        """Return how many rows are computed at the same time.
+
+        Unless a number is given, these are two for a small model that is trained on a CPU with two
+        threads or more, and one elsewhere. Two processes of one thread train such a model faster
+        than one of two threads.
+        """
+        import torch
+
+        from recbole_e2urec.model.backbones.tiny import EMBEDDED
+
+        if self.processes is not None:
+            return self.processes
+        small = config["backbone"] in EMBEDDED and str(config["device"]) == "cpu"
+        together = distributed.count() > 1
+        return 2 if small and not together and torch.get_num_threads() > 1 else 1
+
+
+def _listed(layers: Sequence[Mapping[str, Any]], key: str, default: list[Any]) -> list[Any]:
+    """Return the values of a key that holds a list; text is split at its commas."""
+    value = _last(layers, key, None)
+    if value is None:
+        return default
+    if isinstance(value, str):
+        value = [parse_value(part.strip(), key) for part in value.strip("[]").split(",")]
+    values = value if isinstance(value, list) else [value]
+    if not values or any(part in ("", None) for part in values):
+        raise InputError(f"{key} is empty, or a part of it is; write --{key}=A,B")
+    if len({str(part) for part in values}) < len(values):
+        raise InputError(f"{key}: something is named twice in {values}")
+    return values
+
+
+def _named(layers: Sequence[Mapping[str, Any]]) -> str:
+    """Return the one model that the settings name."""
+    overall = read_yaml(properties_folder() / "overall.yaml")
+    default = {**overall, **protocol(_last(layers, "protocol", None))}["model"]
+    return str(_last(layers, "model", default))
+
+
+def _last(layers: Sequence[Mapping[str, Any]], key: str, default: Any) -> Any:
+    """Return the value of the last layer that has the key; text is read as on the command line."""
+    for layer in reversed(layers):
+        if key in layer:
+            value = layer[key]
+            return parse_value(value, key) if isinstance(value, str) else value
+    return default
+
+
+def _whole(key: str, value: Any, least: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InputError(f"{key}: {value!r} does not do; whole numbers from {least} on do")
+    return value
 
 
 @option_class()

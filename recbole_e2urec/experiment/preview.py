@@ -5,19 +5,20 @@ Nothing is trained and nothing is written.
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from dataclasses import replace
 from textwrap import indent
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from recbole.utils import init_seed
 
 from recbole_e2urec.config.config import Config, RunSettings
 from recbole_e2urec.config.schema import option, option_class
-from recbole_e2urec.data.dataset import load_dataset
+from recbole_e2urec.data.dataset import describe, load_dataset
 from recbole_e2urec.data.prompt_table import length_grouped_batches
 from recbole_e2urec.data.request.filter import Fields
 from recbole_e2urec.data.request.sampling import request_digest
@@ -30,14 +31,14 @@ from recbole_e2urec.data.request.selection import (
     split_of,
 )
 from recbole_e2urec.errors import InputError
+from recbole_e2urec.experiment.launch import ComparisonSpec, layers_of
 from recbole_e2urec.experiment.run import Experiment, Parts, parts_of
 from recbole_e2urec.experiment.unlearning import LEAST_RETAIN
-from recbole_e2urec.registry import DEFAULT_MODELS, LANGUAGE_MODEL, METHODS
+from recbole_e2urec.registry import LANGUAGE_MODEL, METHODS
 from recbole_e2urec.trainer.loop import EpochPosition, StepRule, adamw, train_epoch
 from recbole_e2urec.trainer.training_log import memory_used
 from recbole_e2urec.utils.html import printable
 
-SINCE_1970 = 1e8  # times above are dates
 USUAL_EPOCHS = 0.25  # of all epochs, until validation is best; as on ml-100k
 # Of Retrain's time: what a method takes, and what one takes that trains several models.
 METHOD, SEVERAL_MODELS = 0.2, 1.0
@@ -204,22 +205,23 @@ def check(options: CheckOptions, model: str | None, settings: RunSettings) -> st
 
     Args:
         options: how to estimate.
-        model: the model that the run names; None: those of its ``model_list``, or the defaults.
+        model: the model that the run names; None: those that the settings name.
         settings: settings of the run.
 
     Raises:
         InputError: what the run would refuse as well.
     """
-    listed = str((settings.overrides or {}).get("model_list") or DEFAULT_MODELS)
-    models = [model] if model else [name.strip(" []'\"") for name in listed.split(",")]
-    language_models = [name for name in models if name in METHODS or name == LANGUAGE_MODEL]
-    config = settings.config(language_models[0] if language_models else models[0])
+    layers = layers_of(settings.config_files, settings.config_dict, settings.overrides)
+    spec = ComparisonSpec.of(layers, model)
+    language_models = [name for name in spec.models if name in METHODS or name == LANGUAGE_MODEL]
+    config = settings.config((language_models or spec.models)[0])
     init_seed(config["seed"], config["reproducibility"])
     with _without_log():
         dataset = load_dataset(config)
         run = Experiment(config, dataset) if language_models else None
     parts, sizes = (run.parts, run.sizes) if run else (parts_of(config, dataset), [])
-    lines = facts(config, dataset)
+    first, *others = describe(config, dataset)
+    lines = [f"{config['dataset']}: {first}", *others]
     control = len(np.unique(dataset.rows.user[parts.control]))
     lines.append(
         f"parts: {len(parts.splits.train):,} training rows, {len(parts.splits.valid):,} to "
@@ -229,7 +231,7 @@ def check(options: CheckOptions, model: str | None, settings: RunSettings) -> st
     if run is not None:
         lines += ["a prompt:", indent(example(run), "  ")]
         if options.seconds:
-            lines.append(estimate(run, language_models, options.seconds))
+            lines.append(estimate(run, replace(spec, models=language_models), options.seconds))
     lines += [f"warning: {line}" for line in dataset.findings.warnings]
     return printable("\n".join(lines))
 
@@ -245,35 +247,6 @@ def _without_log() -> Iterator[None]:
         logging.disable(before)
 
 
-def facts(config: Config, dataset: Any) -> list[str]:
-    """Describe the data in a few lines."""
-    found, rows = dataset.findings, dataset.rows
-    each = np.unique(rows.user, return_counts=True)[1]
-    lines = [
-        f"{config['dataset']}: {found.rows:,} rows of {found.users:,} users and {found.items:,} "
-        f"items; {each.min():,} to {each.max():,} rows a user, median {np.median(each):g}",
-        _times(rows.time) if rows.has_time else "times: none",
-    ]
-    if not config.is_language_model:
-        return lines
-    titles = "items are named by their ids"
-    if found.titled is not None:
-        titles = f"{found.titled:.0%} of the items have a title ({found.title_field})"
-    users = "prompts say nothing else about users"
-    if found.described is not None:
-        named = ", ".join(found.user_fields)
-        users = f"{found.described:.0%} of the users have a line ({named})"
-    return [*lines, f"{titles}; {users}"]
-
-
-def _times(time: NDArray[np.float64]) -> str:
-    ends = (float(time.min()), float(time.max()))
-    if ends[0] > SINCE_1970 and ends[1] < 1e11:
-        days = (f"{datetime.fromtimestamp(end, timezone.utc):%Y-%m-%d}" for end in ends)
-        return "times: {} to {}".format(*days)
-    return "times: {:.15g} to {:.15g}".format(*ends)
-
-
 def example(run: Experiment) -> str:
     """Return the prompt of a training row, one of middle length."""
     table = run.model.table.with_history(run.history(np.empty(0, np.int64)))
@@ -282,54 +255,68 @@ def example(run: Experiment) -> str:
     return str(table.text(int(train[order[len(order) // 2]])))
 
 
-def estimate(run: Experiment, models: Sequence[str], seconds: float) -> str:
+def estimate(run: Experiment, spec: ComparisonSpec, seconds: float) -> str:
     """Estimate minutes and memory of a run from some of its own steps, taken and thrown away.
 
     Original trains on all training rows, and Retrain on those that stay. Training usually ends
     after a quarter of the epochs and those without a better validation. A method takes a fifth of
-    Retrain's time; one that trains several models, all of it.
+    Retrain's time; one that trains several models, all of it. Trials need an Original and a Retrain
+    of their own.
     """
     config, splits = run.config, run.parts.splits
-    speed = measured_speed(run, seconds)
+    processes = spec.workers(config)
+    with _threads_of(processes):
+        speed = measured_speed(run, seconds)
     steps = -(-len(splits.train) // config["train_batch_size"])
     epoch = speed.step * steps + speed.answer * len(splits.valid)
-    trained, rows = _work(run, [name for name in models if name != LANGUAGE_MODEL])
+    trained, rows = _work(run, spec)
     most: int = config["epochs"]
     usual = min(most, round(USUAL_EPOCHS * most) + config["stopping_step"] + 1)
+    share = len(spec.seeds) / processes / 60
     usual_time, most_time = (
-        _short(_seeds(config) * (epoch * epochs * trained + speed.answer * rows) / 60)
-        for epochs in (usual, most)
+        _short(share * (epoch * epochs * trained + speed.answer * rows)) for epochs in (usual, most)
     )
     peak = memory_used()
     on_gpu = peak.get("peak_gpu_memory_mb")
     gpu = f" and {on_gpu:,.0f} MB of the GPU" if on_gpu else ""
+    each = f" in each of {processes} processes" if processes > 1 else ""
     return (
-        f"estimate for {', '.join(models)}: {usual_time} minutes ({usual} of {most} epochs), at "
-        f"most {most_time}; {peak['peak_memory_mb']:,.0f} MB{gpu} or more; a step takes "
+        f"estimate for {', '.join(spec.models)}: {usual_time} minutes ({usual} of {most} epochs), "
+        f"at most {most_time}; {peak['peak_memory_mb']:,.0f} MB{gpu} or more{each}; a step takes "
         f"{speed.step:.3g} s here and now"
     )
 
 
-def _work(run: Experiment, methods: Sequence[str]) -> tuple[float, int]:
+@contextmanager
+def _threads_of(processes: int) -> Iterator[None]:
+    """Compute with the threads that each of so many processes would have."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // processes))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _work(run: Experiment, spec: ComparisonSpec) -> tuple[float, int]:
     """Return how many Originals the trainings amount to, and how many rows are measured."""
     config, splits = run.config, run.parts.splits
+    methods = [name for name in spec.models if name != LANGUAGE_MODEL]
     if not methods:
         return 1.0, len(splits.test)
     share = 0.0 if config["forget_file"] or config["forget_where"] else config["forget_ratio"]
-    several = [SEVERAL_MODELS if name in _TRAIN_ANEW else METHOD for name in methods]
+    costs = [SEVERAL_MODELS if name in _TRAIN_ANEW else METHOD for name in methods]
+    rounds = 1 + spec.tries
     forget = int(share * len(splits.train))
     retain = min(len(splits.train) - forget, max(forget, LEAST_RETAIN))
     measured = len(splits.test) + forget + retain + len(run.parts.control)
-    return 1 + (1 - share) * (1 + sum(several)), (len(methods) + 2) * measured
+    references = 2 if spec.tries else 1
+    trained = references * (2 - share) + rounds * (1 - share) * sum(costs)
+    return trained, (rounds * len(methods) + 2 * references) * measured
 
 
 def _short(minutes: float) -> str:
     return f"{minutes:.0f}" if minutes >= 10 else f"{minutes:.1f}"
-
-
-def _seeds(config: Config) -> int:
-    seeds = config["seeds"]
-    return len(seeds) if isinstance(seeds, list) else len(str(seeds).split(","))
 
 
 def measured_speed(run: Experiment, seconds: float) -> Speed:

@@ -10,8 +10,10 @@ import pytest
 from atomic_files import write_table
 
 from recbole_e2urec import cli
-from recbole_e2urec.experiment import run
-from recbole_e2urec.experiment.run import constant_logloss, fit_to_rows
+from recbole_e2urec.data.dataset import load_dataset
+from recbole_e2urec.experiment import preview, run
+from recbole_e2urec.experiment.launch import ComparisonSpec
+from recbole_e2urec.experiment.run import Experiment, constant_logloss, fit_to_rows
 
 
 def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -47,6 +49,37 @@ def test_other_models_and_no_estimate(small_data: Path, capsys: pytest.CaptureFi
     assert "prompt" not in classic
     assert cli.main(["check", "--seconds=0", *data]) == 0
     assert "estimate" not in capsys.readouterr().out
+
+
+def test_models_and_seeds_come_from_every_layer(
+    small_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ("--dataset=small", f"--data_path={small_data}")
+    Path("my.yaml").write_text("model_list: [LLMRec, SISA]\nseeds: [1, 2]\n")
+    assert "estimate for LLMRec, SISA: " in told(capsys, "--config_files=my.yaml", *data)
+    assert cli.main(["check", "--model_list=E2URec,", *data]) == 2
+    assert "model_list is empty, or a part of it is" in capsys.readouterr().err
+    assert cli.main(["check", "--seeds=1-3", *data]) == 2
+    assert "seeds: '1-3' does not do" in capsys.readouterr().err
+
+
+def test_seeds_trials_and_processes_change_the_estimate(
+    small_data: Path, small_config: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preview, "measured_speed", lambda run, seconds: preview.Speed(60.0, 0.0))
+    config = small_config("E2URec", epochs=1, forget_ratio=0.5)
+    run_ = Experiment(config, load_dataset(config))
+
+    def minutes(**settings: Any) -> float:
+        spec = ComparisonSpec.of([{"model_list": "E2URec", **settings}])
+        text = preview.estimate(run_, spec, 1.0)
+        return float(text.split(": ")[1].split(" minutes")[0])
+
+    steps = -(-len(run_.parts.splits.train) // config["train_batch_size"])
+    assert minutes() == pytest.approx(steps * (1 + 0.5 * 1.2), abs=0.51)
+    assert minutes(seeds="1,2") == pytest.approx(2 * steps * 1.6, abs=0.51)
+    assert minutes(nproc_rows=2) == pytest.approx(steps * 1.6 / 2, abs=0.51)
+    assert minutes(tune=3) == pytest.approx(steps * (2 * 1.5 + 4 * 0.5 * 0.2), abs=0.51)
 
 
 def test_data_without_times_titles_and_users(

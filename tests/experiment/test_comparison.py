@@ -1,6 +1,7 @@
 """Several models and seeds: every row once, Original and Retrain once a seed; again for free."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -12,18 +13,17 @@ import pytest
 import torch
 from atomic_files import RUN
 from command_line import as_arguments
-from jobs import count, die
+from jobs import count, die, say
 
 from recbole_e2urec import cli
 from recbole_e2urec.config.config import RunSettings
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment.comparison import (
     ONE_ROW,
-    ComparisonSpec,
     reference_job,
     run_comparison,
 )
-from recbole_e2urec.experiment.launch import NO_RESULT, Latest, workers_of
+from recbole_e2urec.experiment.launch import NO_RESULT, ComparisonSpec, Latest, workers_of
 from recbole_e2urec.experiment.recbole_models import ClassicForgetting
 from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.quick_start import run_recbole_e2urec
@@ -183,6 +183,22 @@ def test_the_command_line_leaves_the_number_of_processes_to_the_machine(
     monkeypatch.setattr("recbole_e2urec.quick_start.run_recbole_e2urec", run)
     assert cli.main(arguments) == 0
     assert given["overrides"].get("nproc_rows") == asked
+
+
+def test_a_comparison_says_once_what_the_data_hold(
+    small_data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        compared(small_data, model_list=["LLMRec", "FM"])
+    (line,) = (message for message in caplog.messages if message.startswith("small: 288 rows"))
+    assert line == "small: 288 rows of 24 users and 20 items; 12 to 12 rows a user, median 12"
+
+
+def test_one_of_several_processes_says_what_the_data_hold() -> None:
+    with workers_of(2) as workers:
+        said = list(workers([say] * 6))
+    lines = [line for _, lines in said for line in lines]
+    assert lines == ["288 rows"]
 
 
 def test_a_process_that_dies_is_told_in_one_line() -> None:
