@@ -19,7 +19,7 @@ from recbole_e2urec.experiment.preview import run_preview
 from recbole_e2urec.experiment.recbole_models import ClassicForgetting
 from recbole_e2urec.experiment.run import Experiment, opened, parts_of, refuse_afterwards
 from recbole_e2urec.experiment.unlearning import Forgetting
-from recbole_e2urec.registry import LANGUAGE_MODEL
+from recbole_e2urec.registry import METHODS
 from recbole_e2urec.report.results import RESULTS, ForgetAnswers, completed, save_measured
 from recbole_e2urec.trainer.recbole_trainer import fit_classic, plain_values
 from recbole_e2urec.utils import distributed, recbole_compat
@@ -109,7 +109,7 @@ def _measured(config: Config, data: Any) -> tuple[list[Row], dict[str, int], Ans
         if config.forget_method:
             return ClassicForgetting(config, data).run(), {}, {}
         return [_run_classic(config, data)], {}, {}
-    if config["model"] == LANGUAGE_MODEL:
+    if config["model"] not in METHODS:
         return *Experiment(config, data).recommend(), {}
     run = Forgetting(config, data)
     return *run.run(), run.forget_answers

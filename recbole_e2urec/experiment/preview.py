@@ -34,7 +34,8 @@ from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment.launch import ComparisonSpec, layers_of
 from recbole_e2urec.experiment.run import Experiment, Parts, parts_of
 from recbole_e2urec.experiment.unlearning import LEAST_RETAIN
-from recbole_e2urec.registry import LANGUAGE_MODEL, METHODS
+from recbole_e2urec.methods import METHODS
+from recbole_e2urec.registry import LANGUAGE_MODEL
 from recbole_e2urec.trainer.loop import EpochPosition, StepRule, adamw, train_epoch
 from recbole_e2urec.trainer.training_log import memory_used
 from recbole_e2urec.utils.html import printable
@@ -42,7 +43,6 @@ from recbole_e2urec.utils.html import printable
 USUAL_EPOCHS = 0.25  # of all epochs, until validation is best; as on ml-100k
 # Of Retrain's time: what a method takes, and what one takes that trains several models.
 METHOD, SEVERAL_MODELS = 0.2, 1.0
-_TRAIN_ANEW = ("SISA", "RecEraser", "APA", "CrossFit")
 
 
 @option_class()
@@ -305,7 +305,7 @@ def _work(run: Experiment, spec: ComparisonSpec) -> tuple[float, int]:
     if not methods:
         return 1.0, len(splits.test)
     share = 0.0 if config["forget_file"] or config["forget_where"] else config["forget_ratio"]
-    costs = [SEVERAL_MODELS if name in _TRAIN_ANEW else METHOD for name in methods]
+    costs = [SEVERAL_MODELS if METHODS[name].trains_several else METHOD for name in methods]
     rounds = 1 + spec.tries
     forget = int(share * len(splits.train))
     retain = min(len(splits.train) - forget, max(forget, LEAST_RETAIN))

@@ -48,6 +48,7 @@ class APA(Unlearner):
 
     options_class = APAOptions
     answers_alone = False
+    trains_several = True
 
     def unlearn(self, original: LLMRec, request: UnlearningTask) -> Unlearned:
         """See :meth:`Unlearner.unlearn`; the cost is that of the adapters trained again."""

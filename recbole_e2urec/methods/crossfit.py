@@ -40,6 +40,7 @@ class CrossFit(NegatedE2URec):
     """
 
     options_class = CrossFitMethodOptions
+    trains_several = True
     space: ClassVar = {
         "unlearn_learning_rate": RATES,
         "overshoot": (0.1, 2.0),

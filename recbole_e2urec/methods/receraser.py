@@ -51,6 +51,7 @@ class RecEraser(Unlearner):
 
     options_class = RecEraserOptions
     answers_alone = False
+    trains_several = True
 
     def unlearn(self, original: LLMRec, request: UnlearningTask) -> Unlearned:
         """See :meth:`Unlearner.unlearn`; the cost is that of what was trained again."""

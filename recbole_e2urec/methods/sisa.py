@@ -19,6 +19,7 @@ class SISA(Unlearner):
 
     options_class = ShardOptions
     answers_alone = False
+    trains_several = True
 
     def unlearn(self, original: LLMRec, request: UnlearningTask) -> Unlearned:
         """See :meth:`Unlearner.unlearn`; the cost is that of the shards trained again."""

@@ -43,6 +43,7 @@ class Unlearner(ABC):
         options_class: the dataclass, whose keys are its field names.
         space: options that ``--tune`` chooses, each with its least and greatest value.
         answers_alone: whether one model answers, rather than several together.
+        trains_several: whether it trains several models, which takes about as long as Retrain.
         has_only_original: whether it needs no recommender but Original, and so can forget in a
             served model, which has only itself.
     """
@@ -50,6 +51,7 @@ class Unlearner(ABC):
     options_class: type
     space: ClassVar[Mapping[str, tuple[float, float]]] = {}
     answers_alone = True
+    trains_several = False
     has_only_original = False
 
     def __init__(self, options: Any) -> None:
@@ -74,7 +76,7 @@ class Unlearner(ABC):
         """Make the unlearned model beside ``original``, whose own answers do not change."""
 
 
-NOT_REACHED = "rows_not_reached"  # in ``found``: forget rows that a method left as they are
+NOT_REACHED = "rows_not_reached"  # among the findings: forget rows that a method left as they are
 RATES = (0.00001, 0.01)  # of students, between which ``--tune`` looks; papers have 1e-5 to 1e-3
 
 

@@ -8,6 +8,8 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
     T5Config,
     T5ForConditionalGeneration,
@@ -164,9 +166,7 @@ def _tiny_t5(
         initializer_factor=options.init,
         **_special_ids(tokenizer, decoder_start_token_id=tokenizer.pad_token_id),
     )
-    config._attn_implementation = ATTENTION
-    with seeded(seed):
-        model = T5ForConditionalGeneration(config).eval()
+    model = _untrained(T5ForConditionalGeneration, config, seed)
     return T5LM(model, PromptCodec(tokenizer, answers), max_tokens)
 
 
@@ -189,10 +189,16 @@ def _tiny_llama(
         tie_word_embeddings=True,
         **_special_ids(tokenizer, bos_token_id=tokenizer.bos_token_id),
     )
+    model = _untrained(LlamaForCausalLM, config, seed)
+    return CausalLM(model, PromptCodec(tokenizer, answers), max_tokens)
+
+
+def _untrained(
+    architecture: type[PreTrainedModel], config: PretrainedConfig, seed: int
+) -> PreTrainedModel:
     config._attn_implementation = ATTENTION
     with seeded(seed):
-        model = LlamaForCausalLM(config).eval()
-    return CausalLM(model, PromptCodec(tokenizer, answers), max_tokens)
+        return architecture(config).eval()
 
 
 def _special_ids(tokenizer: PreTrainedTokenizerFast, **more: int) -> dict[str, Any]:
