@@ -1,21 +1,34 @@
-"""The command lines of README and docs run, on small data and in the order of their page."""
+"""The command lines of README and docs run, on small data and in the order of their page.
 
+Lines of ``pip`` are left out: tests use no network. The README's two run in ``.ci/run``.
+"""
+
+import argparse
 import json
+import re
+import runpy
 import shlex
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 from atomic_files import INTER, write_table
-from test_docs import CHECKOUT, PAGES, commands_of, name_of, text_of
+from gguf_files import small_llama, write_gguf
+from raw_files import write_ml_1m
+from small_tokenizers import byte_level
+from test_docs import CHECKOUT, FENCE, PAGES, commands_of, name_of, text_of
 
 from recbole_e2urec import cli
+from recbole_e2urec.config.keys import check_keys
+from recbole_e2urec.data.convert import movielens
+from recbole_e2urec.experiment.launch import Launch
 from recbole_e2urec.report import report
 
 USERS, ITEMS = [*range(1, 25), 186, 196], [*range(1, 22), 50, 181]
-# Parts of commands that need more than a test has: weights, GPUs, other machines, MovieLens 1M.
-ELSEWHERE = ("--backbone=", "--gpu_id", "--world_size", "--protocol=")
+ELSEWHERE = ("--world_size", "--protocol=")  # in the tests below
+BENCHMARK = re.compile(r"^(?:OMP_NUM_THREADS=1 )?python -m (benchmarks\.\w+)(.*)$")
 FAST = ["--epochs=1", "--augmented_epochs=1", "--show_progress=False"]
 # Pages whose commands go on from what other pages made.
 BEFORE = {
@@ -58,12 +71,16 @@ def write_files() -> None:
     Path("users.csv").write_text("user,age\n1,24\n2,53\n")
     Path("users.txt").write_text("196\n186\n")
     Path("mine.test").write_text("learning_rate choice [0.01,0.02]\n")
+    tokenizer = byte_level()
+    write_gguf(Path("model.gguf"), small_llama(len(tokenizer)), tokenizer)
 
 
 def as_run_here(words: list[str]) -> list[str]:
     """The words of a command with the small data, and with the files that there are."""
     command = words[0] if words and words[0] in cli.COMMANDS else None
-    words = [word.replace("=docs/", f"={CHECKOUT}/docs/") for word in words]
+    here = {"=docs/": f"={CHECKOUT}/docs/", "=/models/": "=", "--nproc=4": "--nproc=2"}
+    for there, path in here.items():
+        words = [word.replace(there, path) for word in words]
     if command == "verify":
         folder = Path(words[-1]).parent
         return [*words[:-1], str(sorted(folder.glob("*.json"))[-1])]
@@ -116,3 +133,65 @@ def test_the_command_that_prints_a_table_again(capsys: pytest.CaptureFixture[str
     capsys.readouterr()
     assert report.main(words.split()) == 0
     assert "| FM" in capsys.readouterr().out
+
+
+@pytest.mark.thorough
+def test_the_command_of_the_papers_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = text_of(CHECKOUT / "docs" / "how-to" / "reproduce-the-paper.md")
+    first, second = re.search(r"^python -m (\S+ .*) && recbole-e2urec (.*)$", page, re.M).groups()
+    write_ml_1m(Path("FOLDER"))
+    counts = {"ratings.dat": 90, "users.dat": 12, "movies.dat": 11}
+    monkeypatch.setattr(movielens, "PUBLISHED", counts)
+    module, *words = first.split()
+    monkeypatch.setattr(sys, "argv", [module, *words])
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_module(module, run_name="__main__")
+    small = ["--backbone=tiny-t5", "--min_history=2", "--last_rows=60", "--epochs=1"]
+    assert cli.main([*second.split(), *small, "--show_progress=False"]) == 0
+
+
+@pytest.mark.parametrize(
+    "words", [words for page in PAGES for words in commands_of(page) if "--world_size=8" in words]
+)
+def test_commands_for_several_machines_describe_their_processes(words: list[str]) -> None:
+    launch = Launch.of([cli.parse(words).settings])
+    assert launch.is_needed
+    assert (launch.total, launch.nproc) == (8, 4)
+
+
+def benchmark_commands() -> list[tuple[str, list[str]]]:
+    commands = []
+    for page in PAGES:
+        for _, block in FENCE.findall(text_of(page)):
+            for line in block.replace("\\\n", " ").splitlines():
+                match = BENCHMARK.match(line)
+                if match:
+                    commands.append((match[1], shlex.split(match[2], comments=True)))
+    return commands
+
+
+class Parsed(Exception):
+    """Ends a benchmark when it has read its arguments."""
+
+
+@pytest.mark.parametrize(("module", "words"), benchmark_commands())
+def test_commands_of_benchmarks_are_understood(
+    module: str, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parse = argparse.ArgumentParser.parse_known_args
+
+    def parse_only(self: argparse.ArgumentParser, *args: object) -> None:
+        rest = parse(self, *args)[1]
+        monkeypatch.undo()
+        check_keys(cli.parse(rest).settings, shlex.join(words))
+        raise Parsed
+
+    monkeypatch.chdir(CHECKOUT)  # files to write are there
+    monkeypatch.syspath_prepend(str(CHECKOUT))
+    monkeypatch.setattr(sys, "argv", [module, *words])
+    if module == "benchmarks.gpu":  # which has settings alone, and needs a GPU
+        check_keys(cli.parse(words).settings, shlex.join(words))
+        return
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", parse_only)
+    with pytest.raises(Parsed):
+        runpy.run_module(module, run_name="__main__")
