@@ -259,7 +259,7 @@ def _tunings(spec: ComparisonSpec, run_settings: RunSettings, fixed: set[str]) -
 def _made(
     spec: ComparisonSpec, seeds: Sequence[RunSettings], tunings: list[TuningJob], processes: int
 ) -> Made:
-    """Try settings with the first seed, then compute all rows, Original and Retrain first."""
+    """Try settings with the first seed, train Original and Retrain, then compute all rows."""
     others = [model for model in spec.models if model != LANGUAGE_MODEL]
     bases = [partial(language_model_job, seed, LANGUAGE_MODEL, references) for seed in seeds]
     if not any(model in METHODS or model == LANGUAGE_MODEL for model in spec.models):
@@ -288,17 +288,26 @@ def _made(
         list(workers([job.prepare for job in tunings[:1]]))  # once, before all processes need it
         list(run(apart))
         trials = {job.method: tried for job, tried in zip(tunings, run(tunings), strict=True)}
-        made = list(run(bases))
-        stages = [row["stage"] for rows, _ in made for row in rows if row["model"] == "Retrain"]
         jobs: list[Job] = []
         for place, run_settings in enumerate(seeds):
-            if noisy:
-                measure = partial(noise, stage=stages[(place + 1) % len(stages)])
-                jobs.append(partial(language_model_job, run_settings, LANGUAGE_MODEL, measure))
+            jobs += bases[place : place + 1]
             jobs += [_row_job(run_settings, model, trials.get(model, [])) for model in others]
-        made += run(jobs)
+        made = list(run(jobs))
+        if noisy:
+            rows_of_bases = [rows for rows, _ in made[:: 1 + len(others)]]
+            made += run(_noise_jobs(seeds, rows_of_bases))
     groups: dict[str, int] = next((sizes for _, sizes in made if sizes), {})
     return [row for rows, _ in made for row in rows], groups
+
+
+def _noise_jobs(seeds: Sequence[RunSettings], references: Sequence[list[Row]]) -> list[Job]:
+    """Return the jobs that measure the next seed's Retrain beside each seed's own."""
+    stages = [row["stage"] for rows in references for row in rows if row["model"] == "Retrain"]
+    measures = [partial(noise, stage=stage) for stage in (*stages[1:], stages[0])]
+    return [
+        partial(language_model_job, run_settings, LANGUAGE_MODEL, measure)
+        for run_settings, measure in zip(seeds, measures, strict=True)
+    ]
 
 
 def _row_job(run_settings: RunSettings, model: str, trials: list[Trial]) -> Job:
