@@ -56,8 +56,10 @@ class LLMRecOptions:
         "keep it as it is (constant).",
         default="linear",
     )
+    # At the embedded backbones' rate, a burst of gradients 5 to 20 times their usual norm of about
+    # .1 can destroy what was learned, since AdamW adapts to it over hundreds of steps.
     clip_norm: float | None = option(
-        "Scale a gradient down to this norm if it is larger; ~ = never.", gt=0, default=1.0
+        "Scale a gradient down to this norm if it is larger; ~ = never.", gt=0, default=0.25
     )
     # A head that shares its matrix with the embeddings gives every word that a batch does not show
     # a gradient of about 1e-7, as long as it learns from scratch. If epsilon is far smaller, AdamW
