@@ -1,7 +1,7 @@
 """The base of every run of a language model: its rows, histories, trainers and stages."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from logging import getLogger
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,6 +35,7 @@ Rows = NDArray[np.int64]
 FEW_ROWS = 20_000  # from here on, sizes are those of the yaml files
 TOO_FEW_ROWS = 1_000
 LEAST_STEPS = 16  # in an epoch
+BROKEN_DOWN = 1.05  # times the least training loss of an epoch
 LEAST_PATIENCE = 250  # steps
 SMALLEST_BATCH = 8
 SIZES = (
@@ -162,6 +163,11 @@ def fit_to_rows(config: Config, rows: int) -> list[str]:
     return said
 
 
+def has_broken_down(losses: Sequence[float]) -> bool:
+    """Return whether the training loss, by epoch, ended well above an earlier epoch's."""
+    return len(losses) > 0 and losses[-1] > BROKEN_DOWN * min(losses)
+
+
 def constant_logloss(train: NDArray[np.float32], valid: NDArray[np.float32]) -> float:
     """Return the LogLoss on ``valid`` labels of the better of two constant answers.
 
@@ -210,7 +216,7 @@ class Experiment:
         with self.model.using_history(history):
             trainer = self.trainer("LLMRec", self.parts.splits.train, self.parts.splits.valid)
             summary = trainer.run(loaders.train, loaders.valid)
-            self._warn_if_nothing_learned("LLMRec", summary, *self.parts.splits[:2])
+            self._warn_of_bad_training("LLMRec", summary, *self.parts.splits[:2])
             rows = loaders.test if tested else None  # RecBole skips None
             test = plain_values(trainer.evaluate(rows, show_progress=self.shows))
         row = {"model": "LLMRec", "stage": trainer.stage.digest, "test": test}
@@ -237,12 +243,18 @@ class Experiment:
         with self.model.using_history(shown):
             trainer = self.trainer(name, train, valid)
             summary = trainer.run(loaders.train, loader)
-        self._warn_if_nothing_learned(name, summary, train, valid)
+        self._warn_of_bad_training(name, summary, train, valid)
         return summary, trainer.stage
 
-    def _warn_if_nothing_learned(
+    def _warn_of_bad_training(
         self, name: str, summary: Mapping[str, Any], train: Rows, valid: Rows
     ) -> None:
+        if distributed.is_main_process() and has_broken_down(summary["train_loss"]):
+            getLogger().warning(
+                "%s: the training loss rose from %.3f to %.3f, so the training broke down; try a "
+                "smaller clip_norm or learning_rate",
+                name, min(summary["train_loss"]), summary["train_loss"][-1],
+            )  # fmt: skip
         label = self.dataset.rows.label
         reached = (summary.get("valid") or {}).get("logloss")
         if reached is None or not len(train) or not distributed.is_main_process():

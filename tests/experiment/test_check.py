@@ -13,7 +13,12 @@ from recbole_e2urec import cli
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.experiment import preview, run
 from recbole_e2urec.experiment.launch import ComparisonSpec
-from recbole_e2urec.experiment.run import Experiment, constant_logloss, fit_to_rows
+from recbole_e2urec.experiment.run import (
+    Experiment,
+    constant_logloss,
+    fit_to_rows,
+    has_broken_down,
+)
 
 
 def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -143,6 +148,27 @@ def test_logloss_of_a_constant_is_that_of_the_share() -> None:
 def test_logloss_of_a_constant_is_at_most_that_of_one_half() -> None:
     train, valid = np.array([1, 1, 1, 0], np.float32), np.zeros(3, np.float32)
     assert constant_logloss(train, valid) == pytest.approx(np.log(2))
+
+
+@pytest.mark.parametrize(
+    ("losses", "broken"),
+    [([1.282, 0.612, 0.657], True), ([1.35, 0.607, 0.59], False), ([0.7], False), ([], False)],
+)
+def test_a_training_that_ends_above_its_best_epoch_broke_down(
+    losses: list[float], broken: bool
+) -> None:
+    assert has_broken_down(losses) == broken
+
+
+def test_a_training_that_breaks_down_is_told(
+    small_data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from recbole_e2urec.quick_start import run_recbole_e2urec
+
+    settings = {"data_path": str(small_data), "epochs": 3, "learning_rate": 3.0, "clip_norm": None}
+    with caplog.at_level(logging.INFO):
+        run_recbole_e2urec("LLMRec", "small", config_dict={**settings, "show_progress": False})
+    assert any("so the training broke down; try a" in message for message in caplog.messages)
 
 
 def test_a_model_that_has_learned_nothing_is_told(
