@@ -86,8 +86,7 @@ def run_recbole_e2urec(
             f"nproc: {config['model']} is RecBole's and runs in one process; leave nproc out, or "
             "name it in a model_list beside language models"
         )
-    data = opened(config)
-    rows, groups, forget_answers = _measured(config, data)
+    rows, groups, forget_answers = _measured(config)
     rows = completed(rows, config)
     path = Path(config["checkpoint_dir"]) / RESULTS
     save_measured(path, rows, forget_answers)
@@ -99,7 +98,7 @@ def run_recbole_e2urec(
     }
 
 
-def _measured(config: Config, data: Any) -> tuple[list[Row], dict[str, int], Answers]:
+def _measured(config: Config) -> tuple[list[Row], dict[str, int], Answers]:
     """Run the one model of the settings.
 
     Returns:
@@ -107,11 +106,11 @@ def _measured(config: Config, data: Any) -> tuple[list[Row], dict[str, int], Ans
     """
     if not config.is_language_model:
         if config.forget_method:
-            return ClassicForgetting(config, data).run(), {}, {}
-        return [_run_classic(config, data)], {}, {}
+            return opened(config, ClassicForgetting).run(), {}, {}
+        return [_run_classic(config)], {}, {}
     if config["model"] not in METHODS:
-        return *Experiment(config, data).recommend(), {}
-    run = Forgetting(config, data)
+        return *opened(config, Experiment).recommend(), {}
+    run = opened(config, Forgetting)
     return *run.run(), run.forget_answers
 
 
@@ -165,9 +164,9 @@ def run_and_finalize(
     return {**results, "post_run": post_run.carry_out(results["rows"]) if follows else ""}
 
 
-def _run_classic(config: Config, dataset: Any) -> dict[str, Any]:
+def _run_classic(config: Config) -> dict[str, Any]:
     """Train and test a model of RecBole on the rows that language models get."""
-    parts = parts_of(config, dataset)
+    dataset, parts = opened(config, lambda config, data: (data, parts_of(config, data)))
     fit = fit_classic(config, make_loaders(config, dataset, parts.splits)).results
     cost = {name: fit[name] for name in ("seconds", "trained_parameters", "steps")}
     return {

@@ -97,7 +97,7 @@ def all_five(cells: list[list[str]]) -> None:
         (cell(5, 3, "2021-02-03"), ("timestamp", "'2021-02-03'", "line 6")),
         (without(1), ("item_id",)),
         (without(2), ("no labels", "rating")),
-        (all_five, ("every label is 1", "both classes are needed")),
+        (all_five, ("every rating is 5", "ratings that differ")),
     ],
 )
 def test_data_that_the_job_cannot_use(

@@ -8,6 +8,7 @@ and splits by row id for every dataset class.
 
 import codecs
 import copy
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from functools import cache
 from logging import getLogger
@@ -50,6 +51,7 @@ from recbole_e2urec.data.validation import (
     find_bad_number,
     read_header,
     tied_rows,
+    warn_of_labels,
 )
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.utils import distributed
@@ -225,7 +227,8 @@ class RowDataMixin(Dataset):
         path, encoding = Path(filepath), self.config["encoding"] or "utf-8"
         table_format = (path, self.config["field_separator"], encoding)
         check_cells(*table_format)
-        check_ids(path, read_header(*table_format), (self.uid_field, self.iid_field))
+        header = read_header(*table_format)
+        check_ids(path, header, (self.uid_field, self.iid_field))
         self.findings.warnings += check_end(path)
         try:
             frame = self._read(filepath, source)
@@ -234,7 +237,8 @@ class RowDataMixin(Dataset):
             cell = find_bad_number(*table_format, floats, missing_is_bad=False)
             raise InputError(f"{filepath}, {cell or ' '.join(str(error).split())}") from error
         if source == FeatureSource.INTERACTION:
-            check_finite(frame, *table_format, self._numeric_columns(frame, filepath))
+            self.findings.warnings += warn_of_labels(path, header, self.label_field)
+            check_finite(frame, *table_format, self._numeric_columns(frame, filepath, header))
             if self.time_field in frame:
                 times = frame[self.time_field].to_numpy()
                 self.findings.warnings += check_times(path, encoding, times)
@@ -250,10 +254,16 @@ class RowDataMixin(Dataset):
         finally:
             self.config = config
 
-    def _numeric_columns(self, frame: Any, filepath: str) -> list[str]:
-        for name in (self.uid_field, self.iid_field):
-            if frame is None or name not in frame:
+    def _numeric_columns(self, frame: Any, filepath: str, header: Mapping[str, str]) -> list[str]:
+        for key, name in (("USER_ID_FIELD", self.uid_field), ("ITEM_ID_FIELD", self.iid_field)):
+            if frame is not None and name in frame:
+                continue
+            if name in header:
                 raise InputError(f"{filepath}, line 1: no column {name!r} is loaded; see load_col")
+            raise InputError(
+                f"{filepath}, line 1: no column {name!r} among {', '.join(header)}; rename one, or "
+                f"name it with {key}"
+            )
         names = [self.config[f"{kind}_FIELD"] for kind in ("RATING", "TIME", "LABEL")]
         present = [name for name in names if name in frame]
         for name in present:
@@ -271,6 +281,8 @@ class RowDataMixin(Dataset):
             ".user or .item file; ids must be written alike, and filter_inter_by_user_or_item="
             "False keeps such rows"
         )
+        if not before:
+            raise InputError(f"{self.dataset_name}: the .inter file has no row below its first")
         if lost == before:
             raise InputError(f"{self.dataset_name}: {told}")
         if lost:
@@ -293,7 +305,7 @@ class RowDataMixin(Dataset):
         if threshold:
             super()._set_label_by_threshold()
         label = self._raw_column(self.label_field)
-        check_labels(label, self.config)
+        check_labels(label, self.config, rating)
         row_time = np.arange(len(user), dtype=np.float64) if time is None else time
         row_label = None if label is None else label.astype(np.float32)
         self.rows = RowTable(

@@ -5,6 +5,7 @@ is kept in :class:`Findings`, and logged elsewhere.
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from recbole_e2urec.utils.recbole_compat import MISSING_NUMBERS
 
 TYPES = ("token", "token_seq", "float", "float_seq")  # of the columns of atomic files
 _NUMBERS = ("rating", "label", "timestamp", "time")  # columns that usually hold numbers
+LABEL_NAMES = ("label", "labels", "click", "clicks", "clicked", "like", "liked", "is_click")
+_DATE = re.compile(r"\d{1,4}[-./]\d{1,2}[-./]\d{1,4}")
 _SEPARATORS = ("\t", ",", ";", "|", " ")
 _UPPER = 0.8  # liked = this share of the way up the scale: 4 of 5
 _FEW, _MOST = 0.1, 0.9  # usual shares of liked rows
@@ -86,6 +89,7 @@ def _header(path: Path, line: str, separator: str) -> dict[str, str]:
                 f"{place}: column {number} has no name ({cell!r}): pandas wrote its index; write "
                 "the file with to_csv(..., index=False)"
             )
+        _refuse_quotes(place, cell)
         if ":" not in cell:
             kind = "float" if cell in _NUMBERS else "token"
             raise InputError(
@@ -103,11 +107,20 @@ def _header(path: Path, line: str, separator: str) -> dict[str, str]:
     return {name: kind for name, _, kind in parts}
 
 
+def _refuse_quotes(place: str, text: str) -> None:
+    if '"' in text:
+        raise InputError(
+            f"{place}: {text!r} has quotes, and an atomic file has none; recbole-e2urec init makes "
+            "a data set of CSV files"
+        )
+
+
 def _refuse_other_separator(place: str, line: str, separator: str) -> None:
     """Refuse a header that the separator leaves whole, although another one would cut it."""
     cuts = {other: line.count(other) for other in _SEPARATORS}
     other = max(cuts, key=lambda one: cuts[one])
     if cuts[other]:
+        _refuse_quotes(place, line)
         shown = {"\t": "\\t"}.get(other, other)
         raise InputError(
             f"{place}: {line!r} is one column, because field_separator is {separator!r}; to cut "
@@ -127,6 +140,17 @@ def check_ids(path: Path, header: dict[str, str], names: Iterable[str | None]) -
                 f"{path}, line 1: {name}:{header[name]} is not possible; write {name}:token, since "
                 "ids are names even where they look like numbers"
             )
+
+
+def warn_of_labels(path: Path, header: Iterable[str], label_field: str) -> list[str]:
+    """Warn of a column that looks like labels but is not read as such."""
+    names = [name for name in header if name.lower() in LABEL_NAMES]
+    if not names or label_field in header:
+        return []
+    return [
+        f"{path.name}: labels are not read from column {names[0]}, since LABEL_FIELD is "
+        f"{label_field}; to take them, write --LABEL_FIELD={names[0]}"
+    ]
 
 
 def check_end(path: Path) -> list[str]:
@@ -194,7 +218,8 @@ def find_bad_number(
         for position, column in positions:
             cell = cells[position] if position < len(cells) else ""
             if not is_fine(cell):
-                return f"line {number}, column {column}: {cell!r} is not a number"
+                advice = "; recbole-e2urec init reads dates" if _DATE.match(cell) else ""
+                return f"line {number}, column {column}: {cell!r} is not a number{advice}"
     return None
 
 
@@ -365,12 +390,15 @@ def needs_labels(config: Any) -> bool:
     return config["MODEL_TYPE"] == ModelType.CONTEXT and not samples_negatives
 
 
-def check_labels(label: NDArray[Any] | None, config: Any) -> None:
+def check_labels(
+    label: NDArray[Any] | None, config: Any, rating: NDArray[np.float64] | None = None
+) -> None:
     """Refuse labels that do not tell likes from dislikes, if the run needs labels.
 
     Args:
         label: label of every row; None if the data has none.
         config: the run's settings.
+        rating: rating of every row; None if the data has none.
 
     Raises:
         InputError: there are no labels, values other than 0 and 1, or only one class.
@@ -389,6 +417,11 @@ def check_labels(label: NDArray[Any] | None, config: Any) -> None:
     invalid = values[~np.isin(values, (0, 1))]
     if len(invalid):
         raise InputError(f"{dataset}: column {name!r} holds {invalid[0]:g}; labels are 0 and 1")
+    if len(values) < 2 and rule and rating is not None and len(np.unique(rating)) == 1:
+        raise InputError(
+            f"{dataset}: every rating is {rating[0]:g}, so nothing tells liked rows from others; "
+            "give ratings that differ, or a column of labels"
+        )
     if len(values) < 2:
         raise InputError(
             f"{dataset}: every label is {values[0]:g} ({rule or f'column {name!r}'}); "

@@ -32,7 +32,7 @@ from recbole_e2urec.experiment.launch import (
 )
 from recbole_e2urec.experiment.preview import run_preview
 from recbole_e2urec.experiment.recbole_models import ClassicForgetting
-from recbole_e2urec.experiment.run import opened, refuse_afterwards
+from recbole_e2urec.experiment.run import no_log_if_refused, opened, refuse_afterwards
 from recbole_e2urec.experiment.tuning import Objective, Trial, best_of, settings_to_try
 from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.methods import METHODS, method_of
@@ -77,7 +77,8 @@ def refusal_job(run_settings: RunSettings, models: Sequence[str], latest: Latest
     if choosy:
         run = _run_of(run_settings.config(LANGUAGE_MODEL), latest)
         for name in choosy:
-            run.refuse(run_settings.config(name))
+            with no_log_if_refused(run.config):
+                run.refuse(run_settings.config(name))
 
 
 def _is_choosy(method: type[Unlearner]) -> bool:
@@ -86,7 +87,7 @@ def _is_choosy(method: type[Unlearner]) -> bool:
 
 def _run_of(config: Config, latest: Latest) -> Forgetting:
     """Return the run of a seed, which the jobs of a process share."""
-    return latest.get((Forgetting, config["seed"]), lambda: Forgetting(config, opened(config)))
+    return latest.get((Forgetting, config["seed"]), lambda: opened(config, Forgetting))
 
 
 def references(run: Forgetting, config: Config) -> list[Row]:
@@ -117,7 +118,7 @@ def classic_job(run_settings: RunSettings, model: str, latest: Latest) -> Made:
 
 
 def _classic_row(config: Config) -> Row:
-    path, classic = _results_file(config), ClassicForgetting(config, opened(config))
+    path, classic = _results_file(config), opened(config, ClassicForgetting)
     row = _finished(path, config, classic.forget_request)
     if row is None:
         (row,) = completed([classic.row(config.forget_method)], config)
@@ -276,6 +277,7 @@ def _made(
         desc="jobs",
         disable=not (spec.show and distributed.is_main_process()),
         leave=False,
+        delay=1,  # so that a refusal has its line to itself
     )
     with workers_of(processes) as workers, bar:
 

@@ -26,6 +26,7 @@ from recbole_e2urec.data.request.selection import (
     UNKNOWN,
     ForgetOptions,
     Selection,
+    read_request,
     select,
     skip_unknown,
     split_of,
@@ -220,6 +221,9 @@ def check(options: CheckOptions, model: str | None, settings: RunSettings) -> st
         dataset = load_dataset(config)
         run = Experiment(config, dataset) if language_models else None
     parts, sizes = (run.parts, run.sizes) if run else (parts_of(config, dataset), [])
+    asked: tuple[str, ...] = ()
+    if any(name in METHODS for name in spec.models):
+        asked = read_request(config.options(ForgetOptions), parts.splits.train, dataset).warnings
     first, *others = describe(config, dataset)
     lines = [f"{config['dataset']}: {first}", *others]
     control = len(np.unique(dataset.rows.user[parts.control]))
@@ -232,7 +236,7 @@ def check(options: CheckOptions, model: str | None, settings: RunSettings) -> st
         lines += ["a prompt:", indent(example(run), "  ")]
         if options.seconds:
             lines.append(estimate(run, replace(spec, models=language_models), options.seconds))
-    lines += [f"warning: {line}" for line in dataset.findings.warnings]
+    lines += [f"warning: {line}" for line in (*dataset.findings.warnings, *asked)]
     return printable("\n".join(lines))
 
 

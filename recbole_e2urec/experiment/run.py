@@ -1,10 +1,11 @@
 """The base of every run of a language model: its rows, histories, trainers and stages."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from logging import getLogger
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +30,8 @@ from recbole_e2urec.trainer.recbole_trainer import plain_values
 from recbole_e2urec.trainer.training_log import amortised
 from recbole_e2urec.utils import distributed, recbole_compat
 from recbole_e2urec.utils.io import make_folder
+
+T = TypeVar("T")
 
 Rows = NDArray[np.int64]
 # Training on few rows; docs/explanation/choices.md says what was measured.
@@ -61,15 +64,31 @@ class Parts(NamedTuple):
     control: Rows
 
 
-def opened(config: Config) -> Any:
-    """Seed everything, start the log, and load the data set of a run.
+def opened(config: Config, kind: Callable[[Config, Any], T]) -> T:
+    """Seed everything, start the log, load the data set, and make the run.
+
+    Args:
+        config: the run's settings.
+        kind: makes the run of the settings and the data set.
 
     Raises:
-        InputError: the data cannot be used, or a folder of the run cannot be made.
+        InputError: the data or the request cannot be used, or a folder of the run cannot be made.
+            No log is left behind.
     """
     init_seed(config["seed"], config["reproducibility"])
     distributed.on_main_process(lambda: _make_folders(config))
-    return load_dataset(config)
+    with no_log_if_refused(config):
+        return kind(config, load_dataset(config))
+
+
+@contextmanager
+def no_log_if_refused(config: Config) -> Iterator[None]:
+    """Remove the log that was started if a run is refused before anything is trained."""
+    try:
+        yield
+    except InputError:
+        distributed.on_main_process(lambda: recbole_compat.discard_log(config))
+        raise
 
 
 def _make_folders(config: Config) -> None:
@@ -101,16 +120,26 @@ def parts_of(config: Config, dataset: Any) -> Parts:
     """
     whole = build_splits(dataset)
     if len(whole.test) == 0:
-        raise InputError(
-            f"eval_args: the split {config['eval_args']['split']} leaves no test rows; "
-            "give them a share, as {'RS': [0.8, 0.1, 0.1]}"
-        )
+        raise InputError(_no_test_rows(config, dataset))
     users = np.unique(dataset.rows.user)
     control = choose_control_users(users, config["control_users"], config["forget_seed"])
     train = whole.train
     return Parts(
         build_splits(dataset, control), whole, train[np.isin(dataset.rows.user[train], control)]
     )
+
+
+def _no_test_rows(config: Config, dataset: Any) -> str:
+    """Say why a split leaves no test rows, and what would."""
+    args = config["eval_args"]
+    of_users = np.unique(dataset.rows.user, return_counts=True)[1]
+    advice = "give them a share, as {'RS': [0.8, 0.1, 0.1]}"
+    if args["group_by"] == "user":
+        advice = (
+            f"half of the users have {np.median(of_users):g} rows or fewer; give them a larger "
+            "share, or split the rows of all users together (group_by: none)"
+        )
+    return f"eval_args: the split {args['split']} leaves no test rows; {advice}"
 
 
 def unseen_of(parts: Parts, user: Rows, retain: Rows) -> Rows:

@@ -14,7 +14,7 @@ import os
 import types
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -237,7 +237,7 @@ def log_utf8() -> None:
     logging = types.ModuleType("logging")
     logging.__dict__.update(logger.logging.__dict__)
     logging.__dict__["FileHandler"] = partial(
-        logger.logging.FileHandler, encoding="utf-8", errors="backslashreplace"
+        logger.logging.FileHandler, encoding="utf-8", errors="backslashreplace", delay=True
     )
     logger.logging = logging
 
@@ -347,16 +347,33 @@ def start_log(config: Any) -> None:
         os.chdir(started_in)
 
 
+def discard_log(config: Any) -> None:
+    """End and remove the log that was started last in the run's folder, and what is then empty."""
+    folder = config.run_folder.resolve()
+    for file in _end_logs(lambda path: folder in path.parents):
+        file.unlink(missing_ok=True)
+    log = folder / "log"
+    for empty in (log / str(config["model"]), log, folder, folder.parent):
+        with suppress(OSError):  # it is not empty
+            empty.rmdir()
+
+
 def _end_logs_outside(folder: Path) -> None:
     """Remove the handlers that ``init_logger`` added for a run with another folder."""
+    _end_logs(lambda path: folder not in path.parents)
+
+
+def _end_logs(chosen: Callable[[Path], bool]) -> list[Path]:
+    """Remove the handlers of runs' logs that are chosen by their files; return these files."""
     root = logging.getLogger()
     files = (Path(getattr(handler, "baseFilename", os.devnull)) for handler in root.handlers)
-    others = [file for file in files if RUN_SUFFIX in str(file) and folder not in file.parents]
+    others = [file for file in files if RUN_SUFFIX in str(file) and chosen(file)]
     for handler in list(root.handlers) if others else ():
         is_terminal = isinstance(handler.formatter, logger.colorlog.ColoredFormatter)
         if is_terminal or Path(getattr(handler, "baseFilename", os.devnull)) in others:
             root.removeHandler(handler)
             handler.close()
+    return others
 
 
 def search_with_generators() -> None:

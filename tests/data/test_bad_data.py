@@ -53,7 +53,7 @@ def test_a_rating_that_is_declared_as_text_is_refused(small_config):
 
 def test_a_file_without_users_is_refused(small_config):
     config = rewrite(small_config("FM"), small_interactions(), INTER.replace("user_id", "uid"))
-    with pytest.raises(InputError, match="line 1: no column 'user_id' is loaded; see load_col"):
+    with pytest.raises(InputError, match="line 1: no column 'user_id'"):
         load_dataset(config)
 
 
