@@ -1,7 +1,8 @@
 """What training on few rows learns: ``python -m benchmarks.few_rows``.
 
 Data are some users of MovieLens-100k, of a data set that ``--data_path`` and ``--dataset`` name,
-and users with planted taste: their answers depend on the user, on a word of the title, and on both.
+users with planted taste, whose answers depend on the user, on a word of the title, and on both,
+and planted items, whose number in the title decides alone.
 The last tenth of each user's rows is left out, so that nothing is chosen on test rows of the data
 set. LLMRec runs with the sizes of the yaml files and with those that follow from the rows, DeepFM
 with its own. A line has the AUC and the LogLoss on the last tenth of what is left, and the LogLoss
@@ -35,8 +36,9 @@ RUNS = {"LLMRec, sizes of the yaml": 1, "LLMRec, sizes by rows": 0, "DeepFM": 0}
 def main() -> None:
     """Measure, and print a line for each data set, seed and model."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--users", type=int, nargs="+", default=[10, 30, 100])
+    parser.add_argument("--users", type=int, nargs="*", default=[10, 30, 100])
     parser.add_argument("--planted", type=int, nargs="*", default=[40, 100])
+    parser.add_argument("--planted_items", type=int, nargs="*", default=[100])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--data_path", type=Path, default=None)
     parser.add_argument("--dataset", default="ml-100k")
@@ -64,6 +66,8 @@ def written(options: argparse.Namespace, seed: int, folder: Path) -> Iterator[st
         yield _write(folder, f"{options.dataset}-{count}", rows[rows[USER].isin(some)], films)
     for count in options.planted:
         yield _write(folder, f"planted-{count}", *planted(count, generator))
+    for count in options.planted_items:
+        yield _write(folder, f"items-{count}", *planted_items(count, generator))
 
 
 def planted(users: int, generator: np.random.Generator) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -76,6 +80,20 @@ def planted(users: int, generator: np.random.Generator) -> tuple[pd.DataFrame, p
             likes = generator.random() < 1 / (1 + np.exp(-1.25 * taste[kind[item]]))
             rows.append((f"u{user}", f"i{item}", 5.0 if likes else 2.0, float(time)))
     items = [(f"i{item}", f"The {KINDS[kind[item]]} of {item}") for item in range(ITEMS)]
+    return pd.DataFrame(rows, columns=[USER, ITEM, RATING, TIME]), pd.DataFrame(
+        items, columns=[ITEM, TITLE]
+    )
+
+
+def planted_items(users: int, generator: np.random.Generator) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows of users who like the same items, nine times of ten."""
+    good = generator.random(ITEMS) < 0.5
+    rows = [
+        (f"u{user}", f"i{item}", 5.0 if good[item] ^ (generator.random() < 0.1) else 2.0, float(t))
+        for user in range(users)
+        for t, item in enumerate(generator.permutation(ITEMS)[:20])
+    ]
+    items = [(f"i{item}", f"The tale of {item}") for item in range(ITEMS)]
     return pd.DataFrame(rows, columns=[USER, ITEM, RATING, TIME]), pd.DataFrame(
         items, columns=[ITEM, TITLE]
     )

@@ -39,7 +39,9 @@ FEW_ROWS = 20_000  # from here on, sizes are those of the yaml files
 TOO_FEW_ROWS = 1_000
 LEAST_STEPS = 16  # in an epoch
 BROKEN_DOWN = 1.05  # times the least training loss of an epoch
-LEAST_PATIENCE = 250  # steps
+LEAST_PATIENCE = 1_000  # steps without a better validation
+MOST_STEPS = 3_000  # of a whole training, or the epochs of the yaml file if these are more
+FEW_ROWS_RATE = 0.005  # learning rate
 SMALLEST_BATCH = 8
 SIZES = (
     "train_batch_size", "epochs", "eval_step", "stopping_step", "valid_metric", "learning_rate",
@@ -162,9 +164,11 @@ def unseen_of(parts: Parts, user: Rows, retain: Rows) -> Rows:
 def fit_to_rows(config: Config, rows: int) -> list[str]:
     """Set sizes of training that fit few training rows, in ``config``.
 
-    An epoch gets at least 16 steps, training waits at least 250 steps for a better validation, and
-    LogLoss validates: on few rows, an untrained model can have the best AUC by chance. This is for
-    embedded backbones, on fewer than 20,000 rows, if no setting names any of these sizes.
+    An epoch gets at least 16 steps. Training may take 3,000 steps, and waits 1,000 for a better
+    validation: a model often answers the mean for hundreds of steps before it learns more, and at
+    tiny-t5's rate for good. LogLoss validates: on few rows, an untrained model can have the best
+    AUC by chance. This is for embedded backbones, on fewer than 20,000 rows, if no setting names
+    any of these sizes.
 
     Returns:
         What was set, and whether there are too few rows to learn from, for people.
@@ -181,14 +185,15 @@ def fit_to_rows(config: Config, rows: int) -> list[str]:
         return said
     most = min(config["train_batch_size"], max(SMALLEST_BATCH, rows // LEAST_STEPS))
     size = 2 ** int(np.log2(most))
-    patience = max(config["stopping_step"], -(-LEAST_PATIENCE // -(-rows // size)))
-    config["train_batch_size"], config["stopping_step"] = size, patience
+    steps = -(-rows // size)  # in an epoch
+    config["train_batch_size"] = size
+    config["epochs"] = max(config["epochs"], -(-MOST_STEPS // steps))
+    config["stopping_step"] = max(config["stopping_step"], -(-LEAST_PATIENCE // steps))
+    config["learning_rate"] = min(config["learning_rate"], FEW_ROWS_RATE)
     if "LogLoss" in config["metrics"]:
         config["valid_metric"], config["valid_metric_bigger"] = "LogLoss", False
-    said.append(
-        f"sizes for {rows:,} training rows: train_batch_size {size}, stopping_step {patience}, "
-        f"valid_metric {config['valid_metric']}"
-    )
+    chosen = ", ".join(f"{key} {config[key]}" for key in SIZES if key != "eval_step")
+    said.append(f"sizes for {rows:,} training rows: {chosen}")
     return said
 
 

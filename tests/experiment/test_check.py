@@ -101,17 +101,25 @@ def test_data_without_times_titles_and_users(
 
 
 @pytest.mark.parametrize(
-    ("rows", "size", "patience"),
-    [(100, 8, 20), (500, 16, 8), (2_047, 64, 8), (2_048, 128, 16), (10_000, 128, 4)],
+    ("rows", "size", "epochs", "patience"),
+    [
+        (100, 8, 231, 77),
+        (500, 16, 94, 32),
+        (2_047, 64, 94, 32),
+        (2_048, 128, 188, 63),
+        (10_000, 128, 38, 13),
+    ],
 )
-def test_few_rows_get_small_batches_and_patience(
-    rows: int, size: int, patience: int, small_config: Callable[..., Any]
+def test_few_rows_get_small_batches_and_many_steps(
+    rows: int, size: int, epochs: int, patience: int, small_config: Callable[..., Any]
 ) -> None:
     config = small_config("LLMRec")
     del config.external_config_dict["epochs"]
     fit_to_rows(config, rows)
     assert config["train_batch_size"] == size
-    assert config["stopping_step"] == patience
+    assert config["epochs"] == epochs  # 3,000 steps
+    assert config["stopping_step"] == patience  # 1,000 steps
+    assert config["learning_rate"] == 0.005
     assert config["valid_metric"] == "LogLoss"
     assert not config["valid_metric_bigger"]
 
