@@ -164,8 +164,9 @@ def _content(
 ) -> dict[str, Any]:
     entry = record["requests"][number - 1]
     evidence = entry["evidence"]
-    salt, hashes = evidence["salt"], hashes_of(numbers, number, evidence["salt"])
-    return {
+    erased, salt = entry.get("erased"), evidence["salt"]
+    hashes = hashes_of(numbers, number, salt) if erased is None else erased["identifiers"]
+    content = {
         "format": CERTIFICATE_FORMAT,
         "request": {
             "id": entry["request_id"],
@@ -186,6 +187,9 @@ def _content(
         "cost": evidence["cost"],
         "versions": evidence["versions"],
     }
+    if erased is not None:
+        content["erased"] = {key: erased[key] for key in ("date", "requests", "files")}
+    return content
 
 
 def hashes_of(numbers: RequestNumbers, number: int, salt: str) -> dict[str, list[str]]:

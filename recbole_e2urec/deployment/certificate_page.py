@@ -292,6 +292,20 @@ users show how fast the model learns what it never knew.</figcaption>
 {% endfor %}
 {% endif %}
 
+{% if certificate.erased %}
+<h2>What was erased from the data files</h2>
+<div class="wide"><table><thead><tr><th>file</th><th class="number">lines</th>\
+<th>SHA-256 of what is left</th></tr></thead><tbody>
+{% for name, file in certificate.erased.files.items() %}
+<tr><td>{{ name }}</td><td class="number">{{ "{:,}".format(file.lines) }}</td>\
+<td>{{ file.sha256 }}</td></tr>
+{% endfor %}
+</tbody></table></div>
+<p>On {{ certificate.erased.date }}, for {{ certificate.erased.requests }} \
+{{ "request" if certificate.erased.requests == 1 else "requests together" }}. Whom it was about \
+stands below, as salted hashes.</p>
+{% endif %}
+
 <h2>Hashes of the model</h2>
 {% for side in ("before", "after") %}
 {% if certificate[side].model_json %}

@@ -323,15 +323,15 @@ def certify_purge(run: ServedModel, folder: ModelFolder, digest: str, purged: Pu
     """
     for number, entry in enumerate(run.record["requests"], 1):
         if entry["digest"] == digest:
-            earlier = _earlier_purge(folder, entry, number)
+            earlier = purge_reported(folder, entry, number)
             if earlier is None or purged.removed:
                 certify(run.request_numbers, folder, number, _combined(earlier, purged))
 
 
-def _earlier_purge(
+def purge_reported(
     folder: ModelFolder, entry: Mapping[str, Any], number: int
 ) -> Mapping[str, Any] | None:
-    """Return what the certificate reports of an earlier purge; None if it reports none."""
+    """Return what the certificate of a request reports of a purge; None if it reports none."""
     try:
         certificate = read_certificate(folder.path / name_of(entry, number))
     except InputError:  # the certificate is then written anew
