@@ -62,6 +62,7 @@ def certificate_page(certificate: Mapping[str, Any]) -> str:
         max_test_rows=MAX_TEST_ROWS,
         max_other_rows=MAX_OTHER_ROWS,
         batch=CURVE_BATCH_SIZE,
+        max_listed=MAX_LISTED,
     )
 
 
@@ -304,6 +305,13 @@ users show how fast the model learns what it never knew.</figcaption>
 <p>On {{ certificate.erased.date }}, for {{ certificate.erased.requests }} \
 {{ "request" if certificate.erased.requests == 1 else "requests together" }}. Whom it was about \
 stands below, as salted hashes.</p>
+{% if certificate.erased["items"] %}
+<h3>items without a row left: {{ "{:,}".format(certificate.erased["items"] | length) }}</h3>
+<pre>{{ certificate.erased["items"][:max_listed] | join("\n") }}\
+{% if certificate.erased["items"] | length > max_listed %}
+
+... the JSON file has all{% endif %}</pre>
+{% endif %}
 {% endif %}
 
 <h2>Hashes of the model</h2>

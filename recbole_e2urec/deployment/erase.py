@@ -28,7 +28,7 @@ from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.data.features import reading
 from recbole_e2urec.data.prompt_table import PromptTable
 from recbole_e2urec.data.rows import Remainder, Splits
-from recbole_e2urec.deployment.certificate import certificate_of, hashes_of, name_of
+from recbole_e2urec.deployment.certificate import certificate_of, hashes_of, lost_items, name_of
 from recbole_e2urec.deployment.model_folder import (
     ERASING,
     POINTER,
@@ -553,6 +553,7 @@ def _write_generation(
     report = {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "requests": sum("erased" not in entry for entry in record["requests"]),
+        "fingerprint": moved.fingerprint,
         "files": {
             table.path.name: {"lines": int(dropped.sum()), "sha256": files[table.path.name][1]}
             for table, dropped in zip(plan.tables, plan.dropped, strict=True)
@@ -561,8 +562,9 @@ def _write_generation(
     }
     for number, entry in enumerate(record["requests"], 1):
         if "erased" not in entry:
-            hashes = hashes_of(run.request_numbers, number, entry["evidence"]["salt"])
-            entry["erased"] = {**report, "identifiers": hashes}
+            given = run.request_numbers, number, entry["evidence"]["salt"]
+            named = {"identifiers": hashes_of(*given), "items": lost_items(*given)}
+            entry["erased"] = {**report, **named}
     sample = {"rows": torch.from_numpy(_moved_rows(plan, run.sample.rows)), "yes": run.sample.yes}
     tensors = {
         **run.tensors,
@@ -592,13 +594,13 @@ def _write_certificates(run: ServedModel, folder: ModelFolder, generation: Gener
 def _told(plan: _Plan, verb: str) -> list[str]:
     """Return what is erased, and which files are left alone, for people."""
     counts = [
-        f"{int(dropped.sum()):,} lines of {table.path.name}"
+        f"{int(dropped.sum()):,} of {table.path.name}"
         for table, dropped in zip(plan.tables, plan.dropped, strict=True)
         if dropped.any()
     ]
     known = {REGISTER, *(table.path.name for table in plan.tables)}
     left = sorted(path.name for path in plan.data.iterdir() if path.name not in known)
-    lines = [f"{verb} {', '.join(counts)}, in {plan.data}"]
+    lines = [f"{verb} lines: {', '.join(counts)} ({plan.data})"]
     left = [name for name in left if not name.endswith(STAGED)]
     if left:
         lines.append(

@@ -288,8 +288,9 @@ def check_measures(run: ServedModel, certificate: Mapping[str, Any]) -> Iterator
 def _check_erased(run: ServedModel, certificate: Mapping[str, Any]) -> Check:
     """Check that the data have no user and no item of whom nothing was to be left."""
     ids, named, left = run.dataset.ids, certificate["identifiers"], 0
-    for word, tokens, hashes in (("user", ids.users, "users"), ("item", ids.items, "items")):
-        erased = set(named[hashes])
+    items = certificate["erased"]["items"]
+    for word, tokens, hashes in (("user", ids.users, named["users"]), ("item", ids.items, items)):
+        erased = set(hashes)
         left += sum(salted(named["salt"], word, token) in erased for token in tokens if erased)
     why = f"{left:,} of them are there" if left else ""
     return Check(FAILED if left else OK, "erased users and items are not in the data", why)
