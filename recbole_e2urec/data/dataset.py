@@ -289,9 +289,10 @@ class RowDataMixin(Dataset):
         if self.remainder is None:
             super()._data_filtering()
             return
+        lines, sizes = self.remainder.lines, self.remainder.sizes
         for kind, table in self._tables().items():
-            lines = self.remainder.lines.get(kind, np.arange(len(table)))
-            setattr(self, f"{kind}_feat", table.iloc[lines[lines < len(table)]])
+            if sizes.get(kind) == len(table):  # else it was changed since, which its hash will tell
+                setattr(self, f"{kind}_feat", table.iloc[lines[kind]])
         self._reset_index()
 
     def _reset_index(self) -> None:

@@ -85,6 +85,7 @@ class Remainder(NamedTuple):
     Attributes:
         lines: by ``inter``, ``user`` and ``item``: which lines of the file the data have, counted
             from 0 behind the header, in the order of the data.
+        sizes: by the same, how many lines the file has.
         users, items: for each inner id that the files alone would give, beginning with 1, the inner
             id that the token has instead.
         parts: the split, control users included.
@@ -96,6 +97,7 @@ class Remainder(NamedTuple):
     """
 
     lines: dict[str, NDArray[np.int64]]
+    sizes: dict[str, int]
     users: NDArray[np.int64]
     items: NDArray[np.int64]
     parts: Splits

@@ -284,7 +284,7 @@ class _Plan(NamedTuple):
         tables: the files.
         dropped: for each file, which of its lines that hold data go.
         kept: ids of the rows that stay.
-        lines: by kind of file: what :class:`Remainder` holds of them.
+        lines, sizes: by kind of file: what :class:`Remainder` holds of them.
         users, items: old inner ids in the order that the new files give.
     """
 
@@ -294,6 +294,7 @@ class _Plan(NamedTuple):
     dropped: list[Mask]
     kept: Rows
     lines: dict[str, Rows]
+    sizes: dict[str, int]
     users: Rows
     items: Rows
 
@@ -321,6 +322,7 @@ def _plan_of(run: ServedModel, forgotten: Rows) -> _Plan:
     dropped = _dropped(frame, lines, kept, forgotten)
     tables, masks = [*inter], [*np.split(dropped, np.cumsum([len(one.at) for one in inter])[:-1])]
     remaining = {"inter": (np.cumsum(~dropped) - 1)[lines[kept]]}
+    sizes = {"inter": int((~dropped).sum())}
     orders = {}
     for kind, field, ids, of_rows in (
         ("user", user_id, dataset.ids.users, dataset.rows.user),
@@ -337,10 +339,11 @@ def _plan_of(run: ServedModel, forgotten: Rows) -> _Plan:
                 of_lines = dataset.lines[kind][~gone[dataset.lines[kind]]]
                 left = tokens[of_lines].map(ids).dropna().to_numpy(np.int64)
                 remaining[kind] = (np.cumsum(~gone) - 1)[of_lines]
+                sizes[kind] = int((~gone).sum())
         orders[kind] = pd.unique(np.concatenate([of_rows[kept], left]))
     encoding = reading(config)["encoding"]
     return _Plan(
-        _data_folder(config), encoding, tables, masks, kept, remaining,
+        _data_folder(config), encoding, tables, masks, kept, remaining, sizes,
         orders["user"], orders["item"],
     )  # fmt: skip
 
@@ -471,6 +474,7 @@ def _remainder(run: ServedModel, plan: _Plan) -> Remainder:
     control_users = np.intersect1d(np.setdiff1d(everybody, others), plan.users)
     return Remainder(
         plan.lines,
+        plan.sizes,
         _ranks(plan.users),
         _ranks(plan.items),
         Splits(*(_moved_rows(plan, part) for part in parts.whole)),

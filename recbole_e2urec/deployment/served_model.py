@@ -132,10 +132,9 @@ def remainder_of(tensors: Mapping[str, Tensor]) -> Remainder:
         ValueError, KeyError: the tensors hold something else.
     """
     columns = {name: _integers(tensors[name]) for name in _REMAINDER_COLUMNS}
-    lines = {kind: _integers(tensors[kind]) for kind in _TABLES if kind in tensors}
-    if "inter" not in lines or any(
-        column.min(initial=0) < 0 for column in (*columns.values(), *lines.values())
-    ):
+    sizes = {kind: n for kind, n in zip(_TABLES, tensors["sizes"].tolist(), strict=True) if n >= 0}
+    lines = {kind: _line_numbers(tensors[kind], size) for kind, size in sizes.items()}
+    if any(column.min(initial=0) < 0 for column in columns.values()):
         raise ValueError("ids below 0")
     for name in ("users", "items"):
         if (np.sort(columns[name]) != np.arange(1, len(columns[name]) + 1)).any():
@@ -143,12 +142,22 @@ def remainder_of(tensors: Mapping[str, Tensor]) -> Remainder:
     words = bytes(tensors["words"].tolist()).decode()
     highest = tensors["highest"].tolist()
     return Remainder(
-        lines, columns["users"], columns["items"],
+        lines, sizes, columns["users"], columns["items"],
         Splits(columns["train"], columns["valid"], columns["test"]),
         columns["control_users"], columns["control"],
         int(columns["erased_training_rows"].sum()), highest[0] if highest else None,
         tuple(words.split("\0")) if words else (),
     )  # fmt: skip
+
+
+def _line_numbers(tensor: Tensor, count: int) -> Rows:
+    """Return numbers of different lines of a file, in any order.
+
+    Raises:
+        ValueError: they are something else.
+    """
+    row_ids(tensor.sort().values, count)
+    return _integers(tensor)
 
 
 def remainder_tensors(rest: Remainder) -> dict[str, Tensor]:
@@ -159,6 +168,7 @@ def remainder_tensors(rest: Remainder) -> dict[str, Tensor]:
         "erased_training_rows": np.array([rest.erased_training_rows]),
     }  # fmt: skip
     tensors = {name: torch.from_numpy(column) for name, column in columns.items()}
+    tensors["sizes"] = torch.tensor([rest.sizes.get(kind, -1) for kind in _TABLES])
     highest = [] if rest.highest is None else [rest.highest]
     tensors["highest"] = torch.tensor(highest, dtype=torch.float64)
     words = np.frombuffer("\0".join(rest.words).encode(), np.uint8).copy()
