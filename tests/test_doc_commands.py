@@ -32,6 +32,7 @@ BENCHMARK = re.compile(r"^(?:OMP_NUM_THREADS=1 )?python -m (benchmarks\.\w+)(.*)
 FAST = ["--epochs=1", "--augmented_epochs=1", "--show_progress=False"]
 # Pages whose commands go on from what other pages made.
 BEFORE = {
+    "docs/how-to/erase-data.md": ["--model=LLMRec", "export --output=shop"],
     "docs/how-to/forget-data.md": ["--model=LLMRec", "export --output=shop"],
     "docs/reference/certificate.md": ["--model=LLMRec", "export --output=shop"],
 }

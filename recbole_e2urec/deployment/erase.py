@@ -8,6 +8,7 @@ All new files are written and tried first. Then a journal decides, and they are 
 :meth:`ModelFolder.decide_erasure`. No copy of the old files is kept.
 """
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,7 +52,7 @@ from recbole_e2urec.deployment.served_model import (
     remainder_tensors,
     tensors_of,
 )
-from recbole_e2urec.errors import DISK_ERRORS, InputError
+from recbole_e2urec.errors import DISK_ERRORS, InputError, nearest
 from recbole_e2urec.experiment.run import Rows
 from recbole_e2urec.model.backbones.tiny import EMBEDDED, shown_words
 from recbole_e2urec.model.prompting import make_texts, shown_histories, wording_of
@@ -231,7 +232,8 @@ def _other_users(run: ServedModel, folder: ModelFolder, purges: bool) -> Iterato
         if runs.is_dir() and not purges:
             yield runs
     noted = data / REGISTER
-    candidates = [*map(Path, noted.read_text("utf-8").splitlines())] if noted.is_file() else []
+    lines = noted.read_text("utf-8", "replace").splitlines() if noted.is_file() else []
+    candidates = [Path(line) for line in lines if "\0" not in line]
     for place in places:
         candidates += sorted(place.iterdir()) if place.is_dir() else []
     for other in dict.fromkeys(path.resolve() for path in candidates):
@@ -259,12 +261,14 @@ class _Table(NamedTuple):
 
     Attributes:
         path: the file.
+        digest: SHA-256 of what was read.
         lines: all its lines, with their ends.
         at: which of them hold data.
         tokens: what these say in columns of ids, by the name of the column.
     """
 
     path: Path
+    digest: str
     lines: list[str]
     at: list[int]
     tokens: dict[str, list[str]]
@@ -281,26 +285,54 @@ class _Plan(NamedTuple):
     Attributes:
         data: the folder of the files.
         encoding: of the files.
+        kept: ids of the rows that stay.
         tables: the files.
         dropped: for each file, which of its lines that hold data go.
-        kept: ids of the rows that stay.
         lines, sizes: by kind of file: what :class:`Remainder` holds of them.
-        users, items: old inner ids in the order that the new files give.
+        orders: by ``user`` and ``item``: old inner ids in the order that the new files give.
     """
 
     data: Path
     encoding: str
+    kept: Rows
     tables: list[_Table]
     dropped: list[Mask]
-    kept: Rows
     lines: dict[str, Rows]
     sizes: dict[str, int]
-    users: Rows
-    items: Rows
+    orders: dict[str, Rows]
+
+    def keep_lines(self, kind: str, lines: Rows, dropped: Mask) -> None:
+        """Note which lines of a kind of file the data have, numbered without the dropped ones."""
+        self.lines[kind] = (np.cumsum(~dropped) - 1)[lines]
+        self.sizes[kind] = int((~dropped).sum())
+
+
+class _Ids(NamedTuple):
+    """The ids of users, or those of items.
+
+    Attributes:
+        kind: ``user`` or ``item``.
+        field: the column with their tokens.
+        inner: inner id of each token.
+        of_rows: inner id of each row.
+    """
+
+    kind: str
+    field: str
+    inner: Mapping[str, int]
+    of_rows: Rows
+
+
+def _ids_of(run: ServedModel) -> tuple[_Ids, _Ids]:
+    ids, rows, config = run.dataset.ids, run.dataset.rows, run.config
+    return (
+        _Ids("user", config["USER_ID_FIELD"], ids.users, rows.user),
+        _Ids("item", config["ITEM_ID_FIELD"], ids.items, rows.item),
+    )
 
 
 def _plan_of(run: ServedModel, forgotten: Rows) -> _Plan:
-    """Find the lines to erase: of forgotten rows, and of users and items without another row.
+    """Find the lines to erase: of forgotten rows, and of users and items without another line.
 
     Lines that the model's filters left out go too if they belong to a user of whom no row stays, or
     repeat a forgotten row's user and item.
@@ -308,44 +340,57 @@ def _plan_of(run: ServedModel, forgotten: Rows) -> _Plan:
     Raises:
         InputError: the lines of a file are not its rows.
     """
-    config, dataset = run.config, run.dataset
-    user_id, item_id = config["USER_ID_FIELD"], config["ITEM_ID_FIELD"]
-    paths = _files_of(config)
-    inter = [_read(path, config, user_id, item_id) for path in paths["inter"]]
-    columns = {
-        kind: [token for table in inter for token in table.tokens[field]]
-        for kind, field in (("user", user_id), ("item", item_id))
-    }
-    frame = pd.DataFrame(columns, dtype=object)
-    lines, kept = dataset.lines["inter"], np.setdiff1d(np.arange(len(dataset.rows)), forgotten)
-    _check_lines(dataset, frame, lines, inter[0].path)
+    lines, kept = run.dataset.lines["inter"], np.setdiff1d(np.arange(len(run.number)), forgotten)
+    fields = [ids.field for ids in _ids_of(run)]
+    tables = [_read(path, run.config, *fields) for path in _files_of(run.config)["inter"]]
+    frame = _interactions(run, tables)
     dropped = _dropped(frame, lines, kept, forgotten)
-    tables, masks = [*inter], [*np.split(dropped, np.cumsum([len(one.at) for one in inter])[:-1])]
-    remaining = {"inter": (np.cumsum(~dropped) - 1)[lines[kept]]}
-    sizes = {"inter": int((~dropped).sum())}
-    orders = {}
-    for kind, field, ids, of_rows in (
-        ("user", user_id, dataset.ids.users, dataset.rows.user),
-        ("item", item_id, dataset.ids.items, dataset.rows.item),
-    ):
-        left = np.empty(0, np.int64)
-        for path in paths[kind]:
-            table = _read(path, config, field)
-            tokens = pd.Series(table.tokens[field], dtype=object)
-            gone = tokens.isin(set(frame[kind][dropped]) - set(frame[kind][~dropped])).to_numpy()
-            tables.append(table)
-            masks.append(gone)
-            if kind in dataset.lines:
-                of_lines = dataset.lines[kind][~gone[dataset.lines[kind]]]
-                left = tokens[of_lines].map(ids).dropna().to_numpy(np.int64)
-                remaining[kind] = (np.cumsum(~gone) - 1)[of_lines]
-                sizes[kind] = int((~gone).sum())
-        orders[kind] = pd.unique(np.concatenate([of_rows[kept], left]))
-    encoding = reading(config)["encoding"]
-    return _Plan(
-        _data_folder(config), encoding, tables, masks, kept, remaining, sizes,
-        orders["user"], orders["item"],
-    )  # fmt: skip
+    by_table = np.split(dropped, np.cumsum([len(table.at) for table in tables])[:-1])
+    encoding = reading(run.config)["encoding"]
+    plan = _Plan(_data_folder(run.config), encoding, kept, tables, [*by_table], {}, {}, {})
+    plan.keep_lines("inter", lines[kept], dropped)
+    for ids in _ids_of(run):
+        tokens = frame[ids.kind]
+        _add_catalogue(plan, run, ids, set(tokens[dropped]) - set(tokens[~dropped]))
+    return plan
+
+
+def _interactions(run: ServedModel, tables: Sequence[_Table]) -> pd.DataFrame:
+    """Return user and item of each line of interactions.
+
+    Raises:
+        InputError: the lines are not the rows.
+    """
+    tokens = {
+        ids.kind: [token for table in tables for token in table.tokens[ids.field]]
+        for ids in _ids_of(run)
+    }
+    frame = pd.DataFrame(tokens, dtype=object)
+    of_rows = frame.reindex(run.dataset.lines["inter"])
+    for ids in _ids_of(run):
+        inner = of_rows[ids.kind].map(ids.inner).to_numpy(np.float64)
+        if not np.array_equal(inner, ids.of_rows):
+            raise InputError(
+                f"erase: {tables[0].path} has quotes or line ends of its own, so that its rows are "
+                "not its lines; write it anew without them, and train and export anew"
+            )
+    return frame
+
+
+def _add_catalogue(plan: _Plan, run: ServedModel, ids: _Ids, lost: set[str]) -> None:
+    """Plan the lines of a ``.user`` or ``.item`` file, if there is one, without the lost tokens."""
+    of_lines = np.empty(0, np.int64)
+    for path in _files_of(run.config)[ids.kind]:
+        table = _read(path, run.config, ids.field)
+        tokens = pd.Series(table.tokens[ids.field], dtype=object)
+        gone = tokens.isin(lost).to_numpy()
+        plan.tables.append(table)
+        plan.dropped.append(gone)
+        if ids.kind in run.dataset.lines:  # else RecBole loads no column of it
+            lines = run.dataset.lines[ids.kind]
+            plan.keep_lines(ids.kind, lines[~gone[lines]], gone)
+            of_lines = tokens[lines[~gone[lines]]].map(ids.inner).dropna().to_numpy(np.int64)
+    plan.orders[ids.kind] = pd.unique(np.concatenate([ids.of_rows[plan.kept], of_lines]))
 
 
 def _dropped(frame: pd.DataFrame, lines: Rows, kept: Rows, forgotten: Rows) -> Mask:
@@ -357,19 +402,6 @@ def _dropped(frame: pd.DataFrame, lines: Rows, kept: Rows, forgotten: Rows) -> M
     repeated = pair.isin(set(pair[dropped])).to_numpy() & ~is_row
     mask: Mask = dropped | user.isin(gone).to_numpy() | repeated
     return mask
-
-
-def _check_lines(dataset: Any, frame: pd.DataFrame, lines: Rows, path: Path) -> None:
-    for kind, ids, inner in (
-        ("user", dataset.ids.users, dataset.rows.user),
-        ("item", dataset.ids.items, dataset.rows.item),
-    ):
-        named = frame[kind].reindex(lines).map(ids)
-        if not np.array_equal(named.to_numpy(np.float64), inner):
-            raise InputError(
-                f"erase: {path} has quotes or line ends of its own, so that its rows are not its "
-                "lines; write it anew without them, and train and export anew"
-            )
 
 
 def _data_folder(config: Config) -> Path:
@@ -391,8 +423,9 @@ def _files_of(config: Config) -> dict[str, list[Path]]:
 def _read(path: Path, config: Config, *fields: str) -> _Table:
     """Read an atomic file, of which the data set made sure that it can be read."""
     separator, encoding = reading(config)["separator"], reading(config)["encoding"]
-    text = path.read_bytes().decode(encoding)
-    if text.encode(encoding) != path.read_bytes():
+    content = path.read_bytes()
+    text = content.decode(encoding, "replace")
+    if text.encode(encoding, "replace") != content:
         raise InputError(f"erase: {path} is not plain {encoding}; write it anew")
     lines = [f"{line}\n" for line in text.split("\n")]
     lines[-1] = lines[-1].removesuffix("\n")
@@ -402,9 +435,11 @@ def _read(path: Path, config: Config, *fields: str) -> _Table:
     at = [number for number, row in enumerate(rows) if number and (len(row) > 1 or row[0].strip())]
     tokens = {}
     for field in fields:
+        if field not in names:
+            raise InputError(f"erase: {path} has no column {field!r}; {nearest(field, names)}")
         column = names.index(field)
         tokens[field] = ["".join(rows[number][column : column + 1]) for number in at]
-    return _Table(path, lines, at, tokens)
+    return _Table(path, hashlib.sha256(content).hexdigest(), lines, at, tokens)
 
 
 # --- The new files, and what moves along
@@ -424,7 +459,7 @@ def _write_successors(plan: _Plan, staged: Path) -> dict[str, list[str]]:
             shutil.copymode(table.path, new)
             with suppress(OSError):
                 os.chown(new, table.path.stat().st_uid, table.path.stat().st_gid)
-            files[new.name] = [hash_of_file(table.path), hash_of_file(new)]
+            files[new.name] = [table.digest, hash_of_file(new)]
     for path in plan.data.iterdir():
         if path.name not in files and path.is_file():
             (staged / path.name).symlink_to(path.resolve())
@@ -471,14 +506,14 @@ def _remainder(run: ServedModel, plan: _Plan) -> Remainder:
     earlier = run.dataset.remainder
     trained = len(np.setdiff1d(parts.splits.train, plan.kept))
     everybody, others = (user[np.concatenate(each)] for each in (parts.whole, parts.splits))
-    control_users = np.intersect1d(np.setdiff1d(everybody, others), plan.users)
+    control_users = np.intersect1d(np.setdiff1d(everybody, others), plan.orders["user"])
     return Remainder(
         plan.lines,
         plan.sizes,
-        _ranks(plan.users),
-        _ranks(plan.items),
+        _ranks(plan, "user", plan.orders["user"]),
+        _ranks(plan, "item", plan.orders["item"]),
         Splits(*(_moved_rows(plan, part) for part in parts.whole)),
-        np.searchsorted(np.sort(plan.users), control_users) + 1,
+        _ranks(plan, "user", control_users),
         _moved_rows(plan, parts.control),
         trained + (earlier.erased_training_rows if earlier else 0),
         run.dataset.rows.highest_rating,
@@ -486,9 +521,9 @@ def _remainder(run: ServedModel, plan: _Plan) -> Remainder:
     )
 
 
-def _ranks(ids: Rows) -> Rows:
-    """Return the rank of each id among all, from 1."""
-    ranks: Rows = np.searchsorted(np.sort(ids), ids) + 1
+def _ranks(plan: _Plan, kind: str, inner: Rows) -> Rows:
+    """Return new inner ids: the rank of each old one among those of whom something is left."""
+    ranks: Rows = np.searchsorted(np.sort(plan.orders[kind]), inner) + 1
     return ranks
 
 
@@ -500,33 +535,25 @@ def _moved_rows(plan: _Plan, rows: Rows) -> Rows:
 
 def _same_rows(run: ServedModel, dataset: Any, plan: _Plan) -> bool:
     """Return whether the new files have the rows that stay, in their order."""
-    old, new = run.dataset, dataset
-    if len(new.rows) != len(plan.kept):
+    new = {
+        "user": (dataset.ids.users, dataset.rows.user),
+        "item": (dataset.ids.items, dataset.rows.item),
+    }
+    if len(dataset.rows) != len(plan.kept):
         return False
-    for ids, new_ids in ((old.ids.users, new.ids.users), (old.ids.items, new.ids.items)):
-        order = sorted(new_ids, key=new_ids.__getitem__)
-        if order != sorted(new_ids, key=lambda token: ids.get(token, -1)):
+    for ids in _ids_of(run):
+        inner, of_rows = new[ids.kind]
+        before = [ids.inner.get(token, -1) for token in sorted(inner, key=inner.__getitem__)]
+        if before != sorted(before):
             return False
-    columns = (
-        (_ranks_in(plan.users, old.rows.user[plan.kept]), new.rows.user),
-        (_ranks_in(plan.items, old.rows.item[plan.kept]), new.rows.item),
-        *(
-            (None if column is None else column[plan.kept], getattr(new.rows, name))
-            for name in ("time", "rating", "label")
-            for column in [getattr(old.rows, name)]
-        ),
-    )
-    if not old.rows.has_time:  # rows are then numbered instead
-        columns = tuple(pair for place, pair in enumerate(columns) if place != 2)
+        if not np.array_equal(_ranks(plan, ids.kind, ids.of_rows[plan.kept]), of_rows):
+            return False
+    names = ["rating", "label", *(["time"] if run.dataset.rows.has_time else [])]
+    columns = ((getattr(run.dataset.rows, name), getattr(dataset.rows, name)) for name in names)
     return all(
-        ours is theirs if ours is None else np.array_equal(ours, theirs, equal_nan=True)
-        for ours, theirs in columns
+        new is None if old is None else np.array_equal(old[plan.kept], new, equal_nan=True)
+        for old, new in columns
     )
-
-
-def _ranks_in(ids: Rows, values: Rows) -> Rows:
-    ranks: Rows = np.searchsorted(np.sort(ids), values) + 1
-    return ranks
 
 
 def _same_prompts(

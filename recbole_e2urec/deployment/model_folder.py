@@ -353,11 +353,12 @@ class ModelFolder:
             staged: as :meth:`begin_erasure` made it.
             files: names of the data files, and SHA-256 of what each is and of what it becomes.
         """
-        for changed in (staged, self.path / ERASING / CERTIFICATES, self.path / ERASING):
+        erasing = self.path / ERASING
+        for changed in (staged, *staged.parents[:2], erasing / CERTIFICATES, erasing):
             flush_folder(changed)
         journal = {"staged": str(staged), "files": files}
-        write_json(self.path / ERASING / JOURNAL, journal)
-        flush_folder(self.path / ERASING)
+        write_json(erasing / JOURNAL, journal)
+        flush_folder(erasing)
         self.finish_erasure()
 
     def finish_erasure(self) -> None:

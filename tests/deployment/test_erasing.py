@@ -226,6 +226,7 @@ def check_alike() -> None:
 
 def test_lines_of_which_nothing_is_left_go_and_no_others(here: Path, capsys):
     old = {path.name: path.read_text().splitlines() for path in DATA.glob("small.*")}
+    INTER.chmod(0o640)
     assert request() == 0
     assert command("--shared_data", "--dry_run") == 0
     would = capsys.readouterr().out.splitlines()[-1]
@@ -239,6 +240,7 @@ def test_lines_of_which_nothing_is_left_go_and_no_others(here: Path, capsys):
         assert (DATA / name).read_text().splitlines() == wanted
     assert (DATA / "small.item").read_text().splitlines() == old["small.item"][:-1]
     assert sorted(path.name for path in DATA.iterdir()) == [".e2urec-folders", *sorted(old)]
+    assert INTER.stat().st_mode & 0o777 == 0o640
     assert command() == 0
     assert "nothing to erase" in capsys.readouterr().out
 
