@@ -593,9 +593,7 @@ def _write_generation(
     }
     for number, entry in enumerate(record["requests"], 1):
         if "erased" not in entry:
-            given = run.request_numbers, number, entry["evidence"]["salt"]
-            named = {"identifiers": hashes_of(*given), "items": lost_items(*given)}
-            entry["erased"] = {**report, **named}
+            entry["erased"] = {**report, **_hashes(run, number, entry)}
     sample = {"rows": torch.from_numpy(_moved_rows(plan, run.sample.rows)), "yes": run.sample.yes}
     tensors = {
         **run.tensors,
@@ -604,6 +602,15 @@ def _write_generation(
         "remainder": remainder_tensors(moved.remainder),
     }
     return folder.prepare(record, tensors)
+
+
+def _hashes(run: ServedModel, number: int, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the ledger keeps of whom a request was about, as salted hashes."""
+    try:
+        given = run.request_numbers, number, entry["evidence"]["salt"]
+        return {"identifiers": hashes_of(*given), "items": lost_items(*given)}
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"request {number} in model.json is no entry of this version") from error
 
 
 def _write_certificates(run: ServedModel, folder: ModelFolder, generation: Generation) -> None:

@@ -10,7 +10,7 @@ process is killed after the new generation is written, the certificate can still
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -277,8 +277,10 @@ def _once(run: ServedModel, folder: ModelFolder, options: QueueOptions) -> tuple
 def _erased_before(run: ServedModel) -> Mapping[str, Any] | None:
     """Return the entry of a request that was given in the same words, and erased from the data."""
     for entry in run.record["requests"]:
-        if "erased" in entry and entry.get("wording") == _wording(run, entry["evidence"]["salt"]):
-            return dict(entry)
+        with suppress(KeyError, TypeError, ValueError, OSError):  # what reads it will say so
+            wording = entry["wording"]
+            if "erased" in entry and wording == _wording(run, entry["evidence"]["salt"]):
+                return dict(entry)
     return None
 
 
@@ -287,8 +289,7 @@ def _wording(run: ServedModel, salt: str) -> str:
     options = run.config.options(ForgetOptions)
     if options.file is None:
         return salted(salt, "filter", str(options.where))
-    path = Path(options.file)  # if it cannot be read, that is said when it is
-    return salted(salt, "file", options.by, hash_of_file(path) if path.is_file() else "")
+    return salted(salt, "file", options.by, hash_of_file(Path(options.file)))
 
 
 def _done_before(entry: Mapping[str, Any]) -> str:

@@ -403,10 +403,12 @@ class ModelFolder:
             InputError: some have been replaced, and others are neither.
         """
         states = set()
-        for name, (before, after) in files.items():
+        for name, hashes in files.items():
             place, successor = data / name, staged / name
-            if Path(name).name != name or place.is_symlink():
+            is_pair = isinstance(hashes, list) and len(hashes) == 2
+            if Path(name).name != name or place.is_symlink() or not is_pair:
                 raise self._damaged(f"{JOURNAL}: it names a file elsewhere")
+            before, after = hashes
             now = hash_of_file(place) if place.exists() else None
             is_ready = successor.exists() and hash_of_file(successor) == after
             states.add("old" if now == before and is_ready else "new" if now == after else "other")

@@ -241,7 +241,9 @@ def as_damage(source: Path) -> Iterator[None]:
     """Refuse a model folder whose tensors turn out not to fit."""
     try:
         yield
-    except (ValueError, KeyError) as error:
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError, IndexError) as error:
         raise InputError(f"{source} is damaged: its tensors do not fit ({error})") from error
 
 
@@ -291,7 +293,9 @@ class ServedModel(Experiment):
         if dataset.remainder is not None:
             with as_damage(source):
                 _check_remainder(dataset.remainder, dataset.rows)
-        super().__init__(config, dataset)
+                super().__init__(config, dataset)
+        else:
+            super().__init__(config, dataset)
         if fingerprint(self) != expected:
             raise InputError(
                 f"{source}: titles, features, wording or parts of {config['dataset']} are not "

@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from atomic_files import small_interactions
 from command_line import write
 from full_disk import room_for
 from in_use import CANARY, CANARY_TITLE, QUICK, WITH_CONTROL, make_model, opened
+from safetensors.torch import load_file, save_file
 from test_kills import FORK, STEPS, in_child
 
 from recbole_e2urec import cli
@@ -536,6 +538,59 @@ def test_a_file_that_was_changed_meanwhile_is_left_as_it_is(here: Path, monkeypa
     assert INTER.read_text().endswith("u5\ti1\t3\t1600000000\n")
     assert CANARY in INTER.read_text()
     assert not Path("model/erasing").exists()
+
+
+@pytest.mark.parametrize("after", ["erase_forgotten", "purge_after_request"])
+def test_a_request_that_ends_early_is_completed_by_the_same_command(
+    after, here: Path, monkeypatch, capsys
+):
+    from recbole_e2urec.deployment import forget as module
+
+    def interrupted(*given: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, after, interrupted)
+        assert request("--erase_data", "--purge") == 130
+    assert request("--erase_data", "--purge") == 0
+    assert CANARY not in INTER.read_text()
+    assert not Path("saved/small.e2urec-run").exists()
+    assert len(opened().record["requests"]) == 1
+    certificate = json.loads(certificates()[0].read_text())
+    assert certificate["erased"]
+    assert certificate["purged"]["removed"]
+    assert "nothing failed" in verified(capsys)
+
+
+def resealed(change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
+    """Change the remainder in ``model``, and write all hashes anew, as an attacker would."""
+    pointer = json.loads(Path("model/current.json").read_text())
+    folder = Path("model/generations", pointer["generation"])
+    tensors = load_file(folder / "remainder.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "remainder.safetensors")
+    record = json.loads((folder / "model.json").read_text())
+    digest = hashlib.sha256((folder / "remainder.safetensors").read_bytes()).hexdigest()
+    record["files"]["remainder.safetensors"] = digest
+    write(folder / "model.json", json.dumps(record))
+    pointer["sha256"] = hashlib.sha256((folder / "model.json").read_bytes()).hexdigest()
+    write(Path("model/current.json"), json.dumps(pointer))
+
+
+def test_a_remainder_that_does_not_fit_is_one_line(here: Path):
+    assert request("--erase_data", "--purge") == 0
+    shutil.copytree("model", "whole")
+    names = list(load_file(next(Path("model").rglob("remainder.safetensors"))))
+    odd = [torch.tensor([-1]), torch.tensor([9999]), torch.tensor([0.5]), torch.zeros(2, 2),
+           torch.empty(0, dtype=torch.int64), torch.tensor(3), None]  # fmt: skip
+    for name in names:
+        for value in odd:
+            shutil.rmtree("model")
+            shutil.copytree("whole", "model")
+            new = {} if value is None else {name: value}
+            resealed(lambda all_, name=name, new=new: (all_.pop(name), all_.update(new)))
+            with suppress(InputError):
+                opened()
 
 
 def test_a_journal_that_leads_elsewhere_is_refused(here: Path):
