@@ -85,7 +85,7 @@ def as_run_here(words: list[str]) -> list[str]:
     if command == "verify":
         folder = Path(words[-1]).parent
         return [*words[:-1], str(sorted(folder.glob("*.json"))[-1])]
-    if command in ("forget", "recommend", "purge", "init"):
+    if command in ("forget", "erase", "recommend", "purge", "init"):
         return words
     more = [*FAST, *([] if command == "hyper" else ["--joint_epochs=1"])]
     return [*words, "--data_path=data", *more, *(["--max_evals=2"] if command == "hyper" else [])]
