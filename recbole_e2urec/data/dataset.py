@@ -292,7 +292,7 @@ class RowDataMixin(Dataset):
         lines, sizes = self.remainder.lines, self.remainder.sizes
         for kind, table in self._tables().items():
             if sizes.get(kind) == len(table):  # else it was changed since, which its hash will tell
-                setattr(self, f"{kind}_feat", table.iloc[lines[kind]])
+                setattr(self, f"{kind}_feat", table.iloc[lines[kind]].copy())
         self._reset_index()
 
     def _reset_index(self) -> None:

@@ -59,6 +59,7 @@ from recbole_e2urec.model.prompting import make_texts, shown_histories, wording_
 from recbole_e2urec.utils.io import run_folder, write_bytes, write_json, write_text
 
 REGISTER = ".e2urec-folders"  # in a data folder: the model folders that use its files
+NOTHING = "the data have nothing that is forgotten; nothing to erase"
 COMPARED_ROWS = 20_000  # whose prompts must stay the same
 COMPARED_AT_ONCE = 2_048
 Mask = NDArray[np.bool_]
@@ -111,7 +112,7 @@ def erase(
 
 def would_erase(run: ServedModel, forgotten: Rows) -> list[str]:
     """Return what would be erased once these rows are forgotten; nothing is changed."""
-    return _told(_plan_of(run, forgotten), "would erase")
+    return _told(_plan_of(run, forgotten), "would erase") if len(forgotten) else [NOTHING]
 
 
 def erase_forgotten(
@@ -132,7 +133,7 @@ def erase_forgotten(
         InputError: the files may or can not be rewritten; they and the folder are as before.
     """
     if not len(run.forgotten):
-        return ["the data have nothing that is forgotten; nothing to erase"]
+        return [NOTHING]
     refuse_unfit(run, folder, shared_data, purges)
     plan = _plan_of(run, run.forgotten)
     with _taken_back_on_failure(folder):
@@ -196,7 +197,8 @@ def refuse_unfit(
     if others:
         raise InputError(
             f"erase: {', '.join(map(str, others))} also use the files in {data}, and would fit "
-            "them no more; remove or purge what is not needed (--purge), or write --shared_data"
+            "them no more; remove what is not needed (runs by recbole-e2urec purge, or --purge at "
+            "the request), or write --shared_data"
         )
 
 
@@ -235,7 +237,7 @@ def _other_users(run: ServedModel, folder: ModelFolder, purges: bool) -> Iterato
     lines = noted.read_text("utf-8", "replace").splitlines() if noted.is_file() else []
     candidates = [Path(line) for line in lines if "\0" not in line]
     for place in places:
-        candidates += sorted(place.iterdir()) if place.is_dir() else []
+        candidates += sorted(place.iterdir()) if os.access(place, os.R_OK) else []
     for other in dict.fromkeys(path.resolve() for path in candidates):
         if other != own and _uses(ModelFolder(other), data):
             yield other

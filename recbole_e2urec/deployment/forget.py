@@ -40,7 +40,11 @@ from recbole_e2urec.deployment.evidence import (
     measure,
 )
 from recbole_e2urec.deployment.model_folder import WEIGHTS, ModelFolder, hash_of_file
-from recbole_e2urec.deployment.purge import purge_after_request, purge_with_run
+from recbole_e2urec.deployment.purge import (
+    purge_after_request,
+    purge_with_run,
+    recorded_checkpoint_dir,
+)
 from recbole_e2urec.deployment.served_model import ServedModel, open_folder, with_orphaned_rows
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment.finished import NotFinished
@@ -134,6 +138,11 @@ class QueueOptions:
             raise InputError("shared_data says what may be erased; write --erase_data as well")
         self.measuring()
 
+    def purges(self, record: Mapping[str, Any]) -> bool:
+        """Return whether the run that a model folder records will be purged."""
+        named, recorded = self.checkpoint_dir, recorded_checkpoint_dir(record)
+        return self.purge and (named is None or Path(named).resolve() == recorded)
+
     def measuring(self) -> MeasuringOptions:
         """What is measured."""
         return MeasuringOptions(self.with_retrain, self.noise_floor)
@@ -223,10 +232,12 @@ def forget(
         run = open_folder(folder, merged, method)
         method_of(run.config)  # refuses bad settings before the request is read
         if options.erase_data:
-            refuse_unfit(run, folder, options.shared_data, options.purge)
+            refuse_unfit(run, folder, options.shared_data, options.purges(run.record))
+            would_erase(run, run.forgotten)  # refuses files whose lines are not their rows
         digest, lines = _once(run, folder, options)
         if options.erase_data:
-            lines += erase_forgotten(run, folder, options.shared_data, options.purge)
+            purges = options.purges(run.record)
+            lines += erase_forgotten(run, folder, options.shared_data, purges)
         if options.purge:
             lines += purge_after_request(run, folder, digest, options.checkpoint_dir)
         return "\n".join(lines)
@@ -320,7 +331,7 @@ def _preview(
     request = _read_request(run)
     executed, would = _executed_before(run, request), []
     if options.erase_data:
-        refuse_unfit(run, folder, options.shared_data, options.purge)
+        refuse_unfit(run, folder, options.shared_data, options.purges(run.record))
         asked = np.union1d(run.forgotten, np.flatnonzero(request.selection.chosen))
         would = would_erase(run, with_orphaned_rows(run, asked))
     if executed is not None:
