@@ -123,6 +123,14 @@ def _forget(model: str | None, settings: "RunSettings", arguments: Mapping[str, 
     return forget(options, model, settings.overrides or {}, settings.config_files)
 
 
+def _erase(model: str | None, settings: "RunSettings", arguments: Mapping[str, Any]) -> str:
+    from recbole_e2urec.deployment.erase import EraseOptions, erase
+
+    _refuse_names(model, settings)
+    options = _options(EraseOptions, arguments)
+    return erase(options, settings.overrides or {}, settings.config_files)
+
+
 def _init(model: str | None, settings: "RunSettings", arguments: Mapping[str, Any]) -> str:
     from recbole_e2urec.data.convert.csv_files import InitOptions, init
 
@@ -220,6 +228,13 @@ _COMMANDS = (
         "forget",
         "Carry out a request on the model in a folder; what was forgotten before stays forgotten.",
         _forget,
+        on_folder=True,
+        dry=True,
+    ),
+    Command(
+        "erase",
+        "Remove from the data files what the model in a folder has forgotten.",
+        _erase,
         on_folder=True,
         dry=True,
     ),

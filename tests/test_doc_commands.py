@@ -32,6 +32,7 @@ BENCHMARK = re.compile(r"^(?:OMP_NUM_THREADS=1 )?python -m (benchmarks\.\w+)(.*)
 FAST = ["--epochs=1", "--augmented_epochs=1", "--show_progress=False"]
 # Pages whose commands go on from what other pages made.
 BEFORE = {
+    "docs/how-to/erase-data.md": ["--model=LLMRec", "export --output=shop"],
     "docs/how-to/forget-data.md": ["--model=LLMRec", "export --output=shop"],
     "docs/reference/certificate.md": ["--model=LLMRec", "export --output=shop"],
 }
@@ -84,7 +85,7 @@ def as_run_here(words: list[str]) -> list[str]:
     if command == "verify":
         folder = Path(words[-1]).parent
         return [*words[:-1], str(sorted(folder.glob("*.json"))[-1])]
-    if command in ("forget", "recommend", "purge", "init"):
+    if command in ("forget", "erase", "recommend", "purge", "init"):
         return words
     more = [*FAST, *([] if command == "hyper" else ["--joint_epochs=1"])]
     return [*words, "--data_path=data", *more, *(["--max_evals=2"] if command == "hyper" else [])]

@@ -62,7 +62,8 @@ class Config(RecBoleConfig):
     """All settings of one run.
 
     ``forget_method`` says how a classic model forgets, from a name such as ``DeepFM-SISA``; None:
-    not at all.
+    not at all. ``remainder`` is what a model folder keeps of the data after rows were erased from
+    the files; None: they are as they were.
 
     Args:
         model: a model's name (RecBole's, ``LLMRec`` or a method such as ``E2URec``) or a model
@@ -76,6 +77,8 @@ class Config(RecBoleConfig):
         InputError: a model, data set or key is unknown (the message names the nearest), a file is
             missing or does not parse, or a value does not fit.
     """
+
+    remainder: Any = None
 
     def __init__(
         self,

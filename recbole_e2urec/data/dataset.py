@@ -36,7 +36,7 @@ from recbole_e2urec.data.features import (
     share_known,
 )
 from recbole_e2urec.data.request.filter import further_columns
-from recbole_e2urec.data.rows import IdMap, RowTable, TargetOptions, target_rows
+from recbole_e2urec.data.rows import IdMap, Remainder, RowTable, TargetOptions, target_rows
 from recbole_e2urec.data.validation import (
     Findings,
     check_cells,
@@ -72,12 +72,15 @@ class RowDataMixin(Dataset):
     Attributes:
         rows: all interactions after filtering and before splitting, in file order.
         ids: maps the file's tokens to inner ids.
+        lines: by ``inter``, ``user`` and ``item``: which lines of the file are in the data, see
+            :class:`Remainder`. Parts named by ``benchmark_filename`` count as one file.
         findings: what a person should know about the data before a run.
     """
 
     config: Any
     rows: RowTable
     ids: IdMap
+    lines: dict[str, NDArray[np.int64]]
     findings: Findings
     _all_rows: Any = None  # Interaction with all rows as tensors; None until prepare()
     _augmented: tuple[bytes, Any] | None = None  # (hidden rows, dataset) of the last augmentation
@@ -92,7 +95,9 @@ class RowDataMixin(Dataset):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the row table and the caches out of pickles: DIN's checkpoint holds its dataset."""
-        not_pickled = ("rows", "ids", "further", "findings", "_missing", "_all_rows", "_augmented")
+        not_pickled = {
+            "rows", "ids", "lines", "further", "findings", "_missing", "_all_rows", "_augmented",
+        }  # fmt: skip
         return {name: value for name, value in self.__dict__.items() if name not in not_pickled}
 
     def split_rows(self) -> list[NDArray[np.int64]]:
@@ -103,13 +108,16 @@ class RowDataMixin(Dataset):
         sequential model gets the same parts as any other. A random order depends on ``seed``
         alone. Without a time column, ``TO`` is refused where a setting asks for it and otherwise
         becomes ``RO``; histories follow the file order.
-        Rows excluded by the rules of :func:`target_rows` are in no part.
+        Rows excluded by the rules of :func:`target_rows` are in no part. After rows were erased,
+        the parts are what is left of them.
 
         Raises:
             InputError: RecBole does not know the split or the split does not give three parts,
                 time order is requested or needed but there are no times, or the rules leave no
                 rows.
         """
+        if self.remainder is not None:
+            return [*self.remainder.parts]
         self._check_order()
         view = copy.copy(self)
         view.rows, view.time_field = self.rows, "row_time"
@@ -125,6 +133,12 @@ class RowDataMixin(Dataset):
         if self._augments() and self.benchmark_filename_list is not None:
             self._check_time_order(rows)
         return rows
+
+    @property
+    def remainder(self) -> Remainder | None:
+        """What stays as it was although rows were erased; None: none were."""
+        remainder: Remainder | None = self.config.remainder
+        return remainder
 
     def _check_order(self) -> None:
         """Refuse an order of the split that the data or the model do not have."""
@@ -271,6 +285,51 @@ class RowDataMixin(Dataset):
                 raise InputError(f"{filepath}, line 1: write {name}:float; it holds numbers")
         return present
 
+    def _data_processing(self) -> None:
+        """Number the lines of the files first."""
+        self.lines = {kind: np.arange(len(feat)) for kind, feat in self._tables().items()}
+        super()._data_processing()
+
+    def _tables(self) -> dict[str, Any]:
+        tables = {"inter": self.inter_feat, "user": self.user_feat, "item": self.item_feat}
+        return {kind: table for kind, table in tables.items() if table is not None}
+
+    def _data_filtering(self) -> None:
+        """Filter as RecBole does; after rows were erased, keep the lines that passed before."""
+        if self.remainder is None:
+            super()._data_filtering()
+            return
+        lines, sizes = self.remainder.lines, self.remainder.sizes
+        for kind, table in self._tables().items():
+            if sizes.get(kind) == len(table):  # else it was changed since, which its hash will tell
+                setattr(self, f"{kind}_feat", table.iloc[lines[kind]].copy())
+        self._reset_index()
+
+    def _reset_index(self) -> None:
+        """Remember which lines passed the filters."""
+        self.lines = {
+            kind: table.index.to_numpy(np.int64) for kind, table in self._tables().items()
+        }
+        super()._reset_index()
+
+    def _remap(self, remap_list: list[Any]) -> None:
+        """Number tokens as RecBole does; after rows were erased, in the order of before."""
+        super()._remap(remap_list)
+        if self.remainder is None:
+            return
+        orders = {self.uid_field: self.remainder.users, self.iid_field: self.remainder.items}
+        order = next((orders[field] for _, field, _ in remap_list if field in orders), None)
+        if order is None or len(order) != len(self.field2id_token[remap_list[0][1]]) - 1:
+            return  # the files were changed since, which their hash will tell
+        moved = np.concatenate([[0], order])
+        tokens = self.field2id_token[remap_list[0][1]][np.argsort(moved)]
+        for table, field, kind in remap_list:
+            self.field2id_token[field] = tokens
+            self.field2token_id[field] = {token: inner for inner, token in enumerate(tokens)}
+            ids = table[field]
+            is_list = kind == FeatureType.TOKEN_SEQ
+            table[field] = [moved[each] for each in ids] if is_list else moved[ids]
+
     def _filter_inter_by_user_or_item(self) -> None:
         """Say how many rows this drops: those whose user or item is missing from its file."""
         before = len(self.inter_feat)
@@ -308,8 +367,9 @@ class RowDataMixin(Dataset):
         check_labels(label, self.config, rating)
         row_time = np.arange(len(user), dtype=np.float64) if time is None else time
         row_label = None if label is None else label.astype(np.float32)
+        highest = None if self.remainder is None else self.remainder.highest
         self.rows = RowTable(
-            user.copy(), item.copy(), row_time, rating, row_label, time is not None
+            user.copy(), item.copy(), row_time, rating, row_label, time is not None, highest
         )
         self.further = further_columns(
             frame, self.config, self._missing

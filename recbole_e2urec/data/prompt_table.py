@@ -125,7 +125,7 @@ def prompt_texts(wording: Wording, rows: RowTable) -> PromptTexts:
     ratings = np.zeros(len(rows.item)) if rows.rating is None else rows.rating
     values, code = np.unique(ratings, return_inverse=True)
     pairs, entry_of_row = np.unique(rows.item * max(len(values), 1) + code, return_inverse=True)
-    highest = float(np.nanmax(values)) if rated and not np.isnan(values).all() else None
+    highest = rows.highest_rating
     entries = [
         template.render_entry(
             titles[item],
@@ -320,6 +320,11 @@ class PromptTable:
         for array in arrays:
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
+
+    @property
+    def token_ids(self) -> NDArray[np.int64]:  # [m]
+        """The sorted token ids in all texts, without special tokens around prompts."""
+        return np.unique(self._store.tokens).astype(np.int64)
 
     def lengths(
         self, rows: NDArray[np.int64], items: NDArray[np.int64] | None = None

@@ -32,6 +32,7 @@ class RowTable:
         label: 1 = liked, 0 = not liked, float32 [n]; None if the data has neither labels nor
             ratings that a threshold turns into labels.
         has_time: whether ``time`` holds times from the data, rather than positions in the file.
+        highest: highest rating that prompts name; None: that of the rows.
     """
 
     user: NDArray[np.int64]
@@ -40,10 +41,18 @@ class RowTable:
     rating: NDArray[np.float64] | None = None
     label: NDArray[np.float32] | None = None
     has_time: bool = True
+    highest: float | None = None
 
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.user)
+
+    @property
+    def highest_rating(self) -> float | None:
+        """The highest rating that prompts name; None: there are no ratings."""
+        if self.highest is not None or self.rating is None or np.isnan(self.rating).all():
+            return self.highest
+        return float(np.nanmax(self.rating))
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,38 @@ class Splits(NamedTuple):
     train: NDArray[np.int64]
     valid: NDArray[np.int64]
     test: NDArray[np.int64]
+
+
+class Remainder(NamedTuple):
+    """What stays as it was for a model, although rows were erased from the data files.
+
+    Without it, fewer rows would give other filters, inner ids, parts and prompts. It holds nothing
+    of what was erased.
+
+    Attributes:
+        lines: by ``inter``, ``user`` and ``item``: which lines of the file the data have, counted
+            from 0 behind the header, in the order of the data.
+        sizes: by the same, how many lines the file has.
+        users, items: for each inner id that the files alone would give, beginning with 1, the inner
+            id that the token has instead.
+        parts: the split, control users included.
+        control_users: inner ids of users who are in no part of the training.
+        control: training rows of those of them whom no request touched.
+        erased_training_rows: how many were erased so far.
+        highest: the highest rating that prompts name; None: there are no ratings.
+        words: vocabulary of an embedded backbone, in the order of its ids; empty for others.
+    """
+
+    lines: dict[str, NDArray[np.int64]]
+    sizes: dict[str, int]
+    users: NDArray[np.int64]
+    items: NDArray[np.int64]
+    parts: Splits
+    control_users: NDArray[np.int64]
+    control: NDArray[np.int64]
+    erased_training_rows: int
+    highest: float | None
+    words: tuple[str, ...]
 
 
 @option_class()

@@ -14,12 +14,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jinja2 import TemplateError
+from numpy.typing import NDArray
 
 from recbole_e2urec.deployment.certificate_page import certificate_page
 from recbole_e2urec.deployment.certificate_words import words_of
 from recbole_e2urec.deployment.model_folder import CERTIFICATES, ModelFolder
 from recbole_e2urec.deployment.served_model import RequestNumbers, forgotten_until
 from recbole_e2urec.errors import InputError, one_line
+from recbole_e2urec.experiment.run import Rows
 from recbole_e2urec.utils.io import flush_folder, write_json, write_text
 
 CERTIFICATE_FORMAT = 1
@@ -28,6 +30,7 @@ HASH_METHOD = (
     "HMAC-SHA-256, keyed with the salt (its bytes, written in hex), of UTF-8 texts joined by NUL: "
     "'user' and the user; 'item' and the item; 'row', the user and the item"
 )
+Mask = NDArray[np.bool_]
 _DIGEST = re.compile(r"[0-9a-f]{16}")
 
 
@@ -164,8 +167,9 @@ def _content(
 ) -> dict[str, Any]:
     entry = record["requests"][number - 1]
     evidence = entry["evidence"]
-    salt, hashes = evidence["salt"], hashes_of(numbers, number, evidence["salt"])
-    return {
+    erased, salt = entry.get("erased"), evidence["salt"]
+    hashes = hashes_of(numbers, number, salt) if erased is None else erased["identifiers"]
+    content = {
         "format": CERTIFICATE_FORMAT,
         "request": {
             "id": entry["request_id"],
@@ -173,7 +177,7 @@ def _content(
             "number": number,
             "date": entry["date"],
         },
-        "data": {"dataset": record["dataset"], **record["fingerprint"]},
+        "data": {"dataset": record["dataset"], **(erased or record)["fingerprint"]},
         "asked": evidence["asked"],
         "identifiers": {"how": HASH_METHOD, "salt": salt, **hashes},
         "method": evidence["method"],
@@ -186,6 +190,9 @@ def _content(
         "cost": evidence["cost"],
         "versions": evidence["versions"],
     }
+    if erased is not None:
+        content["erased"] = {key: erased[key] for key in ("date", "requests", "files", "items")}
+    return content
 
 
 def hashes_of(numbers: RequestNumbers, number: int, salt: str) -> dict[str, list[str]]:
@@ -199,9 +206,7 @@ def hashes_of(numbers: RequestNumbers, number: int, salt: str) -> dict[str, list
         number: number of the request, from 1.
         salt: hex digits.
     """
-    table, rows = numbers.dataset.rows, np.flatnonzero(numbers.number == number)
-    stays = np.ones(len(table), dtype=bool)
-    stays[forgotten_until(numbers.number, number)] = False
+    table, (rows, stays) = numbers.dataset.rows, _rows_of(numbers, number)
     users = np.setdiff1d(table.user[rows], table.user[stays])
     rows = rows[~np.isin(table.user[rows], users)]
     items = np.setdiff1d(table.item[rows], table.item[stays])
@@ -216,6 +221,24 @@ def hashes_of(numbers: RequestNumbers, number: int, salt: str) -> dict[str, list
             salted(salt, "row", user_tokens[user], item_tokens[item]) for user, item in pairs
         ),
     }
+
+
+def lost_items(numbers: RequestNumbers, number: int, salt: str) -> list[str]:
+    """Return sorted salted hashes of items of which a request, or one before, left no row.
+
+    Unlike :func:`hashes_of`, it also names those that only users had who left as a whole.
+    """
+    items, (rows, stays) = numbers.dataset.rows.item, _rows_of(numbers, number)
+    tokens = _tokens(numbers.dataset.ids.items)
+    lost = np.setdiff1d(items[rows], items[stays]).tolist()
+    return sorted(salted(salt, "item", tokens[item]) for item in lost)
+
+
+def _rows_of(numbers: RequestNumbers, number: int) -> tuple[Rows, Mask]:
+    """Return the rows that a request removed, and which of all rows were left after it."""
+    stays = np.ones(len(numbers.number), dtype=bool)
+    stays[forgotten_until(numbers.number, number)] = False
+    return np.flatnonzero(numbers.number == number), stays
 
 
 def salted(salt: str, *words: str) -> str:

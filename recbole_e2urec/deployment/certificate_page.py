@@ -62,6 +62,7 @@ def certificate_page(certificate: Mapping[str, Any]) -> str:
         max_test_rows=MAX_TEST_ROWS,
         max_other_rows=MAX_OTHER_ROWS,
         batch=CURVE_BATCH_SIZE,
+        max_listed=MAX_LISTED,
     )
 
 
@@ -290,6 +291,27 @@ users show how fast the model learns what it never knew.</figcaption>
 {% for name in certificate.purged.unknown %}
 <p>Left, because the purge does not know it: {{ name }}</p>
 {% endfor %}
+{% endif %}
+
+{% if certificate.erased %}
+<h2>What was erased from the data files</h2>
+<div class="wide"><table><thead><tr><th>file</th><th class="number">lines</th>\
+<th>SHA-256 of what is left</th></tr></thead><tbody>
+{% for name, file in certificate.erased.files.items() %}
+<tr><td>{{ name }}</td><td class="number">{{ "{:,}".format(file.lines) }}</td>\
+<td>{{ file.sha256 }}</td></tr>
+{% endfor %}
+</tbody></table></div>
+<p>On {{ certificate.erased.date }}, for {{ certificate.erased.requests }} \
+{{ "request" if certificate.erased.requests == 1 else "requests together" }}. Whom it was about \
+stands below, as salted hashes.</p>
+{% if certificate.erased["items"] %}
+<h3>items without a row left: {{ "{:,}".format(certificate.erased["items"] | length) }}</h3>
+<pre>{{ certificate.erased["items"][:max_listed] | join("\n") }}\
+{% if certificate.erased["items"] | length > max_listed %}
+
+... the JSON file has all{% endif %}</pre>
+{% endif %}
 {% endif %}
 
 <h2>Hashes of the model</h2>

@@ -115,9 +115,16 @@ The model's answers are {{ drift.kl | fixed(5) }} nats (mean KL) from those of t
 its folder, on {{ drift.rows | count }} validation rows of users whom no request touched.
 
 {% endif %}
+{% if erased %}
+{% for name, file in erased.files.items() %}
+{{ file.lines | count }} lines of {{ name }} were erased from the data files{% if
+erased.requests > 1 %}, for {{ erased.requests }} requests together{% endif %}.
+
+{% endfor %}
+{% endif %}
 {% if purged is none %}
-Nothing was purged: Original and what was trained on the way may still lie in the run's folder, and
-the rows themselves in the data files.
+Nothing was purged: Original and what was trained on the way may still lie in the run's folder
+{%- if not erased %}, and the rows themselves in the data files{% endif %}.
 {% else %}
 {% set removed = purged.removed.values() | list %}
 {{ removed | sum("files") | count }} files of {{ removed | sum("bytes") | count }} bytes were
@@ -155,7 +162,11 @@ Test rows are read for this report and choose nothing.
 Because of the salt, hashes cannot be compared between two certificates, or with tables made in
 advance. The salt does not protect a name from somebody who has a list of names and tries each. In
 the same way, an auditor who knows a name can check it. Whoever has the whole data set can try the
-request's hash. The model folder keeps the row numbers of what is forgotten.
+request's hash. {% if erased %}Files that the model does not read, copies and backups of the data
+were not looked for.{% else %}The model folder keeps the row numbers of what is forgotten.{% endif
+%}
+
+
 
 Hashes reveal damage and mistakes. They are no signature: whoever can write to the folder can
 replace all of them. Keep a copy elsewhere, or sign it.
@@ -170,6 +181,7 @@ _SECTIONS = {
 def words_of(certificate: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return the sentences for a certificate: ``first``, ``found`` and ``cannot_show``."""
     values = {
+        "erased": None,
         **certificate,
         "forget_loss": _before_and_after(certificate, "forget", "loss"),
         "heldout_loss": _before_and_after(certificate, "heldout", "loss"),

@@ -17,6 +17,7 @@ from recbole_e2urec.config.config import RunSettings
 from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.deployment.certificate import certify
+from recbole_e2urec.deployment.erase import register_use
 from recbole_e2urec.deployment.evidence import (
     RETRAIN,
     Evidence,
@@ -167,6 +168,7 @@ def _write(folder: ModelFolder, model: FinishedModel, key: str) -> str:
         if model.entry is not None:
             record["requests"].append(model.entry)
         folder.write(record, tensors)
+        register_use(model.run.config, folder)
         if model.entry is not None:
             request_numbers = RequestNumbers(model.run.dataset, numbers)
             lines.append(f"certificate: {certify(request_numbers, folder, FIRST_REQUEST)}")

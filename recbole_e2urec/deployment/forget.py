@@ -10,9 +10,10 @@ process is killed after the new generation is written, the certificate can still
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,8 +26,9 @@ from recbole_e2urec.config.yaml import read_switch
 from recbole_e2urec.data.request.filter import Fields
 from recbole_e2urec.data.request.sampling import request_digest
 from recbole_e2urec.data.request.selection import ForgetOptions, Selection, select
-from recbole_e2urec.deployment.certificate import certify, certify_if_missing
+from recbole_e2urec.deployment.certificate import certify, certify_if_missing, salted
 from recbole_e2urec.deployment.certificate_words import unreached
+from recbole_e2urec.deployment.erase import erase_forgotten, refuse_unfit, would_erase
 from recbole_e2urec.deployment.evidence import (
     Evidence,
     RequestDelta,
@@ -37,8 +39,12 @@ from recbole_e2urec.deployment.evidence import (
     evaluation_rows_of,
     measure,
 )
-from recbole_e2urec.deployment.model_folder import WEIGHTS, ModelFolder
-from recbole_e2urec.deployment.purge import purge_after_request, purge_with_run
+from recbole_e2urec.deployment.model_folder import WEIGHTS, ModelFolder, hash_of_file
+from recbole_e2urec.deployment.purge import (
+    purge_after_request,
+    purge_with_run,
+    recorded_checkpoint_dir,
+)
 from recbole_e2urec.deployment.served_model import ServedModel, open_folder, with_orphaned_rows
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment.finished import NotFinished
@@ -107,6 +113,15 @@ class QueueOptions:
         "Afterwards, remove all else that holds the forgotten data: docs/how-to/purge.md.",
         default=False,
     )
+    erase_data: bool = option(
+        "Afterwards, remove the forgotten rows from the data files as well: "
+        "docs/how-to/erase-data.md.",
+        default=False,
+    )
+    shared_data: bool = option(
+        "Erase although other model folders or runs use these files, which then fit them no more.",
+        default=False,
+    )
     checkpoint_dir: str | None = option(
         "Where the run that made the model wrote, to purge that; ~ = as the folder says.",
         default=None,
@@ -119,7 +134,14 @@ class QueueOptions:
             raise InputError("forget: in which model? write --checkpoint=DIR")
         if self.checkpoint_dir is not None and not self.purge:
             raise InputError("checkpoint_dir says what is purged; write --purge as well")
+        if self.shared_data and not self.erase_data:
+            raise InputError("shared_data says what may be erased; write --erase_data as well")
         self.measuring()
+
+    def purges(self, record: Mapping[str, Any]) -> bool:
+        """Return whether the run that a model folder records will be purged."""
+        named, recorded = self.checkpoint_dir, recorded_checkpoint_dir(record)
+        return self.purge and (named is None or Path(named).resolve() == recorded)
 
     def measuring(self) -> MeasuringOptions:
         """What is measured."""
@@ -209,10 +231,15 @@ def forget(
         folder.tidy()
         run = open_folder(folder, merged, method)
         method_of(run.config)  # refuses bad settings before the request is read
-        request = _read_request(run)
-        lines = _execute(run, folder, options, request)
+        if options.erase_data:
+            refuse_unfit(run, folder, options.shared_data, options.purges(run.record))
+            would_erase(run, run.forgotten)  # refuses files whose lines are not their rows
+        digest, lines = _once(run, folder, options)
+        if options.erase_data:
+            purges = options.purges(run.record)
+            lines += erase_forgotten(run, folder, options.shared_data, purges)
         if options.purge:
-            lines += purge_after_request(run, folder, request.digest, options.checkpoint_dir)
+            lines += purge_after_request(run, folder, digest, options.checkpoint_dir)
         return "\n".join(lines)
 
 
@@ -249,6 +276,37 @@ def _default_method(folder: ModelFolder) -> str:
     return made_by if made_by in METHODS and made_by != "Retrain" else DEFAULT_METHOD
 
 
+def _once(run: ServedModel, folder: ModelFolder, options: QueueOptions) -> tuple[str, list[str]]:
+    """Carry out the request, unless it was before; return its digest, and what to report."""
+    erased = _erased_before(run)
+    if erased is not None:  # the data no longer have what it names
+        return erased["digest"], [_done_before(erased)]
+    request = _read_request(run)
+    return request.digest, _execute(run, folder, options, request)
+
+
+def _erased_before(run: ServedModel) -> Mapping[str, Any] | None:
+    """Return the entry of a request that was given in the same words, and erased from the data."""
+    for entry in run.record["requests"]:
+        with suppress(KeyError, TypeError, ValueError, OSError):  # what reads it will say so
+            wording = entry["wording"]
+            if "erased" in entry and wording == _wording(run, entry["evidence"]["salt"]):
+                return dict(entry)
+    return None
+
+
+def _wording(run: ServedModel, salt: str) -> str:
+    """Return a salted hash of how a request was given."""
+    options = run.config.options(ForgetOptions)
+    if options.file is None:
+        return salted(salt, "filter", str(options.where))
+    return salted(salt, "file", options.by, hash_of_file(Path(options.file)))
+
+
+def _done_before(entry: Mapping[str, Any]) -> str:
+    return f"request {entry['request_id']} was carried out before; nothing to do"
+
+
 def _read_request(run: ServedModel) -> _FolderRequest:
     options = run.config.options(ForgetOptions)
     table, ids = run.dataset.rows, run.dataset.ids
@@ -267,11 +325,19 @@ def _preview(
     would_purge: list[str] = []
     if options.purge:
         would_purge = purge_with_run(folder, run.record, options.checkpoint_dir, dry_run=True)[1]
-    executed = _executed_before(run, _read_request(run))
+    erased = _erased_before(run)
+    if erased is not None:
+        return [_done_before(erased), *would_purge]
+    request = _read_request(run)
+    executed, would = _executed_before(run, request), []
+    if options.erase_data:
+        refuse_unfit(run, folder, options.shared_data, options.purges(run.record))
+        asked = np.union1d(run.forgotten, np.flatnonzero(request.selection.chosen))
+        would = would_erase(run, with_orphaned_rows(run, asked))
     if executed is not None:
-        return [executed, *would_purge]
+        return [executed, *would, *would_purge]
     parts = run.parts._replace(splits=run.parts.splits._replace(train=run.live))
-    return [*preview_of(run.config, run.dataset, parts).lines(), *would_purge]
+    return [*preview_of(run.config, run.dataset, parts).lines(), *would, *would_purge]
 
 
 def _executed_before(run: ServedModel, request: _FolderRequest) -> str | None:
@@ -282,7 +348,7 @@ def _executed_before(run: ServedModel, request: _FolderRequest) -> str | None:
     """
     for entry in run.record["requests"]:
         if entry["digest"] == request.digest:
-            return f"request {entry['request_id']} was carried out before; nothing to do"
+            return _done_before(entry)
         if entry["request_id"] == request.request_id:
             raise InputError(
                 f"request_id {request.request_id} was another request's; give a new one"
@@ -310,6 +376,7 @@ def _execute(
         return [*warnings, executed, *_missing_certificate(run, folder, request)]
     outcome = execute_request(run, folder, rows, options.measuring())
     entry = ledger_entry(run, request.request_id, request.digest, outcome)
+    entry["wording"] = _wording(run, entry["evidence"]["salt"])
     run.record["requests"].append(entry)
     folder.write(run.record, run.tensors)
     folder.remove_work()
@@ -471,7 +538,8 @@ def _unlearn(run: ServedModel, folder: ModelFolder, delta: RequestDelta) -> dict
     rows = run.dataset.rows
     task = UnlearningTask(
         delta.forget, delta.retain, np.setdiff1d(run.parts.splits.valid, run.forgotten),
-        unseen_of(run.parts, rows.user, delta.retain), rows.user, rows.item,
+        np.setdiff1d(unseen_of(run.parts, rows.user, delta.retain), run.forgotten),
+        rows.user, rows.item,
         *histories, FolderServices(run, folder, delta.forget, histories),
         run.config["seed"], run.shows,
     )  # fmt: skip

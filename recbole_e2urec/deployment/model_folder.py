@@ -8,15 +8,20 @@ generation consists of
 - ``model.json``: settings, the requests carried out so far, and hashes of the other files;
 - ``weights.safetensors``: the weights of the backbone, or of the adapter that was tuned;
 - ``forgotten.safetensors``: ids of rows that no later training and no history may show;
-- ``sample.safetensors``: rows on which drift is measured, and what the first model answered.
+- ``sample.safetensors``: rows on which drift is measured, and what the first model answered;
+- ``remainder.safetensors``: only after rows were erased, see :class:`Remainder`.
+
+While rows are being erased, ``erasing`` holds what is about to be put in place, and a journal of
+it. The next command finishes what was decided, or else takes it back.
 
 ``certificates`` holds a JSON file and a page for each request. They stay when generations are
 removed. Nothing here is ever unpickled, no name in a file leads to another file, and links are
-refused.
+refused. The journal alone names files elsewhere: those that the same command wrote beside the data.
 """
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,16 +34,24 @@ import numpy as np
 from torch import Tensor
 
 from recbole_e2urec.config.keys import REMOVED_KEYS
+from recbole_e2urec.data.prompt_table import PromptTable
 from recbole_e2urec.errors import InputError, one_line
-from recbole_e2urec.experiment.run import Experiment, hash_of
+from recbole_e2urec.experiment.run import Experiment, Rows, hash_of
 from recbole_e2urec.report.results import versions
 from recbole_e2urec.utils import io
-from recbole_e2urec.utils.io import file_lock, flush_folder, remove_parts, write_json, write_tensors
+from recbole_e2urec.utils.io import (
+    file_lock,
+    flush_folder,
+    make_folder,
+    remove_parts,
+    write_json,
+    write_tensors,
+)
 
 POINTER, RECORD, GENERATIONS, WORK = "current.json", "model.json", "generations", "work"
-CERTIFICATES = "certificates"
+CERTIFICATES, ERASING, JOURNAL = "certificates", "erasing", "journal.json"
 PLACES, STAGE = "places", "stage"  # where the run wrote that made the model, and its stage there
-TENSORS = ("weights", "forgotten", "sample")
+TENSORS, REMAINDER = ("weights", "forgotten", "sample"), "remainder"
 WEIGHTS = f"{TENSORS[0]}.safetensors"
 NO_GENERATION = "000000"  # stands for a model that was in no folder
 FOLDER_FORMAT = 2  # format 1 did not say which request a forgotten row belongs to
@@ -58,6 +71,7 @@ _RECORD_TYPES = {
     "format": int, "model": str, "dataset": str, "seed": int, "settings": dict,
     "fingerprint": dict, "requests": list, "files": dict,
 }  # fmt: skip
+STAGED = ".e2urec-erasing"  # of the folder beside data files with their successors
 _GENERATION_NAME = re.compile(r"[0-9]{6}")
 _CHANGED = "it is not what was written"
 
@@ -92,10 +106,15 @@ def model_settings(settings: Mapping[str, Any], config: Any) -> dict[str, Any]:
 
 def fingerprint(run: Experiment) -> dict[str, str]:
     """Hash what must not change for the model to keep its meaning: data, prompts and split."""
+    return fingerprint_of(run.dataset, run.model.table, run.parts.splits.train)
+
+
+def fingerprint_of(dataset: Any, table: PromptTable, train: Rows) -> dict[str, str]:
+    """Hash the data, the prompts without histories, and the training rows."""
     return {
-        "data": data_digest(run.dataset),
-        "prompts": run.model.table.fingerprint(),
-        "train": hash_of(run.parts.splits.train),
+        "data": data_digest(dataset),
+        "prompts": table.fingerprint(),
+        "train": hash_of(train),
     }
 
 
@@ -182,6 +201,16 @@ class Generation(NamedTuple):
     tensors: dict[str, dict[str, Tensor]]
 
     @property
+    def kinds(self) -> list[str]:
+        """The names of its files of tensors, without their suffix."""
+        return _kinds_of(self.record)
+
+    @property
+    def pointer(self) -> dict[str, str]:
+        """What ``current.json`` holds where this is the current generation."""
+        return {"generation": self.name, "sha256": self.digest}
+
+    @property
     def state(self) -> dict[str, Any]:
         """What identifies this state, as JSON: its name and the hashes of its files."""
         return {"generation": self.name, "model_json": self.digest, "files": self.record["files"]}
@@ -199,6 +228,7 @@ class ModelFolder:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
+        self._is_locked = False  # by this object
 
     @property
     def work(self) -> Path:
@@ -227,7 +257,7 @@ class ModelFolder:
         for _ in range(READ_ATTEMPTS):
             pointer = self.pointer()
             try:
-                return self._read_generation(*pointer, TENSORS if with_tensors else ())
+                return self._read_generation(*pointer, with_tensors)
             except InputError:
                 if self.pointer() == pointer:
                     raise
@@ -240,21 +270,29 @@ class ModelFolder:
             InputError: the disk is full, or a link is in the way. The current generation stays as
                 it was.
         """
+        write_json(self.path / POINTER, self.prepare(record, tensors).pointer)
+        flush_folder(self.path)
+        self.tidy()
+
+    def prepare(
+        self, record: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]]
+    ) -> Generation:
+        """Write a new generation beside the current one; arguments are as for :meth:`write`.
+
+        Returns:
+            The generation, without its tensors.
+        """
         number = int(self.pointer().name) + 1 if self.has_model else 1
         name = f"{number:06d}"
         folder = self.path / GENERATIONS / name
         self._refuse_link(f"{GENERATIONS}/{name}")
         shutil.rmtree(folder, ignore_errors=True)  # left by a killed process
         try:
-            self._write_generation(folder, record, tensors)
+            written = self._write_generation(folder, record, tensors)
         except InputError:
             shutil.rmtree(folder, ignore_errors=True)  # gives back the room on the full disk
             raise
-        write_json(
-            self.path / POINTER, {"generation": name, "sha256": hash_of_file(folder / RECORD)}
-        )
-        flush_folder(self.path)
-        self.tidy()
+        return Generation(name, hash_of_file(folder / RECORD), written, {})
 
     def tidy(self) -> None:
         """Remove old generations, and what a killed process left."""
@@ -277,13 +315,124 @@ class ModelFolder:
         Raises:
             InputError: something that would be written to is a link.
         """
-        for name in (".lock", GENERATIONS, WORK, CERTIFICATES):
+        for name in (".lock", GENERATIONS, WORK, CERTIFICATES, ERASING):
             self._refuse_link(name)
         with file_lock(self.path / ".lock", getLogger().warning):
-            yield
+            self._is_locked = True
+            try:
+                self.finish_erasure()
+                yield
+            finally:
+                self._is_locked = False
+
+    def begin_erasure(self, data: Path, dataset: str) -> Path:
+        """Make a data folder inside the present one, in which the successors of its files go.
+
+        Args:
+            data: the folder of the data files. Call this inside ``locked()``.
+            dataset: name of the data set.
+
+        Raises:
+            InputError: a folder cannot be written to.
+        """
+        name = hashlib.sha256(str(self.path.resolve()).encode()).hexdigest()[:16]
+        staged = data.resolve() / f".{name}{STAGED}" / dataset
+        write_json(self.path / ERASING / JOURNAL, {"staged": str(staged)})
+        flush_folder(self.path)
+        shutil.rmtree(staged.parent, ignore_errors=True)
+        for folder in (staged, self.path / ERASING / CERTIFICATES, self.path / CERTIFICATES):
+            make_folder(folder, "erase")
+        return staged
+
+    def decide_erasure(self, staged: Path, files: Mapping[str, Sequence[str]]) -> None:
+        """Decide that what is in ``erasing`` and ``staged`` takes effect, and let it.
+
+        Until the journal is written, the old state holds; from then on, the new one does.
+
+        Args:
+            staged: as :meth:`begin_erasure` made it.
+            files: names of the data files, and SHA-256 of what each is and of what it becomes.
+        """
+        erasing = self.path / ERASING
+        for changed in (staged, *staged.parents[:2], erasing / CERTIFICATES, erasing):
+            flush_folder(changed)
+        journal = {"staged": str(staged), "files": files}
+        write_json(erasing / JOURNAL, journal)
+        flush_folder(erasing)
+        self.finish_erasure()
+
+    def finish_erasure(self) -> None:
+        """Finish an erasure that was decided; take back one that was not.
+
+        Raises:
+            InputError: a file cannot be put in place.
+        """
+        erasing = self.path / ERASING
+        if not erasing.exists():
+            return
+        try:
+            if (erasing / JOURNAL).exists():
+                self._follow(self._read_file(read_json, f"{ERASING}/{JOURNAL}"))
+            shutil.rmtree(erasing)
+            flush_folder(self.path)
+        except OSError as error:
+            raise InputError(
+                f"{self.path}: rows are being erased, and {error.filename}: {error.strerror}; mend "
+                "that, and give any command on this folder again, which goes on"
+            ) from error
+
+    def _follow(self, journal: Mapping[str, Any]) -> None:
+        """Put in place what a journal says, unless other files are there by now."""
+        staged, files = Path(str(journal.get("staged"))), journal.get("files")
+        holder, data = staged.parent, staged.parent.parent
+        if not holder.name.endswith(STAGED) or has_link(data, f"{holder.name}/{staged.name}"):
+            raise self._damaged(f"{JOURNAL}: it names no folder of an erasure")
+        if isinstance(files, dict) and self._is_possible(staged, data, files):
+            for name in files:
+                if (staged / name).exists():
+                    os.replace(staged / name, data / name)
+            flush_folder(data)
+            self._place_staged()
+        if holder.exists():
+            shutil.rmtree(holder)
+
+    def _is_possible(self, staged: Path, data: Path, files: Mapping[str, Any]) -> bool:
+        """Return whether each data file is what it was, or what it is to become.
+
+        Raises:
+            InputError: some have been replaced, and others are neither.
+        """
+        states = set()
+        for name, hashes in files.items():
+            place, successor = data / name, staged / name
+            is_pair = isinstance(hashes, list) and len(hashes) == 2
+            if Path(name).name != name or place.is_symlink() or not is_pair:
+                raise self._damaged(f"{JOURNAL}: it names a file elsewhere")
+            before, after = hashes
+            now = hash_of_file(place) if place.exists() else None
+            is_ready = successor.exists() and hash_of_file(successor) == after
+            states.add("old" if now == before and is_ready else "new" if now == after else "other")
+        if {"new", "other"} <= states:
+            raise InputError(
+                f"{data}: a file was changed while rows were being erased; put it back"
+            )
+        return "other" not in states
+
+    def _place_staged(self) -> None:
+        """Put certificates in place, and then ``current.json``."""
+        erasing = self.path / ERASING
+        for file in sorted((erasing / CERTIFICATES).glob("*")):
+            os.replace(file, self.path / CERTIFICATES / file.name)
+        if (erasing / POINTER).exists():
+            flush_folder(self.path / CERTIFICATES)
+            os.replace(erasing / POINTER, self.path / POINTER)
+            flush_folder(self.path)
 
     def pointer(self) -> _Pointer:
         """Return the name of the current generation, and the hash of its record.
+
+        If rows are being erased, this waits until they are; if the process was killed, this
+        finishes its work.
 
         Raises:
             InputError: the folder holds no model, or ``current.json`` is damaged.
@@ -293,6 +442,9 @@ class ModelFolder:
                 f"{self.path} is no model folder (it has no {POINTER}); make one by "
                 "recbole-e2urec export --output=DIR"
             )
+        if (self.path / ERASING).exists() and not self._is_locked:
+            with self.locked():
+                pass
         pointer = self._read_file(read_json, POINTER)
         name, digest = pointer.get("generation"), pointer.get("sha256")
         is_name = isinstance(name, str) and _GENERATION_NAME.fullmatch(name)
@@ -300,7 +452,7 @@ class ModelFolder:
             raise self._damaged(f"{POINTER}: it names no generation")
         return _Pointer(name, digest)
 
-    def _read_generation(self, name: str, digest: str, kinds: Sequence[str]) -> Generation:
+    def _read_generation(self, name: str, digest: str, with_tensors: bool) -> Generation:
         folder = f"{GENERATIONS}/{name}"
         record = self._read_file(read_json, f"{folder}/{RECORD}", digest)
         for key, expected_type in _RECORD_TYPES.items():
@@ -313,7 +465,7 @@ class ModelFolder:
                 f"{RECORD}: format {record['format']} is not known, {FOLDER_FORMAT} is"
             )
         tensors = {}
-        for kind in kinds:
+        for kind in _kinds_of(record) if with_tensors else ():
             file = f"{kind}.safetensors"
             tensors[kind] = self._read_file(
                 read_tensors, f"{folder}/{file}", str(record["files"].get(file))
@@ -322,15 +474,17 @@ class ModelFolder:
 
     def _write_generation(
         self, folder: Path, record: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]]
-    ) -> None:
+    ) -> dict[str, Any]:
         files = {}
-        for kind in TENSORS:
+        for kind in tensors:
             path = folder / f"{kind}.safetensors"
             write_tensors(path, tensors[kind])
             files[path.name] = hash_of_file(path)
-        write_json(folder / RECORD, {**record, "format": FOLDER_FORMAT, "files": files})
+        written = {**record, "format": FOLDER_FORMAT, "files": files}
+        write_json(folder / RECORD, written)
         for changed in (folder, folder.parent, self.path):
             flush_folder(changed)
+        return written
 
     def _read_file(self, read: Callable[..., dict[str, Any]], name: str, *digest: str) -> Any:
         """Read a file of the folder; refuse it if its path leads through a link."""
@@ -346,6 +500,12 @@ class ModelFolder:
 
     def _damaged(self, why: str) -> InputError:
         return InputError(f"{self.path} is damaged: {why}; restore or export it anew")
+
+
+def _kinds_of(record: Mapping[str, Any]) -> list[str]:
+    """Return the names of a generation's files of tensors, without their suffix."""
+    has_remainder = f"{REMAINDER}.safetensors" in record["files"]
+    return [*TENSORS, REMAINDER] if has_remainder else [*TENSORS]
 
 
 def _is_request(entry: Any) -> bool:

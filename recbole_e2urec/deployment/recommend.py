@@ -111,7 +111,7 @@ class Recommender:
         live = np.setdiff1d(np.arange(len(rows)), run.forgotten)
         order = live[np.lexsort((live, rows.time[live], rows.user[live]))]
         self._rows, self._user = order, rows.user[order]  # by user and time
-        self._highest = None if rows.rating is None else float(np.nanmax(rows.rating))
+        self._highest = rows.highest_rating
         self._tokens = {inner: token for token, inner in run.dataset.ids.items.items()}
         self._items = np.array(sorted(self._tokens), dtype=np.int64)
 

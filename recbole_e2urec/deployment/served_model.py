@@ -5,7 +5,8 @@ the request that named it; 0 if it was forgotten before the folder had a ledger;
 forgotten.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,10 @@ from recbole_e2urec.config.config import Config
 from recbole_e2urec.config.keys import check_keys
 from recbole_e2urec.config.yaml import properties, read_yaml
 from recbole_e2urec.data.dataset import load_dataset
+from recbole_e2urec.data.rows import Remainder, RowTable, Splits
 from recbole_e2urec.deployment.model_folder import (
+    READ_ATTEMPTS,
+    REMAINDER,
     RUN_ONLY_KEYS,
     Generation,
     ModelFolder,
@@ -33,6 +37,10 @@ from recbole_e2urec.utils import recbole_compat
 
 NOT_FORGOTTEN, FIRST_REQUEST = -1, 1
 MAX_SAMPLE_ROWS = 2000  # validation rows on which drift is measured
+_TABLES = ("inter", "user", "item")
+_REMAINDER_COLUMNS = (
+    "users", "items", "train", "valid", "test", "control_users", "control", "erased_training_rows",
+)  # fmt: skip
 
 # Settings of a served model that may be given anew: where things are, and how it computes.
 OVERRIDABLE_KEYS = {
@@ -117,6 +125,66 @@ def _integers(tensor: Tensor) -> Rows:  # [m] -> [m]
     return integers
 
 
+def remainder_of(tensors: Mapping[str, Tensor]) -> Remainder:
+    """Return what stays as it was although rows were erased, from the tensors of a file.
+
+    Raises:
+        ValueError, KeyError: the tensors hold something else.
+    """
+    columns = {name: _integers(tensors[name]) for name in _REMAINDER_COLUMNS}
+    sizes = {kind: n for kind, n in zip(_TABLES, tensors["sizes"].tolist(), strict=True) if n >= 0}
+    lines = {kind: _line_numbers(tensors[kind], size) for kind, size in sizes.items()}
+    if any(column.min(initial=0) < 0 for column in columns.values()):
+        raise ValueError("ids below 0")
+    for name in ("users", "items"):
+        if (np.sort(columns[name]) != np.arange(1, len(columns[name]) + 1)).any():
+            raise ValueError(f"the order of {name}")
+    words = bytes(tensors["words"].tolist()).decode()
+    highest = tensors["highest"].tolist()
+    return Remainder(
+        lines, sizes, columns["users"], columns["items"],
+        Splits(columns["train"], columns["valid"], columns["test"]),
+        columns["control_users"], columns["control"],
+        int(columns["erased_training_rows"].sum()), highest[0] if highest else None,
+        tuple(words.split("\0")) if words else (),
+    )  # fmt: skip
+
+
+def _line_numbers(tensor: Tensor, count: int) -> Rows:
+    """Return numbers of different lines of a file, in any order.
+
+    Raises:
+        ValueError: they are something else.
+    """
+    row_ids(tensor.sort().values, count)
+    return _integers(tensor)
+
+
+def remainder_tensors(rest: Remainder) -> dict[str, Tensor]:
+    """Return the tensors that :func:`remainder_of` reads."""
+    columns = {
+        **rest.lines, **rest.parts._asdict(), "users": rest.users, "items": rest.items,
+        "control_users": rest.control_users, "control": rest.control,
+        "erased_training_rows": np.array([rest.erased_training_rows]),
+    }  # fmt: skip
+    tensors = {name: torch.from_numpy(column) for name, column in columns.items()}
+    tensors["sizes"] = torch.tensor([rest.sizes.get(kind, -1) for kind in _TABLES])
+    highest = [] if rest.highest is None else [rest.highest]
+    tensors["highest"] = torch.tensor(highest, dtype=torch.float64)
+    words = np.frombuffer("\0".join(rest.words).encode(), np.uint8).copy()
+    return {**tensors, "words": torch.from_numpy(words)}
+
+
+def _check_remainder(rest: Remainder, rows: RowTable) -> None:
+    """Refuse ids that the data do not have.
+
+    Raises:
+        ValueError: there are such ids.
+    """
+    if max(ids.max(initial=-1) for ids in (*rest.parts, rest.control)) >= len(rows):
+        raise ValueError("parts")
+
+
 def fully_forgotten_users(run: Experiment, forgotten: Rows) -> Rows:
     """Return the inner ids of users who are forgotten as a whole.
 
@@ -168,6 +236,17 @@ def _log_probabilities(yes: Tensor) -> Tensor:  # [n] -> [n, 2]
     return torch.stack([torch.log1p(-yes), torch.log(yes)], dim=1)
 
 
+@contextmanager
+def as_damage(source: Path) -> Iterator[None]:
+    """Refuse a model folder whose tensors turn out not to fit."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise InputError(f"{source} is damaged: its tensors do not fit ({error})") from error
+
+
 class DriftSample(NamedTuple):
     """Rows on which drift is measured again and again, and P(yes) of the first model, [n] each."""
 
@@ -211,16 +290,22 @@ class ServedModel(Experiment):
                 "are not those that the model was made with; put these files back (data_path says "
                 "where they are), or train and export anew"
             )
-        super().__init__(config, dataset)
+        if dataset.remainder is not None:
+            with as_damage(source):
+                _check_remainder(dataset.remainder, dataset.rows)
+                super().__init__(config, dataset)
+        else:
+            super().__init__(config, dataset)
         if fingerprint(self) != expected:
             raise InputError(
                 f"{source}: titles, features, wording or parts of {config['dataset']} are not "
                 "those that the model was made with; put its files back, or train and export anew"
             )
-        try:
+        self._remainder = {
+            kind: generation.tensors[kind] for kind in generation.tensors if kind == REMAINDER
+        }
+        with as_damage(source):
             self._load(generation.tensors)
-        except (ValueError, KeyError) as error:
-            raise InputError(f"{source} is damaged: its tensors do not fit ({error})") from error
 
     def _load(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
         bank, adapter = self.model.bank, self.model.adapter
@@ -271,11 +356,17 @@ class ServedModel(Experiment):
         self._leave_out_forgotten()
 
     def _leave_out_forgotten(self) -> None:
-        """Keep forgotten rows out of training, histories and the drift sample."""
+        """Keep forgotten rows out of training, histories and the drift sample.
+
+        Control users whom a request touched are no more among those to compare with.
+        """
         forgotten = forgotten_until(self.number, len(self.record["requests"]) + 1)
         user, sample = self.dataset.rows.user, self.sample
         untouched = ~np.isin(user[sample.rows], user[forgotten])
         self.sample = DriftSample(sample.rows[untouched], sample.yes[torch.from_numpy(untouched)])
+        control = self.parts.control
+        untouched_control = control[~np.isin(user[control], user[forgotten])]
+        self.parts = self.parts._replace(control=untouched_control)
         self.forgotten = forgotten
         self.live = np.setdiff1d(self.parts.splits.train, forgotten)
         self.gone = fully_forgotten_users(self, forgotten)
@@ -292,6 +383,7 @@ class ServedModel(Experiment):
             "weights": self.model.bank.state(self.model.adapter),
             "forgotten": tensors_of(self.number),
             "sample": {"rows": torch.from_numpy(self.sample.rows), "yes": self.sample.yes},
+            **self._remainder,
         }
 
 
@@ -315,7 +407,24 @@ def open_folder(
             that the folder fixes.
     """
     recbole_compat.apply()
-    generation = folder.read()
+    for _ in range(READ_ATTEMPTS):
+        generation = folder.read()
+        try:
+            return _opened(folder, generation, overrides, model, config_files)
+        except InputError:
+            if folder.pointer().name == generation.name:
+                raise
+    raise InputError(f"{folder.path} changes all the time; try again")
+
+
+def _opened(
+    folder: ModelFolder,
+    generation: Generation,
+    overrides: Mapping[str, Any] | None,
+    model: str | None,
+    config_files: Sequence[str],
+) -> ServedModel:
+    """Open a generation, see :func:`open_folder`."""
     record, method_keys = generation.record, _method_keys(model)
     allowed = OVERRIDABLE_KEYS if model is None else OVERRIDABLE_KEYS | method_keys | _REQUEST_KEYS
     settings = {key: value for key, value in record["settings"].items() if key not in RUN_ONLY_KEYS}
@@ -331,6 +440,9 @@ def open_folder(
             raise InputError(f"{key}: {folder.path} has its own; make another by export")
     settings.update(seed=record["seed"], log_wandb=False)
     config = Config(model or "LLMRec", record["dataset"], None, settings, overriding)
+    if REMAINDER in generation.tensors:
+        with as_damage(folder.path):
+            config.remainder = remainder_of(generation.tensors[REMAINDER])
     init_seed(config["seed"], config["reproducibility"])
     return ServedModel(config, load_dataset(config, examine=False), generation, folder.path)
 

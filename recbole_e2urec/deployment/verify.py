@@ -14,6 +14,7 @@ from recbole_e2urec.deployment.certificate import (
     CERTIFICATE_FORMAT,
     certificate_of,
     name_of,
+    salted,
     seal_of,
     state_after,
 )
@@ -28,7 +29,6 @@ from recbole_e2urec.deployment.evidence import (
 from recbole_e2urec.deployment.model_folder import (
     CERTIFICATES,
     GENERATIONS,
-    TENSORS,
     Generation,
     ModelFolder,
     UnusableFile,
@@ -44,8 +44,9 @@ OK, FAILED, UNKNOWN = "ok", "FAILED", "cannot be checked"
 MAX_SHOWN = 3  # places that differ, in a line
 TOLERANCE = 1e-4
 RELEARNING_TOLERANCE = 1e-2  # differences in rounding add up over the training steps
+UTILITY = "test utility"
 _MEASURES = {
-    "test utility": ("test",),
+    UTILITY: ("test",),
     "losses of forgotten, held-out and control users' rows": ("forget", "heldout", "control"),
     "membership inference": ("mia", "mia_same_users"),
 }
@@ -150,7 +151,7 @@ def _check_folder(
         return
     _refuse_other_folder(path, certificate, generation.record, folder)
     yield Check(OK, f"model.json of generation {generation.name}")
-    files = [_check_file(folder, generation, f"{kind}.safetensors") for kind in TENSORS]
+    files = [_check_file(folder, generation, f"{kind}.safetensors") for kind in generation.kinds]
     yield from files
     yield from _check_chain(certificate, generation, folder)
     if any(check.outcome == FAILED for check in files):
@@ -257,8 +258,13 @@ def check_measures(run: ServedModel, certificate: Mapping[str, Any]) -> Iterator
         certificate: the certificate of one of its requests, made from the ledger.
     """
     number, requests = certificate["request"]["number"], run.record["requests"]
+    is_erased = "erased" in certificate
     delta = delta_by(run, number)
-    yield same("counts of what was asked for", counts_of(run, delta), certificate["asked"])
+    if is_erased:
+        yield _check_erased(run, certificate)
+        yield Check(UNKNOWN, "what was asked for, and its losses", "its rows are erased")
+    else:
+        yield same("counts of what was asked for", counts_of(run, delta), certificate["asked"])
     yield Check(UNKNOWN, "measures before", "that model is gone, as it should be")
     if certificate["retrain"] is not None:
         yield Check(UNKNOWN, "distance to Retrain", "Retrain was not kept")
@@ -279,6 +285,17 @@ def check_measures(run: ServedModel, certificate: Mapping[str, Any]) -> Iterator
     yield from _measure_again(run, last, last_measures, entry["drift"], of_which)
 
 
+def _check_erased(run: ServedModel, certificate: Mapping[str, Any]) -> Check:
+    """Check that the data have no user and no item of whom nothing was to be left."""
+    ids, named, left = run.dataset.ids, certificate["identifiers"], 0
+    items = certificate["erased"]["items"]
+    for word, tokens, hashes in (("user", ids.users, named["users"]), ("item", ids.items, items)):
+        erased = set(hashes)
+        left += sum(salted(named["salt"], word, token) in erased for token in tokens if erased)
+    why = f"{left:,} of them are there" if left else ""
+    return Check(FAILED if left else OK, "erased users and items are not in the data", why)
+
+
 def delta_by(run: ServedModel, number: int) -> RequestDelta:
     """Return what a request changed for the model."""
     earlier = forgotten_until(run.number, number - 1)
@@ -294,11 +311,15 @@ def _measure_again(
 ) -> Iterator[Check]:
     delta = delta_by(run, number)
     measures = measure(run, delta, evaluation_rows_of(run, delta), delta.after).measures
+    is_erased = "erased" in run.record["requests"][number - 1]
     for title, names in _MEASURES.items():
+        if is_erased and title != UTILITY:
+            continue
         ours, theirs = ({name: part[name] for name in names} for part in (measures, stated))
         yield same(f"{title}{of_which}, within {TOLERANCE:g}", ours, theirs, TOLERANCE)
-    title = f"relearning{of_which}, within {RELEARNING_TOLERANCE:g}"
-    yield same(title, measures["relearning"], stated["relearning"], RELEARNING_TOLERANCE)
+    if not is_erased:
+        title = f"relearning{of_which}, within {RELEARNING_TOLERANCE:g}"
+        yield same(title, measures["relearning"], stated["relearning"], RELEARNING_TOLERANCE)
     yield same(f"drift{of_which}, within {TOLERANCE:g}", run.drift(), drift, TOLERANCE)
 
 

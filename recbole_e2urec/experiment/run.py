@@ -123,6 +123,9 @@ def parts_of(config: Config, dataset: Any) -> Parts:
     whole = build_splits(dataset)
     if len(whole.test) == 0:
         raise InputError(_no_test_rows(config, dataset))
+    rest = dataset.remainder
+    if rest is not None:
+        return Parts(build_splits(dataset, rest.control_users), whole, rest.control)
     users = np.unique(dataset.rows.user)
     control = choose_control_users(users, config["control_users"], config["forget_seed"])
     train = whole.train
@@ -236,7 +239,8 @@ class Experiment:
         if warning and distributed.is_main_process():
             getLogger().warning(warning)
         self.parts = parts_of(config, dataset)
-        self.sizes = fit_to_rows(config, len(self.parts.splits.train))
+        erased = 0 if dataset.remainder is None else dataset.remainder.erased_training_rows
+        self.sizes = fit_to_rows(config, len(self.parts.splits.train) + erased)
         for line in self.sizes if distributed.is_main_process() else ():
             getLogger().warning("%s: %s", config["dataset"], line)
         self.model = LLMRec(config, dataset).to(config["device"])

@@ -26,7 +26,7 @@ from recbole_e2urec.errors import InputError
 from recbole_e2urec.model.backbones.adapters import AdapterBank
 from recbole_e2urec.model.backbones.loading import BackboneOptions, load_backbone
 from recbole_e2urec.model.backbones.lora import LoraOptions
-from recbole_e2urec.model.backbones.tiny import EMBEDDED, EmbeddedOptions
+from recbole_e2urec.model.backbones.tiny import EMBEDDED, EmbeddedOptions, Words
 from recbole_e2urec.model.losses import answer_cross_entropy, yes_probability
 from recbole_e2urec.model.prompting import PromptOptions, make_texts, wording_of
 from recbole_e2urec.utils import distributed
@@ -99,6 +99,8 @@ class LLMRec(GeneralRecommender):
         self.prompt_options = config.options(PromptOptions)
         self.wording = wording_of(config, dataset, self.prompt_options)
         texts, vocabulary = make_texts(dataset, self.wording)
+        if dataset.remainder is not None:
+            vocabulary = Words(dataset.remainder.words)
         backbone = config.options(BackboneOptions)
         backbone.check_tuning(self.options.tuning)
         embedded = backbone.name in EMBEDDED

@@ -66,7 +66,15 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         InputError: the disk is full, or the folder cannot be written to.
     """
-    content = text.encode("utf-8", "backslashreplace")
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically; creates the folder if needed.
+
+    Raises:
+        InputError: as in :func:`write_text`.
+    """
     _write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 

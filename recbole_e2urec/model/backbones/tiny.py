@@ -1,7 +1,7 @@
 """Embedded backbones: a small T5 and Llama with a word tokenizer, which need no download."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Any
 
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
@@ -24,12 +24,18 @@ from recbole_e2urec.model.backbones.seq2seq import T5LM
 from recbole_e2urec.model.backbones.tokenizer import PromptCodec
 
 SPECIAL = ("<pad>", "</s>", "<s>")
+SPELLING = [f"<0x{byte:02X}>" for byte in range(256)]
+PRINTABLE = [chr(code) for code in range(33, 127)]
 # Ages, stars, counts, and the groups of three digits into which longer numbers are split.
 NUMBERS = [f"{number:0{width}d}" for width in (1, 2, 3) for number in range(10**width)]
 # A year in brackets is one word, because most film titles end in one. Numbers of five digits or
 # more, such as zip codes, are split into groups of three digits. Then follow words with inner
 # apostrophes, points and hyphens, and single signs.
 WORD = r"\(\d{4}\)|\d{3}(?=\d\d)|\w+(?:['\u2019.\-]\w+)*|[^\w\s]"
+
+
+class Words(list[str]):
+    """A vocabulary that is made already, in the order of its ids; in the place of its texts."""
 
 
 def word_tokenizer(texts: Iterable[str], max_words: int, template: str) -> PreTrainedTokenizerFast:
@@ -42,7 +48,7 @@ def word_tokenizer(texts: Iterable[str], max_words: int, template: str) -> PreTr
 
     Args:
         texts: item titles, the words of the prompt templates and, where these show them, users'
-            tokens.
+            tokens. Or the finished vocabulary, as :class:`Words`.
         max_words: number of the most frequent words to keep whole; others are spelled by
             characters.
         template: special tokens around a prompt, with ``$A`` for the prompt (``"$A </s>"``).
@@ -53,7 +59,8 @@ def word_tokenizer(texts: Iterable[str], max_words: int, template: str) -> PreTr
     splitter = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(Regex(WORD), "isolated")]
     )
-    tokens = _vocabulary(_count_words(texts, splitter), max_words)
+    made = isinstance(texts, Words)
+    tokens = texts if made else _vocabulary(_count_words(texts, splitter), max_words)
     ids = {token: index for index, token in enumerate(tokens)}
     model = models.BPE(vocab=ids, merges=[], byte_fallback=True, ignore_merges=True)
     tokenizer = Tokenizer(model)
@@ -76,10 +83,27 @@ def _count_words(texts: Iterable[str], splitter: pre_tokenizers.PreTokenizer) ->
 
 def _vocabulary(counts: Counter[str], max_words: int) -> list[str]:
     """List special tokens, bytes, characters, numbers, then words by frequency; each once."""
-    characters = sorted(set().union(*counts) | set(map(chr, range(33, 127))))
-    spelling = [f"<0x{byte:02X}>" for byte in range(256)]
+    characters = sorted(set().union(*counts) | set(PRINTABLE))
     words = sorted(counts, key=lambda word: (-counts[word], word))[:max_words]
-    return list(dict.fromkeys([*SPECIAL, *spelling, *characters, *NUMBERS, *words]))
+    return list(dict.fromkeys([*SPECIAL, *SPELLING, *characters, *NUMBERS, *words]))
+
+
+def shown_words(tokenizer: PreTrainedTokenizerFast, shown: Container[int]) -> Words:
+    """Return the vocabulary of a word tokenizer without words that no text shows.
+
+    All others keep their ids. Something that no text can hold stands in the place of what is left
+    out.
+
+    Args:
+        tokenizer: made by :func:`word_tokenizer`.
+        shown: ids of the tokens that texts show.
+    """
+    always = {*SPECIAL, *SPELLING, *PRINTABLE, *NUMBERS}
+    ids = tokenizer.get_vocab()
+    return Words(
+        token if token in always or ids[token] in shown else f"<erased {ids[token]}>"
+        for token in sorted(ids, key=ids.__getitem__)
+    )
 
 
 # Eager attention trains faster than the fused kernel at these widths on a CPU.
@@ -143,7 +167,8 @@ def build_embedded(
         The model in evaluation mode, on the CPU in float32. The same texts, options and seed give
         the same weights bit for bit.
     """
-    return EMBEDDED[name](options, [*texts, *answers], answers, max_tokens, seed)
+    texts = texts if isinstance(texts, Words) else [*texts, *answers]
+    return EMBEDDED[name](options, texts, answers, max_tokens, seed)
 
 
 def _tiny_t5(
