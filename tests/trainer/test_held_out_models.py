@@ -102,7 +102,8 @@ def test_renewed_tokens_are_as_if_never_shown_and_all_others_stay(
     small_config: Callable[..., Any], tuning: str
 ) -> None:
     config = small_config(
-        "CrossFit", epochs=3, learning_rate=0.05, clip_norm=1.0, train_batch_size=16, prompt="numbered",
+        "CrossFit", epochs=3, learning_rate=0.05, clip_norm=1.0, train_batch_size=16,
+        prompt="numbered",
         tuning=tuning,
         lora_target_modules=["q", "v", "embed_tokens"],
     )  # fmt: skip
