@@ -509,7 +509,8 @@ def test_killed_at_every_step(here: Path, capsys):
     assert "nothing failed" in verified(capsys)
 
 
-@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.thorough), 9])
+@pytest.mark.thorough
+@pytest.mark.parametrize("every", [1, 9])
 def test_a_full_disk_is_one_line_and_the_next_command_goes_on(every, here: Path, capsys):
     trial, states, steps = Trial(here), [], 0
     while True:
