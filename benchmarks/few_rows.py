@@ -79,10 +79,7 @@ def planted(users: int, generator: np.random.Generator) -> tuple[pd.DataFrame, p
         for time, item in enumerate(generator.permutation(ITEMS)[:20]):
             likes = generator.random() < 1 / (1 + np.exp(-1.25 * taste[kind[item]]))
             rows.append((f"u{user}", f"i{item}", 5.0 if likes else 2.0, float(time)))
-    items = [(f"i{item}", f"The {KINDS[kind[item]]} of {item}") for item in range(ITEMS)]
-    return pd.DataFrame(rows, columns=[USER, ITEM, RATING, TIME]), pd.DataFrame(
-        items, columns=[ITEM, TITLE]
-    )
+    return _tables(rows, [f"The {KINDS[kind[item]]} of {item}" for item in range(ITEMS)])
 
 
 def planted_items(users: int, generator: np.random.Generator) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -93,7 +90,11 @@ def planted_items(users: int, generator: np.random.Generator) -> tuple[pd.DataFr
         for user in range(users)
         for t, item in enumerate(generator.permutation(ITEMS)[:20])
     ]
-    items = [(f"i{item}", f"The tale of {item}") for item in range(ITEMS)]
+    return _tables(rows, [f"The tale of {item}" for item in range(ITEMS)])
+
+
+def _tables(rows: list[Any], titles: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    items = [(f"i{item}", title) for item, title in enumerate(titles)]
     return pd.DataFrame(rows, columns=[USER, ITEM, RATING, TIME]), pd.DataFrame(
         items, columns=[ITEM, TITLE]
     )

@@ -9,7 +9,6 @@ and splits by row id for every dataset class.
 import codecs
 import copy
 from collections.abc import Mapping
-from datetime import datetime, timezone
 from functools import cache
 from logging import getLogger
 from pathlib import Path
@@ -48,6 +47,7 @@ from recbole_e2urec.data.validation import (
     choose_threshold,
     describe_labels,
     describe_ties,
+    describe_times,
     find_bad_number,
     read_header,
     tied_rows,
@@ -58,7 +58,6 @@ from recbole_e2urec.utils import distributed
 from recbole_e2urec.utils.recbole_compat import as_input_errors
 
 LOGGER = getLogger(__name__)
-SINCE_1970 = 1e8  # times above are dates
 UNTIMED = (
     "no times, so rows are split at random (eval_args: {order: RO}), and a history shows rows that "
     "stand earlier in the file, which need not be earlier in time"
@@ -556,7 +555,7 @@ def describe(config: Any, dataset: RowDataMixin) -> list[str]:
     lines = [
         f"{found.rows:,} rows of {found.users:,} users and {found.items:,} items; {fewest:,} to "
         f"{most:,} rows a user, median {median:g}",
-        _describe_times(rows.time) if rows.has_time else "times: none",
+        describe_times(rows.time) if rows.has_time else "times: none",
     ]
     if not config.is_language_model:
         return lines
@@ -568,14 +567,6 @@ def describe(config: Any, dataset: RowDataMixin) -> list[str]:
         named = ", ".join(found.user_fields)
         users = f"{found.described:.0%} of the users have a line ({named})"
     return [*lines, f"{titles}; {users}"]
-
-
-def _describe_times(time: NDArray[np.float64]) -> str:
-    ends = (float(time.min()), float(time.max()))
-    if ends[0] > SINCE_1970 and ends[1] < 1e11:
-        days = (f"{datetime.fromtimestamp(end, timezone.utc):%Y-%m-%d}" for end in ends)
-        return "times: {} to {}".format(*days)
-    return "times: {:.15g} to {:.15g}".format(*ends)
 
 
 def _title_field(path: Path, config: Any, found: Findings) -> str | None:

@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -297,6 +298,15 @@ def tied_rows(user: NDArray[np.int64], time: NDArray[np.float64]) -> float:
     user, time = user[order], time[order]
     same = (user[1:] == user[:-1]) & (time[1:] == time[:-1])
     return float((np.append(same, False) | np.insert(same, 0, False)).mean())
+
+
+def describe_times(time: NDArray[np.float64]) -> str:
+    """Say from when to when the times are: as dates, if they are seconds since 1970."""
+    ends = (float(time.min()), float(time.max()))
+    if ends[0] > _EPOCH and ends[1] < 1e11:
+        days = (f"{datetime.fromtimestamp(end, timezone.utc):%Y-%m-%d}" for end in ends)
+        return "times: {} to {}".format(*days)
+    return "times: {:.15g} to {:.15g}".format(*ends)
 
 
 def describe_ties(share: float) -> list[str]:
