@@ -32,7 +32,7 @@ from recbole_e2urec.experiment.launch import (
 )
 from recbole_e2urec.experiment.preview import run_preview
 from recbole_e2urec.experiment.recbole_models import ClassicForgetting
-from recbole_e2urec.experiment.run import no_log_if_refused, opened, refuse_afterwards
+from recbole_e2urec.experiment.run import opened, refuse_afterwards
 from recbole_e2urec.experiment.tuning import Objective, Trial, best_of, settings_to_try
 from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.methods import METHODS, method_of
@@ -74,20 +74,27 @@ def reference_job(run_settings: RunSettings, name: str, latest: Latest) -> None:
 def refusal_job(run_settings: RunSettings, models: Sequence[str], latest: Latest) -> None:
     """Let each method that refuses some requests do so, which takes the data but no training."""
     choosy = [name for name in models if name in METHODS and _is_choosy(METHODS[name])]
+    methods = [run_settings.config(name) for name in choosy]
+
+    def asked(config: Config, dataset: Any) -> Forgetting:
+        run = Forgetting(config, dataset)
+        for method in methods:
+            run.refuse(method)
+        return run
+
     if choosy:
-        run = _run_of(run_settings.config(LANGUAGE_MODEL), latest)
-        for name in choosy:
-            with no_log_if_refused(run.config):
-                run.refuse(run_settings.config(name))
+        _run_of(run_settings.config(LANGUAGE_MODEL), latest, asked)
 
 
 def _is_choosy(method: type[Unlearner]) -> bool:
     return method.refuse is not Unlearner.refuse
 
 
-def _run_of(config: Config, latest: Latest) -> Forgetting:
-    """Return the run of a seed, which the jobs of a process share."""
-    return latest.get((Forgetting, config["seed"]), lambda: opened(config, Forgetting))
+def _run_of(
+    config: Config, latest: Latest, kind: Callable[[Config, Any], Forgetting] = Forgetting
+) -> Forgetting:
+    """Return the run of a seed, which the jobs of a process share; ``kind`` makes it."""
+    return latest.get((Forgetting, config["seed"]), lambda: opened(config, kind))
 
 
 def references(run: Forgetting, config: Config) -> list[Row]:

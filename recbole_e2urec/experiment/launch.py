@@ -20,6 +20,7 @@ from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Lock
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from recbole_e2urec.config.keys import LAUNCHING, protocol
@@ -71,15 +72,15 @@ def workers_of(processes: int) -> Iterator[Callable[[Iterable[Job]], Iterator[An
     Raises:
         InputError: a process died.
     """
-    context = get_context(START)
     if processes == 1:
-        latest, once = Latest(), _LoggedOnce(context.Lock())
+        latest, once = Latest(), _LoggedOnce(Lock())
         logging.getLogger(DATA_LOG).addFilter(once)
         try:
             yield lambda jobs: (job(latest) for job in jobs)
         finally:
             logging.getLogger(DATA_LOG).removeFilter(once)
         return
+    context = get_context(START)
     try:
         with (
             cores_shared(processes),
@@ -107,7 +108,7 @@ class _LoggedOnce(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether to log a line."""
         line = record.getMessage()
-        self._mine = self._mine or self._lock.acquire(block=False)
+        self._mine = self._mine or self._lock.acquire(False)
         is_new = line not in self._lines
         self._lines.add(line)
         return self._mine and is_new

@@ -1,8 +1,7 @@
 """The base of every run of a language model: its rows, histories, trainers and stages."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from logging import getLogger
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -75,21 +74,16 @@ def opened(config: Config, kind: Callable[[Config, Any], T]) -> T:
 
     Raises:
         InputError: the data or the request cannot be used, or a folder of the run cannot be made.
-            No log is left behind.
+            No log of it is left behind.
     """
     init_seed(config["seed"], config["reproducibility"])
+    earlier = [*getLogger().handlers]
     distributed.on_main_process(lambda: _make_folders(config))
-    with no_log_if_refused(config):
-        return kind(config, load_dataset(config))
-
-
-@contextmanager
-def no_log_if_refused(config: Config) -> Iterator[None]:
-    """Remove the log that was started if a run is refused before anything is trained."""
     try:
-        yield
+        return kind(config, load_dataset(config))
     except InputError:
-        distributed.on_main_process(lambda: recbole_compat.discard_log(config))
+        if distributed.is_main_process():  # it may be the only one that is refused
+            recbole_compat.discard_log(config, earlier)
         raise
 
 

@@ -13,7 +13,7 @@ import logging
 import os
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
@@ -228,11 +228,12 @@ def make_folders_at_once() -> None:
 
 
 def log_utf8() -> None:
-    """Write log files as UTF-8, whatever the locale is.
+    """Write log files as UTF-8, whatever the locale is, and open them at the first line.
 
     The name ``logging`` in RecBole's logger module gets another ``FileHandler``; the standard
     library is not changed. Symptom: pages of ``--- Logging error ---`` where a title is logged
-    under an ASCII locale. Cause: ``init_logger`` names no encoding. Can go when it does.
+    under an ASCII locale, and an empty file where an earlier log goes on. Cause: ``init_logger``
+    names no encoding, and opens its file before it knows whether it is used. Can go when it does.
     """
     logging = types.ModuleType("logging")
     logging.__dict__.update(logger.logging.__dict__)
@@ -347,11 +348,20 @@ def start_log(config: Any) -> None:
         os.chdir(started_in)
 
 
-def discard_log(config: Any) -> None:
-    """End and remove the log that was started last in the run's folder, and what is then empty."""
+def discard_log(config: Any, earlier: Sequence[logging.Handler]) -> None:
+    """End and remove a run's log, unless an earlier one went on, and folders that are then empty.
+
+    Args:
+        config: the run's settings.
+        earlier: the root logger's handlers before :func:`start_log`.
+    """
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if handler not in earlier]:
+        root.removeHandler(handler)
+        handler.close()
+        if isinstance(handler, logging.FileHandler):
+            Path(handler.baseFilename).unlink(missing_ok=True)
     folder = config.run_folder.resolve()
-    for file in _end_logs(lambda path: folder in path.parents):
-        file.unlink(missing_ok=True)
     log = folder / "log"
     for empty in (log / str(config["model"]), log, folder, folder.parent):
         with suppress(OSError):  # it is not empty
@@ -360,20 +370,14 @@ def discard_log(config: Any) -> None:
 
 def _end_logs_outside(folder: Path) -> None:
     """Remove the handlers that ``init_logger`` added for a run with another folder."""
-    _end_logs(lambda path: folder not in path.parents)
-
-
-def _end_logs(chosen: Callable[[Path], bool]) -> list[Path]:
-    """Remove the handlers of runs' logs that are chosen by their files; return these files."""
     root = logging.getLogger()
     files = (Path(getattr(handler, "baseFilename", os.devnull)) for handler in root.handlers)
-    others = [file for file in files if RUN_SUFFIX in str(file) and chosen(file)]
+    others = [file for file in files if RUN_SUFFIX in str(file) and folder not in file.parents]
     for handler in list(root.handlers) if others else ():
         is_terminal = isinstance(handler.formatter, logger.colorlog.ColoredFormatter)
         if is_terminal or Path(getattr(handler, "baseFilename", os.devnull)) in others:
             root.removeHandler(handler)
             handler.close()
-    return others
 
 
 def search_with_generators() -> None:

@@ -372,6 +372,23 @@ def test_refused_in_one_line(case: Case, capfd: pytest.CaptureFixture[str]) -> N
     assert not Path("saved").exists()
 
 
+def test_a_refused_run_leaves_the_log_of_the_run_before(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # those of pytest keep RecBole's out
+    shop()
+    given = {**RUN, "model": "Pop"}
+    assert cli.main(as_arguments(given)) == 0
+    (log,) = Path("saved").rglob("*.log")
+    before = log.read_text(encoding="utf-8")
+    Path("data/shop/shop.inter").write_text("user_id:token\n", encoding="utf-8")
+    assert cli.main(as_arguments(given)) == 2
+    assert [*Path("saved").rglob("*.log")] == [log]
+    assert log.read_text(encoding="utf-8").startswith(before)
+    for handler in logging.getLogger().handlers:
+        handler.close()
+
+
 def rated(values: tuple[str, ...]) -> Callable[[], None]:
     """Put another rating for each of 1 to 5."""
     return column("inter", 2, lambda rating: values[int(rating) - 1])
