@@ -58,6 +58,7 @@ FAR = {
     "shards": 2,
 }
 NEEDS: dict[str, dict[str, Any]] = {"TokenReset": {"prompt": "numbered"}}
+COSTLY = ("APA", "RecEraser", "SISA")  # they train several models, which takes a third of the time
 STAYING = ("u5", "u6")  # whom no request names
 # What is no result: settings, names, and what depends on the time and on the machine.
 ASIDE = ("edges", "format", "fpr", "identifiers", "in_words", "model", "options", "seed")
@@ -108,7 +109,10 @@ def test_the_main_job(finished: Path) -> None:
     check("main job", {row["model"]: row for row in rows})
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(name, marks=[pytest.mark.thorough] * (name in COSTLY)) for name in METHODS],
+)
 def test_a_run_of_each_method(method: str, finished: Path) -> None:
     shutil.copytree(finished / "saved", "saved")
     given = {**settings(finished), **FAR, **NEEDS.get(method, {})}

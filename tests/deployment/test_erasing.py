@@ -32,6 +32,7 @@ from recbole_e2urec.deployment.recommend import load_recommender
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.quick_start import run_recbole_e2urec
 
+pytestmark = pytest.mark.usefixtures("short_relearning")
 DATA, INTER = Path("data/small"), Path("data/small/small.inter")
 LONELY = "Sólitär"  # a word that only one title has
 USERS, OTHERS = "user_id\nu1\nu2\n", "user_id\nu5\nu7\n"

@@ -138,7 +138,7 @@ def test_without_a_name_the_model_of_the_newest_run_is_taken(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = {"data_path": str(write_data(tmp_path)), **GIVEN}
-    for model in ("NegGrad", "LLMRec", "NegGrad"):
+    for model in ("NegGrad", "LLMRec"):
         run_recbole_e2urec(model, "small", config_dict=data)
         run_recbole_e2urec("FM", "small", config_dict={"data_path": data["data_path"], "epochs": 1})
         assert cli.main(["export", f"--output={model}"]) == 0

@@ -16,7 +16,7 @@ from test_folder import GENERATION, refused, resealed
 from recbole_e2urec import cli
 from recbole_e2urec.deployment.model_folder import ModelFolder
 
-pytestmark = pytest.mark.usefixtures("in_use")
+pytestmark = pytest.mark.usefixtures("short_relearning", "in_use")
 FORK = multiprocessing.get_context("fork")
 TWO = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 

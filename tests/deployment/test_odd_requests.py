@@ -24,6 +24,7 @@ from recbole_e2urec.deployment.model_folder import ModelFolder
 from recbole_e2urec.quick_start import run_recbole_e2urec
 from recbole_e2urec.trainer.checkpoint import Stage
 
+pytestmark = pytest.mark.usefixtures("short_relearning")
 FORGET = ["forget", "--checkpoint=model", "--model=NegGrad", "--joint_epochs=1",
           "--show_progress=False"]  # fmt: skip
 USERS = ("u1", "u2", "u23")

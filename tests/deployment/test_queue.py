@@ -15,7 +15,7 @@ from recbole_e2urec.deployment.model_folder import ModelFolder
 from recbole_e2urec.errors import InputError
 
 KNOWN = {"history_length": 0, "epochs": 24, "eval_step": 24}  # only a name tells what is liked
-pytestmark = pytest.mark.usefixtures("in_use")
+pytestmark = pytest.mark.usefixtures("short_relearning", "in_use")
 
 
 def tree(folder: Path) -> dict[str, int]:
