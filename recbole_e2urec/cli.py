@@ -286,6 +286,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0; 1 if a check failed; 2 for bad input; 130 when interrupted.
     """
     distributed.print_utf8()
+    if argv is None:  # this process is the program
+        distributed.collect_rarely()
     try:
         arguments = parse(sys.argv[1:] if argv is None else argv)
         return _run(arguments)

@@ -19,12 +19,15 @@ from atomic_files import TITLES, small_interactions, write_table
 from hypothesis import settings
 from stand_ins import Recorder
 
+from recbole_e2urec.utils.distributed import collect_rarely
+
 settings.register_profile("fixed", derandomize=True, database=None)
 settings.register_profile("random", print_blob=True)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Property tests try the same cases every time, and in the thorough run others each time."""
+    collect_rarely()
     settings.load_profile("random" if "thorough" in _selected(config) else "fixed")
 
 

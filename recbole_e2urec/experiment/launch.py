@@ -84,7 +84,7 @@ def workers_of(processes: int) -> Iterator[Callable[[Iterable[Job]], Iterator[An
     try:
         with (
             cores_shared(processes),
-            ProcessPoolExecutor(processes, context, _log_data_once, (context.Lock(),)) as pool,
+            ProcessPoolExecutor(processes, context, _begin_worker, (context.Lock(),)) as pool,
         ):
             yield partial(pool.map, _run)
     except BrokenProcessPool as error:
@@ -114,7 +114,8 @@ class _LoggedOnce(logging.Filter):
         return self._mine and is_new
 
 
-def _log_data_once(lock: Any) -> None:
+def _begin_worker(lock: Any) -> None:
+    distributed.collect_rarely()
     logging.getLogger(DATA_LOG).addFilter(_LoggedOnce(lock))
 
 
