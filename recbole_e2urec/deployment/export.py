@@ -322,5 +322,5 @@ class _ComparisonRequest:
         after = self._measure(self.delta.after)
         answers = {"before": before.answers, "after": after.answers}
         seconds = retrain.cost["seconds"]
-        distances = distances_to_retrain(retrain.evidence, answers, self.rows, seconds)
+        distances = distances_to_retrain(run, self.delta, retrain.evidence, answers, seconds)
         return _ModelAfter(weights, student.cost, student.findings, after, distances)

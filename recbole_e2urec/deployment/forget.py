@@ -32,6 +32,7 @@ from recbole_e2urec.deployment.erase import erase_forgotten, refuse_unfit, would
 from recbole_e2urec.deployment.evidence import (
     Evidence,
     RequestDelta,
+    attack,
     check_reference,
     compare_to_retrain,
     counts_of,
@@ -497,6 +498,7 @@ def ledger_entry(
             "method": {**_method_settings(run), "found": dict(outcome.findings)},
             "before": dict(outcome.state_before),
             "measures": {"before": before.measures, "after": after.measures},
+            "attacks": attack(run, delta, before.answers, after.answers),
             "retrain": outcome.retrain,
             "cost": {**seconds, **outcome.cost},
             "versions": versions(),
