@@ -1,7 +1,8 @@
 """Does it come back, and does it tell? ``python -m benchmarks.attacks``.
 
 The runs are those of the fresh requests of ``benchmarks.regimes``. Models are loaded from the same
-``checkpoint_dir``, or trained. The attacks are those of a certificate, with the same rows:
+``checkpoint_dir``, or trained. The attacks are those of a certificate, on more rows, so that there
+is less chance in them:
 
 - relearning: how much of the way back to Original four steps on one half of the forgotten rows
   take, measured on the other half;
@@ -18,10 +19,12 @@ before. Any ``--key=value`` applies to all runs.
 
 import argparse
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import chain
 from math import isfinite, nan
 from statistics import fmean
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 from tabulate import tabulate
@@ -30,6 +33,7 @@ from torch import Tensor
 from benchmarks.common import common_settings, config_of, parse_options, publish, run_main
 from benchmarks.regimes import REGIMES, SEEDS, Task, add_common, require_ml_1m, runs_of
 from recbole_e2urec.config.schema import DATA_DRIVEN
+from recbole_e2urec.deployment import evidence
 from recbole_e2urec.deployment.certificate_words import FEW_STEPS
 from recbole_e2urec.deployment.evidence import (
     EvaluationRows,
@@ -42,6 +46,7 @@ from recbole_e2urec.deployment.evidence import (
 )
 from recbole_e2urec.deployment.forget import merged_weights
 from recbole_e2urec.deployment.served_model import with_orphaned_rows
+from recbole_e2urec.evaluator import attacks
 from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.methods import method_of
 from recbole_e2urec.report.tables import NOISE
@@ -83,10 +88,21 @@ def main() -> None:
     options, arguments = parse_options(parser, MARK)
     options.development = False
     require_ml_1m(options)
-    with common_settings(options, arguments) as common:
+    with more_rows(), common_settings(options, arguments) as common:
         task = Task(options, arguments, common, {})
         tables = [_table(task, regime, size) for regime in options.only for size in options.sizes]
     publish("\n\n".join(tables), options, MARK)
+
+
+@contextmanager
+def more_rows() -> Iterator[None]:
+    """Ask about more rows than a certificate does."""
+    with (
+        patch.object(evidence, "MAX_OTHER_ROWS", 20_000),
+        patch.object(evidence, "ROWS_OF_USER", 20),
+        patch.object(attacks, "CURVE_ROWS", 2_000),
+    ):
+        yield
 
 
 def _table(task: Task, regime: str, size: float) -> str:

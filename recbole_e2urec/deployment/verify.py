@@ -19,6 +19,7 @@ from recbole_e2urec.deployment.certificate import (
     state_after,
 )
 from recbole_e2urec.deployment.certificate_page import certificate_page
+from recbole_e2urec.deployment.certificate_words import things
 from recbole_e2urec.deployment.evidence import (
     RequestDelta,
     counts_of,
@@ -133,7 +134,9 @@ def verify(
         raise InputError(f"{folder.path} took another request meanwhile; try again")
     failed = sum(check.outcome == FAILED for check in checks)
     lines = [check.line for check in checks]
-    lines.append(f"{failed} of {len(checks)} checks failed" if failed else "nothing failed")
+    lines.append(
+        f"{failed} of {things(len(checks), 'check')} failed" if failed else "nothing failed"
+    )
     return Verdict("\n".join(lines), failed > 0)
 
 
@@ -229,7 +232,7 @@ def _check_content(
 ) -> Iterator[Check]:
     """Compare the certificate and its page with what the ledger yields."""
     counts = {kind: len(expected["identifiers"][kind]) for kind in ("users", "items", "rows")}
-    text = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
+    text = ", ".join(things(count, kind.removesuffix("s")) for kind, count in counts.items())
     yield same(f"salted hashes: {text}", certificate["identifiers"], expected["identifiers"])
     checked_elsewhere = ("in_words", "identifiers", "sha256", "purged")
     theirs, ours = (
@@ -281,7 +284,8 @@ def check_measures(run: ServedModel, certificate: Mapping[str, Any]) -> Iterator
         then = measures_after["forget"]["loss"]
         loss = run.loss(delta.forget, delta.before)
         now = f"; the loss of its forgotten rows is {loss:.4f} now and was {then:.4f} then"
-    yield Check(UNKNOWN, "measures after", f"{last - number} later requests changed the model{now}")
+    later = things(last - number, "later request")
+    yield Check(UNKNOWN, "measures after", f"{later} changed the model{now}")
     entry = requests[-1]
     of_which = f" of the present model, as after request {last}"
     last_measures = entry["evidence"]["measures"]["after"]

@@ -36,6 +36,8 @@ th, td { padding: .25rem .4rem; border-bottom: 1px solid #ccc; text-align: left;
 td.number, th.number { text-align: right; }
 tbody td:first-child, thead th:first-child { position: sticky; left: 0; background: #fff; }
 pre { background: #f3f3f3; padding: .75rem; white-space: pre-wrap; overflow-wrap: anywhere; }
+.brief { display: grid; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); gap: 0 2rem; }
+.brief h2 { font-size: 1.15rem; margin: .75rem 0 .25rem; } .brief p { margin: .35rem 0; }
 .caution { border-left: .3rem solid #D55E00; padding-left: .75rem; }
 figure { margin: 1.5rem 0; } figcaption, .note { color: #444; font-size: .95rem; }
 </style>

@@ -258,7 +258,7 @@ def test_what_was_purged_is_told(certified: Path):
     whole = certificate()
     assert path == Path("model").absolute() / "certificates" / paths()[0].name
     assert whole["purged"] == PURGED
-    assert "4 files of 4,050 bytes were purged; 1 were kept." in whole["in_words"]["found"]
+    assert "4 files of 4,050 bytes were purged; 1 was kept." in whole["in_words"]["found"]
     page = path.with_suffix(".html").read_text()
     for told in ("stages", "4,000", "results.jsonl, the table of the run", "ab" * 32, "notes.txt"):
         assert told in page
