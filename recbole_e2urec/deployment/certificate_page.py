@@ -85,7 +85,7 @@ def _measures(certificate: Mapping[str, Any]) -> list[TableLine]:
         cells = [_number(model[name]["loss"], otherwise) for model in models]
         lines.append(TableLine(title, cells))
     for part, title in (("forget", "forgotten rows"), ("control", "control users")):
-        for bits in ROUNDED_BITS:
+        for bits in ROUNDED_BITS if "rounding" in models[0] else ():
             cells = [_number(_at(model, "rounding", part, f"loss_{bits}_bits")) for model in models]
             lines.append(TableLine(f"loss at {bits} bits, {title}", cells))
     lines += _attacks("control users", [model["mia"] for model in models], NO_CONTROL)
@@ -266,9 +266,9 @@ _PAGE = SHEETS.from_string("""\
 {% block title %}Request {{ certificate.request.id }}: what was forgotten{% endblock %}
 {% block body %}
 <h1>What the model was asked to forget, and what came of it</h1>
-<p class="note">Request {{ certificate.request.id }}, {{ certificate.request.date }}; request \
-{{ certificate.request.number }} of its model, on {{ certificate.data.dataset }}; content \
-{{ certificate.request.digest }}</p>
+<p class="note">Request {{ certificate.request.id }}, carried out on \
+{{ certificate.request.date[:10] }}; the {{ certificate.request.number }}. request of this model, \
+on the data set {{ certificate.data.dataset }}</p>
 {% if words.first %}
 <div class="caution">
 {% for sentence in words.first %}
@@ -278,7 +278,7 @@ _PAGE = SHEETS.from_string("""\
 {% endif %}
 <div class="brief" id="brief">
 {% for title, part in (("What was asked", "asked"), ("What was done", "done"), \
-("How sure it is", "sure"), ("What is left", "left")) if words[part] %}
+("How sure this is", "sure"), ("What is left", "left")) if words[part] %}
 <section>
 <h2>{{ title }}</h2>
 {% for sentence in words[part] %}
@@ -306,9 +306,10 @@ _PAGE = SHEETS.from_string("""\
 {% set asked = certificate.asked %}
 <p>{{ things(asked.rows, "row") }} of the data, {{ "{:,}".format(asked.training_rows) }} of the \
 {{ things(asked.training_rows_before, "training row") }} that there were \
-({{ "{:.2%}".format(asked.share_of_training) }}).
+({{ "{:.2%}".format(asked.share_of_training) }}). The request's hash is \
+{{ certificate.request.digest }}, and it was carried out at {{ certificate.request.date }}.
 {% if asked.training_rows %}
-They belong to {{ things(asked["users"].some, "user") }}, of whom \
+The training rows belong to {{ things(asked["users"].some, "user") }}, of whom \
 {{ "{:,}".format(asked["users"].whole) }} without a training row left, and to \
 {{ things(asked["items"].some, "item") }}, {{ "{:,}".format(asked["items"].whole) }} of which \
 without one left.

@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from recbole_e2urec.methods.unlearner import NOT_REACHED
-from recbole_e2urec.report.tables import NOISE, is_high
+from recbole_e2urec.report.tables import CHANCE, NOISE, is_high
 
 # Bounds above or below which something is said first.
 MAX_AUC_LOSS = 0.02  # test AUC
@@ -25,6 +25,11 @@ NO_CONTROL = "none: train with control_users"
 def things(count: int, noun: str) -> str:
     """Return a number and its noun: 1 user, 2 users."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def percent(share: float, decimals: int = 0) -> str:
+    """Return a share as text."""
+    return f"{100 * share:.{decimals}f} %"
 
 
 def was(count: int) -> str:
@@ -43,22 +48,23 @@ _ENVIRONMENT.globals |= {
 _ENVIRONMENT.filters |= {
     "count": "{:,}".format,
     "fixed": lambda value, n: f"{value:.{n}f}",
-    "percent": lambda value: f"{100 * value:.0f} %",
+    "percent": percent,
     "things": things,
 }
 
 _ASKED = """\
 {% set whole = [
-    [identifiers["users"] | length, "user", "with all that is theirs"],
+    [identifiers["users"] | length, "user", "with all their rows"],
     [identifiers["items"] | length, "item", "with all their rows"],
     [identifiers["rows"] | length, "single row", ""],
 ] %}
-To forget {{ asked.rows | things("row") }} of the data {%- for count, noun, how in whole if count %}
+To forget {{ asked.rows | things("row") }} of the data, each about one user and one item
+{%- for count, noun, how in whole if count %}
 {{ ": " if loop.first else ", " }}{{ count | things(noun) }}{{ " " ~ how if how }}{% endfor %}.
 
 {% if asked.training_rows %}
-The model had learned from {{ asked.training_rows | count }} of them, which is {{
-"{:.2%}".format(asked.share_of_training) }} of all that it had learned from.
+The model had learned from {{ asked.training_rows | count }} of them, {{
+asked.share_of_training | percent(2) }} of all that it had learned from.
 {% else %}
 The model had learned from none of them.
 {% endif %}
@@ -66,70 +72,72 @@ The model had learned from none of them.
 
 _DONE = """\
 {% if not asked.training_rows %}
-There was nothing to unlearn. The model is as it was, and never uses these rows from now on.
+There was nothing to unlearn: the model is as it was.
 {% elif method.name == "Retrain" %}
-The model was trained anew without these rows, and replaced the old one.
+The model was trained anew without these rows. The new model replaced the old one.
 {% else %}
-The method {{ method.name }} changed the model, so that it answers more like one that never saw
-these rows. The changed model replaced the old one.
-
-The rows are in no prompt and no later training of this model.
+The method {{ method.name }} changed the model, to make it answer like one that never saw these
+rows. The changed model replaced the old one.
 {% endif %}
+
+No prompt shows these rows any more, and this model is never trained on them again.
 """
 
 _SURE = """\
 {% if asked.training_rows %}
 {% set before, after = forget_loss %}
-The model errs {{ "more" if after > before else "less" if after < before else "as much" }} on the
-forgotten rows than before: {{ before | fixed(2) }} before, {{ after | fixed(2) }} now (0 = always
-right, 0.69 = a coin toss){% if control_loss[1] is not none %}. On people whom it never saw, it is
-{{ control_loss[1] | fixed(2) }} now{% endif %}.
+{% set rise = after - before %}
+On the forgotten rows the model errs {{ "more than" if rise > MIN_LOSS_RISE else "less than"
+if rise < -MIN_LOSS_RISE else "about as much as" }} before: by {{ before | fixed(2) }} before, by
+{{ after | fixed(2) }} now (0 = always right, 0.69 = a coin toss).
+{%- if control_loss[1] is not none %} On rows of people whom it never saw it errs by {{
+control_loss[1] | fixed(2) }}.{% endif %}
+{%- if retrain %} A model trained without the forgotten rows errs by {{
+retrain.measures.forget.loss | fixed(2) }} on them.{% endif %}
 
-{% set attack = measures.after.mia %}
+
+{% set attack, reference = measures.after.mia, retrain and retrain.measures.mia %}
 {% if attack and attack.interval %}
 {% set low, high = attack.interval %}
-Whoever guesses from one answer of the model whether it learned from a row is right {{
-attack.auc | percent }} of the time
-{%- if low > 0.5 %}, where tossing a coin gives 50 %: something of the rows can still be noticed
-{%- elif high < 0.5 %}, which is worse than tossing a coin: the rows stand out
-{%- else %}, which is no better than tossing a coin, as far as so few people can show{% endif %}.
+Shown a forgotten row and one of a person whom no model saw, somebody who looks at the model's
+answers picks the forgotten one {{ attack.auc | percent }} of the time
+{%- if reference %}, and {{ reference.auc | percent }} with a model trained without the rows
+{%- endif %}. {% if low <= 0.5 <= high %}With so few people, this cannot be told from a coin toss
+(50 %).{% else %}A coin toss is right 50 % of the time.{% endif %}
+
 
 {% endif %}
 {% endif %}
 {% if method.name == "Retrain" %}
-This is exact: a model that was trained without the rows cannot know them.
-{% elif asked.training_rows and retrain %}
-A model trained without the rows was made to compare with: it errs {{
-retrain.measures.forget.loss | fixed(2) }} on them.
-
-This is evidence, not proof.
+Forgetting is exact, as long as the data were as stated.
 {% elif asked.training_rows %}
-This is evidence, not proof. No model was trained without the rows to compare with.
+This is evidence, not proof.
+{%- if not retrain %} How a model answers that was trained without the rows was not measured.
+{%- endif %}
 {% endif %}
 """
 
 _LEFT = """\
 {% if purged is none %}
-Copies: the old model and what was trained on the way may still lie where the model was trained
-{%- if not erased %}, and the rows in the data files{% endif %}.
+The old model, and what was trained on the way, may still lie where the model was trained.
+{%- if not erased %} The rows are still in the data files.{% endif %}
 {% elif purged.unknown %}
-Copies: the purge left {{ purged.unknown | length | things("file") }} that it does not know.
+The purge left {{ purged.unknown | length | things("file") }} that it does not know.
+{%- if not erased %} The rows are still in the data files.{% endif %}
 {% elif not erased %}
 The rows are still in the data files.
 {% endif %}
 
-{% if asked.training_rows and method.name != "Retrain" %}
-{% set returned = returned_bits %}
-{% if returned %}
-Rounding the model's weights to {{ returned[0] }} bits, as for smaller machines, brings back {{
-attacks.rounding[returned[0]].back | percent }} of what was forgotten.
+
+{% if asked.training_rows %}
+{% if returned_bits %}
+Rounding the model's weights to {{ returned_bits[0] }} bits, as for smaller machines, brings back {{
+attacks.rounding[returned_bits[0]].back | percent }} of what was forgotten.
 
 {% endif %}
-{% endif %}
-{% if asked.training_rows %}
-Never give out the model before as well as this one{% if told is not none %}: who was forgotten can
-be told from others by the change (right {{ told | percent }} of the time){% endif %}. Whoever kept
-the old model still has all of it.
+The old model still has what it knew of the forgotten rows. Delete every copy that you can, and
+never give out both models{% if told %}: shown a forgotten user and one who stays, somebody who sees
+the answers of both picks the forgotten one {{ told.auc | percent }} of the time{% endif %}.
 {% endif %}
 """
 
@@ -197,8 +205,9 @@ Rows of users whom no model was trained on: {{ change(control_loss, NO_CONTROL) 
 {% set other = of_retrain and of_retrain.rounding[bits] %}
 With weights rounded to {{ bits }} bits, {% if found %}{{ found.back | percent }} of the way back to
 the model before is taken (95 % between {{ found.interval[0] | percent }} and {{
-found.interval[1] | percent }}){% else %}nothing can be said: the forgotten rows' gap to the rounded
-model before is within noise, or there are no control users{% endif %}
+found.interval[1] | percent }}){% elif measures.after.control.rows %}nothing
+can be said: the gap to the rounded model before is within noise{% else %}{{
+NO_CONTROL }}{% endif %}
 {%- if other %}; by Retrain {{ other.back | percent }}{% endif %}.
 
 {% endfor %}
@@ -361,12 +370,13 @@ def _returned_bits(certificate: Mapping[str, Any]) -> list[str]:
     return [bits for bits, found in rounding.items() if found and found["interval"][0] > 0]
 
 
-def _told(certificate: Mapping[str, Any]) -> float | None:
-    """Return the better AUC by which forgotten users are told from those who stay."""
+def _told(certificate: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the attack that best tells forgotten users from those who stay, if it is no chance."""
     if not certificate.get("attacks"):
         return None
     found = certificate["attacks"]["both_models"]["forgotten_from_stay"].values()
-    return max((attack["auc"] for attack in found if attack), default=None)
+    sure = [attack for attack in found if attack and (attack["interval"] or [0])[0] > CHANCE]
+    return max(sure, key=lambda attack: attack["auc"], default=None)
 
 
 def unreached(findings: Mapping[str, float]) -> list[str]:
