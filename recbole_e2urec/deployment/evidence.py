@@ -302,7 +302,7 @@ def _members_attack(
     is_member = np.repeat([1.0, 0.0], [len(rows.stay), len(rows.control)])
     bootstrap = UserBootstrap(user[asked], is_member, RESAMPLING_SEED)
     after, both = (bootstrap.auc(-values[asked]) for values in losses.values())
-    return {**attacks, "more": interval(both - after)}
+    return {**attacks, "more_interval": interval(both - after)}
 
 
 class Reference(Experiment):

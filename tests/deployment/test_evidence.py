@@ -134,7 +134,7 @@ def test_attacks_say_how_much_comes_back_and_who_is_told_apart():
         for score in ("change", "rise"):
             assert both[f"forgotten_from_{group}"][score] == {"auc": 1, "interval": [1, 1]}
     assert both["staying"]["after"]["auc"] == both["staying"]["both"]["auc"] == 0.5
-    assert both["staying"]["more"] == [0, 0]
+    assert both["staying"]["more_interval"] == [0, 0]
 
 
 def test_attacks_say_nothing_without_a_gap_or_without_control_users():
