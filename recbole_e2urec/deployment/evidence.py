@@ -291,18 +291,21 @@ def _members_attack(
     rows: EvaluationRows, user: Rows, first: Losses, second: Losses
 ) -> dict[str, Any] | None:
     """Infer that users who stay are members, from the model after alone and from both models."""
-    losses = {"after": second, "both": (first + second) / 2}
-    attacks = {
-        name: _membership_attack(values, rows.stay, rows.control, user)
-        for name, values in losses.items()
-    }
-    if None in attacks.values():
+    if len(rows.stay) == 0 or len(rows.control) == 0:
         return None
     asked = np.concatenate([rows.stay, rows.control])
     is_member = np.repeat([1.0, 0.0], [len(rows.stay), len(rows.control)])
     bootstrap = UserBootstrap(user[asked], is_member, RESAMPLING_SEED)
-    after, both = (bootstrap.auc(-values[asked]) for values in losses.values())
-    return {**attacks, "more_interval": interval(both - after)}
+    losses = {"after": second, "both": (first + second) / 2}
+    resampled = {name: bootstrap.auc(-values[asked]) for name, values in losses.items()}
+    found: dict[str, Any] = {
+        name: {
+            "auc": membership_auc(values[rows.stay], values[rows.control]),
+            "interval": interval(resampled[name]),
+        }
+        for name, values in losses.items()
+    }
+    return {**found, "more_interval": interval(resampled["both"] - resampled["after"])}
 
 
 class Reference(Experiment):
