@@ -3,8 +3,12 @@
 The model that one request leaves is the Original of the next. Forgotten rows are never trained on
 again and are in no history. A request that was carried out does nothing the second time.
 
+The new model is put in place first, and serves from then on. It is measured afterwards, as is the
+generation before, which completes the ledger. If the process is killed in between, the next request
+on the folder measures first.
+
 The certificate of a request is made from the ledger and the folder's other files alone. If the
-process is killed after the new generation is written, the certificate can still be made.
+process is killed after the ledger is complete, the certificate can still be made.
 """
 
 import secrets
@@ -46,7 +50,12 @@ from recbole_e2urec.deployment.purge import (
     purge_with_run,
     recorded_checkpoint_dir,
 )
-from recbole_e2urec.deployment.served_model import ServedModel, open_folder, with_orphaned_rows
+from recbole_e2urec.deployment.served_model import (
+    ServedModel,
+    forgotten_until,
+    open_folder,
+    with_orphaned_rows,
+)
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment.finished import NotFinished
 from recbole_e2urec.experiment.launch import layers_of
@@ -61,7 +70,7 @@ from recbole_e2urec.trainer.checkpoint import Stage
 from recbole_e2urec.trainer.training_log import restart_peak
 
 DEFAULT_METHOD = "NegatedE2URec"
-CHECKED_ROWS = 512  # rows of a part, at most, on which a merged model is compared to the student
+CHECKED_ROWS = 64  # rows of a part, at most, on which a merged model is compared to the student
 ROUNDING = {torch.float32: 1e-4}  # how far P(yes) may differ; 2e-2 for smaller dtypes
 SALT_BYTES = 16
 _MODEL_KEYS = ("backbone", "backbone_dtype", "tuning", *LORA)
@@ -157,33 +166,44 @@ class _FolderRequest(NamedTuple):
     request_id: str
 
 
-class RequestOutcome(NamedTuple):
-    """What is known about a request that was carried out.
+class Unlearned(NamedTuple):
+    """What is known about a request once its model is made.
 
     Attributes:
         delta: what the request changed.
-        evidence_before, evidence_after: what the model answered before and after it.
         state_before: name and hashes of the model before it.
-        drift: mean KL from the first model's answers, in nats; None: unknown.
-        drift_rows: on how many rows drift was measured.
-        retrain: measures of a Retrain and distances to it, see :func:`compare_to_retrain`; None:
-            there is no Retrain.
         cost: the cost that the method reports.
         findings: what the method found out by itself.
-        unlearning_seconds, measuring_seconds: how long each took.
+        seconds: how long unlearning took.
     """
 
     delta: RequestDelta
-    evidence_before: Evidence
-    evidence_after: Evidence
     state_before: Mapping[str, Any]
-    drift: float | None
-    drift_rows: int
-    retrain: Mapping[str, Any] | None
     cost: Mapping[str, Any]
     findings: Mapping[str, float]
-    unlearning_seconds: float
-    measuring_seconds: float
+    seconds: float
+
+
+class Measured(NamedTuple):
+    """What is known about a request once both models are measured.
+
+    Attributes:
+        before, after: what the models before and after it answered.
+        drift: mean KL from the first model's answers, in nats; None: unknown.
+        drift_rows: on how many rows drift was measured.
+        attacks: what an :func:`attack` finds between the two models.
+        retrain: measures of a Retrain and distances to it, see :func:`compare_to_retrain`; None:
+            there is no Retrain.
+        seconds: how long measuring took.
+    """
+
+    before: Evidence
+    after: Evidence
+    drift: float | None
+    drift_rows: int
+    attacks: Mapping[str, Any] | None
+    retrain: Mapping[str, Any] | None
+    seconds: float
 
 
 class Stopwatch:
@@ -228,7 +248,7 @@ def forget(
     if read_switch(merged.get("dry_run", False), "dry_run"):
         return "\n".join(_preview(folder, merged, method, options))
     folder.read(with_tensors=False)  # refuses other folders before a lock is made in them
-    with folder.locked():
+    with folder.locked(unmeasured=True):
         folder.tidy()
         run = open_folder(folder, merged, method)
         method_of(run.config)  # refuses bad settings before the request is read
@@ -281,9 +301,24 @@ def _once(run: ServedModel, folder: ModelFolder, options: QueueOptions) -> tuple
     """Carry out the request, unless it was before; return its digest, and what to report."""
     erased = _erased_before(run)
     if erased is not None:  # the data no longer have what it names
-        return erased["digest"], [_done_before(erased)]
+        lines = _measure_if_killed(run, folder, options, erased["digest"])
+        return erased["digest"], [*lines, _done_before(erased)]
     request = _read_request(run)
-    return request.digest, _execute(run, folder, options, request)
+    lines = _measure_if_killed(run, folder, options, request.digest)
+    return request.digest, [*lines, *_execute(run, folder, options, request)]
+
+
+def _measure_if_killed(
+    run: ServedModel, folder: ModelFolder, options: QueueOptions, digest: str
+) -> list[str]:
+    """Measure the last request if a killed process left that out; return what to report.
+
+    A Retrain is trained for it only if the same request is given again.
+    """
+    if run.unmeasured is None:
+        return []
+    is_repeated = run.unmeasured["digest"] == digest
+    return _measure(run, folder, options if is_repeated else QueueOptions(options.checkpoint))
 
 
 def _erased_before(run: ServedModel) -> Mapping[str, Any] | None:
@@ -375,16 +410,29 @@ def _execute(
     if executed is not None:
         folder.remove_work()
         return [*warnings, executed, *_missing_certificate(run, folder, request)]
-    outcome = execute_request(run, folder, rows, options.measuring())
-    entry = ledger_entry(run, request.request_id, request.digest, outcome)
+    check_reference(run, options.noise_floor)
+    entry = ledger_entry(run, request.request_id, request.digest, unlearn(run, folder, rows))
     entry["wording"] = _wording(run, entry["evidence"]["salt"])
+    put_in_place(run, folder, entry)
+    return [*warnings, *_measure(run, folder, options)]
+
+
+def put_in_place(run: ServedModel, folder: ModelFolder, entry: dict[str, Any]) -> None:
+    """Write the generation that serves from now on, with the ledger's entry of its request."""
     run.record["requests"].append(entry)
-    folder.write(run.record, run.tensors)
+    run.state = folder.write(run.record, run.tensors).state
     folder.remove_work()
-    count = len(run.record["requests"])
+
+
+def _measure(run: ServedModel, folder: ModelFolder, options: QueueOptions) -> list[str]:
+    """Measure the last request, complete the ledger, and certify; return what to report."""
+    entry, count = run.record["requests"][-1], len(run.record["requests"])
+    add_measures(entry, measure_request(run, folder, options.measuring()))
+    run.state = folder.write(run.record, run.tensors).state
+    folder.remove_work()
     certificate = f"certificate: {certify(run.request_numbers, folder, count)}"
     first, *others = _summary(entry, options, count)
-    return [*warnings, first, certificate, *others]
+    return [first, certificate, *others]
 
 
 def _missing_certificate(
@@ -419,91 +467,111 @@ def _summary(entry: Mapping[str, Any], options: QueueOptions, count: int) -> lis
     return lines
 
 
-def execute_request(
-    run: ServedModel, folder: ModelFolder, asked_rows: Rows, options: MeasuringOptions
-) -> RequestOutcome:
-    """Carry out a request in memory.
+def unlearn(run: ServedModel, folder: ModelFolder, asked_rows: Rows) -> Unlearned:
+    """Forget what a request asks for, in memory.
 
     Args:
         run: the model; afterwards it has forgotten the rows.
         folder: the model's folder, which keeps what is needed to resume after a kill.
         asked_rows: ids of the rows that the request names, training rows or not.
+
+    Raises:
+        InputError: no training row would be left, or the merged model does not answer as the
+            student did.
+    """
+    forgotten = with_orphaned_rows(run, np.union1d(run.forgotten, asked_rows))
+    delta, state_before = delta_of(run, run.forgotten, forgotten), run.state
+    if len(delta.retain) == 0:
+        raise InputError("the request leaves no training row; train and export anew")
+    stopwatch = Stopwatch()
+    with stopwatch.running():
+        cost = apply_unlearning(run, folder, delta)
+    findings = cost.pop("found", {})
+    return Unlearned(delta, state_before, cost, findings, stopwatch.seconds)
+
+
+def measure_request(run: ServedModel, folder: ModelFolder, options: MeasuringOptions) -> Measured:
+    """Measure the models before and after the last request.
+
+    Args:
+        run: the model after it.
+        folder: the model's folder, which still has the model before it.
         options: what is measured besides.
 
     Raises:
-        InputError: no training row would be left, the merged model does not answer as the student
-            did, or a noise floor cannot be measured.
+        InputError: a noise floor cannot be measured, or the folder is damaged.
     """
     check_reference(run, options.noise_floor)
-    forgotten = with_orphaned_rows(run, np.union1d(run.forgotten, asked_rows))
-    delta = delta_of(run, run.forgotten, forgotten)
-    if len(delta.retain) == 0:
-        raise InputError("the request leaves no training row; train and export anew")
-    rows, state_before = evaluation_rows_of(run, delta), run.state
-    measuring, unlearning = Stopwatch(), Stopwatch()
-    with measuring.running():
-        before = measure(run, delta, rows, delta.before)
-    with unlearning.running():
-        cost = apply_unlearning(run, folder, delta)
-    with measuring.running():
+    number, stopwatch = len(run.record["requests"]), Stopwatch()
+    delta = delta_of(run, *(forgotten_until(run.number, n) for n in (number - 1, number)))
+    rows, generation = (
+        evaluation_rows_of(run, delta),
+        folder.read_before(run.record["requests"][-1]),
+    )
+    with stopwatch.running():
+        earlier = ServedModel(run.config, run.dataset, generation, folder.path)
+        before = measure(earlier, delta, rows, delta.before)
+        del earlier
         after = measure(run, delta, rows, delta.after)
         drift = run.drift()
+        attacks = attack(run, delta, before.answers, after.answers)
     retrain = None
     if options.with_retrain and len(delta.forget):
         answers = {"before": before.answers, "after": after.answers}
         retrain = compare_to_retrain(run, delta, rows, answers, folder.work, options.noise_floor)
-    findings = cost.pop("found", {})
-    return RequestOutcome(
-        delta, before, after, state_before, drift, len(run.sample.rows), retrain, cost, findings,
-        unlearning.seconds, measuring.seconds,
-    )  # fmt: skip
+    drift_rows = len(run.sample.rows)
+    return Measured(before, after, drift, drift_rows, attacks, retrain, stopwatch.seconds)
 
 
 def ledger_entry(
-    run: Experiment, request_id: str, digest: str, outcome: RequestOutcome
+    run: Experiment, request_id: str, digest: str, unlearned: Unlearned
 ) -> dict[str, Any]:
-    """Return what the ledger keeps of a request.
+    """Return what the ledger keeps of a request that is not measured yet.
 
     Args:
         run: the run that has the data and the settings of the method.
         request_id: name of the request.
         digest: hash of the request.
-        outcome: what is known about it.
+        unlearned: what is known about it.
 
     Returns:
         ``request_id``, ``digest``, ``method``, ``date``, ``seconds``; ``rows`` and
-        ``training_rows``, how many were newly forgotten; ``forget_loss`` of these training rows
-        before and after; ``drift``, ``drift_rows`` and ``evidence``, see :mod:`certificate`.
+        ``training_rows``, how many were newly forgotten; and ``evidence``, see :mod:`certificate`.
     """
-    delta, before, after = outcome.delta, outcome.evidence_before, outcome.evidence_after
-    losses = [evidence.measures["forget"]["loss"] for evidence in (before, after)]
-    seconds = {
-        "request_seconds": outcome.unlearning_seconds,
-        "measuring_seconds": outcome.measuring_seconds,
-    }
+    delta = unlearned.delta
     return {
         "request_id": request_id,
         "digest": digest,
         "method": str(run.config["model"]),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "seconds": outcome.unlearning_seconds,
+        "seconds": unlearned.seconds,
         "rows": len(delta.forgotten) - len(delta.earlier),
         "training_rows": len(delta.forget),
-        "forget_loss": losses if len(delta.forget) else None,
-        "drift": outcome.drift,
-        "drift_rows": outcome.drift_rows,
         "evidence": {
             "salt": secrets.token_hex(SALT_BYTES),
             "asked": counts_of(run, delta),
-            "method": {**_method_settings(run), "found": dict(outcome.findings)},
-            "before": dict(outcome.state_before),
-            "measures": {"before": before.measures, "after": after.measures},
-            "attacks": attack(run, delta, before.answers, after.answers),
-            "retrain": outcome.retrain,
-            "cost": {**seconds, **outcome.cost},
+            "method": {**_method_settings(run), "found": dict(unlearned.findings)},
+            "before": dict(unlearned.state_before),
+            "cost": {"request_seconds": unlearned.seconds, **unlearned.cost},
             "versions": versions(),
         },
     }
+
+
+def add_measures(entry: dict[str, Any], measured: Measured) -> None:
+    """Complete the ledger's entry of a request.
+
+    Adds ``forget_loss`` of the training rows before and after; ``drift`` and ``drift_rows``; and to
+    the evidence ``measures``, ``attacks``, ``retrain`` and the cost of measuring.
+    """
+    before, after = measured.before.measures, measured.after.measures
+    losses = [measures["forget"]["loss"] for measures in (before, after)]
+    entry["forget_loss"] = losses if entry["training_rows"] else None
+    entry["drift"], entry["drift_rows"] = measured.drift, measured.drift_rows
+    evidence = entry["evidence"]
+    evidence["measures"] = {"before": before, "after": after}
+    evidence["attacks"], evidence["retrain"] = measured.attacks, measured.retrain
+    evidence["cost"]["measuring_seconds"] = measured.seconds
 
 
 def _method_settings(run: Experiment) -> dict[str, Any]:

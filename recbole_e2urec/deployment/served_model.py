@@ -28,6 +28,7 @@ from recbole_e2urec.deployment.model_folder import (
     ModelFolder,
     data_digest,
     fingerprint,
+    unmeasured_of,
 )
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment.run import Experiment, Rows
@@ -370,6 +371,11 @@ class ServedModel(Experiment):
         self.forgotten = forgotten
         self.live = np.setdiff1d(self.parts.splits.train, forgotten)
         self.gone = fully_forgotten_users(self, forgotten)
+
+    @property
+    def unmeasured(self) -> Mapping[str, Any] | None:
+        """The ledger's entry of a request that is carried out, but not measured yet."""
+        return unmeasured_of(self.record)
 
     @property
     def request_numbers(self) -> RequestNumbers:

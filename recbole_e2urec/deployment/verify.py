@@ -286,6 +286,9 @@ def check_measures(run: ServedModel, certificate: Mapping[str, Any]) -> Iterator
         now = f"; the loss of its forgotten rows is {loss:.4f} now and was {then:.4f} then"
     later = things(last - number, "later request")
     yield Check(UNKNOWN, "measures after", f"{later} changed the model{now}")
+    if run.unmeasured is not None:
+        yield Check(UNKNOWN, "measures of the present model", f"request {last} is not measured yet")
+        return
     entry = requests[-1]
     of_which = f" of the present model, as after request {last}"
     last_measures = entry["evidence"]["measures"]["after"]

@@ -306,11 +306,16 @@ def mean_over_users(values: Numbers, user: Rows) -> tuple[float, float]:  # [n],
 
 
 def some_of(rows: Rows, seed: int) -> Rows:
-    """Draw at most ``ASKED`` of the rows at random, enough to measure a loss; sorted."""
+    """Draw at most ``ASKED`` of the rows at random, enough to measure a loss; sorted.
+
+    Each row has a random place in line. If some rows leave, the others keep theirs: the draws for
+    two requests differ by few rows, so that a model in use can be asked about most of them before
+    there is a request.
+    """
     if len(rows) <= ASKED:
         return rows
-    generator = generator_of(seed, Stream.TARGET_ROWS, len(rows))
-    return np.sort(generator.choice(rows, ASKED, replace=False))
+    places = generator_of(seed, Stream.TARGET_ROWS).random(int(rows.max()) + 1)[rows]
+    return np.sort(rows[np.argpartition(places, ASKED)[:ASKED]])
 
 
 def strength_for(loss: Callable[[float], float], target: TargetLoss, most: float) -> float:

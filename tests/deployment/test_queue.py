@@ -1,6 +1,7 @@
 """``recbole-e2urec forget``: requests on a model in use, one after the other."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ from command_line import write
 from in_use import STRONG, forget_users, make_model, opened
 
 from recbole_e2urec import cli
+from recbole_e2urec.deployment import forget as forget_module
 from recbole_e2urec.deployment.forget import QueueOptions, forget
 from recbole_e2urec.deployment.model_folder import ModelFolder
+from recbole_e2urec.deployment.recommend import load_recommender
 from recbole_e2urec.errors import InputError
 
 KNOWN = {"history_length": 0, "epochs": 24, "eval_step": 24}  # only a name tells what is liked
@@ -44,6 +47,60 @@ def test_what_was_forgotten_first_stays_forgotten_after_the_second_request(tmp_p
     assert loss[2] > loss[0] + 0.8 * (loss[1] - loss[0])
     kept = [run.loss(others, shown) for run in (first, third)]
     assert kept[1] - kept[0] < 0.5 * (loss[2] - loss[0])
+
+
+def killed_while_measuring(monkeypatch, *users):
+    """Carry out a request whose process is killed once the new model is in place."""
+
+    def kill(*given):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(forget_module, "measure", kill)
+        with pytest.raises(KeyboardInterrupt):
+            forget_users(*users, model="NegGrad")
+
+
+def generations():
+    return sorted(path.name for path in Path("model/generations").iterdir())
+
+
+def test_the_new_model_serves_before_it_is_measured(monkeypatch, capsys):
+    shutil.copytree("model", "other")
+    killed_while_measuring(monkeypatch, "u1")
+    with pytest.raises(InputError, match="nothing is known"):
+        load_recommender("model").recommend("u1")
+    assert generations() == ["000001", "000002"]  # the one before is still to be measured
+    assert not Path("model/certificates").exists()
+    for command in ("purge", "erase"):
+        assert cli.main([command, "--checkpoint=model"]) == 2
+        assert (
+            "killed before it was measured and certified; give it once" in capsys.readouterr().err
+        )
+    told = forget_users("u1", model="NegGrad")
+    assert "is carried out, the 1. of this model" in told
+    assert "carried out before; nothing to do" in told
+    assert generations() == ["000003"]
+    shutil.move("model", "killed")
+    shutil.move("other", "model")
+    forget_users("u1", model="NegGrad")
+    alone, killed = (ModelFolder(name).read().record["requests"][0] for name in ("model", "killed"))
+    assert alone["evidence"]["measures"] == killed["evidence"]["measures"]
+    assert alone["forget_loss"] == killed["forget_loss"]
+    assert alone["drift"] == killed["drift"]
+
+
+def test_another_request_measures_the_killed_one_first(monkeypatch, capsys):
+    forget_users("u2", model="NegGrad")
+    (earlier,) = Path("model/certificates").glob("*.json")
+    killed_while_measuring(monkeypatch, "u1")
+    assert cli.main(["verify", str(earlier)]) == 0
+    assert "request 2 is not measured yet" in capsys.readouterr().out
+    told = forget_users("u3", model="NegGrad")
+    assert "the 2. of this model" in told
+    assert "the 3. of this model" in told
+    assert len(list(Path("model/certificates").glob("*.json"))) == 3
+    assert all("measures" in entry["evidence"] for entry in opened().record["requests"])
 
 
 def test_forgotten_rows_are_in_no_later_training_and_in_no_history():
@@ -166,7 +223,7 @@ def test_the_folder_holds_one_model_and_nothing_of_the_way_to_it(in_use: Path):
     pages = {name for name in names if name.startswith("certificates/")}
     assert len(pages) == 2
     assert names - pages == {
-        ".lock", "current.json", *(f"generations/000002/{name}" for name in files)
+        ".lock", "current.json", *(f"generations/000003/{name}" for name in files)
     }  # fmt: skip
 
 
