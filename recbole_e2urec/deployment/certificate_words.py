@@ -130,9 +130,12 @@ The rows are still in the data files.
 
 
 {% if asked.training_rows %}
-{% if returned_bits %}
-Rounding the model's weights to {{ returned_bits[0] }} bits, as for smaller machines, brings back {{
-attacks.rounding[returned_bits[0]].back | percent }} of what was forgotten.
+{% if returned_bits and method.name != "Retrain" %}
+{% set bits = returned_bits[0] %}
+{% set other = of_retrain and of_retrain.rounding[bits] %}
+Rounding the model's weights to {{ bits }} bits, as for smaller machines, brings back {{
+attacks.rounding[bits].back | percent }} of what was forgotten
+{%- if other %} ({{ other.back | percent }} with a model trained without the rows){% endif %}.
 
 {% endif %}
 The old model still has what it knew of the forgotten rows. Delete every copy that you can, and

@@ -164,9 +164,7 @@ def measure(run: Experiment, delta: RequestDelta, rows: EvaluationRows, history:
         yes[rows.stay] = model.answer(rows.stay, None).cpu().numpy()
     losses = log_losses(yes, labels)
     seed = run.config["seed"]
-    coarse = {
-        part: drawn(getattr(rows, part), seed, MAX_OTHER_ROWS) for part in ("forget", "control")
-    }
+    coarse = _rounded_rows(rows, seed)
     rounded = rounded_answers(model, np.union1d(*coarse.values()), delta.before)
     curves = {
         name: step_curve(model, part, delta.before, seed)
@@ -182,22 +180,36 @@ def measure(run: Experiment, delta: RequestDelta, rows: EvaluationRows, history:
         "mia_same_users": _membership_attack(losses, rows.forget, rows.heldout, user),
         "relearning": {name: curve and curve._asdict() for name, curve in curves.items()},
         "stay": _mean_loss(losses[rows.stay]),
-        "rounding": {
-            part: {
-                **_mean_loss(losses[asked]),
-                **{
-                    f"loss_{bits}_bits": _mean_loss(log_losses(coarsely, labels)[asked])["loss"]
-                    for bits, coarsely in rounded.items()
-                },
-            }
-            for part, asked in coarse.items()
-        },
+        "rounding": _rounding(yes, rounded, labels, coarse),
     }
     return Evidence(Answers(yes, forget, rounded), measures)
 
 
 def _mean_loss(losses: Losses) -> dict[str, Any]:  # [n] -> mean cross-entropy, in nats
     return {"loss": float(losses.mean()) if len(losses) else None, "rows": len(losses)}
+
+
+def _rounded_rows(rows: EvaluationRows, seed: int) -> dict[str, Rows]:
+    """Draw the rows that are asked about with rounded weights."""
+    return {
+        part: drawn(getattr(rows, part), seed, MAX_OTHER_ROWS) for part in ("forget", "control")
+    }
+
+
+def _rounding(
+    yes: Losses,
+    rounded: Mapping[int, Losses],
+    labels: NDArray[np.float32],
+    parts: Mapping[str, Rows],
+) -> dict[str, Any]:
+    """Return the mean losses of rows by part, with the weights as they are and rounded."""
+    answers = {"loss": yes, **{f"loss_{bits}_bits": rounded[bits] for bits in rounded}}
+    measures = {}
+    for part, rows in parts.items():
+        of_part = {key: _mean_loss(log_losses(p, labels)[rows]) for key, p in answers.items()}
+        losses = {key: measure["loss"] for key, measure in of_part.items()}
+        measures[part] = {**losses, "rows": len(rows)}
+    return measures
 
 
 def _membership_attack(
@@ -244,11 +256,11 @@ def _rounding_attack(
     run: Experiment, rows: EvaluationRows, before: Answers, after: Answers
 ) -> dict[str, Any]:
     """How far rounding takes the model back; None without a gap beyond noise, or control users."""
-    user, labels, seed = run.dataset.rows.user, run.dataset.rows.label, run.config["seed"]
+    user, labels = run.dataset.rows.user, run.dataset.rows.label
     found: dict[str, Any] = dict.fromkeys(map(str, after.rounded))
     if len(rows.control) == 0:
         return found
-    parts = [drawn(part, seed, MAX_OTHER_ROWS) for part in (rows.forget, rows.control)]
+    parts = _rounded_rows(rows, run.config["seed"]).values()
     resamples = [
         UserBootstrap(user[part], labels[part], RESAMPLING_SEED + number)
         for number, part in enumerate(parts)

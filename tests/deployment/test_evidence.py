@@ -89,7 +89,7 @@ def test_measures_are_what_the_answers_say():
     assert found["test"]["rows"] == len(watched.test)
     assert found["relearning"]["control"]["shown"] == 25
     coarse = found["rounding"]
-    assert list(coarse["forget"]) == ["loss", "rows", "loss_8_bits", "loss_4_bits"]
+    assert list(coarse["forget"]) == ["loss", "loss_8_bits", "loss_4_bits", "rows"]
     assert coarse["forget"]["loss"] == found["forget"]["loss"]  # few rows: it is all of them
     assert coarse["control"]["loss_8_bits"] == pytest.approx(found["control"]["loss"], abs=0.02)
 
