@@ -13,7 +13,7 @@ process is killed after the ledger is complete, the certificate can still be mad
 
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -240,7 +240,7 @@ def forget(
     """
     folder = ModelFolder(options.checkpoint)
     merged = _merged_settings(options, settings, config_files)
-    method = model or _default_method(folder)
+    method = model or default_method(folder)
     check_method(method)
     if read_switch(merged.get("dry_run", False), "dry_run"):
         return "\n".join(_preview(folder, merged, method, options))
@@ -252,7 +252,7 @@ def forget(
         if options.erase_data:
             refuse_unfit(run, folder, options.shared_data, options.purges(run.record))
             would_erase(run, run.forgotten)  # refuses files whose lines are not their rows
-        digest, lines = _once(run, folder, options)
+        digest, lines = carry_out(run, folder, options)
         if options.erase_data:
             purges = options.purges(run.record)
             lines += erase_forgotten(run, folder, options.shared_data, purges)
@@ -289,20 +289,36 @@ def _merged_settings(
     return merged
 
 
-def _default_method(folder: ModelFolder) -> str:
+def default_method(folder: ModelFolder) -> str:
+    """Return the method that forgets unless another one is named."""
     made_by = str(folder.read(with_tensors=False).record["model"])
     return made_by if made_by in METHODS and made_by != "Retrain" else DEFAULT_METHOD
 
 
-def _once(run: ServedModel, folder: ModelFolder, options: QueueOptions) -> tuple[str, list[str]]:
-    """Carry out the request, unless it was before; return its digest, and what to report."""
+def carry_out(
+    run: ServedModel,
+    folder: ModelFolder,
+    options: QueueOptions,
+    serve: Callable[[ServedModel], ServedModel] = lambda run: run,
+) -> tuple[str, list[str]]:
+    """Carry out the request of a model's settings, unless it was carried out before.
+
+    Args:
+        run: the model, opened with the request.
+        folder: its folder; call this inside ``locked()``.
+        options: what is measured.
+        serve: is given the new model once it is in place, and returns one to measure.
+
+    Returns:
+        The digest of the request, and what to report.
+    """
     erased = _erased_before(run)
     if erased is not None:  # the data no longer have what it names
         lines = _measure_if_killed(run, folder, options, erased["digest"])
         return erased["digest"], [*lines, _done_before(erased)]
     request = _read_request(run)
     lines = _measure_if_killed(run, folder, options, request.digest)
-    return request.digest, [*lines, *_execute(run, folder, options, request)]
+    return request.digest, [*lines, *_execute(run, folder, options, request, serve)]
 
 
 def _measure_if_killed(
@@ -390,9 +406,13 @@ def _executed_before(run: ServedModel, request: _FolderRequest) -> str | None:
 
 
 def _execute(
-    run: ServedModel, folder: ModelFolder, options: QueueOptions, request: _FolderRequest
+    run: ServedModel,
+    folder: ModelFolder,
+    options: QueueOptions,
+    request: _FolderRequest,
+    serve: Callable[[ServedModel], ServedModel],
 ) -> list[str]:
-    """Forget what the request asks for, write the new generation, and certify it."""
+    """Forget what the request asks for, put the new model in place, and measure and certify it."""
     warnings = [f"warning: {warning}" for warning in request.selection.warnings]
     executed = _executed_before(run, request)
     rows = np.flatnonzero(request.selection.chosen)
@@ -411,7 +431,7 @@ def _execute(
     entry = ledger_entry(run, request.request_id, request.digest, unlearn(run, folder, rows))
     entry["wording"] = _wording(run, entry["evidence"]["salt"])
     put_in_place(run, folder, entry)
-    return [*warnings, *_measure(run, folder, options)]
+    return [*warnings, *_measure(serve(run), folder, options)]
 
 
 def put_in_place(run: ServedModel, folder: ModelFolder, entry: dict[str, Any]) -> None:
@@ -606,7 +626,7 @@ def _unlearn(run: ServedModel, folder: ModelFolder, delta: RequestDelta) -> dict
         np.setdiff1d(unseen_of(run.parts, rows.user, delta.retain), run.forgotten),
         rows.user, rows.item,
         *histories, FolderServices(run, folder, delta.forget, histories),
-        run.config["seed"], run.shows,
+        run.config["seed"], run.shows, answered=run.answered,
     )  # fmt: skip
     restart_peak()
     with model.using_history(delta.after):
