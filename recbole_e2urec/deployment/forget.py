@@ -30,11 +30,18 @@ from recbole_e2urec.config.yaml import read_switch
 from recbole_e2urec.data.request.filter import Fields
 from recbole_e2urec.data.request.sampling import request_digest
 from recbole_e2urec.data.request.selection import ForgetOptions, Selection, select
-from recbole_e2urec.deployment.certificate import certify, certify_if_missing, salted
+from recbole_e2urec.deployment.certificate import (
+    TRAININGS,
+    certify,
+    certify_if_missing,
+    salted,
+    training_after,
+)
 from recbole_e2urec.deployment.certificate_words import unreached
 from recbole_e2urec.deployment.erase import erase_forgotten, refuse_unfit, would_erase
 from recbole_e2urec.deployment.evidence import (
     Evidence,
+    Reference,
     RequestDelta,
     check_reference,
     compare_to_retrain,
@@ -53,6 +60,7 @@ from recbole_e2urec.deployment.served_model import (
     ServedModel,
     forgotten_until,
     open_folder,
+    sample_of,
     with_orphaned_rows,
 )
 from recbole_e2urec.errors import InputError
@@ -109,6 +117,9 @@ class QueueOptions:
         "than this: the mean KL of yes and no, in nats.",
         gt=0,
         default=0.009,
+    )
+    retrain_when_due: bool = option(
+        "When retraining is due, train anew on what is left, and serve that.", default=False
     )
     with_retrain: bool = option(
         "Measure against a Retrain, which is trained for it: as dear as the model's own training.",
@@ -253,6 +264,9 @@ def forget(
             refuse_unfit(run, folder, options.shared_data, options.purges(run.record))
             would_erase(run, run.forgotten)  # refuses files whose lines are not their rows
         digest, lines = carry_out(run, folder, options)
+        if options.retrain_when_due and is_due(run.record, options.drift_budget):
+            run = train_anew(run, folder)
+            lines.append("trained anew on what is left; drift begins at 0")
         if options.erase_data:
             purges = options.purges(run.record)
             lines += erase_forgotten(run, folder, options.shared_data, purges)
@@ -479,9 +493,48 @@ def _summary(entry: Mapping[str, Any], options: QueueOptions, count: int) -> lis
         f"drift: the answers are {drift:.5f} nats from the first model's, on "
         f"{entry['drift_rows']:,} validation rows of users whom no request touched"
     )
-    if drift > options.drift_budget:
+    if drift > options.drift_budget and not options.retrain_when_due:
         lines.append(f"that is above drift_budget ({options.drift_budget:g}): retraining is due")
     return lines
+
+
+def is_due(record: Mapping[str, Any], budget: float) -> bool:
+    """Return whether the model has drifted further than it may since it was trained."""
+    requests = record["requests"]
+    drift = requests[-1].get("drift") if requests else None
+    return drift is not None and drift > budget and training_after(record, len(requests)) is None
+
+
+def train_anew(run: ServedModel, folder: ModelFolder) -> ServedModel:
+    """Train a recommender on the rows that are left, and serve it; call this inside ``locked()``.
+
+    The ledger notes the training. If the process is killed, the same request continues it.
+
+    Args:
+        run: the model in use, measured after its last request.
+        folder: its folder.
+
+    Returns:
+        The new model, opened.
+    """
+    delta = delta_of(run, run.forgotten, run.forgotten)
+    reference, rows = Reference(run, folder.work, run.config["seed"]), sample_of(run, run.forgotten)
+    cost = reference.train(delta)
+    with reference.model.using_history(delta.after):
+        yes = reference.model.answer(rows, None).cpu()
+    training = {
+        "after": len(run.record["requests"]),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "before": dict(run.state),
+        "rows": len(run.live),
+        "seconds": cost["seconds"],
+    }
+    record = {**run.record, TRAININGS: [*run.record.get(TRAININGS, []), training]}
+    weights = reference.model.bank.state(reference.model.adapter)
+    sample = {"rows": torch.from_numpy(rows), "yes": yes}
+    folder.write(record, {**run.tensors, "weights": weights, "sample": sample})
+    folder.remove_work()
+    return run.reopened(folder)
 
 
 def unlearn(run: ServedModel, folder: ModelFolder, asked_rows: Rows) -> Unlearned:
