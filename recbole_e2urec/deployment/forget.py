@@ -13,7 +13,7 @@ process is killed after the ledger is complete, the certificate can still be mad
 
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -30,11 +30,18 @@ from recbole_e2urec.config.yaml import read_switch
 from recbole_e2urec.data.request.filter import Fields
 from recbole_e2urec.data.request.sampling import request_digest
 from recbole_e2urec.data.request.selection import ForgetOptions, Selection, select
-from recbole_e2urec.deployment.certificate import certify, certify_if_missing, salted
+from recbole_e2urec.deployment.certificate import (
+    TRAININGS,
+    certify,
+    certify_if_missing,
+    salted,
+    training_after,
+)
 from recbole_e2urec.deployment.certificate_words import unreached
 from recbole_e2urec.deployment.erase import erase_forgotten, refuse_unfit, would_erase
 from recbole_e2urec.deployment.evidence import (
     Evidence,
+    Reference,
     RequestDelta,
     attack,
     check_reference,
@@ -54,6 +61,7 @@ from recbole_e2urec.deployment.served_model import (
     ServedModel,
     forgotten_until,
     open_folder,
+    sample_of,
     with_orphaned_rows,
 )
 from recbole_e2urec.errors import InputError
@@ -110,6 +118,9 @@ class QueueOptions:
         "than this: the mean KL of yes and no, in nats.",
         gt=0,
         default=0.009,
+    )
+    retrain_when_due: bool = option(
+        "When retraining is due, train anew on what is left, and serve that.", default=False
     )
     with_retrain: bool = option(
         "Measure against a Retrain, which is trained for it: as dear as the model's own training.",
@@ -243,7 +254,7 @@ def forget(
     """
     folder = ModelFolder(options.checkpoint)
     merged = _merged_settings(options, settings, config_files)
-    method = model or _default_method(folder)
+    method = model or default_method(folder)
     check_method(method)
     if read_switch(merged.get("dry_run", False), "dry_run"):
         return "\n".join(_preview(folder, merged, method, options))
@@ -255,7 +266,10 @@ def forget(
         if options.erase_data:
             refuse_unfit(run, folder, options.shared_data, options.purges(run.record))
             would_erase(run, run.forgotten)  # refuses files whose lines are not their rows
-        digest, lines = _once(run, folder, options)
+        digest, lines = carry_out(run, folder, options)
+        if options.retrain_when_due and is_due(run.record, options.drift_budget):
+            run = train_anew(run, folder)
+            lines.append("trained anew on what is left; drift begins at 0")
         if options.erase_data:
             purges = options.purges(run.record)
             lines += erase_forgotten(run, folder, options.shared_data, purges)
@@ -292,20 +306,36 @@ def _merged_settings(
     return merged
 
 
-def _default_method(folder: ModelFolder) -> str:
+def default_method(folder: ModelFolder) -> str:
+    """Return the method that forgets unless another one is named."""
     made_by = str(folder.read(with_tensors=False).record["model"])
     return made_by if made_by in METHODS and made_by != "Retrain" else DEFAULT_METHOD
 
 
-def _once(run: ServedModel, folder: ModelFolder, options: QueueOptions) -> tuple[str, list[str]]:
-    """Carry out the request, unless it was before; return its digest, and what to report."""
+def carry_out(
+    run: ServedModel,
+    folder: ModelFolder,
+    options: QueueOptions,
+    serve: Callable[[ServedModel], ServedModel] = lambda run: run,
+) -> tuple[str, list[str]]:
+    """Carry out the request of a model's settings, unless it was carried out before.
+
+    Args:
+        run: the model, opened with the request.
+        folder: its folder; call this inside ``locked()``.
+        options: what is measured.
+        serve: is given the new model once it is in place, and returns one to measure.
+
+    Returns:
+        The digest of the request, and what to report.
+    """
     erased = _erased_before(run)
     if erased is not None:  # the data no longer have what it names
         lines = _measure_if_killed(run, folder, options, erased["digest"])
         return erased["digest"], [*lines, _done_before(erased)]
     request = _read_request(run)
     lines = _measure_if_killed(run, folder, options, request.digest)
-    return request.digest, [*lines, *_execute(run, folder, options, request)]
+    return request.digest, [*lines, *_execute(run, folder, options, request, serve)]
 
 
 def _measure_if_killed(
@@ -393,9 +423,13 @@ def _executed_before(run: ServedModel, request: _FolderRequest) -> str | None:
 
 
 def _execute(
-    run: ServedModel, folder: ModelFolder, options: QueueOptions, request: _FolderRequest
+    run: ServedModel,
+    folder: ModelFolder,
+    options: QueueOptions,
+    request: _FolderRequest,
+    serve: Callable[[ServedModel], ServedModel],
 ) -> list[str]:
-    """Forget what the request asks for, write the new generation, and certify it."""
+    """Forget what the request asks for, put the new model in place, and measure and certify it."""
     warnings = [f"warning: {warning}" for warning in request.selection.warnings]
     executed = _executed_before(run, request)
     rows = np.flatnonzero(request.selection.chosen)
@@ -414,7 +448,7 @@ def _execute(
     entry = ledger_entry(run, request.request_id, request.digest, unlearn(run, folder, rows))
     entry["wording"] = _wording(run, entry["evidence"]["salt"])
     put_in_place(run, folder, entry)
-    return [*warnings, *_measure(run, folder, options)]
+    return [*warnings, *_measure(serve(run), folder, options)]
 
 
 def put_in_place(run: ServedModel, folder: ModelFolder, entry: dict[str, Any]) -> None:
@@ -462,9 +496,48 @@ def _summary(entry: Mapping[str, Any], options: QueueOptions, count: int) -> lis
         f"drift: the answers are {drift:.5f} nats from the first model's, on "
         f"{entry['drift_rows']:,} validation rows of users whom no request touched"
     )
-    if drift > options.drift_budget:
+    if drift > options.drift_budget and not options.retrain_when_due:
         lines.append(f"that is above drift_budget ({options.drift_budget:g}): retraining is due")
     return lines
+
+
+def is_due(record: Mapping[str, Any], budget: float) -> bool:
+    """Return whether the model has drifted further than it may since it was trained."""
+    requests = record["requests"]
+    drift = requests[-1].get("drift") if requests else None
+    return drift is not None and drift > budget and training_after(record, len(requests)) is None
+
+
+def train_anew(run: ServedModel, folder: ModelFolder) -> ServedModel:
+    """Train a recommender on the rows that are left, and serve it; call this inside ``locked()``.
+
+    The ledger notes the training. If the process is killed, the same request continues it.
+
+    Args:
+        run: the model in use, measured after its last request.
+        folder: its folder.
+
+    Returns:
+        The new model, opened.
+    """
+    delta = delta_of(run, run.forgotten, run.forgotten)
+    reference, rows = Reference(run, folder.work, run.config["seed"]), sample_of(run, run.forgotten)
+    cost = reference.train(delta)
+    with reference.model.using_history(delta.after):
+        yes = reference.model.answer(rows, None).cpu()
+    training = {
+        "after": len(run.record["requests"]),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "before": dict(run.state),
+        "rows": len(run.live),
+        "seconds": cost["seconds"],
+    }
+    record = {**run.record, TRAININGS: [*run.record.get(TRAININGS, []), training]}
+    weights = reference.model.bank.state(reference.model.adapter)
+    sample = {"rows": torch.from_numpy(rows), "yes": yes}
+    folder.write(record, {**run.tensors, "weights": weights, "sample": sample})
+    folder.remove_work()
+    return run.reopened(folder)
 
 
 def unlearn(run: ServedModel, folder: ModelFolder, asked_rows: Rows) -> Unlearned:
@@ -611,7 +684,7 @@ def _unlearn(run: ServedModel, folder: ModelFolder, delta: RequestDelta) -> dict
         np.setdiff1d(unseen_of(run.parts, rows.user, delta.retain), run.forgotten),
         rows.user, rows.item,
         *histories, FolderServices(run, folder, delta.forget, histories),
-        run.config["seed"], run.shows,
+        run.config["seed"], run.shows, answered=run.answered,
     )  # fmt: skip
     restart_peak()
     with model.using_history(delta.after):

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from recbole.utils import init_seed
 from torch import Tensor
 
@@ -31,9 +32,10 @@ from recbole_e2urec.deployment.model_folder import (
     unmeasured_of,
 )
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.experiment.run import Experiment, Rows
+from recbole_e2urec.experiment.run import Experiment, Rows, unseen_of
 from recbole_e2urec.methods import METHODS
 from recbole_e2urec.model.losses import kl_divergence, log_losses
+from recbole_e2urec.trainer.strength import own_yes, some_of
 from recbole_e2urec.utils import recbole_compat
 
 NOT_FORGOTTEN, FIRST_REQUEST = -1, 1
@@ -52,7 +54,7 @@ OVERRIDABLE_KEYS = {
     "score_batch_size",
     "tokens_at_once",
 }
-_REQUEST_KEYS = {  # these describe a request, and may be given where there is one
+REQUEST_SETTINGS = {  # these describe a request, and may be given where there is one
     "forget_file", "forget_by", "forget_unknown", "forget_where", "request_id", "dry_run",
     "retrain_share",
 }  # fmt: skip
@@ -272,6 +274,7 @@ class ServedModel(Experiment):
         live: sorted ids of training rows that are left.
         gone: inner ids of fully forgotten users.
         sample: where drift is measured.
+        answered: P(yes) of the model as it is now, [rows]; NaN where it was not asked.
 
     Raises:
         InputError: the data is not what the model was made with, or the weights do not fit.
@@ -281,6 +284,8 @@ class ServedModel(Experiment):
     forgotten: Rows
     live: Rows
     gone: Rows
+    answered: NDArray[np.float64]
+    _shown: tuple[Rows, Rows] | None = None
 
     def __init__(self, config: Config, dataset: Any, generation: Generation, source: Path) -> None:
         self.record, self.state = generation.record, generation.state
@@ -369,8 +374,31 @@ class ServedModel(Experiment):
         untouched_control = control[~np.isin(user[control], user[forgotten])]
         self.parts = self.parts._replace(control=untouched_control)
         self.forgotten = forgotten
+        self.answered = np.full(len(user), np.nan)
         self.live = np.setdiff1d(self.parts.splits.train, forgotten)
         self.gone = fully_forgotten_users(self, forgotten)
+
+    def history(self, hidden: Rows) -> Rows:
+        """See :meth:`Experiment.history`; the histories that are shown now are kept."""
+        if self._shown is None or not np.array_equal(self._shown[0], hidden):
+            history = super().history(hidden)
+            if not np.array_equal(hidden, self.forgotten):
+                return history
+            self._shown = hidden, history
+        return self._shown[1]
+
+    def reopened(self, folder: ModelFolder) -> "ServedModel":
+        """Open the folder's present generation beside this one, on the same data."""
+        return ServedModel(self.config, self.dataset, folder.read(), folder.path)
+
+    def ask_ahead(self) -> None:
+        """Ask now about most of the rows that a request will have to ask about."""
+        unseen = unseen_of(self.parts, self.dataset.rows.user, self.live)
+        unseen = np.setdiff1d(unseen, self.forgotten)
+        for rows in (self.live, unseen):
+            rows = some_of(rows, self.config["seed"])
+            rows = rows[np.isnan(self.answered[rows])]
+            self.answered[rows] = own_yes(self.model, rows, self.history(self.forgotten))
 
     @property
     def unmeasured(self) -> Mapping[str, Any] | None:
@@ -432,7 +460,9 @@ def _opened(
 ) -> ServedModel:
     """Open a generation, see :func:`open_folder`."""
     record, method_keys = generation.record, _method_keys(model)
-    allowed = OVERRIDABLE_KEYS if model is None else OVERRIDABLE_KEYS | method_keys | _REQUEST_KEYS
+    allowed = (
+        OVERRIDABLE_KEYS if model is None else OVERRIDABLE_KEYS | method_keys | REQUEST_SETTINGS
+    )
     settings = {key: value for key, value in record["settings"].items() if key not in RUN_ONLY_KEYS}
     overriding: dict[str, Any] = {}
     for file in config_files:

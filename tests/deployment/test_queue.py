@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from atomic_files import small_interactions
 from command_line import write
-from in_use import STRONG, forget_users, make_model, opened
+from in_use import QUICK, STRONG, forget_users, make_model, opened
 
 from recbole_e2urec import cli
 from recbole_e2urec.deployment import forget as forget_module
+from recbole_e2urec.deployment.evidence import Reference, delta_of
 from recbole_e2urec.deployment.forget import QueueOptions, forget
 from recbole_e2urec.deployment.model_folder import ModelFolder
 from recbole_e2urec.deployment.recommend import load_recommender
@@ -214,6 +216,63 @@ def test_drift_above_the_budget_asks_for_retraining():
     told = forget(QueueOptions("model", file, drift_budget=1e-9), "NegGrad", {})
     assert told.endswith("is above drift_budget (1e-09): retraining is due")
     assert opened().record["requests"][0]["drift"] == pytest.approx(opened().drift(), abs=1e-6)
+
+
+DUE = {"retrain_when_due": True, "drift_budget": 1e-9}
+
+
+def asked(*users, **options):
+    file = write(Path("r.csv"), "\n".join(["user_id", *users]) + "\n")
+    return forget(QueueOptions("model", file, **options), "NegGrad", QUICK)
+
+
+def verified(capsys):
+    capsys.readouterr()
+    for certificate in Path("model/certificates").glob("*.json"):
+        assert cli.main(["verify", str(certificate)]) == 0
+    return capsys.readouterr().out
+
+
+def test_when_it_is_due_the_model_is_trained_anew_on_what_is_left(capsys):
+    trained = opened()
+    told = asked("u1", **DUE)
+    assert told.endswith("trained anew on what is left; drift begins at 0")
+    assert "retraining is due" not in told
+    run = opened()
+    assert run.drift() == pytest.approx(0, abs=1e-9)
+    assert not np.isin(run.sample.rows, rows_of(run, "u1")).any()
+    (training,) = run.record["trainings"]
+    assert (training["after"], training["rows"]) == (1, len(trained.live) - 10)
+    delta = delta_of(run, run.forgotten, run.forgotten)
+    reference = Reference(run, Path("elsewhere"), run.config["seed"])
+    reference.train(delta)
+    with reference.model.using_history(delta.after):
+        wanted = reference.model.answer(run.live, None)
+    assert torch.equal(run.yes(run.live, delta.after), wanted)
+    assert "the model was trained anew since" in verified(capsys)
+    told = asked("u1", **DUE)
+    assert told.endswith("nothing to do")  # and nothing is trained a second time
+    asked("u2")
+    assert "failed" not in verified(capsys).replace("nothing failed", "")
+    assert [entry["drift"] > 0 for entry in opened().record["requests"]] == [True, True]
+    assert asked("u5", **DUE).endswith("drift begins at 0")
+    assert [training["after"] for training in opened().record["trainings"]] == [1, 3]
+    verified(capsys)
+
+
+def test_a_new_training_that_is_killed_goes_on_with_the_same_request(monkeypatch, capsys):
+    def kill(*given):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Reference, "train", kill)
+        with pytest.raises(KeyboardInterrupt):
+            asked("u1", **DUE)
+    with pytest.raises(InputError, match="nothing is known"):
+        load_recommender("model").recommend("u1")
+    assert "failed" not in verified(capsys).replace("nothing failed", "")
+    assert asked("u1", **DUE).endswith("drift begins at 0")
+    assert len(opened().record["requests"]) == len(opened().record["trainings"]) == 1
 
 
 def test_the_folder_holds_one_model_and_nothing_of_the_way_to_it(in_use: Path):
