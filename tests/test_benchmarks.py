@@ -119,3 +119,14 @@ def test_profiling_shows_where_both_kinds_of_steps_spend_their_time(small: Run) 
     assert shown.strip() in Path("p.md").read_text(encoding="utf-8")
     assert shown.index("all weights") < shown.index("a LoRA adapter")
     assert shown.count("aten::mm") == 2
+
+
+@pytest.mark.thorough
+def test_attacks_are_tried_on_every_model(small: Run) -> None:
+    Path("a.md").write_text("<!-- attacks -->\n<!-- /attacks -->\n", encoding="utf-8")
+    shown = small("attacks", "--seeds", "1", "2", "--control_users=0.2", "--write=a.md")
+    lines = [line for line in shown.splitlines() if line.startswith("| ")]
+    names = [line.split("|")[1].strip() for line in lines[1:]]
+    wanted = ["Original", "Retrain", "Retrain, other seed", "E2URec", "NegatedE2URec"]
+    assert sorted(names) == sorted(wanted)
+    assert shown.splitlines()[-1] in Path("a.md").read_text(encoding="utf-8")

@@ -278,7 +278,7 @@ def rewrite() -> int:
     with TemporaryDirectory() as folder:
         made = Path(folder) / GOLDEN.name
         os.environ[WRITING] = str(made)
-        code = int(pytest.main([__file__, "-n0", "-q"]))
+        code = int(pytest.main([__file__, "-n0", "-q", "-m", ""]))  # costly methods, too
         if code == 0:
             shutil.copy(made, GOLDEN)
     return code

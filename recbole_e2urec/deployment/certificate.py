@@ -200,6 +200,7 @@ def _content(
         "before": evidence["before"],
         "after": dict(after),
         "measures": evidence["measures"],
+        **({"attacks": evidence["attacks"]} if "attacks" in evidence else {}),
         "retrain": evidence["retrain"],
         "drift": {"kl": entry["drift"], "rows": entry["drift_rows"]},
         "cost": evidence["cost"],

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from recbole_e2urec.deployment.certificate_words import NO_CONTROL, no_residual
-from recbole_e2urec.deployment.evidence import MAX_OTHER_ROWS, MAX_TEST_ROWS
-from recbole_e2urec.evaluator.attacks import CURVE_BATCH_SIZE
+from recbole_e2urec.deployment.certificate_words import NO_CONTROL, no_residual, things
+from recbole_e2urec.deployment.evidence import MAX_OTHER_ROWS, MAX_TEST_ROWS, ROWS_OF_USER
+from recbole_e2urec.evaluator.attacks import CURVE_BATCH_SIZE, ROUNDED_BITS
 from recbole_e2urec.utils.html import SHEETS
 
 MAX_LISTED = 20  # hashes of a kind on the page; the JSON file has them all
@@ -54,6 +54,7 @@ def certificate_page(certificate: Mapping[str, Any]) -> str:
         measures=_measures(certificate),
         sides=["before", "after", *(["Retrain"] if certificate["retrain"] else [])],
         curves=_drawing(_relearning_curves(certificate)),
+        attacks=_attack_lines(certificate),
         distances=_distances(certificate),
         no_residual=certificate["retrain"] and no_residual(certificate),
         hashes=hashes,
@@ -63,6 +64,8 @@ def certificate_page(certificate: Mapping[str, Any]) -> str:
         max_other_rows=MAX_OTHER_ROWS,
         batch=CURVE_BATCH_SIZE,
         max_listed=MAX_LISTED,
+        rows_of_user=ROWS_OF_USER,
+        things=things,
     )
 
 
@@ -81,6 +84,10 @@ def _measures(certificate: Mapping[str, Any]) -> list[TableLine]:
     ):
         cells = [_number(model[name]["loss"], otherwise) for model in models]
         lines.append(TableLine(title, cells))
+    for part, title in (("forget", "forgotten rows"), ("control", "control users")):
+        for bits in ROUNDED_BITS if "rounding" in models[0] else ():
+            cells = [_number(_at(model, "rounding", part, f"loss_{bits}_bits")) for model in models]
+            lines.append(TableLine(f"loss at {bits} bits, {title}", cells))
     lines += _attacks("control users", [model["mia"] for model in models], NO_CONTROL)
     lines += _attacks("held-out rows", [model["mia_same_users"] for model in models], "-")
     for name, title in (("test", "test"), ("heldout", "held-out"), ("control", "control users'")):
@@ -100,6 +107,47 @@ def _attacks(
         return [auc]
     intervals = [f"{low:.3f} to {high:.3f}" for low, high in bounds]
     return [auc, TableLine("its 95 % interval", intervals)]
+
+
+def _attack_lines(certificate: Mapping[str, Any]) -> list[TableLine]:
+    """Return what rounding and both models tell, for this model and for Retrain."""
+    found = [certificate.get("attacks")]
+    if found[0] is None:  # of 0.9.0 or before, or nothing was forgotten
+        return []
+    found += [certificate["retrain"].get("attacks")] if certificate["retrain"] else []
+    lines = []
+    for bits in found[0]["rounding"]:
+        shares = [_at(one, "rounding", bits) for one in found]
+        lines.append(_with_interval(f"way back at {bits} bits", shares, "back"))
+    both = [one and one["both_models"] for one in found]
+    for group, against in (("stay", "users who stay"), ("control", "control users")):
+        for score, by in (("change", "change"), ("rise", "rise of the loss")):
+            title = f"forgotten users from {against}, by the {by}"
+            places = [_at(one, f"forgotten_from_{group}", score) for one in both]
+            lines.append(_with_interval(title, places))
+    for name, by in (("after", "the model after alone"), ("both", "both models")):
+        title = f"rows of users who stay from control users', by {by}"
+        lines.append(_with_interval(title, [_at(one, "staying", name) for one in both]))
+    return lines
+
+
+def _with_interval(
+    title: str, found: Sequence[Mapping[str, Any] | None], key: str = "auc"
+) -> TableLine:
+    """Return a value of each model with its 95 % interval."""
+    cells = []
+    for one in found:
+        bounds = one and one["interval"]
+        text = "-" if one is None else f"{one[key]:.2f}"
+        cells.append(f"{text} ({bounds[0]:.2f} to {bounds[1]:.2f})" if bounds else text)
+    return TableLine(title, cells)
+
+
+def _at(value: Any, *path: str) -> Any:
+    """Return what is at a path; None where a part of it is missing."""
+    for name in path:
+        value = None if value is None else value.get(name)
+    return value
 
 
 def _distances(certificate: Mapping[str, Any]) -> list[TableLine]:
@@ -217,12 +265,30 @@ _PAGE = SHEETS.from_string("""\
 {% endmacro %}
 {% block title %}Request {{ certificate.request.id }}: what was forgotten{% endblock %}
 {% block body %}
-<h1>Request {{ certificate.request.id }}: what was forgotten, and what that shows</h1>
-<p class="note">{{ certificate.request.date }}; request {{ certificate.request.number }} of its \
-model, on {{ certificate.data.dataset }}; content {{ certificate.request.digest }}</p>
+<h1>What the model was asked to forget, and what came of it</h1>
+<p class="note">Request {{ certificate.request.id }}, carried out on \
+{{ certificate.request.date[:10] }}; the {{ certificate.request.number }}. request of this model, \
+on the data set {{ certificate.data.dataset }}</p>
+{% if words.first %}
+<div class="caution">
 {% for sentence in words.first %}
 <p><strong>{{ sentence }}</strong></p>
 {% endfor %}
+</div>
+{% endif %}
+<div class="brief" id="brief">
+{% for title, part in (("What was asked", "asked"), ("What was done", "done"), \
+("How sure this is", "sure"), ("What is left", "left")) if words[part] %}
+<section>
+<h2>{{ title }}</h2>
+{% for sentence in words[part] %}
+<p>{{ sentence }}</p>
+{% endfor %}
+</section>
+{% endfor %}
+</div>
+
+<h2>Findings, with their numbers</h2>
 <ul>
 {% for sentence in words.found %}
 <li>{{ sentence }}</li>
@@ -237,14 +303,18 @@ model, on {{ certificate.data.dataset }}; content {{ certificate.request.digest 
 </ul>
 
 <h2>What was asked for, and found</h2>
-<p>{{ "{:,}".format(certificate.asked.rows) }} rows of the data, \
-{{ "{:,}".format(certificate.asked.training_rows) }} of the \
-{{ "{:,}".format(certificate.asked.training_rows_before) }} training rows that there were \
-({{ "{:.2%}".format(certificate.asked.share_of_training) }}). These training rows belong to \
-{{ "{:,}".format(certificate.asked["users"].some) }} users, of whom \
-{{ "{:,}".format(certificate.asked["users"].whole) }} keep no training row, and to \
-{{ "{:,}".format(certificate.asked["items"].some) }} items, of which \
-{{ "{:,}".format(certificate.asked["items"].whole) }} keep none.</p>
+{% set asked = certificate.asked %}
+<p>{{ things(asked.rows, "row") }} of the data, {{ "{:,}".format(asked.training_rows) }} of the \
+{{ things(asked.training_rows_before, "training row") }} that there were \
+({{ "{:.2%}".format(asked.share_of_training) }}). The request's hash is \
+{{ certificate.request.digest }}, and it was carried out at {{ certificate.request.date }}.
+{% if asked.training_rows %}
+The training rows belong to {{ things(asked["users"].some, "user") }}, of whom \
+{{ "{:,}".format(asked["users"].whole) }} without a training row left, and to \
+{{ things(asked["items"].some, "item") }}, {{ "{:,}".format(asked["items"].whole) }} of which \
+without one left.
+{% endif %}
+</p>
 
 <h2>Measures</h2>
 {{ table(measures, sides) }}
@@ -262,6 +332,16 @@ resampled users. Compare it with Retrain's, never with 0.5.</p>
 loss is that of the other half. What was only hidden comes back in a step or two. Rows of control \
 users show how fast the model learns what it never knew.</figcaption>
 </figure>
+{% endif %}
+{% if attacks %}
+<h3>Rounding, and seeing the models before and after</h3>
+{{ table(attacks, sides[1:]) }}
+<p class="note">Way back: how far rounding every weight takes the model back to the model before, \
+rounded likewise; 0 = all stays forgotten, 1 = it is known as before. What is compared is the loss \
+of forgotten rows above that of control users' rows, so that damage to all rows counts as nothing; \
+- = this gap is within noise. The other lines are the AUC of an attacker who sees the answers of \
+the models before and after (0.5 = a coin toss), to at most {{ rows_of_user }} rows of each user. \
+An exact Retrain changes answers as well, and so tells as much as its column says.</p>
 {% endif %}
 {% if distances %}
 <h3>Distance to Retrain, on the forgotten rows</h3>
@@ -302,8 +382,8 @@ users show how fast the model learns what it never knew.</figcaption>
 <td>{{ file.sha256 }}</td></tr>
 {% endfor %}
 </tbody></table></div>
-<p>On {{ certificate.erased.date }}, for {{ certificate.erased.requests }} \
-{{ "request" if certificate.erased.requests == 1 else "requests together" }}. Whom it was about \
+<p>On {{ certificate.erased.date }}, for {{ things(certificate.erased.requests, "request") }}\
+{{ " together" if certificate.erased.requests > 1 }}. Whom it was about \
 stands below, as salted hashes.</p>
 {% if certificate.erased["items"] %}
 <h3>items without a row left: {{ "{:,}".format(certificate.erased["items"] | length) }}</h3>

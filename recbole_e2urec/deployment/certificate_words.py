@@ -1,7 +1,9 @@
-"""What a certificate says in words: warnings first, then findings, then what it cannot show.
+"""What a certificate says in words.
 
-No sentence claims more than the numbers that it is made from. In the templates, a blank line ends a
-paragraph, and other line ends are spaces.
+Warnings come first. Four short parts for readers who are no engineers follow: what was asked, what
+was done, how sure it is, what is left. Findings with their numbers, and what the certificate cannot
+show, are below. No sentence claims more than the numbers that it is made from. In the templates, a
+blank line ends a paragraph, and other line ends are spaces.
 """
 
 from collections.abc import Mapping
@@ -10,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from recbole_e2urec.methods.unlearner import NOT_REACHED
-from recbole_e2urec.report.tables import NOISE, is_high
+from recbole_e2urec.report.tables import CHANCE, NOISE, is_high
 
 # Bounds above or below which something is said first.
 MAX_AUC_LOSS = 0.02  # test AUC
@@ -19,14 +21,128 @@ FEW_STEPS = 4  # after which the model knows forgotten rows again
 
 NO_CONTROL = "none: train with control_users"
 
+
+def things(count: int, noun: str) -> str:
+    """Return a number and its noun: 1 user, 2 users."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def percent(share: float, decimals: int = 0) -> str:
+    """Return a share as text."""
+    return f"{100 * share:.{decimals}f} %"
+
+
+def was(count: int) -> str:
+    """Return the verb for so many things."""
+    return "was" if count == 1 else "were"
+
+
 # Plain text, which the page escapes.
 _ENVIRONMENT = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 _ENVIRONMENT.globals |= {
     "MAX_AUC_LOSS": MAX_AUC_LOSS,
     "MIN_LOSS_RISE": MIN_LOSS_RISE,
     "NO_CONTROL": NO_CONTROL,
+    "was": was,
 }
-_ENVIRONMENT.filters |= {"count": "{:,}".format, "fixed": lambda value, n: f"{value:.{n}f}"}
+_ENVIRONMENT.filters |= {
+    "count": "{:,}".format,
+    "fixed": lambda value, n: f"{value:.{n}f}",
+    "percent": percent,
+    "things": things,
+}
+
+_ASKED = """\
+{% set whole = [
+    [identifiers["users"] | length, "user", "with all their rows"],
+    [identifiers["items"] | length, "item", "with all their rows"],
+    [identifiers["rows"] | length, "single row", ""],
+] %}
+To forget {{ asked.rows | things("row") }} of the data, each about one user and one item
+{%- for count, noun, how in whole if count %}
+{{ ": " if loop.first else ", " }}{{ count | things(noun) }}{{ " " ~ how if how }}{% endfor %}.
+
+{% if asked.training_rows %}
+The model had learned from {{ asked.training_rows | count }} of them, {{
+asked.share_of_training | percent(2) }} of all that it had learned from.
+{% else %}
+The model had learned from none of them.
+{% endif %}
+"""
+
+_DONE = """\
+{% if not asked.training_rows %}
+There was nothing to unlearn: the model is as it was.
+{% elif method.name == "Retrain" %}
+The model was trained anew without these rows. The new model replaced the old one.
+{% else %}
+The method {{ method.name }} changed the model, to make it answer like one that never saw these
+rows. The changed model replaced the old one.
+{% endif %}
+
+No prompt shows these rows any more, and this model is never trained on them again.
+"""
+
+_SURE = """\
+{% if asked.training_rows %}
+{% set before, after = forget_loss %}
+{% set rise = after - before %}
+On the forgotten rows the model errs {{ "more than" if rise > MIN_LOSS_RISE else "less than"
+if rise < -MIN_LOSS_RISE else "about as much as" }} before: by {{ before | fixed(2) }} before, by
+{{ after | fixed(2) }} now (0 = always right, 0.69 = a coin toss).
+{%- if control_loss[1] is not none %} On rows of people whom it never saw it errs by {{
+control_loss[1] | fixed(2) }}.{% endif %}
+{%- if retrain %} A model trained without the forgotten rows errs by {{
+retrain.measures.forget.loss | fixed(2) }} on them.{% endif %}
+
+
+{% set attack, reference = measures.after.mia, retrain and retrain.measures.mia %}
+{% if attack and attack.interval %}
+{% set low, high = attack.interval %}
+Shown a forgotten row and one of a person whom no model saw, somebody who looks at the model's
+answers picks the forgotten one {{ attack.auc | percent }} of the time
+{%- if reference %}, and {{ reference.auc | percent }} with a model trained without the rows
+{%- endif %}. {% if low <= 0.5 <= high %}With so few people, this cannot be told from a coin toss
+(50 %).{% else %}A coin toss is right 50 % of the time.{% endif %}
+
+
+{% endif %}
+{% endif %}
+{% if method.name == "Retrain" %}
+Forgetting is exact, as long as the data were as stated.
+{% elif asked.training_rows %}
+This is evidence, not proof.
+{%- if not retrain %} How a model answers that was trained without the rows was not measured.
+{%- endif %}
+{% endif %}
+"""
+
+_LEFT = """\
+{% if purged is none %}
+The old model, and what was trained on the way, may still lie where the model was trained.
+{%- if not erased %} The rows are still in the data files.{% endif %}
+{% elif purged.unknown %}
+The purge left {{ purged.unknown | length | things("file") }} that it does not know.
+{%- if not erased %} The rows are still in the data files.{% endif %}
+{% elif not erased %}
+The rows are still in the data files.
+{% endif %}
+
+
+{% if asked.training_rows %}
+{% if returned_bits and method.name != "Retrain" %}
+{% set bits = returned_bits[0] %}
+{% set other = of_retrain and of_retrain.rounding[bits] %}
+Rounding the model's weights to {{ bits }} bits, as for smaller machines, brings back {{
+attacks.rounding[bits].back | percent }} of what was forgotten
+{%- if other %} ({{ other.back | percent }} with a model trained without the rows){% endif %}.
+
+{% endif %}
+The old model still has what it knew of the forgotten rows. Delete every copy that you can, and
+never give out both models{% if told %}: shown a forgotten user and one who stays, somebody who sees
+the answers of both picks the forgotten one {{ told.auc | percent }} of the time{% endif %}.
+{% endif %}
+"""
 
 _FIRST = """\
 {% if asked.training_rows == 0 %}
@@ -45,7 +161,8 @@ before | fixed(4) }} before, {{ after | fixed(4) }} after): by this measure the 
 
 {% endif %}
 {% if relearned_at is not none %}
-{{ relearned_at }} steps on one half of the forgotten rows are enough for the model to know the
+{{ relearned_at | things("step") }} on one half of the forgotten rows {{
+"is" if relearned_at == 1 else "are" }} enough for the model to know the
 other half as well as before the request: they may only be hidden.
 
 {% endif %}
@@ -77,15 +194,48 @@ _FOUND = """\
 values[1] | fixed(4) }} after{% endif %}
 {% endmacro %}
 {% if asked.training_rows %}
-{{ method.name }} was to make the model forget {{ asked.training_rows | count }} training rows of {{
-asked["users"].some | count }} users ({{ "{:.2%}".format(asked.share_of_training) }} of what it was
-trained on). Their mean loss was {{ forget_loss[0] | fixed(4) }} nats before and is {{
-forget_loss[1] | fixed(4) }} after.
+{{ method.name }} was to make the model forget {{
+asked.training_rows | things("training row") }} of {{ asked["users"].some | things("user") }} ({{
+"{:.2%}".format(asked.share_of_training) }} of what it was trained on). Their
+mean loss was {{ forget_loss[0] | fixed(4) }} nats before and is {{ forget_loss[1] | fixed(4) }}
+after.
 
 Held-out rows of the same users: {{ change(heldout_loss, "none") }}.
 
 Rows of users whom no model was trained on: {{ change(control_loss, NO_CONTROL) }}.
 
+{% for bits, found in (attacks or {"rounding": {}}).rounding.items() %}
+{% set other = of_retrain and of_retrain.rounding[bits] %}
+With weights rounded to {{ bits }} bits, {% if found %}{{ found.back | percent }} of the way back to
+the model before is taken (95 % between {{ found.interval[0] | percent }} and {{
+found.interval[1] | percent }}){% elif measures.after.control.rows %}nothing
+can be said: the gap to the rounded model before is within noise{% else %}{{
+NO_CONTROL }}{% endif %}
+{%- if other %}; by Retrain {{ other.back | percent }}{% endif %}.
+
+{% endfor %}
+{% if attacks %}
+{% macro told_by(some) %}
+{% set found = some.forgotten_from_stay %}
+{% if found.change %}
+{{ found.change.auc | fixed(4) }} by the size of the change, {{ found.rise.auc | fixed(4) }} by the
+rise of the loss
+{%- else %}
+none
+{%- endif %}
+{% endmacro %}
+Whoever sees the answers of the models before and after tells forgotten users from users who stay
+with an AUC of {{ told_by(attacks.both_models) }}
+{%- if of_retrain %}; with Retrain in the place of this model {{
+told_by(of_retrain.both_models) }}{% endif %}.
+
+{% set staying = attacks.both_models.staying %}
+{% if staying %}
+Rows of users who stay are told from rows of users whom no model saw with an AUC of {{
+staying.after.auc | fixed(4) }} by the model after alone, {{ staying.both.auc | fixed(4) }} by both.
+
+{% endif %}
+{% endif %}
 {% endif %}
 Test AUC of users who stay: {{ change(test_auc, "no such rows with both labels") }}.
 
@@ -112,13 +262,13 @@ Drift is unknown: there are no validation rows of users whom no request touched.
 
 {% else %}
 The model's answers are {{ drift.kl | fixed(5) }} nats (mean KL) from those of the first model in
-its folder, on {{ drift.rows | count }} validation rows of users whom no request touched.
+its folder, on {{ drift.rows | things("validation row") }} of users whom no request touched.
 
 {% endif %}
 {% if erased %}
 {% for name, file in erased.files.items() %}
-{{ file.lines | count }} lines of {{ name }} were erased from the data files{% if
-erased.requests > 1 %}, for {{ erased.requests }} requests together{% endif %}.
+{{ file.lines | things("line") }} of {{ name }} {{ was(file.lines) }} erased from the data
+files{% if erased.requests > 1 %}, for {{ erased.requests }} requests together{% endif %}.
 
 {% endfor %}
 {% endif %}
@@ -127,12 +277,14 @@ Nothing was purged: Original and what was trained on the way may still lie in th
 {%- if not erased %}, and the rows themselves in the data files{% endif %}.
 {% else %}
 {% set removed = purged.removed.values() | list %}
-{{ removed | sum("files") | count }} files of {{ removed | sum("bytes") | count }} bytes were
-purged; {{ purged.kept | length | count }} were kept.
+{% set files = removed | sum("files") %}
+{{ files | things("file") }} of {{ removed | sum("bytes") | things("byte") }} {{ was(files) }}
+purged; {{ purged.kept | length | count }} {{ was(purged.kept | length) }} kept.
 
 {% if purged.unknown %}
-{{ purged.unknown | length | count }} files that the purge does not know were left: check what they
-hold.
+{{ purged.unknown | length | things("file") }} that the purge does not know {{
+was(purged.unknown | length) }} left: check what {{
+"it holds" if purged.unknown | length == 1 else "they hold" }}.
 {% endif %}
 {% endif %}
 """
@@ -174,15 +326,32 @@ replace all of them. Keep a copy elsewhere, or sign it.
 
 _SECTIONS = {
     name: _ENVIRONMENT.from_string(source)
-    for name, source in (("first", _FIRST), ("found", _FOUND), ("cannot_show", _CANNOT_SHOW))
+    for name, source in (
+        ("first", _FIRST),
+        ("asked", _ASKED),
+        ("done", _DONE),
+        ("sure", _SURE),
+        ("left", _LEFT),
+        ("found", _FOUND),
+        ("cannot_show", _CANNOT_SHOW),
+    )
 }
 
 
 def words_of(certificate: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return the sentences for a certificate: ``first``, ``found`` and ``cannot_show``."""
+    """Return the sentences for a certificate.
+
+    Returns:
+        ``first`` has warnings; ``asked``, ``done``, ``sure`` and ``left`` are for everybody;
+        ``found`` and ``cannot_show`` are the whole.
+    """
     values = {
         "erased": None,
+        "attacks": None,  # a request of 0.9.0 or before
         **certificate,
+        "returned_bits": _returned_bits(certificate),
+        "told": _told(certificate),
+        "of_retrain": (certificate["retrain"] or {}).get("attacks"),
         "forget_loss": _before_and_after(certificate, "forget", "loss"),
         "heldout_loss": _before_and_after(certificate, "heldout", "loss"),
         "control_loss": _before_and_after(certificate, "control", "loss"),
@@ -198,12 +367,31 @@ def words_of(certificate: Mapping[str, Any]) -> dict[str, list[str]]:
     }
 
 
+def _returned_bits(certificate: Mapping[str, Any]) -> list[str]:
+    """Return to how many bits weights were rounded where something came back beyond noise."""
+    rounding = (certificate.get("attacks") or {}).get("rounding", {})
+    return [bits for bits, found in rounding.items() if found and found["interval"][0] > 0]
+
+
+def _told(certificate: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the attack that best tells forgotten users from those who stay, if it is no chance."""
+    if not certificate.get("attacks"):
+        return None
+    found = certificate["attacks"]["both_models"]["forgotten_from_stay"].values()
+    sure = [attack for attack in found if attack and (attack["interval"] or [0])[0] > CHANCE]
+    return max(sure, key=lambda attack: attack["auc"], default=None)
+
+
 def unreached(findings: Mapping[str, float]) -> list[str]:
     """Return a warning if a method left out some rows; ``findings`` is what it found out."""
     missed = int(findings.get(NOT_REACHED, 0))
     if not missed:
         return []
-    return [f"{missed:,} training rows were not reached: the model knows them as well as before."]
+    them = "it" if missed == 1 else "them"
+    return [
+        f"{things(missed, 'training row')} {was(missed)} not reached: the model knows {them} as "
+        "well as before."
+    ]
 
 
 def no_residual(certificate: Mapping[str, Any]) -> str | None:

@@ -10,14 +10,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from recbole_e2urec.config.config import Config
 from recbole_e2urec.deployment.served_model import ServedModel, drawn, fully_forgotten_users
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.evaluator.attacks import membership_auc, step_curve
+from recbole_e2urec.evaluator.attacks import (
+    RESAMPLING_SEED,
+    change_of_logit,
+    membership_auc,
+    rounded_answers,
+    step_curve,
+    told_apart,
+    way_back,
+)
 from recbole_e2urec.evaluator.bootstrap import UserBootstrap, interval
-from recbole_e2urec.evaluator.measure import RESAMPLING_SEED, Answers, distance_to
+from recbole_e2urec.evaluator.measure import Answers, distance_to
 from recbole_e2urec.evaluator.metrics import labelled_metrics
 from recbole_e2urec.experiment.preview import touched
 from recbole_e2urec.experiment.run import Experiment, Rows
@@ -28,7 +37,10 @@ from recbole_e2urec.trainer.checkpoint import Stage
 
 RETRAIN = "Retrain"
 MAX_TEST_ROWS = 2000  # test rows that are asked about
-MAX_OTHER_ROWS = 500  # held-out rows, and rows of control users; forgotten rows have no limit
+# Held-out rows, rows of control users, training rows of users who stay, and forgotten rows that are
+# asked about with rounded weights; forgotten rows have no limit otherwise.
+MAX_OTHER_ROWS = 500
+ROWS_OF_USER = 5  # by which users are told apart, at most: as many for those who stay as for others
 Losses = NDArray[np.float64]
 
 
@@ -89,12 +101,14 @@ class EvaluationRows(NamedTuple):
         heldout: test rows of the same users; no model was trained on them.
         control: rows of users that no model was trained on and no request touched.
         test: test rows of users who stay.
+        stay: training rows of users of whom the request removes none, a few of each.
     """
 
     forget: Rows
     heldout: Rows
     control: Rows
     test: Rows
+    stay: Rows
 
 
 def evaluation_rows_of(run: Experiment, delta: RequestDelta) -> EvaluationRows:
@@ -106,7 +120,19 @@ def evaluation_rows_of(run: Experiment, delta: RequestDelta) -> EvaluationRows:
     staying = np.setdiff1d(test[~np.isin(user[test], gone)], delta.forgotten)
     untouched = control[~np.isin(user[control], user[delta.forgotten])]
     heldout, control = (drawn(rows, seed, MAX_OTHER_ROWS) for rows in (same_users, untouched))
-    return EvaluationRows(delta.forget, heldout, control, drawn(staying, seed, MAX_TEST_ROWS))
+    others = delta.retain[~np.isin(user[delta.retain], forget_users)]
+    some = drawn(np.unique(user[others]), seed, MAX_OTHER_ROWS // ROWS_OF_USER)
+    stay = few_of_each(others[np.isin(user[others], some)], user, seed)
+    test = drawn(staying, seed, MAX_TEST_ROWS)
+    return EvaluationRows(delta.forget, heldout, control, test, stay)
+
+
+def few_of_each(rows: Rows, user: Rows, seed: int) -> Rows:
+    """Draw at most ``ROWS_OF_USER`` rows of each user, sorted; the same ones for the same seed."""
+    order: Rows = np.random.default_rng(seed).permutation(rows)
+    number = pd.Series(user[order]).groupby(user[order]).cumcount().to_numpy()
+    few: Rows = np.sort(order[number < ROWS_OF_USER])
+    return few
 
 
 class Evidence(NamedTuple):
@@ -135,8 +161,11 @@ def measure(run: Experiment, delta: RequestDelta, rows: EvaluationRows, history:
         yes[rows.forget] = forget.yes(answer_ids).cpu().numpy()
         others = np.union1d(rows.heldout, rows.control)
         yes[others] = model.answer(others, None).cpu().numpy()
+        yes[rows.stay] = model.answer(rows.stay, None).cpu().numpy()
     losses = log_losses(yes, labels)
     seed = run.config["seed"]
+    coarse = _rounded_rows(rows, seed)
+    rounded = rounded_answers(model, np.union1d(*coarse.values()), delta.before)
     curves = {
         name: step_curve(model, part, delta.before, seed)
         for name, part in (("forget", rows.forget), ("control", rows.control))
@@ -150,12 +179,37 @@ def measure(run: Experiment, delta: RequestDelta, rows: EvaluationRows, history:
         "mia": _membership_attack(losses, rows.forget, rows.control, user),
         "mia_same_users": _membership_attack(losses, rows.forget, rows.heldout, user),
         "relearning": {name: curve and curve._asdict() for name, curve in curves.items()},
+        "stay": _mean_loss(losses[rows.stay]),
+        "rounding": _rounding(yes, rounded, labels, coarse),
     }
-    return Evidence(Answers(yes, forget), measures)
+    return Evidence(Answers(yes, forget, rounded), measures)
 
 
 def _mean_loss(losses: Losses) -> dict[str, Any]:  # [n] -> mean cross-entropy, in nats
     return {"loss": float(losses.mean()) if len(losses) else None, "rows": len(losses)}
+
+
+def _rounded_rows(rows: EvaluationRows, seed: int) -> dict[str, Rows]:
+    """Draw the rows that are asked about with rounded weights."""
+    return {
+        part: drawn(getattr(rows, part), seed, MAX_OTHER_ROWS) for part in ("forget", "control")
+    }
+
+
+def _rounding(
+    yes: Losses,
+    rounded: Mapping[int, Losses],
+    labels: NDArray[np.float32],
+    parts: Mapping[str, Rows],
+) -> dict[str, Any]:
+    """Return the mean losses of rows by part, with the weights as they are and rounded."""
+    answers = {"loss": yes, **{f"loss_{bits}_bits": rounded[bits] for bits in rounded}}
+    measures = {}
+    for part, rows in parts.items():
+        of_part = {key: _mean_loss(log_losses(p, labels)[rows]) for key, p in answers.items()}
+        losses = {key: measure["loss"] for key, measure in of_part.items()}
+        measures[part] = {**losses, "rows": len(rows)}
+    return measures
 
 
 def _membership_attack(
@@ -173,6 +227,97 @@ def _membership_attack(
         "users": len(np.unique(user[members])),
         "other_users": len(np.unique(user[others])),
     }
+
+
+def attack(
+    run: Experiment, delta: RequestDelta, before: Answers, after: Answers
+) -> dict[str, Any] | None:
+    """Attack with the answers of the models before and after a request, or of a Retrain.
+
+    Args:
+        run: the run that has the data.
+        delta: the request.
+        before: answers of the model before it.
+        after: answers of the model after it, or of Retrain.
+
+    Returns:
+        ``rounding`` and ``both_models``, as JSON; None if the request removes no training row.
+    """
+    if len(delta.forget) == 0:
+        return None
+    rows = evaluation_rows_of(run, delta)
+    return {
+        "rounding": _rounding_attack(run, rows, before, after),
+        "both_models": _both_models_attack(run, rows, before, after),
+    }
+
+
+def _rounding_attack(
+    run: Experiment, rows: EvaluationRows, before: Answers, after: Answers
+) -> dict[str, Any]:
+    """How far rounding takes the model back; None without a gap beyond noise, or control users."""
+    user, labels = run.dataset.rows.user, run.dataset.rows.label
+    found: dict[str, Any] = dict.fromkeys(map(str, after.rounded))
+    if len(rows.control) == 0:
+        return found
+    parts = _rounded_rows(rows, run.config["seed"]).values()
+    resamples = [
+        UserBootstrap(user[part], labels[part], RESAMPLING_SEED + number)
+        for number, part in enumerate(parts)
+    ]
+
+    def harder(yes: Losses) -> Losses:  # by how much forgotten rows are, then in resamples
+        forget, control = (log_losses(yes, labels)[part] for part in parts)
+        resampled = resamples[0].mean(forget) - resamples[1].mean(control)
+        return np.r_[forget.mean() - control.mean(), resampled]
+
+    for bits in after.rounded:
+        ours, coarse, original = map(harder, (after.yes, after.rounded[bits], before.rounded[bits]))
+        way = interval((ours - original)[1:])
+        if way and way[0] > 0:
+            share = way_back(ours, coarse, original)
+            found[str(bits)] = {"back": float(share[0]), "interval": interval(share[1:])}
+    return found
+
+
+def _both_models_attack(
+    run: Experiment, rows: EvaluationRows, before: Answers, after: Answers
+) -> dict[str, Any]:
+    """What the change of the answers tells about users who leave, and about those who stay."""
+    user, labels = run.dataset.rows.user, run.dataset.rows.label
+    first, second = (log_losses(answers.yes, labels) for answers in (before, after))
+    scores = {"change": change_of_logit(before.yes, after.yes), "rise": second - first}
+    few = few_of_each(rows.forget, user, run.config["seed"])
+    found: dict[str, Any] = {}
+    for name in ("stay", "control"):
+        others = few_of_each(getattr(rows, name), user, run.config["seed"])
+        asked, is_forgotten = np.r_[few, others], np.arange(len(few) + len(others)) < len(few)
+        found[f"forgotten_from_{name}"] = {
+            score: told_apart(values[asked], user[asked], is_forgotten)
+            for score, values in scores.items()
+        }
+    return {**found, "staying": _members_attack(rows, user, first, second)}
+
+
+def _members_attack(
+    rows: EvaluationRows, user: Rows, first: Losses, second: Losses
+) -> dict[str, Any] | None:
+    """Infer that users who stay are members, from the model after alone and from both models."""
+    if len(rows.stay) == 0 or len(rows.control) == 0:
+        return None
+    asked = np.concatenate([rows.stay, rows.control])
+    is_member = np.repeat([1.0, 0.0], [len(rows.stay), len(rows.control)])
+    bootstrap = UserBootstrap(user[asked], is_member, RESAMPLING_SEED)
+    losses = {"after": second, "both": (first + second) / 2}
+    resampled = {name: bootstrap.auc(-values[asked]) for name, values in losses.items()}
+    found: dict[str, Any] = {
+        name: {
+            "auc": membership_auc(values[rows.stay], values[rows.control]),
+            "interval": interval(resampled[name]),
+        }
+        for name, values in losses.items()
+    }
+    return {**found, "more_interval": interval(resampled["both"] - resampled["after"])}
 
 
 class Reference(Experiment):
@@ -235,8 +380,9 @@ def compare_to_retrain(
         noise_floor: also train a Retrain under the next seed, and measure its distance.
 
     Returns:
-        ``measures`` of Retrain, ``distances`` to it by model, and the ``seconds`` of the training.
-        The Retrain of the next seed has the same name as in a comparison.
+        ``measures`` of Retrain, ``distances`` to it by model, what an :func:`attack` finds between
+        the model before and Retrain, and the ``seconds`` of the training. The Retrain of the next
+        seed has the same name as in a comparison.
     """
     seed = run.config["seed"]
     retrain, cost = _train_and_measure(run, delta, rows, work, seed)
@@ -245,28 +391,38 @@ def compare_to_retrain(
         other, cost = _train_and_measure(run, delta, rows, work, seed + 1)
         compared[NOISE] = other.answers
         seconds += cost["seconds"]
-    return distances_to_retrain(retrain, compared, rows, seconds)
+    return distances_to_retrain(run, delta, retrain, compared, seconds)
 
 
 def distances_to_retrain(
-    retrain: Evidence, answers: Mapping[str, Answers], rows: EvaluationRows, seconds: float
+    run: Experiment,
+    delta: RequestDelta,
+    retrain: Evidence,
+    answers: Mapping[str, Answers],
+    seconds: float,
 ) -> dict[str, Any]:
     """Measure how far models are from an existing Retrain.
 
     Args:
+        run: the run that has the data.
+        delta: the request.
         retrain: what Retrain answered, and its measures.
         answers: answers of the model ``before`` the request, and of any others.
-        rows: the rows that were asked about.
         seconds: how long Retrain was trained.
 
     Returns:
         The same as :func:`compare_to_retrain`.
     """
     distances = {
-        name: distance_to(answer, answers["before"], retrain.answers, rows.forget)
+        name: distance_to(answer, answers["before"], retrain.answers, delta.forget)
         for name, answer in answers.items()
     }
-    return {"measures": retrain.measures, "distances": distances, "seconds": seconds}
+    return {
+        "measures": retrain.measures,
+        "distances": distances,
+        "attacks": attack(run, delta, answers["before"], retrain.answers),
+        "seconds": seconds,
+    }
 
 
 def _train_and_measure(

@@ -43,6 +43,7 @@ from recbole_e2urec.deployment.evidence import (
     Evidence,
     Reference,
     RequestDelta,
+    attack,
     check_reference,
     compare_to_retrain,
     counts_of,
@@ -201,6 +202,7 @@ class Measured(NamedTuple):
         before, after: what the models before and after it answered.
         drift: mean KL from the first model's answers, in nats; None: unknown.
         drift_rows: on how many rows drift was measured.
+        attacks: what an :func:`attack` finds between the two models.
         retrain: measures of a Retrain and distances to it, see :func:`compare_to_retrain`; None:
             there is no Retrain.
         seconds: how long measuring took.
@@ -210,6 +212,7 @@ class Measured(NamedTuple):
     after: Evidence
     drift: float | None
     drift_rows: int
+    attacks: Mapping[str, Any] | None
     retrain: Mapping[str, Any] | None
     seconds: float
 
@@ -584,11 +587,13 @@ def measure_request(run: ServedModel, folder: ModelFolder, options: MeasuringOpt
         del earlier
         after = measure(run, delta, rows, delta.after)
         drift = run.drift()
+        attacks = attack(run, delta, before.answers, after.answers)
     retrain = None
     if options.with_retrain and len(delta.forget):
         answers = {"before": before.answers, "after": after.answers}
         retrain = compare_to_retrain(run, delta, rows, answers, folder.work, options.noise_floor)
-    return Measured(before, after, drift, len(run.sample.rows), retrain, stopwatch.seconds)
+    drift_rows = len(run.sample.rows)
+    return Measured(before, after, drift, drift_rows, attacks, retrain, stopwatch.seconds)
 
 
 def ledger_entry(
@@ -630,7 +635,7 @@ def add_measures(entry: dict[str, Any], measured: Measured) -> None:
     """Complete the ledger's entry of a request.
 
     Adds ``forget_loss`` of the training rows before and after; ``drift`` and ``drift_rows``; and to
-    the evidence ``measures``, ``retrain`` and the cost of measuring.
+    the evidence ``measures``, ``attacks``, ``retrain`` and the cost of measuring.
     """
     before, after = measured.before.measures, measured.after.measures
     losses = [measures["forget"]["loss"] for measures in (before, after)]
@@ -638,7 +643,7 @@ def add_measures(entry: dict[str, Any], measured: Measured) -> None:
     entry["drift"], entry["drift_rows"] = measured.drift, measured.drift_rows
     evidence = entry["evidence"]
     evidence["measures"] = {"before": before, "after": after}
-    evidence["retrain"] = measured.retrain
+    evidence["attacks"], evidence["retrain"] = measured.attacks, measured.retrain
     evidence["cost"]["measuring_seconds"] = measured.seconds
 
 

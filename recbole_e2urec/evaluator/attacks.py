@@ -1,12 +1,17 @@
-"""Attacks on an unlearned model: membership inference and relearning.
+"""Attacks on an unlearned model: membership inference, relearning, rounding, both models.
 
 Membership inference tells training rows from others by their loss. Relearning trains the model
 again on one half of the forget rows and asks about the other half. What was only hidden comes back
 sooner, also for rows that are not shown again. :class:`Relearning` measures this after each epoch,
 :func:`step_curve` after single steps. The idea comes from Golatkar et al., CVPR 2020 (relearn time)
 and Tarun et al., IEEE TNNLS 2023.
+
+Rounding the weights can undo an unlearning that changed them by less than a step (Zhang et al.,
+ICLR 2025). Whoever sees the answers of the models before and after can look for those that changed
+(Chen et al., ACM CCS 2021).
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +22,7 @@ from torch import Tensor
 
 from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.data.prompt_table import length_grouped_batches
+from recbole_e2urec.evaluator.bootstrap import UserBootstrap, interval
 from recbole_e2urec.evaluator.metrics import labelled_metrics
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.losses import log_losses
@@ -42,6 +48,9 @@ CURVE_STEPS = (0, 1, 2, 4, 8, 16)  # steps after which the other half is asked a
 CURVE_ROWS = 128  # most rows drawn; one half of them is shown
 CURVE_BATCH_SIZE = 16  # rows a step, or all that are shown if they are fewer
 CURVE_LEARNING_RATE = 0.001  # AdamW's rate at the first step; it falls linearly to zero
+ROUNDED_BITS = (8, 4)  # to which weights are rounded
+RESAMPLING_SEED = 0  # the same for all runs, so that intervals of two runs can be compared
+Values = NDArray[np.float64]
 
 
 def membership_auc(
@@ -241,3 +250,95 @@ def _mean_loss(model: LLMRec, rows: Rows) -> float:
     assert model.labels is not None  # the model was trained on them
     yes = model.answer(rows, None).double().cpu().numpy()
     return float(log_losses(yes, model.labels[rows]).mean())
+
+
+def rounded(weight: Tensor, bits: int) -> Tensor:  # [..., columns] -> the same shape
+    """Round a matrix to the nearest multiples of a step for each row.
+
+    A row's step is its largest absolute value / (2 ** (bits - 1) - 1), so that 8 bits leave 255
+    different values and 4 bits leave 15.
+    """
+    values = weight.float()
+    step = values.abs().amax(dim=-1, keepdim=True) / (2 ** (bits - 1) - 1)
+    multiples = torch.round(values / torch.where(step > 0, step, 1.0))
+    return (multiples * step).to(weight.dtype)
+
+
+def rounded_answers(model: LLMRec, rows: Rows, history: Rows) -> dict[int, Values]:
+    """Ask the model with rounded weights.
+
+    An adapter that was tuned is merged into the backbone first, as for a model that is published.
+    Every matrix is rounded; vectors, such as norms and biases, stay as they are.
+
+    Args:
+        model: answers with ``model.adapter``; its weights are restored afterwards, bit for bit.
+        rows: row ids.
+        history: histories in their prompts, [n, k] by row id.
+
+    Returns:
+        P(yes) by row id, NaN for other rows, for each of ``ROUNDED_BITS``; empty if the backbone
+        is quantised already.
+    """
+    answers: dict[int, Values] = {}
+    if getattr(model.language_model.model, "is_quantized", False):
+        return answers
+    for bits in ROUNDED_BITS:
+        yes = np.full(len(history), np.nan)
+        with (
+            model.using_history(history),
+            model.bank.changed_matrices(model.adapter, partial(rounded, bits=bits)),
+        ):
+            yes[rows] = model.yes(model.hidden(rows)).cpu().numpy()
+        answers[bits] = yes
+    return answers
+
+
+def way_back(after: Values, after_rounded: Values, before_rounded: Values) -> Values:
+    """Compute how far rounding takes the unlearned model back, as a share of the way to Original.
+
+    Each argument says how much larger a model's mean loss is on forgotten rows than on rows that no
+    model saw. Rounding that harms all rows alike therefore counts as nothing. Original is rounded,
+    too: what its rounded weights have lost cannot come back.
+
+    Args:
+        after: of the unlearned model, [n].
+        after_rounded: of the unlearned model with rounded weights, [n].
+        before_rounded: of Original with rounded weights, [n].
+
+    Returns:
+        0 = all stays forgotten, 1 = it is known as well as by the rounded Original, [n]. NaN where
+        the two do not differ.
+    """
+    way = after - before_rounded
+    return np.divide(after - after_rounded, way, out=np.full_like(way, np.nan), where=way != 0)
+
+
+def change_of_logit(before: Values, after: Values) -> Values:  # P(yes) [n], [n] -> [n]
+    """Compute the absolute change of the logit of P(yes)."""
+    clipped = (np.clip(yes, 1e-8, 1 - 1e-8) for yes in (before, after))
+    first, second = (np.log(yes) - np.log1p(-yes) for yes in clipped)
+    return np.abs(second - first)
+
+
+def told_apart(
+    scores: Values, users: Rows, is_sought: NDArray[np.bool_]
+) -> dict[str, Any] | None:  # [n], [n], [n] -> AUC
+    """Measure how well a score tells some users from others; a user's score is its rows' mean.
+
+    Args:
+        scores: large for rows of the users who are sought, [n].
+        users: inner user id of each row, [n].
+        is_sought: whether the row's user is sought; the same for all rows of a user, [n].
+
+    Returns:
+        ``auc`` (0.5 = not at all, 1 = all of them), and ``interval``, 95 %, over resampled users.
+        None if there are no users on one side.
+    """
+    distinct, first, index = np.unique(users, return_index=True, return_inverse=True)
+    means = np.bincount(index, scores) / np.bincount(index)
+    sought = is_sought[first]
+    if sought.all() or not sought.any():
+        return None
+    resampled = UserBootstrap(distinct, sought.astype(float), RESAMPLING_SEED).auc(means)
+    auc = membership_auc(-means[sought], -means[~sought])
+    return {"auc": auc, "interval": interval(resampled)}

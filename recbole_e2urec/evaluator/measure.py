@@ -1,5 +1,7 @@
 """Asks a model about the groups of rows that matter, and computes measures from its answers."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +12,7 @@ from recbole_e2urec.data.rows import RowTable
 from recbole_e2urec.evaluator.attacks import (
     FALSE_POSITIVE_RATES,
     LOSS_EDGES,
+    RESAMPLING_SEED,
     histogram,
     membership_auc,
     membership_roc,
@@ -28,7 +31,6 @@ from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.scorers import CachedAnswers, Scorer
 
 Rows = NDArray[np.int64]
-RESAMPLING_SEED = 0  # the same for all runs, so that intervals of two runs can be compared
 
 
 class Groups(NamedTuple):
@@ -57,10 +59,13 @@ class Answers(NamedTuple):
     Attributes:
         yes: P(yes) by row id, float64 [n]; NaN for rows not asked about.
         forget: the complete answers on the forget rows.
+        rounded: P(yes) as in ``yes`` of the model with rounded weights, by their bits; only for
+            certificates.
     """
 
     yes: NDArray[np.float64]
     forget: CachedAnswers
+    rounded: Mapping[int, NDArray[np.float64]] = MappingProxyType({})
 
 
 def ask(

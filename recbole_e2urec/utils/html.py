@@ -25,6 +25,7 @@ SHEETS = Environment(
 <style>
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 60rem; padding: 0 1rem 3rem;
   color: #111; background: #fff; }
+p, li { overflow-wrap: anywhere; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.3rem; margin-top: 2.5rem; } h3 { font-size: 1.1rem; }
 .wide { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .875rem; }
@@ -36,6 +37,9 @@ th, td { padding: .25rem .4rem; border-bottom: 1px solid #ccc; text-align: left;
 td.number, th.number { text-align: right; }
 tbody td:first-child, thead th:first-child { position: sticky; left: 0; background: #fff; }
 pre { background: #f3f3f3; padding: .75rem; white-space: pre-wrap; overflow-wrap: anywhere; }
+.brief { display: grid; gap: 0 2rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(24rem, 100%), 1fr)); }
+.brief h2 { font-size: 1.15rem; margin: 1rem 0 .25rem; } .brief p { margin: .35rem 0; }
 .caution { border-left: .3rem solid #D55E00; padding-left: .75rem; }
 figure { margin: 1.5rem 0; } figcaption, .note { color: #444; font-size: .95rem; }
 </style>

@@ -3,11 +3,13 @@
 import hashlib
 import json
 import re
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from browser import needs_browser, shown
 from command_line import write
 from in_use import (
     CANARY,
@@ -258,7 +260,7 @@ def test_what_was_purged_is_told(certified: Path):
     whole = certificate()
     assert path == Path("model").absolute() / "certificates" / paths()[0].name
     assert whole["purged"] == PURGED
-    assert "4 files of 4,050 bytes were purged; 1 were kept." in whole["in_words"]["found"]
+    assert "4 files of 4,050 bytes were purged; 1 was kept." in whole["in_words"]["found"]
     page = path.with_suffix(".html").read_text()
     for told in ("stages", "4,000", "results.jsonl, the table of the run", "ab" * 32, "notes.txt"):
         assert told in page
@@ -319,3 +321,114 @@ def test_a_noise_floor_without_a_retrain_or_with_lora_is_refused(tmp_path: Path,
     told = forget.forget(forget.QueueOptions("model", file, 0.01, True), "NegGrad", {})
     assert "certificate: " in told
     assert set(certificate()["retrain"]["distances"]) == {"before", "after"}
+
+
+def brief(whole: dict[str, Any]) -> str:
+    words = words_of(whole)
+    return " ".join(line for part in ("asked", "done", "sure", "left") for line in words[part])
+
+
+def test_readers_who_are_no_engineers_come_first(certified: Path):
+    whole = changed(certificate(), forget=(0.5, 0.62))
+    whole["measures"]["after"]["mia"] |= {"auc": 0.6, "interval": [0.55, 0.7]}
+    whole["attacks"]["rounding"] = {
+        "8": {"back": 0.01, "interval": [-0.1, 0.1]},
+        "4": {"back": 0.32, "interval": [0.1, 0.5]},
+    }
+    found = {
+        "change": {"auc": 0.6, "interval": [0.4, 0.8]},
+        "rise": {"auc": 0.82, "interval": [0.7, 0.9]},
+    }
+    whole["attacks"]["both_models"]["forgotten_from_stay"] = found
+    said = brief(whole)
+    for told in (
+        "24 rows of the data, each about one user and one item: 2 users with all their rows.",
+        "The model had learned from 20 of them, 10.53 % of all",
+        "The method NegGrad changed the model",
+        "errs more than before: by 0.50 before, by 0.62 now",
+        "picks the forgotten one 60 % of the time. A coin toss is right 50 %",
+        "This is evidence, not proof.",
+        "Rounding the model's weights to 4 bits, as for smaller machines, brings back 32 %",
+        "never give out both models: shown a forgotten user and one who stays, somebody who sees "
+        "the answers of both picks the forgotten one 82 % of the time.",
+    ):
+        assert told in said
+    found["rise"]["interval"] = [0.45, 0.9]  # may be chance
+    whole["attacks"]["rounding"]["4"]["interval"] = [-0.1, 0.5]
+    whole["measures"]["after"]["mia"]["interval"] = [0.45, 0.7]
+    said = brief(whole)
+    assert "never give out both models." in said
+    assert "Rounding" not in said
+    assert "With so few people, this cannot be told from a coin toss (50 %)." in said
+    whole["method"]["name"] = "Retrain"
+    assert "Forgetting is exact" in brief(whole)
+    whole["asked"]["training_rows"] = 0
+    whole["asked"]["rows"] = 1
+    whole["identifiers"] |= {"users": [], "rows": ["aa"]}
+    said = brief(whole)
+    assert "To forget 1 row of the data, each about one user and one item: 1 single row." in said
+    assert "There was nothing to unlearn" in said
+
+
+def test_numbers_agree_with_their_nouns(certified: Path):
+    whole = certificate()
+    whole["asked"]["training_rows"] = whole["asked"]["users"]["some"] = 1
+    whole["drift"]["rows"] = 1
+    whole["method"]["found"] = {"rows_not_reached": 1}
+    whole["purged"] = {"removed": {"logs": {"files": 1, "bytes": 1}}, "kept": [], "unknown": ["x"]}
+    words = words_of(whole)
+    said = " ".join(words["first"] + words["found"])
+    for told in (
+        "forget 1 training row of 1 user (",
+        "on 1 validation row of users",
+        "1 training row was not reached: the model knows it as well",
+        "1 file of 1 byte was purged; 0 were kept.",
+        "1 file that the purge does not know was left: check what it holds.",
+    ):
+        assert told in said
+    page = certificate_page({**whole, "in_words": words})
+    assert not re.search(r"\b1 (users|items|rows|files|bytes|training rows)\b", page)
+
+
+def test_entries_of_older_versions_are_read_and_verified(
+    certified: Path, capsys: pytest.CaptureFixture[str]
+):
+    folder, run = ModelFolder(certified), opened()
+    record = run.record
+    evidence = record["requests"][0]["evidence"]
+    del evidence["attacks"]
+    for side in evidence["measures"].values():
+        del side["rounding"], side["stay"]
+    folder.write(record, run.tensors)
+    path = certify(opened(), folder, 1)
+    whole = certificate()
+    assert "attacks" not in whole
+    assert "never give out both models." in brief(whole)
+    page = path.with_suffix(".html").read_text()
+    assert "bits" not in page
+    assert cli.main(["verify", str(path)]) == 0
+    assert "rounding" not in capsys.readouterr().out
+
+
+@pytest.mark.thorough
+@needs_browser
+def test_a_browser_shows_the_findings_on_one_screen_and_nothing_too_wide(
+    certified: Path, tmp_path: Path
+):
+    whole = changed(certificate(), forget=(0.5, 0.4), auc=(0.8, 0.7))  # with two warnings
+    text = certificate_page({**whole, "in_words": words_of(whole)})
+    frames = "".join(
+        f'<iframe width="{width}" height="900" srcdoc="{escape(text)}"></iframe>'
+        for width in (1300, 400)
+    )
+    script = """<script>onload = () => {
+      const pages = [...document.querySelectorAll("iframe")].map(frame => frame.contentDocument);
+      const end = pages[0].getElementById("brief").getBoundingClientRect().bottom;
+      const roots = pages.map(page => page.documentElement);
+      const isTooWide = roots.map(root => root.scrollWidth > root.clientWidth);
+      document.title = `${end <= 900} ${isTooWide}`;
+    }</script>"""
+    page = tmp_path / "page.html"
+    page.write_text(f"<!DOCTYPE html><title></title>{frames}{script}", encoding="utf-8")
+    document = shown(page, tmp_path / "profile", "--window-size=1800,1000")
+    assert "<title>true false,false</title>" in document

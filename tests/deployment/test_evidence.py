@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from in_use import opened
 
-from recbole_e2urec.deployment.evidence import counts_of, delta_of, evaluation_rows_of, measure
+from recbole_e2urec.deployment.evidence import (
+    ROWS_OF_USER,
+    attack,
+    counts_of,
+    delta_of,
+    evaluation_rows_of,
+    measure,
+)
+from recbole_e2urec.evaluator.measure import Answers
 
 pytestmark = pytest.mark.usefixtures("certified")
 
@@ -27,6 +35,9 @@ def test_rows_that_are_asked_about():
     assert not set(user[watched.control]) & set(user[splits.train])
     gone = {run.dataset.ids.users[name] for name in ("canary-person", "u2", "u7")}
     assert set(watched.test) == {row for row in splits.test if user[row] not in gone}
+    assert set(watched.stay) <= set(splits.train)
+    assert {user[row] for row in watched.stay} == set(user[run.live]) - gone
+    assert set(np.unique(user[watched.stay], return_counts=True)[1]) == {ROWS_OF_USER}
 
 
 def test_a_control_user_whom_a_request_names_is_no_control_any_more():
@@ -77,6 +88,10 @@ def test_measures_are_what_the_answers_say():
     assert found["test"]["acc"] == pytest.approx(np.mean((yes > 0.5) == (label[watched.test] == 1)))
     assert found["test"]["rows"] == len(watched.test)
     assert found["relearning"]["control"]["shown"] == 25
+    coarse = found["rounding"]
+    assert list(coarse["forget"]) == ["loss", "loss_8_bits", "loss_4_bits", "rows"]
+    assert coarse["forget"]["loss"] == found["forget"]["loss"]  # few rows: it is all of them
+    assert coarse["control"]["loss_8_bits"] == pytest.approx(found["control"]["loss"], abs=0.02)
 
 
 def test_where_nothing_is_to_be_measured_there_is_no_number():
@@ -89,3 +104,49 @@ def test_where_nothing_is_to_be_measured_there_is_no_number():
     assert found["mia"] is None
     assert found["mia_same_users"] is None
     assert found["relearning"] == {"forget": None, "control": None}
+    assert found["rounding"]["forget"]["loss_4_bits"] is None
+    nothing = Answers(np.empty(0), None)
+    assert attack(run, change, nothing, nothing) is None
+
+
+def answers(run, change, forget: float, others: float, rounded: float) -> Answers:
+    """P(true answer) of forgotten rows, of all others, and of forgotten rows after rounding."""
+    label, is_forgotten = run.dataset.rows.label, np.zeros(len(run.dataset.rows), dtype=bool)
+    is_forgotten[change.forget] = True
+
+    def yes(of_forgotten: float) -> np.ndarray:
+        right = np.where(is_forgotten, of_forgotten, others)
+        return np.where(label == 1, right, 1 - right)
+
+    return Answers(yes(forget), None, {8: yes(forget), 4: yes(rounded)})
+
+
+def test_attacks_say_how_much_comes_back_and_who_is_told_apart():
+    run = opened()
+    change = delta_of(run, run.forgotten, np.union1d(run.forgotten, rows_of(run, "u7", "u8")))
+    before = answers(run, change, 0.8, 0.5, rounded=0.8)
+    after = answers(run, change, 0.5, 0.5, rounded=0.8)
+    found = attack(run, change, before, after)
+    assert found["rounding"]["8"]["back"] == pytest.approx(0)
+    assert found["rounding"]["4"] == {"back": pytest.approx(1), "interval": pytest.approx([1, 1])}
+    both = found["both_models"]
+    for group in ("stay", "control"):
+        for score in ("change", "rise"):
+            assert both[f"forgotten_from_{group}"][score] == {"auc": 1, "interval": [1, 1]}
+    assert both["staying"]["after"]["auc"] == both["staying"]["both"]["auc"] == 0.5
+    assert both["staying"]["more_interval"] == [0, 0]
+
+
+def test_attacks_say_nothing_without_a_gap_or_without_control_users():
+    run = opened()
+    change = delta_of(run, run.forgotten, np.union1d(run.forgotten, rows_of(run, "u7", "u8")))
+    same = answers(run, change, 0.5, 0.5, rounded=0.5)
+    found = attack(run, change, same, same)
+    assert found["rounding"] == {"8": None, "4": None}
+    assert found["both_models"]["forgotten_from_stay"]["change"]["auc"] == 0.5
+    run.parts = run.parts._replace(control=np.empty(0, np.int64))
+    alone = attack(run, change, answers(run, change, 0.8, 0.5, 0.8), same)
+    assert alone["rounding"] == {"8": None, "4": None}
+    assert alone["both_models"]["forgotten_from_control"] == {"change": None, "rise": None}
+    assert alone["both_models"]["forgotten_from_stay"]["rise"]["auc"] == 1
+    assert alone["both_models"]["staying"] is None

@@ -76,7 +76,7 @@ def test_an_untouched_folder_passes_after_one_request_and_after_two(capsys, tmp_
     assert "ok                 request 2 left the present one" in lines
     (after,) = (line for line in lines if line.startswith("cannot be checked  measures after ("))
     then = certificate()["measures"]["after"]["forget"]["loss"]
-    assert "1 later requests changed the model; the loss of its forgotten rows is" in after
+    assert "1 later request changed the model; the loss of its forgotten rows is" in after
     assert f"now and was {then:.4f} then" in after
     assert any("of the present model, as after request 2" in line for line in lines)
     paths()[1].unlink()

@@ -25,11 +25,11 @@ def test_halves_are_as_large_as_they_can_be(count, most, sizes):
     assert parted(count, most) == (shown, rest)  # the same whenever it is asked
 
 
-def run_of(small_config):
+def run_of(small_config, **settings):
     from recbole_e2urec.data.dataset import load_dataset
     from recbole_e2urec.experiment.run import Experiment
 
-    config = small_config("LLMRec", title_field="movie_title", history_length=2)
+    config = small_config("LLMRec", title_field="movie_title", history_length=2, **settings)
     return Experiment(config, load_dataset(config))
 
 

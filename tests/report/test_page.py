@@ -1,21 +1,17 @@
 """The HTML page of results, as text and in a browser."""
 
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import needs_browser, shown
 
 from recbole_e2urec.report import report
 from recbole_e2urec.report.plots import figures, page
 from recbole_e2urec.report.results import save_rows
 from recbole_e2urec.report.tables import tables_of
 
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
-)
 TITLES = [
     "Usefulness against forgetting",
     "Cost",
@@ -85,23 +81,19 @@ def test_the_page_holds_all_that_it_needs_and_escapes_names() -> None:
 
 
 @pytest.mark.thorough
-@pytest.mark.skipif(not BROWSER, reason="no Chromium here")
+@needs_browser
 def test_a_browser_draws_every_figure(tmp_path: Path) -> None:
     results, made = tmp_path / "results.jsonl", tmp_path / "page.html"
     save_rows(results, ROWS)
     assert report.main([str(results), "--format=html", f"--output={made}"]) == 0
-    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000"]
-    command = [BROWSER, *options, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
-    shown = subprocess.run(
-        [*command, made.as_uri()], capture_output=True, text=True, timeout=120, check=True
-    ).stdout
-    assert shown.count('class="plot-container') == len(TITLES)
+    document = shown(made, tmp_path / "profile")
+    assert document.count('class="plot-container') == len(TITLES)
     for name in ("forget AUC", "AUC on the other half", "loss of the true answer, nats"):
-        assert f">{name}</text>" in shown
+        assert f">{name}</text>" in document
 
 
 @pytest.mark.thorough
-@pytest.mark.skipif(not BROWSER, reason="no Chromium here")
+@needs_browser
 @pytest.mark.parametrize(("width", "is_cut"), [(1300, False), (500, True)])
 def test_a_desktop_shows_whole_tables_and_a_phone_scrolls_them_alone(
     width: int, is_cut: bool, tmp_path: Path
@@ -124,10 +116,5 @@ def test_a_desktop_shows_whole_tables_and_a_phone_scrolls_them_alone(
         "${cut(document.documentElement)}`; }</script>"
     )
     made.write_text(made.read_text(encoding="utf-8") + script, encoding="utf-8")
-    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000"]
-    command = [BROWSER, *options, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
-    shown = subprocess.run(
-        [*command, f"--window-size={width},900", made.as_uri()],
-        capture_output=True, text=True, timeout=120, check=True,
-    ).stdout  # fmt: skip
-    assert f"<title>{str(is_cut).lower()} false</title>" in shown
+    document = shown(made, tmp_path / "profile", f"--window-size={width},900")
+    assert f"<title>{str(is_cut).lower()} false</title>" in document

@@ -7,7 +7,7 @@ flags. Open and close them around forward and backward, never between the two.
 """
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,12 @@ from recbole_e2urec.model.backbones.lora import (
     shapes,
     word_layers,
 )
-from recbole_e2urec.model.backbones.merging import merge_weights, part_weights, save_merged
+from recbole_e2urec.model.backbones.merging import (
+    changed_matrices,
+    merge_weights,
+    part_weights,
+    save_merged,
+)
 from recbole_e2urec.utils import io
 
 PEFT_PREFIX = "base_model.model."  # how every weight name in peft's files begins
@@ -273,6 +278,20 @@ class AdapterBank:
         self._check(name)
         merge_weights(self.language_model.model, name)
         self.remove(name)
+
+    @contextmanager
+    def changed_matrices(
+        self, name: str | None, change: Callable[[Tensor], Tensor]
+    ) -> Iterator[None]:
+        """Let the bare backbone have other matrices, see :func:`merging.changed_matrices`.
+
+        Args:
+            name: name of the adapter that is merged into them.
+            change: gives what replaces a matrix.
+        """
+        self._check(name)
+        with changed_matrices(self.language_model.model, name, change), self.frozen(None):
+            yield
 
     def part(self, state: Mapping[str, Tensor]) -> None:
         """Untie the backbone's matrices that are separate in a state from after :meth:`merge`.

@@ -6,7 +6,7 @@ alone. Merging then unties them.
 
 import copy
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +19,12 @@ from torch import Tensor, nn
 
 from recbole_e2urec.errors import InputError, one_line
 from recbole_e2urec.model.backbones.language_model import LanguageModel
-from recbole_e2urec.model.backbones.lora import COLUMNS, backbone_weights, word_embeddings
+from recbole_e2urec.model.backbones.lora import (
+    COLUMNS,
+    adapter_weights,
+    backbone_weights,
+    word_embeddings,
+)
 
 BASE = ".base_layer"  # where peft keeps the layer that it adapts
 
@@ -160,6 +165,42 @@ def merge_weights(model: Any, name: str) -> None:
             base.weight = nn.Parameter(merged, base.weight.requires_grad)
         else:
             base.weight.copy_(merged)
+
+
+@contextmanager
+def changed_matrices(
+    model: nn.Module, name: str | None, change: Callable[[Tensor], Tensor]
+) -> Iterator[None]:
+    """Replace every matrix of the backbone, with an adapter merged in, inside the block.
+
+    No adapter may be active there. A matrix that is used in several places is replaced in each, so
+    that an adapter in one of them changes this one alone. The weights themselves are not touched.
+
+    Args:
+        model: the model.
+        name: name of the adapter to merge; None: only the backbone's own matrices.
+        change: gives what replaces a matrix.
+    """
+    of_adapters = {w for weights in adapter_weights(model).values() for w in weights.values()}
+    layers: list[Any] = [layer for layer in model.modules() if isinstance(layer, BaseTunerLayer)]
+    adapted = {layer.get_base_layer(): layer for layer in layers if name in layer.scaling}
+    before = [
+        (module, kind, weight)
+        for module in model.modules()
+        for kind, weight in module.named_parameters(recurse=False)
+        if weight.dim() > 1 and weight not in of_adapters
+    ]
+    try:
+        for module, kind, weight in before:
+            matrix = weight.detach()
+            if kind == "weight" and module in adapted:
+                matrix = (matrix + adapted[module].get_delta_weight(name)).to(weight.dtype)
+            setattr(module, kind, nn.Parameter(change(matrix), requires_grad=False))
+        with torch.compiler.set_stance("force_eager"):  # compiled code may know the old ones
+            yield
+    finally:
+        for module, kind, weight in before:
+            setattr(module, kind, weight)
 
 
 def part_weights(model: nn.Module, state: Mapping[str, Tensor]) -> None:
