@@ -84,6 +84,7 @@ class RowDataMixin(Dataset):
     _all_rows: Any = None  # Interaction with all rows as tensors; None until prepare()
     _augmented: tuple[bytes, Any] | None = None  # (hidden rows, dataset) of the last augmentation
     _has_histories = False  # whether the files hold histories, so that none are to be made
+    _file_rows: RowTable | None = None  # the rows before corrections; None: there are none
 
     def copy(self, new_inter_feat: Interaction) -> "RowDataMixin":
         """Copy as RecBole does; the copy shares the row table but not the cached tensors."""
@@ -96,8 +97,25 @@ class RowDataMixin(Dataset):
         """Leave the row table and the caches out of pickles: DIN's checkpoint holds its dataset."""
         not_pickled = {
             "rows", "ids", "lines", "further", "findings", "_missing", "_all_rows", "_augmented",
+            "_file_rows",
         }  # fmt: skip
         return {name: value for name, value in self.__dict__.items() if name not in not_pickled}
+
+    @property
+    def file_rows(self) -> RowTable:
+        """All interactions as the files have them, without corrections."""
+        return self.rows if self._file_rows is None else self._file_rows
+
+    def replace_rows(self, rows: RowTable) -> None:
+        """Let users, labels and ratings be others than in the files; further rows may follow."""
+        self.prepare()
+        if self._file_rows is None:
+            self._file_rows = self.rows
+        self.rows = rows
+        for name, column in ((self.uid_field, rows.user), (self.label_field, rows.label)):
+            if column is not None and name in self._all_rows:
+                own = column[: len(self._all_rows)].copy()
+                self._all_rows[name] = torch.from_numpy(own).to(self._all_rows[name].dtype)
 
     def split_rows(self) -> list[NDArray[np.int64]]:
         """Return the row ids of the train, valid and test part, each in RecBole's order.

@@ -9,7 +9,7 @@ process is killed after the new generation is written, the certificate can still
 
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -222,7 +222,7 @@ def forget(
     """
     folder = ModelFolder(options.checkpoint)
     merged = _merged_settings(options, settings, config_files)
-    method = model or _default_method(folder)
+    method = model or default_method(folder)
     check_method(method)
     if read_switch(merged.get("dry_run", False), "dry_run"):
         return "\n".join(_preview(folder, merged, method, options))
@@ -271,7 +271,8 @@ def _merged_settings(
     return merged
 
 
-def _default_method(folder: ModelFolder) -> str:
+def default_method(folder: ModelFolder) -> str:
+    """Return the method that made the model, or NegatedE2URec."""
     made_by = str(folder.read(with_tensors=False).record["model"])
     return made_by if made_by in METHODS and made_by != "Retrain" else DEFAULT_METHOD
 
@@ -313,7 +314,8 @@ def _read_request(run: ServedModel) -> _FolderRequest:
     selection = select(options, run.parts.splits.train, table, ids, Fields(run.dataset))
     if selection.names_nothing:
         raise InputError(f"{selection.source} names nobody; {selection.names_nothing}")
-    digest = request_digest(run.dataset.dataset_name, table, ids, selection.chosen)
+    name, published = run.dataset.dataset_name, run.dataset.file_rows
+    digest = request_digest(name, published, ids, selection.chosen)
     return _FolderRequest(selection, digest, selection.request_id or digest)
 
 
@@ -373,25 +375,27 @@ def _execute(
         )
     if executed is not None:
         folder.remove_work()
-        return [*warnings, executed, *_missing_certificate(run, folder, request)]
+        return [*warnings, executed, *missing_certificate(run, folder, request.digest)]
     outcome = execute_request(run, folder, rows, options.measuring())
     entry = ledger_entry(run, request.request_id, request.digest, outcome)
     entry["wording"] = _wording(run, entry["evidence"]["salt"])
-    run.record["requests"].append(entry)
-    folder.write(run.record, run.tensors)
-    folder.remove_work()
-    count = len(run.record["requests"])
-    certificate = f"certificate: {certify(run.request_numbers, folder, count)}"
-    first, *others = _summary(entry, options, count)
+    certificate = write_successor(run, folder, entry)
+    first, *others = _summary(entry, options, len(run.record["requests"]))
     return [*warnings, first, certificate, *others]
 
 
-def _missing_certificate(
-    run: ServedModel, folder: ModelFolder, request: _FolderRequest
-) -> list[str]:
+def write_successor(run: ServedModel, folder: ModelFolder, entry: dict[str, Any]) -> str:
+    """Write the generation after a request, and its certificate; return where that is."""
+    run.record["requests"].append(entry)
+    folder.write(run.record, run.tensors)
+    folder.remove_work()
+    return f"certificate: {certify(run.request_numbers, folder, len(run.record['requests']))}"
+
+
+def missing_certificate(run: ServedModel, folder: ModelFolder, digest: str) -> list[str]:
     """Write the certificate if the process was killed before it could; report what was written."""
     for number, entry in enumerate(run.record["requests"], 1):
-        if entry["digest"] == request.digest:
+        if entry["digest"] == digest:
             return certify_if_missing(lambda: run.request_numbers, folder, entry, number)
     return []
 
@@ -406,15 +410,20 @@ def _summary(entry: Mapping[str, Any], options: QueueOptions, count: int) -> lis
     if entry["forget_loss"] is not None:
         before, after = entry["forget_loss"]
         lines.append(f"their loss: {before:.4f} before, {after:.4f} after")
+    return [*lines, *drift_lines(entry, options.drift_budget)]
+
+
+def drift_lines(entry: Mapping[str, Any], budget: float) -> list[str]:
+    """Say how far the model has drifted after a request, and whether retraining is due."""
     drift = entry["drift"]
     if drift is None:
-        return [*lines, "drift: unknown; no validation rows of users whom no request touched"]
-    lines.append(
+        return ["drift: unknown; no validation rows of users whom no request touched"]
+    lines = [
         f"drift: the answers are {drift:.5f} nats from the first model's, on "
         f"{entry['drift_rows']:,} validation rows of users whom no request touched"
-    )
-    if drift > options.drift_budget:
-        lines.append(f"that is above drift_budget ({options.drift_budget:g}): retraining is due")
+    ]
+    if drift > budget:
+        lines.append(f"that is above drift_budget ({budget:g}): retraining is due")
     return lines
 
 
@@ -436,6 +445,28 @@ def execute_request(
     check_reference(run, options.noise_floor)
     forgotten = with_orphaned_rows(run, np.union1d(run.forgotten, asked_rows))
     delta = delta_of(run, run.forgotten, forgotten)
+    return carry_out(run, folder, delta, options, lambda: apply_unlearning(run, folder, delta))
+
+
+def carry_out(
+    run: ServedModel,
+    folder: ModelFolder,
+    delta: RequestDelta,
+    options: MeasuringOptions,
+    change: Callable[[], dict[str, Any]],
+) -> RequestOutcome:
+    """Change the model as a request asks for, and measure it before and after.
+
+    Args:
+        run: the model.
+        folder: the model's folder, which keeps what is needed to resume after a kill.
+        delta: what the request changes.
+        options: what is measured besides.
+        change: changes the model, and returns the cost.
+
+    Raises:
+        InputError: no training row would be left.
+    """
     if len(delta.retain) == 0:
         raise InputError("the request leaves no training row; train and export anew")
     rows, state_before = evaluation_rows_of(run, delta), run.state
@@ -443,10 +474,10 @@ def execute_request(
     with measuring.running():
         before = measure(run, delta, rows, delta.before)
     with unlearning.running():
-        cost = apply_unlearning(run, folder, delta)
+        cost = change()
     with measuring.running():
         after = measure(run, delta, rows, delta.after)
-        drift = run.drift()
+        drift = run.drift(delta.after)
     retrain = None
     if options.with_retrain and len(delta.forget):
         answers = {"before": before.answers, "after": after.answers}
@@ -527,28 +558,42 @@ def apply_unlearning(run: ServedModel, folder: ModelFolder, delta: RequestDelta)
     Raises:
         InputError: the merged model does not answer as the student did.
     """
-    cost = _unlearn(run, folder, delta) if len(delta.forget) else {}
+    cost = unlearn(run, folder, delta) if len(delta.forget) else {}
     run.forget(delta.forgotten)
     return cost
 
 
-def _unlearn(run: ServedModel, folder: ModelFolder, delta: RequestDelta) -> dict[str, Any]:
+def unlearn(run: ServedModel, folder: ModelFolder, delta: RequestDelta) -> dict[str, Any]:
     """Unlearn the rows; afterwards the model has the weights of its successor."""
-    model, histories = run.model, (delta.before, delta.after)
-    rows = run.dataset.rows
-    task = UnlearningTask(
-        delta.forget, delta.retain, np.setdiff1d(run.parts.splits.valid, run.forgotten),
-        np.setdiff1d(unseen_of(run.parts, rows.user, delta.retain), run.forgotten),
-        rows.user, rows.item,
-        *histories, FolderServices(run, folder, delta.forget, histories),
-        run.config["seed"], run.shows,
-    )  # fmt: skip
+    model, task = run.model, task_of(run, folder, delta, delta.forget, delta.before)
     restart_peak()
     with model.using_history(delta.after):
         unlearned = method_of(run.config).unlearn(model, task)
         checked = np.concatenate([delta.forget[:CHECKED_ROWS], run.sample.rows[:CHECKED_ROWS]])
         merge(model, unlearned.scorer, checked)
     return {**unlearned.cost, "found": dict(unlearned.findings)}
+
+
+def task_of(
+    run: ServedModel, folder: ModelFolder, delta: RequestDelta, rows: Rows, history: Rows
+) -> UnlearningTask:
+    """Describe a part of a request to a method.
+
+    Args:
+        run: the served model.
+        folder: its files.
+        delta: the request.
+        rows: rows to forget, or to learn.
+        history: histories that their prompts show, [n, k].
+    """
+    table, histories = run.dataset.rows, (history, delta.after)
+    return UnlearningTask(
+        rows, delta.retain, np.setdiff1d(run.parts.splits.valid, run.forgotten),
+        np.setdiff1d(unseen_of(run.parts, table.user, delta.retain), run.forgotten),
+        table.user, table.item,
+        *histories, FolderServices(run, folder, rows, histories),
+        run.config["seed"], run.shows,
+    )  # fmt: skip
 
 
 class FolderServices(TrainingServices):
