@@ -85,8 +85,8 @@ class MeasuringOptions:
 
 
 @option_class()
-class QueueOptions:
-    """A request on a model folder."""
+class RequestOptions:
+    """A request on a model folder, to forget or to correct."""
 
     checkpoint: str = option("The folder that export made.", default="", text=True)
     request: str | None = option(
@@ -109,6 +109,16 @@ class QueueOptions:
         "Train one more Retrain, under the next seed, to see how far two of them are apart.",
         default=False,
     )
+
+    def measuring(self) -> MeasuringOptions:
+        """What is measured."""
+        return MeasuringOptions(self.with_retrain, self.noise_floor)
+
+
+@option_class()
+class QueueOptions(RequestOptions):
+    """A request to forget."""
+
     purge: bool = option(
         "Afterwards, remove all else that holds the forgotten data: docs/how-to/purge.md.",
         default=False,
@@ -142,10 +152,6 @@ class QueueOptions:
         """Return whether the run that a model folder records will be purged."""
         named, recorded = self.checkpoint_dir, recorded_checkpoint_dir(record)
         return self.purge and (named is None or Path(named).resolve() == recorded)
-
-    def measuring(self) -> MeasuringOptions:
-        """What is measured."""
-        return MeasuringOptions(self.with_retrain, self.noise_floor)
 
 
 class _FolderRequest(NamedTuple):
@@ -259,16 +265,18 @@ def _merged_settings(
     options: QueueOptions, settings: Mapping[str, Any], config_files: Sequence[str]
 ) -> dict[str, Any]:
     """Merge the settings of the method and of the request; later layers win."""
-    merged = {
-        key: value
-        for layer in layers_of(config_files, None, settings)
-        for key, value in layer.items()
-    }
+    merged = merge_settings(settings, config_files)
     if options.request is not None:
         merged["forget_file"] = options.request
     elif "forget_where" not in merged:
         raise InputError("forget: what? write --request=FILE, or --forget_where=FILTER")
     return merged
+
+
+def merge_settings(settings: Mapping[str, Any], config_files: Sequence[str]) -> dict[str, Any]:
+    """Merge settings and those in files; later layers win."""
+    layers = layers_of(config_files, None, settings)
+    return {key: value for layer in layers for key, value in layer.items()}
 
 
 def default_method(folder: ModelFolder) -> str:
@@ -281,7 +289,7 @@ def _once(run: ServedModel, folder: ModelFolder, options: QueueOptions) -> tuple
     """Carry out the request, unless it was before; return its digest, and what to report."""
     erased = _erased_before(run)
     if erased is not None:  # the data no longer have what it names
-        return erased["digest"], [_done_before(erased)]
+        return erased["digest"], [done_before(erased)]
     request = _read_request(run)
     return request.digest, _execute(run, folder, options, request)
 
@@ -304,7 +312,8 @@ def _wording(run: ServedModel, salt: str) -> str:
     return salted(salt, "file", options.by, hash_of_file(Path(options.file)))
 
 
-def _done_before(entry: Mapping[str, Any]) -> str:
+def done_before(entry: Mapping[str, Any]) -> str:
+    """Say that a request was carried out before."""
     return f"request {entry['request_id']} was carried out before; nothing to do"
 
 
@@ -329,7 +338,7 @@ def _preview(
         would_purge = purge_with_run(folder, run.record, options.checkpoint_dir, dry_run=True)[1]
     erased = _erased_before(run)
     if erased is not None:
-        return [_done_before(erased), *would_purge]
+        return [done_before(erased), *would_purge]
     request = _read_request(run)
     executed, would = _executed_before(run, request), []
     if options.erase_data:
@@ -350,7 +359,7 @@ def _executed_before(run: ServedModel, request: _FolderRequest) -> str | None:
     """
     for entry in run.record["requests"]:
         if entry["digest"] == request.digest:
-            return _done_before(entry)
+            return done_before(entry)
         if entry["request_id"] == request.request_id:
             raise InputError(
                 f"request_id {request.request_id} was another request's; give a new one"
