@@ -50,6 +50,7 @@ def certificate_page(certificate: Mapping[str, Any]) -> str:
     }
     return _PAGE.render(
         certificate=certificate,
+        done="corrected" if "corrected" in certificate["asked"] else "forgotten",
         words=certificate["in_words"],
         measures=_measures(certificate),
         sides=["before", "after", *(["Retrain"] if certificate["retrain"] else [])],
@@ -76,9 +77,12 @@ def _measures(certificate: Mapping[str, Any]) -> list[TableLine]:
     ]
     for name, title, otherwise in (
         ("forget", "loss, forgotten rows", "-"),
+        ("learned", "loss, corrected answers", "-"),
         ("heldout", "loss, held-out rows of the same users", "-"),
         ("control", "loss, rows of control users", NO_CONTROL),
     ):
+        if not all(name in model for model in models):
+            continue
         cells = [_number(model[name]["loss"], otherwise) for model in models]
         lines.append(TableLine(title, cells))
     lines += _attacks("control users", [model["mia"] for model in models], NO_CONTROL)
@@ -215,9 +219,9 @@ _PAGE = SHEETS.from_string("""\
 {% endfor %}
 </tbody></table></div>
 {% endmacro %}
-{% block title %}Request {{ certificate.request.id }}: what was forgotten{% endblock %}
+{% block title %}Request {{ certificate.request.id }}: what was {{ done }}{% endblock %}
 {% block body %}
-<h1>Request {{ certificate.request.id }}: what was forgotten, and what that shows</h1>
+<h1>Request {{ certificate.request.id }}: what was {{ done }}, and what that shows</h1>
 <p class="note">{{ certificate.request.date }}; request {{ certificate.request.number }} of its \
 model, on {{ certificate.data.dataset }}; content {{ certificate.request.digest }}</p>
 {% for sentence in words.first %}

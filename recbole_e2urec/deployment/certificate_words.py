@@ -29,29 +29,32 @@ _ENVIRONMENT.globals |= {
 _ENVIRONMENT.filters |= {"count": "{:,}".format, "fixed": lambda value, n: f"{value:.{n}f}"}
 
 _FIRST = """\
+{% set rows = "the old answers" if corrected else "the forgotten rows" %}
 {% if asked.training_rows == 0 %}
+{% if not corrected or not corrected.learned %}
 No model was trained on anything that was asked for: there was nothing to unlearn, and the weights
 are unchanged.
 
+{% endif %}
 {% else %}
 {{ unreached | join }}
 
 {% set before, after = forget_loss %}
 {% if after <= before + MIN_LOSS_RISE %}
 {% set rises = after > before %}
-The loss of the forgotten rows {{ "hardly rose" if rises else "did not rise" }} ({{
+The loss of {{ rows }} {{ "hardly rose" if rises else "did not rise" }} ({{
 before | fixed(4) }} before, {{ after | fixed(4) }} after): by this measure the model has {{
 "hardly" if rises else "not" }} forgotten them, unless it had never learned them.
 
 {% endif %}
 {% if relearned_at is not none %}
-{{ relearned_at }} steps on one half of the forgotten rows are enough for the model to know the
+{{ relearned_at }} steps on one half of {{ rows }} are enough for the model to know the
 other half as well as before the request: they may only be hidden.
 
 {% endif %}
 {% set attack, reference = measures.after.mia, retrain and retrain.measures.mia %}
 {% set low, high = attack and attack.interval or (none, 1) %}
-{% if high < 0.5 %}
+{% if high < 0.5 and not corrected %}
 The forgotten rows have larger losses than rows of users whom no model saw (MIA AUC {{
 attack.auc | fixed(4) }}, 95 % between {{ low | fixed(4) }} and {{ high | fixed(4) }}
 {%- if reference %}; Retrain's {{ reference.auc | fixed(4) }}{% endif %}): too much may have
@@ -60,9 +63,10 @@ been forgotten, and whoever can query the model may be able to tell who was forg
 {% endif %}
 {% set residual = retrain and not no_residual and retrain.distances.after.residual or 0 %}
 {% if residual > 1 %}
-Row by row, the answers to the forgotten rows are further from Retrain's than before (residual {{
-residual | fixed(3) }}, 1 = did nothing): they were changed, but not to what a model answers that
-never saw the rows.
+Row by row, the answers to {{ "corrected" if corrected else "the forgotten" }} rows are further from
+Retrain's than before (residual {{ residual | fixed(3) }}, 1 = did nothing): they were changed, but
+not to what a model answers that {{ "learned the corrected data" if corrected else
+"never saw the rows" }}.
 
 {% endif %}
 {% endif %}
@@ -76,12 +80,23 @@ _FOUND = """\
 {% if none in values %}{{ otherwise }}{% else %}{{ values[0] | fixed(4) }} before, {{
 values[1] | fixed(4) }} after{% endif %}
 {% endmacro %}
+{% if corrected %}
+{{ asked.rows | count }} rows were corrected: {{ corrected.labels | count }} have another answer
+now, and {{ corrected["users"] | count }} belong to another user. The data files still have the old
+values.
+
+{% endif %}
 {% if asked.training_rows %}
-{{ method.name }} was to make the model forget {{ asked.training_rows | count }} training rows of {{
-asked["users"].some | count }} users ({{ "{:.2%}".format(asked.share_of_training) }} of what it was
-trained on). Their mean loss was {{ forget_loss[0] | fixed(4) }} nats before and is {{
+{{ method.name }} was to make the model forget {{ "the old answers of " if corrected }}{{
+asked.training_rows | count }} training rows of {{ asked["users"].some | count }} users ({{
+"{:.2%}".format(asked.share_of_training) }} of what it was trained on). Their mean loss was {{ forget_loss[0] | fixed(4) }} nats before and is {{
 forget_loss[1] | fixed(4) }} after.
 
+{% if corrected and corrected.learned %}
+Then it learned the new answers of {{ corrected.learned | count }} training rows. Their loss: {{
+change(learned_loss, "none") }}.
+
+{% endif %}
 Held-out rows of the same users: {{ change(heldout_loss, "none") }}.
 
 Rows of users whom no model was trained on: {{ change(control_loss, NO_CONTROL) }}.
@@ -89,9 +104,17 @@ Rows of users whom no model was trained on: {{ change(control_loss, NO_CONTROL) 
 {% endif %}
 Test AUC of users who stay: {{ change(test_auc, "no such rows with both labels") }}.
 
-{% if retrain %}
+{% if retrain and corrected %}
+A Retrain, which was trained on the corrected data, has a loss of {{
+retrain.measures.forget.loss | fixed(4) }} on the old answers{% if corrected.learned %}, and of {{
+retrain.measures.learned.loss | fixed(4) }} on the new ones{% endif %}.
+
+{% elif retrain %}
 A Retrain, which never saw the rows, has a loss of {{ retrain.measures.forget.loss | fixed(4) }} on
 them.
+
+{% endif %}
+{% if retrain %}
 
 {% for name, distance in retrain.distances.items() %}
 {{ name.capitalize() ~ " the request" if name in ("before", "after") else name }}: JSD {{
@@ -104,7 +127,8 @@ distance.residual | fixed(3) }}{% endif %}.
 
 {% elif method.name != "Retrain" %}
 No Retrain was made for this request (--with_retrain makes one). How far the model is from one that
-never saw the rows is therefore not known.
+{{ "was trained on the corrected data" if corrected else "never saw the rows" }} is therefore not
+known.
 
 {% endif %}
 {% if drift.kl is none %}
@@ -124,7 +148,8 @@ erased.requests > 1 %}, for {{ erased.requests }} requests together{% endif %}.
 {% endif %}
 {% if purged is none %}
 Nothing was purged: Original and what was trained on the way may still lie in the run's folder
-{%- if not erased %}, and the rows themselves in the data files{% endif %}.
+{%- if not erased %}, and the {{ "old values" if corrected else "rows themselves"
+}} in the data files{% endif %}.
 {% else %}
 {% set removed = purged.removed.values() | list %}
 {{ removed | sum("files") | count }} files of {{ removed | sum("bytes") | count }} bytes were
@@ -163,8 +188,8 @@ Because of the salt, hashes cannot be compared between two certificates, or with
 advance. The salt does not protect a name from somebody who has a list of names and tries each. In
 the same way, an auditor who knows a name can check it. Whoever has the whole data set can try the
 request's hash. {% if erased %}Files that the model does not read, copies and backups of the data
-were not looked for.{% else %}The model folder keeps the row numbers of what is forgotten.{% endif
-%}
+were not looked for.{% else %}The model folder keeps the row numbers of what is {{ "corrected" if
+corrected else "forgotten" }}.{% endif %}
 
 
 
@@ -183,6 +208,8 @@ def words_of(certificate: Mapping[str, Any]) -> dict[str, list[str]]:
     values = {
         "erased": None,
         **certificate,
+        "corrected": certificate["asked"].get("corrected"),
+        "learned_loss": _before_and_after(certificate, "learned", "loss"),
         "forget_loss": _before_and_after(certificate, "forget", "loss"),
         "heldout_loss": _before_and_after(certificate, "heldout", "loss"),
         "control_loss": _before_and_after(certificate, "control", "loss"),
@@ -238,6 +265,6 @@ def _before_and_after(certificate: Mapping[str, Any], *path: str) -> tuple[Any, 
     for side in ("before", "after"):
         value: Any = certificate["measures"][side]
         for name in path:
-            value = None if value is None else value[name]
+            value = None if value is None else value.get(name)
         values.append(value)
     return values[0], values[1]

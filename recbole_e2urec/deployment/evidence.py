@@ -101,13 +101,13 @@ def state_of(run: ServedModel, number: int) -> Iterator[RequestDelta]:
     if not len(run.corrections.rows):
         yield delta_of(run, earlier, forgotten)
         return
-    new = run.request_numbers.rows_after(number)
+    new = run.rows_after(number)
     corrected = np.unique(run.corrections.of(number).rows)
     if not len(corrected):
         with run.using_rows(new):
             yield delta_of(run, earlier, forgotten)
         return
-    old = run.request_numbers.rows_after(number - 1)
+    old = run.rows_after(number - 1)
     with run.using_rows(_followed(new, old, corrected)):
         yield _correction(run, old, earlier, forgotten, corrected)
 

@@ -472,6 +472,10 @@ class ServedModel(Experiment):
         moved_away = np.setdiff1d(published, user)
         self.gone = np.union1d(fully_forgotten_users(self, forgotten), moved_away)
 
+    def rows_after(self, request: int) -> RowTable:
+        """Return the rows of the data as a request left them."""
+        return self.request_numbers.rows_after(request)
+
     @property
     def request_numbers(self) -> RequestNumbers:
         """Which request named which row."""

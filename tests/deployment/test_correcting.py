@@ -320,3 +320,29 @@ def test_killed_in_between_a_correction_is_done_once(in_use: Path):
         assert not Path("model/work").exists()
         assert len(list(Path("model/certificates").iterdir())) == 2
     assert done == [0, 0, 1]
+
+
+def test_the_certificate_says_what_was_corrected_and_names_nobody():
+    run = opened()
+    row, moved = rows_of(run, "u1")[:2]
+    objects = [
+        {"user_id": "u1", "item_id": item_of(run, row), "new_rating": flipped(run, row)},
+        {"user_id": "u1", "item_id": item_of(run, moved), "new_user_id": "u2"},
+    ]
+    file = write(Path("fix.jsonl"), "\n".join(map(json.dumps, objects)))
+    corrected(file, request_id="C-1")
+    said = json.loads(next(Path("model/certificates").glob("*.json")).read_text())
+    page = next(Path("model/certificates").glob("*.html")).read_text()
+    found = said["in_words"]["found"]
+    assert found[0].startswith(
+        "2 rows were corrected: 1 have another answer now, and 1 belong to another user."
+    )
+    assert found[1].startswith("NegGrad was to make the model forget the old answers of 2 training")
+    assert found[2].startswith("Then it learned the new answers of 2 training rows. Their loss: ")
+    assert said["kind"] == "correction"
+    assert said["asked"]["corrected"] == {"labels": 1, "users": 1, "learned": 2}
+    assert "Request C-1: what was corrected" in page
+    assert "loss, corrected answers" in page
+    record = json.dumps(ModelFolder("model").read().record["requests"])
+    for text in (json.dumps(said), page, record):
+        assert not any(f"{quote}{name}{quote}" in text for name in ("u1", "u2") for quote in "\"'>")
