@@ -89,8 +89,8 @@ values.
 {% if asked.training_rows %}
 {{ method.name }} was to make the model forget {{ "the old answers of " if corrected }}{{
 asked.training_rows | count }} training rows of {{ asked["users"].some | count }} users ({{
-"{:.2%}".format(asked.share_of_training) }} of what it was trained on). Their mean loss was {{ forget_loss[0] | fixed(4) }} nats before and is {{
-forget_loss[1] | fixed(4) }} after.
+"{:.2%}".format(asked.share_of_training) }} of what it was trained on). Their mean loss was {{
+forget_loss[0] | fixed(4) }} nats before and is {{ forget_loss[1] | fixed(4) }} after.
 
 {% if corrected and corrected.learned %}
 Then it learned the new answers of {{ corrected.learned | count }} training rows. Their loss: {{

@@ -79,6 +79,7 @@ CORRECTION = "correction"  # kind of a request in the ledger
 LEARNED = "Corrected"  # adapter and stage
 EPOCHS = 2  # passes over the corrected rows
 MOST_SCALE = 4.0  # of what was learned
+MISSED = 0.01  # nats above the loss that was wanted, from which on it is said
 _MEANINGLESS = ("forget_file", "forget_where", "forget_by", "forget_unknown", "retrain_share")
 
 
@@ -221,6 +222,9 @@ def _summary(entry: Mapping[str, Any], drift_budget: float, number: int) -> list
             line += f", {goal:.4f} under a Retrain on the corrected data"
             line += f" (closed {(after - before) / (goal - before):.2f})" if goal != before else ""
         lines.append(line)
+    goal = evidence["method"]["found"].get("learned_target")
+    if goal is not None and measures["after"]["learned"]["loss"] > goal + MISSED:
+        lines.append(f"warning: rows that were trained on are known better; {goal:.4f} was wanted")
     return [*lines, *_residuals(retrain), *drift_lines(entry, drift_budget)]
 
 

@@ -11,12 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from command_line import write
-from in_use import forget_users, opened
+from in_use import WITH_CONTROL, forget_users, make_model, opened
+from test_erasing import make
 from test_kills import in_child
 from test_queue import tree
 
 from recbole_e2urec import cli
+from recbole_e2urec.config.config import Config
+from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.deployment import correct as correcting
 from recbole_e2urec.deployment import forget as forgetting
 from recbole_e2urec.deployment.certificate import salted
@@ -26,9 +30,15 @@ from recbole_e2urec.deployment.model_folder import ModelFolder
 from recbole_e2urec.deployment.recommend import load_recommender
 from recbole_e2urec.deployment.served_model import ServedModel
 from recbole_e2urec.errors import InputError
+from recbole_e2urec.experiment.run import Experiment
+from recbole_e2urec.methods import METHODS
 
 pytestmark = pytest.mark.usefixtures("short_relearning", "in_use")
 METHOD = "NegGrad"  # needs no control users
+# TokenReset forgets users who leave as a whole.
+ON_FOLDERS = [
+    name for name, kind in METHODS.items() if kind.has_only_original and name != "TokenReset"
+]
 QUICK = {"show_progress": False, "joint_epochs": 1}
 
 
@@ -267,10 +277,14 @@ def test_what_cannot_be_corrected_is_one_line(line, header, message, in_use: Pat
         (["--checkpoint=model", "--request=r.csv", "--model=SISA"], "forgets by one of"),
         (["--checkpoint=model", "--request=r.csv", "--forget_where=x"], "forget_where means"),
         (["--checkpoint=model", "--request=r.csv", "--noise_floor"], "add --with_retrain"),
+        (["--checkpoint=model", "--request=u1.csv", "--model=TokenReset"], "TokenReset: other"),
     ],
 )
 def test_a_command_that_cannot_work_is_one_line(argv, message, capsys):
     write(Path("r.csv"), "user_id,item_id,new_rating\nu1,i1,1\n")
+    run = opened()
+    lines = lines_for(run, "u1", rows_of(run, "u1")[:1])
+    write(Path("u1.csv"), "\n".join(["user_id,item_id,new_rating", *lines]) + "\n")
     assert cli.main(["correct", *argv]) == 2
     (said,) = capsys.readouterr().err.splitlines()
     assert message in said
@@ -346,3 +360,106 @@ def test_the_certificate_says_what_was_corrected_and_names_nobody():
     record = json.dumps(ModelFolder("model").read().record["requests"])
     for text in (json.dumps(said), page, record):
         assert not any(f"{quote}{name}{quote}" in text for name in ("u1", "u2") for quote in "\"'>")
+
+
+def test_the_model_is_nearer_to_a_retrain_on_the_corrected_data():
+    run = opened()
+    file = given(lines_for(run, "u1", rows_of(run, "u1")))
+    options = CorrectOptions("model", file, with_retrain=True)
+    told = correct(options, None, {"show_progress": False})
+    retrain = opened().record["requests"][0]["evidence"]["retrain"]
+    after = retrain["distances"]["after"]
+    assert after["jsd"] < retrain["distances"]["before"]["jsd"]
+    assert after["learned_residual"] < 0.8
+    assert "under a Retrain on the corrected data (closed " in told
+
+
+def labelled(data: Path) -> None:
+    """The data say what is liked, and no rating; a row stands there twice, at two times."""
+    head, *rows = [line.split("\t") for line in (data / "small.inter").read_text().splitlines()]
+    rows = [[user, item, str(int(int(rating) > 3)), time] for user, item, rating, time in rows]
+    rows.append([*next(row for row in rows if row[0] == "u1")[:3], "1600000001"])
+    table = [[*head[:2], "label:float", head[3]], *rows]
+    write(data / "small.inter", "".join("\t".join(cells) + "\n" for cells in table))
+
+
+@pytest.mark.thorough
+def test_labels_of_the_data_are_corrected_and_times_tell_rows_apart(tmp_path: Path, monkeypatch):
+    folder = tmp_path / "labelled"
+    make(folder, labelled)
+    monkeypatch.chdir(folder)
+    run = opened()
+    table, (early,) = run.dataset.rows, np.flatnonzero(run.dataset.rows.time == 1600000001)
+    item, label = item_of(run, early), int(1 - table.label[early])
+    header = "user_id,item_id,new_label"
+    with pytest.raises(InputError, match="add a column timestamp that tells them apart"):
+        corrected(given([f"u1,{item},{label}"], header))
+    with pytest.raises(InputError, match="the data have no column rating; give new_label"):
+        corrected(given([f"u1,{item},3,1600000001"], "user_id,item_id,new_rating,timestamp"))
+    assert "another label in 1" in corrected(
+        given([f"u1,{item},{label},1600000001"], f"{header},timestamp")
+    )
+    after = opened().dataset.rows
+    assert np.flatnonzero(after.label != table.label).tolist() == [early]
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("method", ON_FOLDERS)
+def test_every_method_of_a_folder_corrects(method, capsys):
+    run = opened()
+    rows = rows_of(run, "u1")
+    lines = [f"u1,{item_of(run, row)},{flipped(run, row)}," for row in rows[:4]]
+    lines.append(f"u1,{item_of(run, rows[5])},,u2")
+    settings = {"show_progress": False}
+    file = given(lines, "user_id,item_id,new_rating,new_user_id")
+    correct(CorrectOptions("model", file), method, settings)
+    assert opened().record["requests"][0]["training_rows"] == 5
+    verified(capsys)
+
+
+@pytest.mark.thorough
+def test_rows_of_control_users_are_not_trained_on(tmp_path: Path, monkeypatch, capsys):
+    folder = tmp_path / "control"
+    make_model(folder, tuning="lora", **WITH_CONTROL)
+    monkeypatch.chdir(folder)
+    run = opened()
+    users = {inner: token for token, inner in run.dataset.ids.users.items()}
+    control = users[int(run.dataset.rows.user[run.parts.control[0]])]
+    trained = users[int(run.dataset.rows.user[run.live[0]])]
+    to_control, to_trained = run.live[0], run.parts.control[0]
+    lines = [
+        f"{trained},{item_of(run, to_control)},{control}",
+        f"{control},{item_of(run, to_trained)},{trained}",
+    ]
+    told = corrected(given(lines, "user_id,item_id,new_user_id"))
+    assert "of 1 training rows the old answer is forgotten, of 1 the new one learned" in told
+    after = opened()
+    assert to_control not in after.live
+    assert to_trained in after.live
+    assert not np.isin([to_control, to_trained], after.parts.control).any()
+    verified(capsys)
+
+
+@pytest.mark.thorough
+def test_retrains_data_are_those_of_corrected_files(tmp_path: Path, monkeypatch):
+    folder = tmp_path / "retrained"
+    monkeypatch.chdir(make_model(folder).parent)
+    run = opened()
+    rows = rows_of(run, "u1")
+    corrected(given(lines_for(run, "u1", rows)))
+    after = opened()
+    lines = Path("data/small/small.inter").read_text().splitlines()
+    for row in rows:
+        cells = lines[1 + row].split("\t")
+        lines[1 + row] = "\t".join([*cells[:2], str(flipped(run, row)), cells[3]])
+    write(Path("data/small/small.inter"), "\n".join(lines) + "\n")
+    with pytest.raises(InputError, match="corrected rows must stay as they were"):
+        opened()
+    config = Config("LLMRec", "small", None, dict(after.record["settings"]))
+    fresh = Experiment(config, load_dataset(config, examine=False))
+    assert (fresh.dataset.rows.label == after.dataset.rows.label).all()
+    assert all(map(np.array_equal, fresh.parts.splits, after.parts.splits))
+    nothing = np.empty(0, np.int64)
+    tables = [each.model.table.with_history(each.history(nothing)) for each in (fresh, after)]
+    everything = np.arange(len(after.dataset.rows))
+    assert torch.equal(*(table.batch(everything).input_ids for table in tables))
