@@ -56,7 +56,6 @@ from recbole_e2urec.deployment.served_model import (
     open_folder,
 )
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.experiment.run import hash_of
 from recbole_e2urec.methods import METHODS, method_of
 from recbole_e2urec.methods.unlearner import total
 from recbole_e2urec.model.backbones.lora import interpolated
@@ -270,7 +269,8 @@ def _corrections_of(run: ServedModel, path: str, lines: Sequence[CorrectionLine]
             raise InputError(
                 f"forget file {path}, {lines_of(of_row)}: the same row is corrected twice; keep one"
             )
-    values = [_right(run, path, line) for line in lines]
+    forgotten = fully_forgotten_users(run, run.forgotten)
+    values = [_right(run, path, line, forgotten) for line in lines]
     user, label, rating = (np.array(column) for column in zip(*values, strict=True))
     number = np.full(len(rows), len(run.record["requests"]) + 1)
     return Corrections(
@@ -306,8 +306,16 @@ def _row_of(run: ServedModel, path: str, line: CorrectionLine) -> int:
     return int(left[0])
 
 
-def _right(run: ServedModel, path: str, line: CorrectionLine) -> tuple[int, int, float]:
+def _right(
+    run: ServedModel, path: str, line: CorrectionLine, forgotten: Rows
+) -> tuple[int, int, float]:
     """Return the right user, label and rating that a line gives.
+
+    Args:
+        run: the model, opened on its data.
+        path: the file, for messages.
+        line: the line.
+        forgotten: inner ids of forgotten users.
 
     Raises:
         InputError: the data cannot have it.
@@ -317,7 +325,7 @@ def _right(run: ServedModel, path: str, line: CorrectionLine) -> tuple[int, int,
     user, label = UNCHANGED, UNCHANGED if line.label is None else line.label
     if line.new_user is not None:
         user = run.dataset.ids.users.get(line.new_user, 0)
-        if not user or user in fully_forgotten_users(run, run.forgotten):
+        if not user or user in forgotten:
             raise InputError(f"{where}: nothing is known about the user in new_user_id")
     if line.label is not None and threshold:
         raise InputError(f"{where}: labels follow from {next(iter(threshold))} here; not new_label")
@@ -427,7 +435,7 @@ def learn(run: ServedModel, folder: ModelFolder, delta: RequestDelta) -> list[di
     """Learn the new answers of corrected rows; return the cost, if anything had to be learned."""
     model, method = run.model, method_of(run.config)
     task = task_of(run, folder, delta, delta.learn, delta.after).apart(
-        method=[str(run.config["model"]), asdict(method.options)], labels=hash_of(model.labels)
+        method=[str(run.config["model"]), asdict(method.options)]
     )
     with model.using_history(delta.after):
         target = known_loss(model, task)

@@ -596,12 +596,16 @@ def task_of(
         history: histories that their prompts show, [n, k].
     """
     table, histories = run.dataset.rows, (history, delta.after)
+    settings = {}
+    if len(delta.corrected):  # of which histories and row numbers alone do not tell
+        state = {"prompts": run.model.table.fingerprint(), "labels": hash_of(table.label)}
+        settings = {**state, "users": hash_of(table.user)}
     return UnlearningTask(
         rows, delta.retain, np.setdiff1d(run.parts.splits.valid, run.forgotten),
         np.setdiff1d(unseen_of(run.parts, table.user, delta.retain), run.forgotten),
         table.user, table.item,
         *histories, FolderServices(run, folder, rows, histories),
-        run.config["seed"], run.shows,
+        run.config["seed"], run.shows, settings,
     )  # fmt: skip
 
 

@@ -216,7 +216,8 @@ def corrections_of(tensors: Mapping[str, Tensor], rows: RowTable, requests: int)
     """
     integers = [_integers(tensors[name]) for name in Corrections._fields[:4]]
     rating = tensors["rating"]
-    if rating.dtype != torch.float64 or any(len(c) != len(rating) for c in integers):
+    shapes = {column.shape for column in (*integers, rating)}
+    if rating.dtype != torch.float64 or rating.ndim != 1 or len(shapes) > 1:
         raise ValueError("columns of corrections")
     corrections = Corrections._make([*integers, rating.numpy()])
     bounds = {"rows": (0, len(rows) - 1), "request": (1, requests), "label": (UNCHANGED, 1)}
@@ -225,8 +226,9 @@ def corrections_of(tensors: Mapping[str, Tensor], rows: RowTable, requests: int)
         column = getattr(corrections, name)
         if len(column) and not low <= column.min() <= column.max() <= high:
             raise ValueError(f"{name} of corrections")
-    if (np.diff(corrections.request) < 0).any() or np.isinf(corrections.rating).any():
-        raise ValueError("order or ratings of corrections")
+    is_ordered = (np.diff(corrections.request) >= 0).all()
+    if not is_ordered or np.isinf(corrections.rating).any() or (corrections.user == 0).any():
+        raise ValueError("order, ratings or users of corrections")
     return corrections
 
 

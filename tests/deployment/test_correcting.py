@@ -463,3 +463,39 @@ def test_retrains_data_are_those_of_corrected_files(tmp_path: Path, monkeypatch)
     tables = [each.model.table.with_history(each.history(nothing)) for each in (fresh, after)]
     everything = np.arange(len(after.dataset.rows))
     assert torch.equal(*(table.batch(everything).input_ids for table in tables))
+
+
+@pytest.mark.thorough
+def test_what_was_erased_before_is_no_obstacle(tmp_path: Path, monkeypatch, capsys):
+    folder = tmp_path / "erased"
+    make(folder)
+    monkeypatch.chdir(folder)
+    forget_users("u1", model=METHOD)
+    assert cli.main(["erase", "--checkpoint=model", "--shared_data"]) == 0
+    run = opened()
+    row = rows_of(run, "u2")[0]
+    corrected(given(lines_for(run, "u2", [row])))
+    assert opened().dataset.rows.label[row] != run.dataset.rows.label[row]
+    verified(capsys)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("rows", 10**6, "rows of corrections"),
+        ("request", 2, "request of corrections"),
+        ("user", 0, "order, ratings or users of corrections"),
+        ("label", 7, "label of corrections"),
+        ("rating", float("inf"), "order, ratings or users of corrections"),
+    ],
+)
+def test_corrections_that_do_not_fit_are_damage(column, value, message):
+    run = opened()
+    corrected(given(lines_for(run, "u1", rows_of(run, "u1")[:1])))
+    after = opened()
+    tensors = after.tensors
+    tensors["corrections"][column][0] = value
+    with ModelFolder("model").locked():
+        ModelFolder("model").write(after.record, tensors)
+    with pytest.raises(InputError, match=message):
+        opened()
