@@ -56,6 +56,7 @@ from recbole_e2urec.deployment.served_model import (
     open_folder,
 )
 from recbole_e2urec.errors import InputError
+from recbole_e2urec.experiment.run import Rows
 from recbole_e2urec.methods import METHODS, method_of
 from recbole_e2urec.methods.unlearner import total
 from recbole_e2urec.model.backbones.lora import interpolated

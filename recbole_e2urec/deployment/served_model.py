@@ -216,8 +216,8 @@ def corrections_of(tensors: Mapping[str, Tensor], rows: RowTable, requests: int)
     """
     integers = [_integers(tensors[name]) for name in Corrections._fields[:4]]
     rating = tensors["rating"]
-    shapes = {column.shape for column in (*integers, rating)}
-    if rating.dtype != torch.float64 or rating.ndim != 1 or len(shapes) > 1:
+    lengths = {len(rating), *map(len, integers)}
+    if rating.dtype != torch.float64 or rating.ndim != 1 or len(lengths) > 1:
         raise ValueError("columns of corrections")
     corrections = Corrections._make([*integers, rating.numpy()])
     bounds = {"rows": (0, len(rows) - 1), "request": (1, requests), "label": (UNCHANGED, 1)}
