@@ -25,6 +25,7 @@ from recbole_e2urec.experiment.run import Rows
 from recbole_e2urec.utils.io import flush_folder, write_json, write_text
 
 CERTIFICATE_FORMAT = 1
+TRAININGS = "trainings"  # in model.json: when the model was trained anew
 # Part of every certificate; verify compares it word by word.
 HASH_METHOD = (
     "HMAC-SHA-256, keyed with the salt (its bytes, written in hex), of UTF-8 texts joined by NUL: "
@@ -147,12 +148,26 @@ def certificate_of(
 def state_after(
     record: Mapping[str, Any], state: Mapping[str, Any], number: int
 ) -> Mapping[str, Any]:
-    """Return name and hashes of the model after a request; the next request began with it."""
-    requests = record["requests"]
+    """Return name and hashes of the model after a request.
+
+    The next request began with it, unless the model was trained anew in between.
+    """
+    requests, training = record["requests"], training_after(record, number)
+    if training is not None:
+        left: Mapping[str, Any] = training["before"]
+        return left
     if number == len(requests):
         return state
     after: Mapping[str, Any] = requests[number]["evidence"]["before"]
     return after
+
+
+def training_after(record: Mapping[str, Any], number: int) -> Mapping[str, Any] | None:
+    """Return what the ledger notes of a new training between a request and the next one."""
+    for training in record.get(TRAININGS, []):
+        if training["after"] == number:
+            return dict(training)
+    return None
 
 
 def seal_of(certificate: Mapping[str, Any]) -> str:

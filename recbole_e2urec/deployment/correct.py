@@ -36,18 +36,22 @@ from recbole_e2urec.deployment.forget import (
     CHECKED_ROWS,
     DEFAULT_METHOD,
     RequestOptions,
-    carry_out,
+    change_model,
     check_method,
+    complete,
     default_method,
     done_before,
     drift_lines,
+    is_due,
     ledger_entry,
+    measure_if_killed,
     merge,
     merge_settings,
     missing_certificate,
+    put_in_place,
     task_of,
-    unlearn,
-    write_successor,
+    train_anew,
+    unlearn_rows,
 )
 from recbole_e2urec.deployment.model_folder import ModelFolder
 from recbole_e2urec.deployment.served_model import (
@@ -151,7 +155,7 @@ def correct(
     if read_switch(merged.get("dry_run", False), "dry_run"):
         return "\n".join(_preview(open_folder(folder, merged, method), options))
     folder.read(with_tensors=False)  # refuses other folders before a lock is made in them
-    with folder.locked():
+    with folder.locked(unmeasured=True):
         folder.tidy()
         run = open_folder(folder, merged, method)
         method_of(run.config)  # refuses bad settings before the file is read
@@ -186,26 +190,36 @@ def _told(counts: Mapping[str, Any]) -> str:
 def _execute(
     run: ServedModel, folder: ModelFolder, options: CorrectOptions, request: _Request
 ) -> list[str]:
-    """Forget and learn what the request asks for, write the new generation, and certify it."""
+    """Forget and learn what the request asks for, put the new model in place, and measure it."""
+    lines, entry = [*request.warnings], run.unmeasured
+    if entry is not None and entry["digest"] == request.digest:
+        lines += _measure(run, folder, options)
+    lines += measure_if_killed(run, folder, options, request.digest)
     if request.executed is not None:
         folder.remove_work()
-        certified = missing_certificate(run, folder, request.digest)
-        return [*request.warnings, request.executed, *certified]
+        return [*lines, request.executed, *missing_certificate(run, folder, request.digest)]
     check_reference(run, options.noise_floor)
-    number = len(run.record["requests"]) + 1
     run.correct(request.corrections)
-    with state_of(run, number) as delta:
-        outcome = carry_out(
-            run, folder, delta, options.measuring(), lambda: answer_anew(run, folder, delta)
-        )
-        entry = ledger_entry(run, request.request_id, request.digest, outcome)
-    entry["kind"] = CORRECTION
-    certificate = write_successor(run, folder, entry)
-    first, *others = _summary(entry, options.drift_budget, number)
-    return [*request.warnings, first, certificate, *others]
+    with state_of(run, len(run.record["requests"]) + 1) as delta:
+        changed = change_model(run, delta, lambda: answer_anew(run, folder, delta))
+        made = ledger_entry(run, request.request_id, request.digest, changed)
+    run.use_corrections()
+    put_in_place(run, folder, {**made, "kind": CORRECTION})
+    return [*lines, *_measure(run, folder, options)]
 
 
-def _summary(entry: Mapping[str, Any], drift_budget: float, number: int) -> list[str]:
+def _measure(run: ServedModel, folder: ModelFolder, options: CorrectOptions) -> list[str]:
+    """Measure and certify the last request, and train anew if that is due."""
+    certificate = complete(run, folder, options.measuring())
+    requests = run.record["requests"]
+    first, *others = _summary(requests[-1], options, len(requests))
+    if options.retrain_when_due and is_due(run.record, options.drift_budget):
+        train_anew(run, folder)
+        others.append("trained anew on what is right; drift begins at 0")
+    return [first, certificate, *others]
+
+
+def _summary(entry: Mapping[str, Any], options: CorrectOptions, number: int) -> list[str]:
     evidence = entry["evidence"]
     measures, retrain = evidence["measures"], evidence["retrain"]
     lines = [
@@ -225,7 +239,7 @@ def _summary(entry: Mapping[str, Any], drift_budget: float, number: int) -> list
     goal = evidence["method"]["found"].get("learned_target")
     if goal is not None and measures["after"]["learned"]["loss"] > goal + MISSED:
         lines.append(f"warning: rows that were trained on are known better; {goal:.4f} was wanted")
-    return [*lines, *_residuals(retrain), *drift_lines(entry, drift_budget)]
+    return [*lines, *_residuals(retrain), *drift_lines(entry, options)]
 
 
 def _residuals(retrain: Mapping[str, Any] | None) -> list[str]:
@@ -423,7 +437,7 @@ def answer_anew(run: ServedModel, folder: ModelFolder, delta: RequestDelta) -> d
     """
     costs: list[dict[str, Any]] = []
     if len(delta.forget):
-        costs.append(unlearn(run, folder, delta))
+        costs.append(unlearn_rows(run, folder, delta))
     if len(delta.learn):
         costs += learn(run, folder, delta)
     if not costs:

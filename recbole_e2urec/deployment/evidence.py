@@ -112,6 +112,23 @@ def state_of(run: ServedModel, number: int) -> Iterator[RequestDelta]:
         yield _correction(run, old, earlier, forgotten, corrected)
 
 
+@contextmanager
+def in_same_state(earlier: ServedModel, run: ServedModel, number: int) -> Iterator[None]:
+    """Put the data of the model before a request into the state of the request.
+
+    Args:
+        earlier: the model before the request.
+        run: the model after it.
+        number: number of the request, from 1.
+    """
+    if not len(run.corrections.rows):
+        yield
+        return
+    earlier.number, earlier.corrections = run.number, run.corrections
+    with state_of(earlier, number):
+        yield
+
+
 def _followed(rows: RowTable, others: RowTable, chosen: Rows) -> RowTable:
     """Return rows, and behind them the chosen ones of the others."""
     names = ("user", "item", "time", "rating", "label")

@@ -29,8 +29,10 @@ from recbole_e2urec.deployment.evidence import (
 )
 from recbole_e2urec.deployment.forget import (
     CHECKED_ROWS,
-    RequestOutcome,
+    Measured,
     Stopwatch,
+    Unlearned,
+    add_measures,
     ledger_entry,
     merge,
 )
@@ -283,20 +285,24 @@ class _ComparisonRequest:
         after = self._retrain() if self.row["model"] == RETRAIN else self._unlearn(before)
         answers = _answers(run, self.sample[0], self.delta.after)
         files = {WEIGHTS: hash_of_tensors(self.original)}
-        outcome = RequestOutcome(
+        unlearned = Unlearned(
             delta=self.delta,
-            evidence_before=before,
-            evidence_after=after.evidence,
             state_before={"generation": NO_GENERATION, "files": files},
+            cost=after.cost,
+            findings=after.findings,
+            seconds=after.cost["seconds"],
+        )
+        measured = Measured(
+            before=before,
+            after=after.evidence,
             drift=drift_between(self.sample[1], answers) if len(answers) else None,
             drift_rows=len(answers),
             retrain=after.retrain,
-            cost=after.cost,
-            findings=after.findings,
-            unlearning_seconds=after.cost["seconds"],
-            measuring_seconds=self.stopwatch.seconds,
+            seconds=self.stopwatch.seconds,
         )
-        entry = ledger_entry(run, run.forget_request.request_id, run.forget_request.digest, outcome)
+        request = run.forget_request
+        entry = ledger_entry(run, request.request_id, request.digest, unlearned)
+        add_measures(entry, measured)
         return FinishedModel(run, self.row, self.forgotten, self.sample, after.weights, entry)
 
     def _measure(self, history: Rows) -> Evidence:

@@ -3,15 +3,19 @@
 The model that one request leaves is the Original of the next. Forgotten rows are never trained on
 again and are in no history. A request that was carried out does nothing the second time.
 
+The new model is put in place first, and serves from then on. It is measured afterwards, as is the
+generation before, which completes the ledger. If the process is killed in between, the next request
+on the folder measures first.
+
 The certificate of a request is made from the ledger and the folder's other files alone. If the
-process is killed after the new generation is written, the certificate can still be made.
+process is killed after the ledger is complete, the certificate can still be made.
 """
 
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,18 +30,27 @@ from recbole_e2urec.config.yaml import read_switch
 from recbole_e2urec.data.request.filter import Fields
 from recbole_e2urec.data.request.sampling import request_digest
 from recbole_e2urec.data.request.selection import ForgetOptions, Selection, select
-from recbole_e2urec.deployment.certificate import certify, certify_if_missing, salted
+from recbole_e2urec.deployment.certificate import (
+    TRAININGS,
+    certify,
+    certify_if_missing,
+    salted,
+    training_after,
+)
 from recbole_e2urec.deployment.certificate_words import unreached
 from recbole_e2urec.deployment.erase import erase_forgotten, refuse_unfit, would_erase
 from recbole_e2urec.deployment.evidence import (
     Evidence,
+    Reference,
     RequestDelta,
     check_reference,
     compare_to_retrain,
     counts_of,
     delta_of,
     evaluation_rows_of,
+    in_same_state,
     measure,
+    state_of,
 )
 from recbole_e2urec.deployment.model_folder import WEIGHTS, ModelFolder, hash_of_file
 from recbole_e2urec.deployment.purge import (
@@ -45,7 +58,12 @@ from recbole_e2urec.deployment.purge import (
     purge_with_run,
     recorded_checkpoint_dir,
 )
-from recbole_e2urec.deployment.served_model import ServedModel, open_folder, with_orphaned_rows
+from recbole_e2urec.deployment.served_model import (
+    ServedModel,
+    open_folder,
+    sample_of,
+    with_orphaned_rows,
+)
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment.finished import NotFinished
 from recbole_e2urec.experiment.launch import layers_of
@@ -60,7 +78,7 @@ from recbole_e2urec.trainer.checkpoint import Stage
 from recbole_e2urec.trainer.training_log import restart_peak
 
 DEFAULT_METHOD = "NegatedE2URec"
-CHECKED_ROWS = 512  # rows of a part, at most, on which a merged model is compared to the student
+CHECKED_ROWS = 64  # rows of a part, at most, on which a merged model is compared to the student
 ROUNDING = {torch.float32: 1e-4}  # how far P(yes) may differ; 2e-2 for smaller dtypes
 SALT_BYTES = 16
 _MODEL_KEYS = ("backbone", "backbone_dtype", "tuning", *LORA)
@@ -100,6 +118,9 @@ class RequestOptions:
         "than this: the mean KL of yes and no, in nats.",
         gt=0,
         default=0.009,
+    )
+    retrain_when_due: bool = option(
+        "When retraining is due, train anew on what is left, and serve that.", default=False
     )
     with_retrain: bool = option(
         "Measure against a Retrain, which is trained for it: as dear as the model's own training.",
@@ -162,33 +183,42 @@ class _FolderRequest(NamedTuple):
     request_id: str
 
 
-class RequestOutcome(NamedTuple):
-    """What is known about a request that was carried out.
+class Unlearned(NamedTuple):
+    """What is known about a request once its model is made.
 
     Attributes:
         delta: what the request changed.
-        evidence_before, evidence_after: what the model answered before and after it.
         state_before: name and hashes of the model before it.
+        cost: the cost that the method reports.
+        findings: what the method found out by itself.
+        seconds: how long unlearning took.
+    """
+
+    delta: RequestDelta
+    state_before: Mapping[str, Any]
+    cost: Mapping[str, Any]
+    findings: Mapping[str, float]
+    seconds: float
+
+
+class Measured(NamedTuple):
+    """What is known about a request once both models are measured.
+
+    Attributes:
+        before, after: what the models before and after it answered.
         drift: mean KL from the first model's answers, in nats; None: unknown.
         drift_rows: on how many rows drift was measured.
         retrain: measures of a Retrain and distances to it, see :func:`compare_to_retrain`; None:
             there is no Retrain.
-        cost: the cost that the method reports.
-        findings: what the method found out by itself.
-        unlearning_seconds, measuring_seconds: how long each took.
+        seconds: how long measuring took.
     """
 
-    delta: RequestDelta
-    evidence_before: Evidence
-    evidence_after: Evidence
-    state_before: Mapping[str, Any]
+    before: Evidence
+    after: Evidence
     drift: float | None
     drift_rows: int
     retrain: Mapping[str, Any] | None
-    cost: Mapping[str, Any]
-    findings: Mapping[str, float]
-    unlearning_seconds: float
-    measuring_seconds: float
+    seconds: float
 
 
 class Stopwatch:
@@ -233,14 +263,17 @@ def forget(
     if read_switch(merged.get("dry_run", False), "dry_run"):
         return "\n".join(_preview(folder, merged, method, options))
     folder.read(with_tensors=False)  # refuses other folders before a lock is made in them
-    with folder.locked():
+    with folder.locked(unmeasured=True):
         folder.tidy()
         run = open_folder(folder, merged, method)
         method_of(run.config)  # refuses bad settings before the request is read
         if options.erase_data:
             refuse_unfit(run, folder, options.shared_data, options.purges(run.record))
             would_erase(run, run.forgotten)  # refuses files whose lines are not their rows
-        digest, lines = _once(run, folder, options)
+        digest, lines = carry_out(run, folder, options)
+        if options.retrain_when_due and is_due(run.record, options.drift_budget):
+            run = train_anew(run, folder)
+            lines.append("trained anew on what is left; drift begins at 0")
         if options.erase_data:
             purges = options.purges(run.record)
             lines += erase_forgotten(run, folder, options.shared_data, purges)
@@ -280,18 +313,48 @@ def merge_settings(settings: Mapping[str, Any], config_files: Sequence[str]) -> 
 
 
 def default_method(folder: ModelFolder) -> str:
-    """Return the method that made the model, or NegatedE2URec."""
+    """Return the method that forgets unless another one is named."""
     made_by = str(folder.read(with_tensors=False).record["model"])
     return made_by if made_by in METHODS and made_by != "Retrain" else DEFAULT_METHOD
 
 
-def _once(run: ServedModel, folder: ModelFolder, options: QueueOptions) -> tuple[str, list[str]]:
-    """Carry out the request, unless it was before; return its digest, and what to report."""
+def carry_out(
+    run: ServedModel,
+    folder: ModelFolder,
+    options: QueueOptions,
+    serve: Callable[[ServedModel], ServedModel] = lambda run: run,
+) -> tuple[str, list[str]]:
+    """Carry out the request of a model's settings, unless it was carried out before.
+
+    Args:
+        run: the model, opened with the request.
+        folder: its folder; call this inside ``locked()``.
+        options: what is measured.
+        serve: is given the new model once it is in place, and returns one to measure.
+
+    Returns:
+        The digest of the request, and what to report.
+    """
     erased = _erased_before(run)
     if erased is not None:  # the data no longer have what it names
-        return erased["digest"], [done_before(erased)]
+        lines = measure_if_killed(run, folder, options, erased["digest"])
+        return erased["digest"], [*lines, done_before(erased)]
     request = _read_request(run)
-    return request.digest, _execute(run, folder, options, request)
+    lines = measure_if_killed(run, folder, options, request.digest)
+    return request.digest, [*lines, *_execute(run, folder, options, request, serve)]
+
+
+def measure_if_killed(
+    run: ServedModel, folder: ModelFolder, options: RequestOptions, digest: str
+) -> list[str]:
+    """Measure the last request if a killed process left that out; return what to report.
+
+    A Retrain is trained for it only if the same request is given again.
+    """
+    if run.unmeasured is None:
+        return []
+    is_repeated = run.unmeasured["digest"] == digest
+    return _measure(run, folder, options if is_repeated else RequestOptions(options.checkpoint))
 
 
 def _erased_before(run: ServedModel) -> Mapping[str, Any] | None:
@@ -368,9 +431,13 @@ def _executed_before(run: ServedModel, request: _FolderRequest) -> str | None:
 
 
 def _execute(
-    run: ServedModel, folder: ModelFolder, options: QueueOptions, request: _FolderRequest
+    run: ServedModel,
+    folder: ModelFolder,
+    options: QueueOptions,
+    request: _FolderRequest,
+    serve: Callable[[ServedModel], ServedModel],
 ) -> list[str]:
-    """Forget what the request asks for, write the new generation, and certify it."""
+    """Forget what the request asks for, put the new model in place, and measure and certify it."""
     warnings = [f"warning: {warning}" for warning in request.selection.warnings]
     executed = _executed_before(run, request)
     rows = np.flatnonzero(request.selection.chosen)
@@ -385,18 +452,32 @@ def _execute(
     if executed is not None:
         folder.remove_work()
         return [*warnings, executed, *missing_certificate(run, folder, request.digest)]
-    outcome = execute_request(run, folder, rows, options.measuring())
-    entry = ledger_entry(run, request.request_id, request.digest, outcome)
+    check_reference(run, options.noise_floor)
+    entry = ledger_entry(run, request.request_id, request.digest, unlearn(run, folder, rows))
     entry["wording"] = _wording(run, entry["evidence"]["salt"])
-    certificate = write_successor(run, folder, entry)
-    first, *others = _summary(entry, options, len(run.record["requests"]))
-    return [*warnings, first, certificate, *others]
+    put_in_place(run, folder, entry)
+    return [*warnings, *_measure(serve(run), folder, options)]
 
 
-def write_successor(run: ServedModel, folder: ModelFolder, entry: dict[str, Any]) -> str:
-    """Write the generation after a request, and its certificate; return where that is."""
+def put_in_place(run: ServedModel, folder: ModelFolder, entry: dict[str, Any]) -> None:
+    """Write the generation that serves from now on, with the ledger's entry of its request."""
     run.record["requests"].append(entry)
-    folder.write(run.record, run.tensors)
+    run.state = folder.write(run.record, run.tensors).state
+    folder.remove_work()
+
+
+def _measure(run: ServedModel, folder: ModelFolder, options: RequestOptions) -> list[str]:
+    """Measure and certify the last request; return what to report."""
+    certificate = complete(run, folder, options.measuring())
+    entry, count = run.record["requests"][-1], len(run.record["requests"])
+    first, *others = _summary(entry, options, count)
+    return [first, certificate, *others]
+
+
+def complete(run: ServedModel, folder: ModelFolder, options: MeasuringOptions) -> str:
+    """Measure the last request, complete the ledger, and certify; say where the certificate is."""
+    add_measures(run.record["requests"][-1], measure_request(run, folder, options))
+    run.state = folder.write(run.record, run.tensors).state
     folder.remove_work()
     return f"certificate: {certify(run.request_numbers, folder, len(run.record['requests']))}"
 
@@ -409,7 +490,7 @@ def missing_certificate(run: ServedModel, folder: ModelFolder, digest: str) -> l
     return []
 
 
-def _summary(entry: Mapping[str, Any], options: QueueOptions, count: int) -> list[str]:
+def _summary(entry: Mapping[str, Any], options: RequestOptions, count: int) -> list[str]:
     lines = [
         f"request {entry['request_id']} is carried out, the {count}. of this model, by "
         f"{entry['method']} in {entry['seconds']:.1f} s: {entry['training_rows']:,} training rows "
@@ -419,10 +500,10 @@ def _summary(entry: Mapping[str, Any], options: QueueOptions, count: int) -> lis
     if entry["forget_loss"] is not None:
         before, after = entry["forget_loss"]
         lines.append(f"their loss: {before:.4f} before, {after:.4f} after")
-    return [*lines, *drift_lines(entry, options.drift_budget)]
+    return [*lines, *drift_lines(entry, options)]
 
 
-def drift_lines(entry: Mapping[str, Any], budget: float) -> list[str]:
+def drift_lines(entry: Mapping[str, Any], options: RequestOptions) -> list[str]:
     """Say how far the model has drifted after a request, and whether retraining is due."""
     drift = entry["drift"]
     if drift is None:
@@ -431,117 +512,168 @@ def drift_lines(entry: Mapping[str, Any], budget: float) -> list[str]:
         f"drift: the answers are {drift:.5f} nats from the first model's, on "
         f"{entry['drift_rows']:,} validation rows of users whom no request touched"
     ]
-    if drift > budget:
-        lines.append(f"that is above drift_budget ({budget:g}): retraining is due")
+    if drift > options.drift_budget and not options.retrain_when_due:
+        lines.append(f"that is above drift_budget ({options.drift_budget:g}): retraining is due")
     return lines
 
 
-def execute_request(
-    run: ServedModel, folder: ModelFolder, asked_rows: Rows, options: MeasuringOptions
-) -> RequestOutcome:
-    """Carry out a request in memory.
+def is_due(record: Mapping[str, Any], budget: float) -> bool:
+    """Return whether the model has drifted further than it may since it was trained."""
+    requests = record["requests"]
+    drift = requests[-1].get("drift") if requests else None
+    return drift is not None and drift > budget and training_after(record, len(requests)) is None
+
+
+def train_anew(run: ServedModel, folder: ModelFolder) -> ServedModel:
+    """Train a recommender on the rows that are left, and serve it; call this inside ``locked()``.
+
+    The ledger notes the training. If the process is killed, the same request continues it.
+
+    Args:
+        run: the model in use, measured after its last request.
+        folder: its folder.
+
+    Returns:
+        The new model, opened.
+    """
+    delta = delta_of(run, run.forgotten, run.forgotten)
+    reference, rows = Reference(run, folder.work, run.config["seed"]), sample_of(run, run.forgotten)
+    cost = reference.train(delta)
+    with reference.model.using_history(delta.after):
+        yes = reference.model.answer(rows, None).cpu()
+    training = {
+        "after": len(run.record["requests"]),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "before": dict(run.state),
+        "rows": len(run.live),
+        "seconds": cost["seconds"],
+    }
+    record = {**run.record, TRAININGS: [*run.record.get(TRAININGS, []), training]}
+    weights = reference.model.bank.state(reference.model.adapter)
+    sample = {"rows": torch.from_numpy(rows), "yes": yes}
+    folder.write(record, {**run.tensors, "weights": weights, "sample": sample})
+    folder.remove_work()
+    return run.reopened(folder)
+
+
+def unlearn(run: ServedModel, folder: ModelFolder, asked_rows: Rows) -> Unlearned:
+    """Forget what a request asks for, in memory.
 
     Args:
         run: the model; afterwards it has forgotten the rows.
         folder: the model's folder, which keeps what is needed to resume after a kill.
         asked_rows: ids of the rows that the request names, training rows or not.
-        options: what is measured besides.
 
     Raises:
-        InputError: no training row would be left, the merged model does not answer as the student
-            did, or a noise floor cannot be measured.
+        InputError: no training row would be left, or the merged model does not answer as the
+            student did.
     """
-    check_reference(run, options.noise_floor)
     forgotten = with_orphaned_rows(run, np.union1d(run.forgotten, asked_rows))
     delta = delta_of(run, run.forgotten, forgotten)
-    return carry_out(run, folder, delta, options, lambda: apply_unlearning(run, folder, delta))
+    return change_model(run, delta, lambda: apply_unlearning(run, folder, delta))
 
 
-def carry_out(
-    run: ServedModel,
-    folder: ModelFolder,
-    delta: RequestDelta,
-    options: MeasuringOptions,
-    change: Callable[[], dict[str, Any]],
-) -> RequestOutcome:
-    """Change the model as a request asks for, and measure it before and after.
+def change_model(
+    run: ServedModel, delta: RequestDelta, change: Callable[[], dict[str, Any]]
+) -> Unlearned:
+    """Change a model in memory as a request asks for.
 
     Args:
         run: the model.
-        folder: the model's folder, which keeps what is needed to resume after a kill.
-        delta: what the request changes.
-        options: what is measured besides.
+        delta: the request.
         change: changes the model, and returns the cost.
 
     Raises:
-        InputError: no training row would be left.
+        InputError: no training row would be left as it is.
     """
     if len(delta.retain) == 0:
         raise InputError("the request leaves no training row; train and export anew")
-    rows, state_before = evaluation_rows_of(run, delta), run.state
-    measuring, unlearning = Stopwatch(), Stopwatch()
-    with measuring.running():
-        before = measure(run, delta, rows, delta.before)
-    with unlearning.running():
+    state_before, stopwatch = run.state, Stopwatch()
+    with stopwatch.running():
         cost = change()
-    with measuring.running():
-        after = measure(run, delta, rows, delta.after)
-        drift = run.drift(delta.after)
-    retrain = None
-    if options.with_retrain and len(delta.forget):
-        answers = {"before": before.answers, "after": after.answers}
-        retrain = compare_to_retrain(run, delta, rows, answers, folder.work, options.noise_floor)
     findings = cost.pop("found", {})
-    return RequestOutcome(
-        delta, before, after, state_before, drift, len(run.sample.rows), retrain, cost, findings,
-        unlearning.seconds, measuring.seconds,
-    )  # fmt: skip
+    return Unlearned(delta, state_before, cost, findings, stopwatch.seconds)
+
+
+def measure_request(run: ServedModel, folder: ModelFolder, options: MeasuringOptions) -> Measured:
+    """Measure the models before and after the last request.
+
+    Args:
+        run: the model after it.
+        folder: the model's folder, which still has the model before it.
+        options: what is measured besides.
+
+    Raises:
+        InputError: a noise floor cannot be measured, or the folder is damaged.
+    """
+    check_reference(run, options.noise_floor)
+    number, stopwatch = len(run.record["requests"]), Stopwatch()
+    generation = folder.read_before(run.record["requests"][-1])
+    with state_of(run, number) as delta:
+        rows = evaluation_rows_of(run, delta)
+        with stopwatch.running():
+            earlier = ServedModel(run.config, run.dataset, generation, folder.path)
+            with in_same_state(earlier, run, number):
+                before = measure(earlier, delta, rows, delta.before)
+            del earlier
+            after = measure(run, delta, rows, delta.after)
+            drift = run.drift(delta.after)
+        retrain, work = None, folder.work
+        if options.with_retrain and len(delta.forget):
+            answers = {"before": before.answers, "after": after.answers}
+            retrain = compare_to_retrain(run, delta, rows, answers, work, options.noise_floor)
+    return Measured(before, after, drift, len(run.sample.rows), retrain, stopwatch.seconds)
 
 
 def ledger_entry(
-    run: Experiment, request_id: str, digest: str, outcome: RequestOutcome
+    run: Experiment, request_id: str, digest: str, unlearned: Unlearned
 ) -> dict[str, Any]:
-    """Return what the ledger keeps of a request.
+    """Return what the ledger keeps of a request that is not measured yet.
 
     Args:
         run: the run that has the data and the settings of the method.
         request_id: name of the request.
         digest: hash of the request.
-        outcome: what is known about it.
+        unlearned: what is known about it.
 
     Returns:
         ``request_id``, ``digest``, ``method``, ``date``, ``seconds``; ``rows`` and
-        ``training_rows``, how many were newly forgotten; ``forget_loss`` of these training rows
-        before and after; ``drift``, ``drift_rows`` and ``evidence``, see :mod:`certificate`.
+        ``training_rows``, how many were newly forgotten; and ``evidence``, see :mod:`certificate`.
     """
-    delta, before, after = outcome.delta, outcome.evidence_before, outcome.evidence_after
-    losses = [evidence.measures["forget"]["loss"] for evidence in (before, after)]
-    seconds = {
-        "request_seconds": outcome.unlearning_seconds,
-        "measuring_seconds": outcome.measuring_seconds,
-    }
+    delta = unlearned.delta
     return {
         "request_id": request_id,
         "digest": digest,
         "method": str(run.config["model"]),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "seconds": outcome.unlearning_seconds,
+        "seconds": unlearned.seconds,
         "rows": len(delta.forgotten) - len(delta.earlier),
         "training_rows": len(delta.forget),
-        "forget_loss": losses if len(delta.forget) else None,
-        "drift": outcome.drift,
-        "drift_rows": outcome.drift_rows,
         "evidence": {
             "salt": secrets.token_hex(SALT_BYTES),
             "asked": counts_of(run, delta),
-            "method": {**_method_settings(run), "found": dict(outcome.findings)},
-            "before": dict(outcome.state_before),
-            "measures": {"before": before.measures, "after": after.measures},
-            "retrain": outcome.retrain,
-            "cost": {**seconds, **outcome.cost},
+            "method": {**_method_settings(run), "found": dict(unlearned.findings)},
+            "before": dict(unlearned.state_before),
+            "cost": {"request_seconds": unlearned.seconds, **unlearned.cost},
             "versions": versions(),
         },
     }
+
+
+def add_measures(entry: dict[str, Any], measured: Measured) -> None:
+    """Complete the ledger's entry of a request.
+
+    Adds ``forget_loss`` of the training rows before and after; ``drift`` and ``drift_rows``; and to
+    the evidence ``measures``, ``retrain`` and the cost of measuring.
+    """
+    before, after = measured.before.measures, measured.after.measures
+    losses = [measures["forget"]["loss"] for measures in (before, after)]
+    entry["forget_loss"] = losses if entry["training_rows"] else None
+    entry["drift"], entry["drift_rows"] = measured.drift, measured.drift_rows
+    evidence = entry["evidence"]
+    evidence["measures"] = {"before": before, "after": after}
+    evidence["retrain"] = measured.retrain
+    evidence["cost"]["measuring_seconds"] = measured.seconds
 
 
 def _method_settings(run: Experiment) -> dict[str, Any]:
@@ -567,14 +699,15 @@ def apply_unlearning(run: ServedModel, folder: ModelFolder, delta: RequestDelta)
     Raises:
         InputError: the merged model does not answer as the student did.
     """
-    cost = unlearn(run, folder, delta) if len(delta.forget) else {}
+    cost = unlearn_rows(run, folder, delta) if len(delta.forget) else {}
     run.forget(delta.forgotten)
     return cost
 
 
-def unlearn(run: ServedModel, folder: ModelFolder, delta: RequestDelta) -> dict[str, Any]:
+def unlearn_rows(run: ServedModel, folder: ModelFolder, delta: RequestDelta) -> dict[str, Any]:
     """Unlearn the rows; afterwards the model has the weights of its successor."""
     model, task = run.model, task_of(run, folder, delta, delta.forget, delta.before)
+    task = replace(task, answered=run.answered)
     restart_peak()
     with model.using_history(delta.after):
         unlearned = method_of(run.config).unlearn(model, task)

@@ -12,6 +12,9 @@ generation consists of
 - ``remainder.safetensors``: only after rows were erased, see :class:`Remainder`;
 - ``corrections.safetensors``: only after rows were corrected, see :class:`Corrections`.
 
+The model that a request leaves serves before the request is measured and certified. Until then, the
+generation before it stays, too.
+
 While rows are being erased, ``erasing`` holds what is about to be put in place, and a journal of
 it. The next command finishes what was decided, or else takes it back.
 
@@ -129,6 +132,13 @@ def data_digest(dataset: Any) -> str:
     for column in (rows.user, rows.item, rows.time, rows.rating, rows.label):
         digest.update(b"-" if column is None else np.ascontiguousarray(column).tobytes())
     return digest.hexdigest()
+
+
+def unmeasured_of(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the ledger's entry of a request whose model is in place, but not measured yet."""
+    requests = record["requests"]
+    evidence = requests[-1].get("evidence", {}) if requests else {}
+    return requests[-1] if evidence and "measures" not in evidence else None
 
 
 class UnusableFile(Exception):
@@ -265,16 +275,23 @@ class ModelFolder:
                     raise
         raise InputError(f"{self.path} changes all the time; try again")
 
-    def write(self, record: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Write a new current generation, and remove all others. Call this inside ``locked()``.
+    def write(
+        self, record: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]]
+    ) -> Generation:
+        """Write a new current generation, and tidy. Call this inside ``locked()``.
+
+        Returns:
+            The generation, without its tensors.
 
         Raises:
             InputError: the disk is full, or a link is in the way. The current generation stays as
                 it was.
         """
-        write_json(self.path / POINTER, self.prepare(record, tensors).pointer)
+        generation = self.prepare(record, tensors)
+        write_json(self.path / POINTER, generation.pointer)
         flush_folder(self.path)
         self.tidy()
+        return generation
 
     def prepare(
         self, record: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]]
@@ -297,13 +314,28 @@ class ModelFolder:
         return Generation(name, hash_of_file(folder / RECORD), written, {})
 
     def tidy(self) -> None:
-        """Remove old generations, and what a killed process left."""
-        name = self.pointer().name
+        """Remove old generations, and what a killed process left.
+
+        While a request is not measured, the model before it stays.
+        """
+        current = self.read(with_tensors=False)
+        unmeasured, stay = unmeasured_of(current.record), {current.name}
+        if unmeasured is not None:
+            stay.add(str(unmeasured["evidence"]["before"]["generation"]))
         for folder in (self.path / GENERATIONS).iterdir():
-            if folder.name != name and not folder.is_symlink():
+            if folder.name not in stay and not folder.is_symlink():
                 shutil.rmtree(folder, ignore_errors=True)
         remove_parts(self.path)
         remove_parts(self.path / CERTIFICATES)
+
+    def read_before(self, entry: Mapping[str, Any]) -> Generation:
+        """Read the generation with which an unmeasured request began.
+
+        Raises:
+            InputError: the folder is damaged.
+        """
+        before = entry["evidence"]["before"]
+        return self._read_generation(str(before["generation"]), str(before["model_json"]), True)
 
     def remove_work(self) -> None:
         """Remove the working files of a request; their models know the forgotten rows well."""
@@ -311,11 +343,14 @@ class ModelFolder:
             shutil.rmtree(self.work, ignore_errors=True)
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, unmeasured: bool = False) -> Iterator[None]:
         """Lock the folder; another process that wants to write waits.
 
+        Args:
+            unmeasured: whether the body can go on where a request is not measured yet.
+
         Raises:
-            InputError: something that would be written to is a link.
+            InputError: something that would be written to is a link, or a request is not measured.
         """
         for name in (".lock", GENERATIONS, WORK, CERTIFICATES, ERASING):
             self._refuse_link(name)
@@ -323,6 +358,8 @@ class ModelFolder:
             self._is_locked = True
             try:
                 self.finish_erasure()
+                if not unmeasured:
+                    self._refuse_unmeasured()
                 yield
             finally:
                 self._is_locked = False
@@ -445,7 +482,7 @@ class ModelFolder:
                 "recbole-e2urec export --output=DIR"
             )
         if (self.path / ERASING).exists() and not self._is_locked:
-            with self.locked():
+            with self.locked(unmeasured=True):
                 pass
         pointer = self._read_file(read_json, POINTER)
         name, digest = pointer.get("generation"), pointer.get("sha256")
@@ -495,6 +532,13 @@ class ModelFolder:
             return read(self.path / name, *digest)
         except UnusableFile as error:
             raise self._damaged(f"{Path(name).name}: {error}") from error
+
+    def _refuse_unmeasured(self) -> None:
+        if self.has_model and unmeasured_of(self.read(with_tensors=False).record):
+            raise InputError(
+                f"{self.path}: its last request is carried out, but was killed before it was "
+                "measured and certified; give it once more"
+            )
 
     def _refuse_link(self, name: str) -> None:
         if has_link(self.path, name):

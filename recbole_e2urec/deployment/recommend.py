@@ -1,5 +1,7 @@
 """``recbole-e2urec recommend``: what a served model recommends, from Python and in the terminal.
 
+From Python, a loaded recommender also carries out requests, and goes on answering meanwhile.
+
 A recommender's prompts are made from rows of its data. A user who asks now has no row for the
 question, and a new user has no rows at all. Each user therefore gets rows in a table of their own.
 
@@ -8,22 +10,32 @@ treated like one whom the data never had: nothing is known, but a history may be
 """
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recbole_e2urec.config.schema import option, option_class
+from recbole_e2urec.config.yaml import read_switch
 from recbole_e2urec.data.prompt_table import PromptTable, prompt_texts
 from recbole_e2urec.data.rows import RowTable
+from recbole_e2urec.deployment.forget import (
+    QueueOptions,
+    carry_out,
+    check_method,
+    default_method,
+)
 from recbole_e2urec.deployment.model_folder import ModelFolder
-from recbole_e2urec.deployment.served_model import ServedModel, open_folder
+from recbole_e2urec.deployment.served_model import REQUEST_SETTINGS, ServedModel, open_folder
 from recbole_e2urec.errors import InputError, one_line
 from recbole_e2urec.utils.html import json_line, shortened
 from recbole_e2urec.utils.io import read_lines
 
+MEASURED = {"with_retrain", "noise_floor"}  # what else forget can measure
 ASKED_AT_ONCE = 2**17  # pairs of a user and an item, at most
 _EXAMPLE = """'["50", ["181", 4]]'"""
 Entry = str | tuple[str, float]  # an item, or an item and its rating
@@ -102,11 +114,11 @@ def query_table(users: Sequence[QueryUser], length: int, highest: float | None) 
     return QueryTable(rows, history, asking, features, ["", *(user.user for user in users)])
 
 
-class Recommender:
-    """Recommends by the model in a folder; it does not change when the folder does."""
+class Snapshot:
+    """Recommends by one state of a model; one thread at a time."""
 
     def __init__(self, run: ServedModel) -> None:
-        self._run = run
+        self._run, self._lock = run, Lock()
         rows = run.dataset.rows
         live = np.setdiff1d(np.arange(len(rows)), run.forgotten)
         order = live[np.lexsort((live, rows.time[live], rows.user[live]))]
@@ -115,48 +127,17 @@ class Recommender:
         self._tokens = {inner: token for token, inner in run.dataset.ids.items.items()}
         self._items = np.array(sorted(self._tokens), dtype=np.int64)
 
-    def recommend(self, user: str, k: int = 10, seen: bool = False) -> list[Recommendation]:
-        """Return the k best items for a user, best first; fewer if there are fewer.
-
-        Args:
-            user: the user's token in the data.
-            k: how many items.
-            seen: also recommend items of the user's own rows.
-
-        Raises:
-            InputError: nothing is known about the user, or k is below 1.
-        """
-        return self.recommend_many([user], k, seen)[0]
-
     def recommend_many(
-        self, users: Sequence[str], k: int = 10, seen: bool = False
+        self, users: Sequence[str], k: int, seen: bool
     ) -> list[list[Recommendation]]:
-        """Return the k best items for each of several users, who are asked about together.
-
-        Args:
-            users: tokens of the users in the data.
-            k: how many items for each.
-            seen: also recommend items of their own rows.
-
-        Raises:
-            InputError: as for :meth:`recommend`; it says by number which user is meant.
-        """
+        """See :meth:`Recommender.recommend_many`."""
         known = [self._known(user, place, len(users)) for place, user in enumerate(users, 1)]
         return self._best(known, k, seen)
 
     def recommend_new(
-        self, histories: Sequence[Sequence[Entry]], k: int = 10, seen: bool = False
+        self, histories: Sequence[Sequence[Entry]], k: int, seen: bool
     ) -> list[list[Recommendation]]:
-        """Return the k best items for users whom the data does not have, by their histories.
-
-        Args:
-            histories: for each user items, or pairs of an item and a rating, oldest first.
-            k: how many items for each.
-            seen: also recommend items of the histories.
-
-        Raises:
-            InputError: an item is not in the data, a rating is no number, or k is below 1.
-        """
+        """See :meth:`Recommender.recommend_new`."""
         return self._best([self._new_user(history) for history in histories], k, seen)
 
     def _known(self, user: str, place: int, count: int) -> QueryUser:
@@ -203,7 +184,7 @@ class Recommender:
         table, asking = self._table(users)
         offered = [self._items if seen else np.setdiff1d(self._items, user.seen) for user in users]
         counts = [len(items) for items in offered]
-        with self._run.model.using_prompts(table):
+        with self._lock, self._run.model.using_prompts(table):
             answers = self._run.model.answer(np.repeat(asking, counts), np.concatenate(offered))
         scores = np.split(answers.cpu().numpy(), np.cumsum(counts)[:-1])
         return [self._top(*pair, k) for pair in zip(offered, scores, strict=True)]
@@ -226,6 +207,156 @@ class Recommender:
         ]
 
 
+class ForgetReport(NamedTuple):
+    """What came of a request.
+
+    Attributes:
+        text: a report for people, which names no user and no item.
+        seconds: from the call until the model that has forgotten answered; None: the request had
+            been carried out before.
+    """
+
+    text: str
+    seconds: float | None
+
+
+class Recommender:
+    """Recommends by the model in a folder, and forgets in it.
+
+    Threads may share it. While one of them forgets, the others are answered by the old model, and
+    then by the new one. If another process changes the folder, the answers stay those of the model
+    that was loaded, until the next :meth:`forget`.
+
+    Args:
+        folder: the model's folder.
+        settings: see :func:`load_recommender`.
+    """
+
+    def __init__(self, folder: ModelFolder, settings: Mapping[str, Any]) -> None:
+        self._folder, self._settings = folder, settings
+        self._forgetting = Lock()
+        self._next: ServedModel | None = None  # forgets next; another model than the one in use
+        self._next_key: Any = None
+        run = open_folder(folder, settings)
+        self._answering, self._state = Snapshot(run), run.state
+
+    def recommend(self, user: str, k: int = 10, seen: bool = False) -> list[Recommendation]:
+        """Return the k best items for a user, best first; fewer if there are fewer.
+
+        Args:
+            user: the user's token in the data.
+            k: how many items.
+            seen: also recommend items of the user's own rows.
+
+        Raises:
+            InputError: nothing is known about the user, or k is below 1.
+        """
+        return self.recommend_many([user], k, seen)[0]
+
+    def recommend_many(
+        self, users: Sequence[str], k: int = 10, seen: bool = False
+    ) -> list[list[Recommendation]]:
+        """Return the k best items for each of several users, who are asked about together.
+
+        Args:
+            users: tokens of the users in the data.
+            k: how many items for each.
+            seen: also recommend items of their own rows.
+
+        Raises:
+            InputError: as for :meth:`recommend`; it says by number which user is meant.
+        """
+        return self._answering.recommend_many(users, k, seen)
+
+    def recommend_new(
+        self, histories: Sequence[Sequence[Entry]], k: int = 10, seen: bool = False
+    ) -> list[list[Recommendation]]:
+        """Return the k best items for users whom the data does not have, by their histories.
+
+        Args:
+            histories: for each user items, or pairs of an item and a rating, oldest first.
+            k: how many items for each.
+            seen: also recommend items of the histories.
+
+        Raises:
+            InputError: an item is not in the data, a rating is no number, or k is below 1.
+        """
+        return self._answering.recommend_new(histories, k, seen)
+
+    def forget(
+        self,
+        request: str | Path | None = None,
+        where: str | None = None,
+        method: str | None = None,
+        **settings: Any,
+    ) -> ForgetReport:
+        """Carry out a request, as ``recbole-e2urec forget`` does, and certify it.
+
+        The model that has forgotten answers as soon as it is in place; then it is measured. The
+        first call opens a second model beside the one in use. Each call ends by answering ahead
+        what the next one will need.
+
+        Args:
+            request: a file of users, items or rows.
+            where: or a filter, as in ``user_id == '42'``.
+            method: the method; None: the one that made the model, or NegatedE2URec.
+            settings: options of the method and of the request, ``with_retrain`` and
+                ``noise_floor``.
+
+        Raises:
+            InputError: the folder, the request or the method cannot be used.
+        """
+        started = time.perf_counter()
+        if (request is None) == (where is None):
+            raise InputError("forget: what? give a request, a file, or where, a filter")
+        if read_switch(settings.pop("dry_run", False), "dry_run"):
+            raise InputError("dry_run: use the command, recbole-e2urec forget --dry_run")
+        asked = {key: settings.pop(key) for key in REQUEST_SETTINGS & settings.keys()}
+        asked.update(forget_file=request, forget_where=where)
+        measured = {key: settings.pop(key) for key in MEASURED & settings.keys()}
+        options = QueueOptions(str(self._folder.path), **measured)
+        in_place: list[float] = []
+
+        def serve(run: ServedModel) -> ServedModel:
+            self._answer_by(run)
+            in_place.append(time.perf_counter() - started)
+            self._next = run.reopened(self._folder)
+            return self._next
+
+        with self._forgetting, self._folder.locked(unmeasured=True):
+            self._folder.tidy()
+            run = self._opened(method or default_method(self._folder), settings)
+            run.config = run.config.with_settings(asked)
+            try:
+                _, lines = carry_out(run, self._folder, options, serve)
+                if not in_place and run.state["files"] != self._state["files"]:
+                    self._answer_by(run)  # another process forgot
+                    self._next = run.reopened(self._folder)
+            except BaseException:
+                self._next = None  # it may have been changed half-way
+                raise
+            if self._next is not None:
+                self._next.ask_ahead()
+        return ForgetReport("\n".join(lines), in_place[0] if in_place else None)
+
+    def _opened(self, method: str, settings: Mapping[str, Any]) -> ServedModel:
+        """Return the model that forgets next, in the folder's present state."""
+        key = method, dict(settings)
+        if self._next is None or key != self._next_key or self._is_stale(self._next):
+            check_method(method)
+            self._next = open_folder(self._folder, {**self._settings, **settings}, method)
+            self._next_key = key
+        return self._next
+
+    def _is_stale(self, run: ServedModel) -> bool:
+        pointer = self._folder.pointer()
+        return (run.state["generation"], run.state["model_json"]) != tuple(pointer)
+
+    def _answer_by(self, run: ServedModel) -> None:
+        """Answer by this model from now on, which nobody changes any more."""
+        self._answering, self._state = Snapshot(run), run.state
+
+
 def load_recommender(folder: str | Path, **settings: Any) -> Recommender:
     """Load the model in a folder that ``recbole-e2urec export`` made.
 
@@ -237,7 +368,7 @@ def load_recommender(folder: str | Path, **settings: Any) -> Recommender:
     Raises:
         InputError: there is no such folder, it is damaged, or its data set changed.
     """
-    return Recommender(open_folder(ModelFolder(folder), settings))
+    return Recommender(ModelFolder(folder), settings)
 
 
 def _number(rating: Any, place: int) -> float:
@@ -298,7 +429,7 @@ def recommend(
     if options.users_file is not None:
         users = [line for line in read_lines(Path(options.users_file), "utf-8") if line]
     folder = ModelFolder(options.checkpoint)
-    recommender = Recommender(open_folder(folder, settings, None, config_files))
+    recommender = Snapshot(open_folder(folder, settings, None, config_files))
     if history is not None:
         recommended = recommender.recommend_new([history], options.topk, options.seen)
     else:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from recbole.utils import init_seed
 from torch import Tensor
 
@@ -40,11 +41,13 @@ from recbole_e2urec.deployment.model_folder import (
     ModelFolder,
     data_digest,
     fingerprint,
+    unmeasured_of,
 )
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.experiment.run import Experiment, Rows
+from recbole_e2urec.experiment.run import Experiment, Rows, unseen_of
 from recbole_e2urec.methods import METHODS
 from recbole_e2urec.model.losses import kl_divergence, log_losses
+from recbole_e2urec.trainer.strength import own_yes, some_of
 from recbole_e2urec.utils import recbole_compat
 
 NOT_FORGOTTEN, FIRST_REQUEST = -1, 1
@@ -63,7 +66,7 @@ OVERRIDABLE_KEYS = {
     "score_batch_size",
     "tokens_at_once",
 }
-_REQUEST_KEYS = {  # these describe a request, and may be given where there is one
+REQUEST_SETTINGS = {  # these describe a request, and may be given where there is one
     "forget_file", "forget_by", "forget_unknown", "forget_where", "request_id", "dry_run",
     "retrain_share",
 }  # fmt: skip
@@ -319,6 +322,7 @@ class ServedModel(Experiment):
         gone: inner ids of fully forgotten users.
         sample: where drift is measured.
         corrections: what was corrected.
+        answered: P(yes) of the model as it is now, [rows]; NaN where it was not asked.
 
     Raises:
         InputError: the data is not what the model was made with, or the weights do not fit.
@@ -328,9 +332,12 @@ class ServedModel(Experiment):
     forgotten: Rows
     live: Rows
     gone: Rows
+    answered: NDArray[np.float64]
+    _shown: tuple[Rows, Rows] | None = None
 
     def __init__(self, config: Config, dataset: Any, generation: Generation, source: Path) -> None:
         self.record, self.state = generation.record, generation.state
+        dataset = dataset.as_published()
         expected = self.record["fingerprint"]
         if data_digest(dataset) != expected.get("data"):
             corrected = CORRECTIONS in generation.tensors
@@ -417,8 +424,13 @@ class ServedModel(Experiment):
         self._leave_out_forgotten()
 
     def correct(self, corrections: Corrections) -> None:
-        """Note corrections of the next request; :meth:`use_rows` lets the data be as they are."""
+        """Note corrections of the next request; the data stay as they are until they are used."""
         self.corrections = self.corrections.joined(corrections)
+        self._leave_out_forgotten()
+
+    def use_corrections(self) -> None:
+        """Let the data be as all corrections say; the weights stay."""
+        self.use_rows(self.corrections.applied(self.dataset.file_rows))
         self._leave_out_forgotten()
 
     def splits_of(self, user: Rows) -> Splits:
@@ -441,19 +453,23 @@ class ServedModel(Experiment):
         self.parts = self.parts._replace(splits=self.splits_of(rows.user))
         self.dataset.replace_rows(rows)
         self.model.labels = rows.label
+        self._shown, self.answered = None, np.full(len(rows), np.nan)
         nothing = np.full((len(rows), 0), -1, dtype=np.int64)
         self.model.table = self.model.prompts(rows, nothing, prompt_texts(self.model.wording, rows))
 
     @contextmanager
     def using_rows(self, rows: RowTable) -> Iterator[None]:
         """Let rows be others inside the block, see :meth:`use_rows`."""
-        before = self.dataset.rows, self.model.labels, self.model.table, self.parts
+        earlier, labels, table, parts = (
+            self.dataset.rows, self.model.labels, self.model.table, self.parts
+        )  # fmt: skip
         self.use_rows(rows)
         try:
             yield
         finally:
-            earlier, self.model.labels, self.model.table, self.parts = before
+            self.model.labels, self.model.table, self.parts = labels, table, parts
             self.dataset.replace_rows(earlier)
+            self._shown, self.answered = None, np.full(len(earlier), np.nan)
 
     def _leave_out_forgotten(self) -> None:
         """Keep forgotten rows out of training, histories and the drift sample.
@@ -470,6 +486,7 @@ class ServedModel(Experiment):
         untouched_control = control[~np.isin(user[control], touched)]
         self.parts = self.parts._replace(control=untouched_control)
         self.forgotten = forgotten
+        self.answered = np.full(len(user), np.nan)
         self.live = np.setdiff1d(self.parts.splits.train, forgotten)
         moved_away = np.setdiff1d(published, user)
         self.gone = np.union1d(fully_forgotten_users(self, forgotten), moved_away)
@@ -477,6 +494,33 @@ class ServedModel(Experiment):
     def rows_after(self, request: int) -> RowTable:
         """Return the rows of the data as a request left them."""
         return self.request_numbers.rows_after(request)
+
+    def history(self, hidden: Rows) -> Rows:
+        """See :meth:`Experiment.history`; the histories that are shown now are kept."""
+        if self._shown is None or not np.array_equal(self._shown[0], hidden):
+            history = super().history(hidden)
+            if not np.array_equal(hidden, self.forgotten):
+                return history
+            self._shown = hidden, history
+        return self._shown[1]
+
+    def reopened(self, folder: ModelFolder) -> "ServedModel":
+        """Open the folder's present generation beside this one, on the same data."""
+        return ServedModel(self.config, self.dataset, folder.read(), folder.path)
+
+    def ask_ahead(self) -> None:
+        """Ask now about most of the rows that a request will have to ask about."""
+        unseen = unseen_of(self.parts, self.dataset.rows.user, self.live)
+        unseen = np.setdiff1d(unseen, self.forgotten)
+        for rows in (self.live, unseen):
+            rows = some_of(rows, self.config["seed"])
+            rows = rows[np.isnan(self.answered[rows])]
+            self.answered[rows] = own_yes(self.model, rows, self.history(self.forgotten))
+
+    @property
+    def unmeasured(self) -> Mapping[str, Any] | None:
+        """The ledger's entry of a request that is carried out, but not measured yet."""
+        return unmeasured_of(self.record)
 
     @property
     def request_numbers(self) -> RequestNumbers:
@@ -536,7 +580,9 @@ def _opened(
 ) -> ServedModel:
     """Open a generation, see :func:`open_folder`."""
     record, method_keys = generation.record, _method_keys(model)
-    allowed = OVERRIDABLE_KEYS if model is None else OVERRIDABLE_KEYS | method_keys | _REQUEST_KEYS
+    allowed = (
+        OVERRIDABLE_KEYS if model is None else OVERRIDABLE_KEYS | method_keys | REQUEST_SETTINGS
+    )
     settings = {key: value for key, value in record["settings"].items() if key not in RUN_ONLY_KEYS}
     overriding: dict[str, Any] = {}
     for file in config_files:

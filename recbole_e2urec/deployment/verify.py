@@ -17,6 +17,7 @@ from recbole_e2urec.deployment.certificate import (
     salted,
     seal_of,
     state_after,
+    training_after,
 )
 from recbole_e2urec.deployment.certificate_page import certificate_page
 from recbole_e2urec.deployment.evidence import (
@@ -207,7 +208,9 @@ def _check_chain(
         except (KeyError, TypeError, InputError) as error:
             yield Check(FAILED, f"request {number} in model.json", f"it has no {error}")
             return
+        is_replaced = training_after(record, number) is not None
         next_ = "the present one" if number == len(requests) else f"what request {number + 1} had"
+        next_ = "what a new training replaced" if is_replaced else next_
         linked = certificate
         if number > first:
             if not file.is_file():
@@ -274,10 +277,16 @@ def check_measures(run: ServedModel, certificate: Mapping[str, Any]) -> Iterator
     if certificate["retrain"] is not None:
         yield Check(UNKNOWN, "distance to Retrain", "Retrain was not kept")
     measures_after, drift = certificate["measures"]["after"], certificate["drift"]["kl"]
+    if training_after(run.record, last) is not None:
+        yield Check(UNKNOWN, "measures after", "the model was trained anew since")
+        return
     if number == last:
         yield from _measure_again(run, number, measures_after, drift)
         return
     yield Check(UNKNOWN, "measures after", f"{last - number} later requests changed the model{now}")
+    if run.unmeasured is not None:
+        yield Check(UNKNOWN, "measures of the present model", f"request {last} is not measured yet")
+        return
     entry = requests[-1]
     of_which = f" of the present model, as after request {last}"
     last_measures = entry["evidence"]["measures"]["after"]

@@ -243,6 +243,9 @@ class UnlearningTask:
         show: whether to draw progress bars.
         stage_settings: settings that tell the stages of this task from those of other tasks, see
             :meth:`apart`.
+        answered: P(yes) of the model before unlearning, float64 [n] by row id, with
+            ``forget_history`` in the prompts; NaN for rows that are not answered yet. Answers that
+            the method needs are added. None: no answer is known, and none is kept.
     """
 
     forget: NDArray[np.int64]
@@ -257,6 +260,7 @@ class UnlearningTask:
     seed: int
     show: bool = True
     stage_settings: Mapping[str, Any] = field(default_factory=dict)
+    answered: NDArray[np.float64] | None = None
 
     @property
     def train(self) -> NDArray[np.int64]:

@@ -174,9 +174,7 @@ def target_loss(model: LLMRec, request: UnlearningTask) -> TargetLoss:
     forget, retain, unseen = (
         some_of(rows, request.seed) for rows in (request.forget, request.retain, request.unseen)
     )
-    with model.using_history(request.forget_history):
-        original = Adapted(model.adapter)
-        losses = [loss_of(model, original, rows) for rows in (forget, retain, unseen)]
+    losses = [_original_losses(model, request, rows) for rows in (forget, retain, unseen)]
     difficulty = (
         impersonal.losses(forget),
         impersonal.losses(retain, fitted=True),
@@ -190,6 +188,22 @@ def target_loss(model: LLMRec, request: UnlearningTask) -> TargetLoss:
     gap, gap_error = shrunken_gap(of_unseen - of_forget, forget_error, of_unseen - of_retain)
     before = float(losses[0].mean())
     return TargetLoss(forget, before + gap, float(np.hypot(unseen_error, gap_error)), before)
+
+
+def _original_losses(model: LLMRec, request: UnlearningTask, rows: Rows) -> Numbers:  # [m] -> [m]
+    """Log loss of Original on each row; rows that are answered already are not asked about."""
+    assert model.labels is not None  # Original was trained on them
+    yes = np.full(len(model.labels), np.nan) if request.answered is None else request.answered
+    unknown = rows[np.isnan(yes[rows])]
+    yes[unknown] = own_yes(model, unknown, request.forget_history)
+    return log_losses(yes[rows], model.labels[rows], LEAST_PROBABILITY)
+
+
+def own_yes(model: LLMRec, rows: Rows, history: Rows) -> Numbers:  # [m], [n, k] -> [m]
+    """P(yes) of the model itself for each row, with these histories in the prompts."""
+    with model.using_history(history):
+        answers = Adapted(model.adapter).ask(model, rows)
+    return answers.yes(model.language_model.answer_ids).double().cpu().numpy()
 
 
 def strength_reaching(
@@ -306,11 +320,16 @@ def mean_over_users(values: Numbers, user: Rows) -> tuple[float, float]:  # [n],
 
 
 def some_of(rows: Rows, seed: int) -> Rows:
-    """Draw at most ``ASKED`` of the rows at random, enough to measure a loss; sorted."""
+    """Draw at most ``ASKED`` of the rows at random, enough to measure a loss; sorted.
+
+    Each row has a random place in line. If some rows leave, the others keep theirs: the draws for
+    two requests differ by few rows, so that a model in use can be asked about most of them before
+    there is a request.
+    """
     if len(rows) <= ASKED:
         return rows
-    generator = generator_of(seed, Stream.TARGET_ROWS, len(rows))
-    return np.sort(generator.choice(rows, ASKED, replace=False))
+    places = generator_of(seed, Stream.TARGET_ROWS).random(int(rows.max()) + 1)[rows]
+    return np.sort(rows[np.argpartition(places, ASKED)[:ASKED]])
 
 
 def strength_for(loss: Callable[[float], float], target: TargetLoss, most: float) -> float:

@@ -321,7 +321,8 @@ def test_killed_in_between_a_correction_is_done_once(in_use: Path):
     corrected(file)
     wanted = ModelFolder("model").read().record["files"]
     done = []
-    for module, name in ((correcting, "learn"), (correcting, "merge"), (forgetting, "certify")):
+    places = [(correcting, name) for name in ("learn", "merge", "complete")]
+    for module, name in (*places, (forgetting, "certify")):
         shutil.rmtree("model")
         shutil.copytree("spare", "model")
         body = partial(killed_in, module, name, file)
@@ -333,7 +334,7 @@ def test_killed_in_between_a_correction_is_done_once(in_use: Path):
         assert (record["files"], len(record["requests"])) == (wanted, 1)
         assert not Path("model/work").exists()
         assert len(list(Path("model/certificates").iterdir())) == 2
-    assert done == [0, 0, 1]
+    assert done == [0, 0, 1, 1]
 
 
 def test_the_certificate_says_what_was_corrected_and_names_nobody():

@@ -103,7 +103,7 @@ def test_no_generation_is_written_through_a_link(name, capsys):
     assert [one.name for one in Path("elsewhere").iterdir()] == ["kept"]
     if code:
         assert "000002: it is a link" in capsys.readouterr().err
-    assert ModelFolder("model").read().name == ("000001" if code else "000002")
+    assert ModelFolder("model").read().name == ("000001" if code else "000003")
 
 
 def test_whoever_reads_beside_a_writer_has_one_state_or_another():

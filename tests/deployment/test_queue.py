@@ -1,17 +1,22 @@
 """``recbole-e2urec forget``: requests on a model in use, one after the other."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from atomic_files import small_interactions
 from command_line import write
-from in_use import STRONG, forget_users, make_model, opened
+from in_use import QUICK, STRONG, forget_users, make_model, opened
 
 from recbole_e2urec import cli
+from recbole_e2urec.deployment import forget as forget_module
+from recbole_e2urec.deployment.evidence import Reference, delta_of
 from recbole_e2urec.deployment.forget import QueueOptions, forget
 from recbole_e2urec.deployment.model_folder import ModelFolder
+from recbole_e2urec.deployment.recommend import load_recommender
 from recbole_e2urec.errors import InputError
 
 KNOWN = {"history_length": 0, "epochs": 24, "eval_step": 24}  # only a name tells what is liked
@@ -44,6 +49,60 @@ def test_what_was_forgotten_first_stays_forgotten_after_the_second_request(tmp_p
     assert loss[2] > loss[0] + 0.8 * (loss[1] - loss[0])
     kept = [run.loss(others, shown) for run in (first, third)]
     assert kept[1] - kept[0] < 0.5 * (loss[2] - loss[0])
+
+
+def killed_while_measuring(monkeypatch, *users):
+    """Carry out a request whose process is killed once the new model is in place."""
+
+    def kill(*given):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(forget_module, "measure", kill)
+        with pytest.raises(KeyboardInterrupt):
+            forget_users(*users, model="NegGrad")
+
+
+def generations():
+    return sorted(path.name for path in Path("model/generations").iterdir())
+
+
+def test_the_new_model_serves_before_it_is_measured(monkeypatch, capsys):
+    shutil.copytree("model", "other")
+    killed_while_measuring(monkeypatch, "u1")
+    with pytest.raises(InputError, match="nothing is known"):
+        load_recommender("model").recommend("u1")
+    assert generations() == ["000001", "000002"]  # the one before is still to be measured
+    assert not Path("model/certificates").exists()
+    for command in ("purge", "erase"):
+        assert cli.main([command, "--checkpoint=model"]) == 2
+        assert (
+            "killed before it was measured and certified; give it once" in capsys.readouterr().err
+        )
+    told = forget_users("u1", model="NegGrad")
+    assert "is carried out, the 1. of this model" in told
+    assert "carried out before; nothing to do" in told
+    assert generations() == ["000003"]
+    shutil.move("model", "killed")
+    shutil.move("other", "model")
+    forget_users("u1", model="NegGrad")
+    alone, killed = (ModelFolder(name).read().record["requests"][0] for name in ("model", "killed"))
+    assert alone["evidence"]["measures"] == killed["evidence"]["measures"]
+    assert alone["forget_loss"] == killed["forget_loss"]
+    assert alone["drift"] == killed["drift"]
+
+
+def test_another_request_measures_the_killed_one_first(monkeypatch, capsys):
+    forget_users("u2", model="NegGrad")
+    (earlier,) = Path("model/certificates").glob("*.json")
+    killed_while_measuring(monkeypatch, "u1")
+    assert cli.main(["verify", str(earlier)]) == 0
+    assert "request 2 is not measured yet" in capsys.readouterr().out
+    told = forget_users("u3", model="NegGrad")
+    assert "the 2. of this model" in told
+    assert "the 3. of this model" in told
+    assert len(list(Path("model/certificates").glob("*.json"))) == 3
+    assert all("measures" in entry["evidence"] for entry in opened().record["requests"])
 
 
 def test_forgotten_rows_are_in_no_later_training_and_in_no_history():
@@ -159,6 +218,63 @@ def test_drift_above_the_budget_asks_for_retraining():
     assert opened().record["requests"][0]["drift"] == pytest.approx(opened().drift(), abs=1e-6)
 
 
+DUE = {"retrain_when_due": True, "drift_budget": 1e-9}
+
+
+def asked(*users, **options):
+    file = write(Path("r.csv"), "\n".join(["user_id", *users]) + "\n")
+    return forget(QueueOptions("model", file, **options), "NegGrad", QUICK)
+
+
+def verified(capsys):
+    capsys.readouterr()
+    for certificate in Path("model/certificates").glob("*.json"):
+        assert cli.main(["verify", str(certificate)]) == 0
+    return capsys.readouterr().out
+
+
+def test_when_it_is_due_the_model_is_trained_anew_on_what_is_left(capsys):
+    trained = opened()
+    told = asked("u1", **DUE)
+    assert told.endswith("trained anew on what is left; drift begins at 0")
+    assert "retraining is due" not in told
+    run = opened()
+    assert run.drift() == pytest.approx(0, abs=1e-9)
+    assert not np.isin(run.sample.rows, rows_of(run, "u1")).any()
+    (training,) = run.record["trainings"]
+    assert (training["after"], training["rows"]) == (1, len(trained.live) - 10)
+    delta = delta_of(run, run.forgotten, run.forgotten)
+    reference = Reference(run, Path("elsewhere"), run.config["seed"])
+    reference.train(delta)
+    with reference.model.using_history(delta.after):
+        wanted = reference.model.answer(run.live, None)
+    assert torch.equal(run.yes(run.live, delta.after), wanted)
+    assert "the model was trained anew since" in verified(capsys)
+    told = asked("u1", **DUE)
+    assert told.endswith("nothing to do")  # and nothing is trained a second time
+    asked("u2")
+    assert "failed" not in verified(capsys).replace("nothing failed", "")
+    assert [entry["drift"] > 0 for entry in opened().record["requests"]] == [True, True]
+    assert asked("u5", **DUE).endswith("drift begins at 0")
+    assert [training["after"] for training in opened().record["trainings"]] == [1, 3]
+    verified(capsys)
+
+
+def test_a_new_training_that_is_killed_goes_on_with_the_same_request(monkeypatch, capsys):
+    def kill(*given):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Reference, "train", kill)
+        with pytest.raises(KeyboardInterrupt):
+            asked("u1", **DUE)
+    with pytest.raises(InputError, match="nothing is known"):
+        load_recommender("model").recommend("u1")
+    assert "failed" not in verified(capsys).replace("nothing failed", "")
+    assert asked("u1", **DUE).endswith("drift begins at 0")
+    assert len(opened().record["requests"]) == len(opened().record["trainings"]) == 1
+
+
 def test_the_folder_holds_one_model_and_nothing_of_the_way_to_it(in_use: Path):
     forget_users("u1")
     names = {str(path.relative_to(in_use)) for path in in_use.rglob("*") if path.is_file()}
@@ -166,7 +282,7 @@ def test_the_folder_holds_one_model_and_nothing_of_the_way_to_it(in_use: Path):
     pages = {name for name in names if name.startswith("certificates/")}
     assert len(pages) == 2
     assert names - pages == {
-        ".lock", "current.json", *(f"generations/000002/{name}" for name in files)
+        ".lock", "current.json", *(f"generations/000003/{name}" for name in files)
     }  # fmt: skip
 
 

@@ -1,7 +1,10 @@
 """What a model in use recommends, from Python and by ``recbole-e2urec recommend``."""
 
 import json
+import re
 import shutil
+import threading
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,8 @@ from command_line import write
 from in_use import forget_users, opened, write_data
 
 from recbole_e2urec import cli
-from recbole_e2urec.deployment.recommend import Recommender, load_recommender
+from recbole_e2urec.deployment import forget
+from recbole_e2urec.deployment.recommend import Snapshot, load_recommender
 from recbole_e2urec.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("in_use")
@@ -31,7 +35,7 @@ def prompt(recommender, visitor, item):
 
 def test_the_prompt_of_a_user_shows_the_newest_rows():
     run = opened()
-    recommender, user = Recommender(run), run.dataset.ids.users["u3"]
+    recommender, user = Snapshot(run), run.dataset.ids.users["u3"]
     own = np.flatnonzero(run.dataset.rows.user == user)
     own = own[np.argsort(run.dataset.rows.time[own])]
     history = np.full((len(run.dataset.rows), 3), -1)
@@ -42,7 +46,7 @@ def test_the_prompt_of_a_user_shows_the_newest_rows():
     with run.model.using_history(history):
         score = float(run.model.answer(own[:1], np.array([unseen]))[0])
     token = next(token for token, inner in run.dataset.ids.items.items() if inner == unseen)
-    found = {one.item: one.score for one in recommender.recommend("u3", 20)}
+    found = {one.item: one.score for one in recommender.recommend_many(["u3"], 20, False)[0]}
     assert found[token] == pytest.approx(score, abs=1e-6)
 
 
@@ -71,15 +75,15 @@ def test_many_users_are_answered_as_each_alone(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_somebody_new_is_answered_by_a_history_alone():
-    recommender = load_recommender("model")
+    recommender, shown = load_recommender("model"), Snapshot(opened())
     history = own_rows("u3")
-    known = recommender._known("u3", 1, 1)
+    known = shown._known("u3", 1, 1)
     item = int(known.items[0])
-    wanted = prompt(recommender, known._replace(features={}, user=""), item)
-    assert prompt(recommender, recommender._new_user(history), item) == wanted
+    wanted = prompt(shown, known._replace(features={}, user=""), item)
+    assert prompt(shown, shown._new_user(history), item) == wanted
     assert "u3" not in wanted
-    assert "u3" in prompt(recommender, known, item)
-    unrated = prompt(recommender, recommender._new_user([one for one, _ in history]), item)
+    assert "u3" in prompt(shown, known, item)
+    unrated = prompt(shown, shown._new_user([one for one, _ in history]), item)
     assert "Film" in unrated
     assert unrated != wanted
     found = recommender.recommend_new([history, []], 20)
@@ -114,7 +118,7 @@ def test_rows_that_were_forgotten_are_not_served_of_a_user_who_stays(tmp_path: P
     file = write(tmp_path / "pair.csv", f"user_id,item_id\nu3,{item}\n")
     forget(QueueOptions("model", file), None, {"show_progress": False})
     run = opened()
-    visitor = Recommender(run)._known("u3", 1, 1)
+    visitor = Snapshot(run)._known("u3", 1, 1)
     inner = run.dataset.ids.items[item]
     assert inner not in visitor.items
     assert inner not in visitor.seen
@@ -181,3 +185,105 @@ def test_what_cannot_be_answered_is_one_line(argv, message, capsys):
     assert cli.main(["recommend", *argv]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+# --- Forgetting from Python
+
+
+def requested(*users):
+    return write(Path(f"{'-'.join(users)}.csv"), "\n".join(["user_id", *users]) + "\n")
+
+
+def test_a_recommender_forgets_as_the_command_does(short_relearning):
+    shutil.copytree("model", "other")
+    recommender = load_recommender("model")
+    for user in ("u1", "u2"):
+        report = recommender.forget(requested(user), method="NegGrad", joint_epochs=2)
+        assert "is carried out" in report.text
+        assert report.seconds > 0
+        with pytest.raises(InputError, match="nothing is known"):
+            recommender.recommend(user)
+    shutil.move("model", "here")
+    shutil.move("other", "model")
+    for user in ("u1", "u2"):
+        forget_users(user, model="NegGrad")
+    ours, theirs = load_recommender("here"), load_recommender("model")
+    assert ours.recommend("u3") == theirs.recommend("u3") == recommender.recommend("u3")
+    certificates = [sorted(Path(name, "certificates").iterdir()) for name in ("here", "model")]
+    assert [path.name for path in certificates[0]] == [path.name for path in certificates[1]]
+    assert cli.main(["verify", str(certificates[0][1])]) == 0
+
+
+def test_others_are_answered_by_the_old_model_and_then_by_the_new_one(short_relearning):
+    recommender = load_recommender("model")
+    before, answers, done = recommender.recommend("u3"), [], threading.Event()
+
+    def ask():
+        while not done.is_set():
+            answers.append(recommender.recommend("u3"))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    recommender.forget(requested("u1"), method="NegGrad", joint_epochs=4)
+    done.set()
+    thread.join()
+    after = recommender.recommend("u3")
+    assert before != after
+    assert answers[0] == before
+    assert answers[-1] == after
+    assert [answer in (before, after) for answer in answers] == [True] * len(answers)
+    assert sum(one != other for one, other in pairwise(answers)) == 1
+
+
+def test_what_python_asks_for_wrongly_is_refused_and_changes_nothing(short_relearning):
+    recommender = load_recommender("model")
+    for wrong, message in (
+        ({}, "forget: what?"),
+        ({"request": "r.csv", "where": "rating < 3"}, "forget: what?"),
+        ({"request": requested("nobody")}, "does not have"),
+        ({"request": "r.csv", "dry_run": True}, "recbole-e2urec forget --dry_run"),
+        ({"request": "nowhere.csv"}, "nowhere.csv"),
+        ({"request": requested("u1"), "method": "SISA"}, "a model in use forgets by"),
+        ({"request": requested("u1"), "joint_epoch": 1}, "joint_epoch"),
+        ({"request": requested("u1"), "forget_unknown": "perhaps"}, "forget_unknown"),
+    ):
+        with pytest.raises(InputError, match=re.escape(message)):
+            recommender.forget(**wrong)
+    assert opened().record["requests"] == []
+    told = recommender.forget(where="user_id == 'u1'", method="NegGrad", joint_epochs=1)
+    assert told.seconds is not None
+    again = recommender.forget(where="user_id == 'u1'", method="NegGrad", joint_epochs=1)
+    assert again.seconds is None
+    assert "carried out before" in again.text
+
+
+def test_what_another_process_forgot_is_forgotten_with_the_next_request(short_relearning):
+    recommender = load_recommender("model")
+    forget_users("u1", model="NegGrad")
+    recommender.recommend("u1")  # the model that was loaded
+    assert recommender.forget(requested("u1"), method="NegGrad").seconds is None
+    with pytest.raises(InputError, match="nothing is known"):
+        recommender.recommend("u1")
+    forget_users("u2", model="NegGrad")
+    recommender.forget(requested("u5"), method="NegGrad", joint_epochs=1)
+    for user in ("u1", "u2", "u5"):
+        with pytest.raises(InputError, match="nothing is known"):
+            recommender.recommend(user)
+    assert len(opened().record["requests"]) == 3
+
+
+def test_a_recommender_that_fails_half_way_goes_on(monkeypatch, short_relearning):
+    recommender = load_recommender("model")
+    before = recommender.recommend("u3")
+
+    def fail(*given):
+        raise RuntimeError("half-way")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(forget, "merge", fail)
+        with pytest.raises(RuntimeError, match="half-way"):
+            recommender.forget(requested("u1"), method="NegGrad", joint_epochs=1)
+    assert recommender.recommend("u3") == before
+    assert recommender.forget(requested("u1"), method="NegGrad", joint_epochs=1).seconds
+    with pytest.raises(InputError, match="nothing is known"):
+        recommender.recommend("u1")

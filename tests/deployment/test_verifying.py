@@ -18,7 +18,7 @@ from recbole_e2urec.deployment.model_folder import ModelFolder
 from recbole_e2urec.deployment.verify import differing
 
 pytestmark = pytest.mark.usefixtures("certified")
-GENERATION = Path("model/generations/000002")
+GENERATION = Path("model/generations/000003")
 
 
 def verify(capsys, *more: str, number: int = 1, code: int = 0) -> list[str]:
@@ -49,7 +49,7 @@ def reseal() -> None:
     text = json.dumps(record)
     (GENERATION / "model.json").write_text(text)
     digest = hashlib.sha256(text.encode()).hexdigest()
-    Path("model/current.json").write_text(json.dumps({"generation": "000002", "sha256": digest}))
+    Path("model/current.json").write_text(json.dumps({"generation": "000003", "sha256": digest}))
 
 
 @pytest.mark.thorough

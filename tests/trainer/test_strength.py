@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from recbole_e2urec.trainer.strength import (
+    ASKED,
     TargetLoss,
     mean_over_users,
     shrunken_gap,
@@ -58,6 +59,16 @@ def test_some_of_draws_each_row_once_and_always_the_same():
     assert np.array_equal(drawn, some_of(rows, 1))
     assert np.isin(drawn, rows).all()
     assert np.array_equal(some_of(rows[:50], 1), rows[:50])
+
+
+def test_those_who_stay_keep_their_place_in_line():
+    rows = np.arange(10, 4 * ASKED)
+    drawn = some_of(rows, 1)
+    left = np.setdiff1d(rows, drawn[:5])
+    again = some_of(left, 1)
+    assert len(again) == ASKED
+    assert np.array_equal(np.setdiff1d(drawn, again), drawn[:5])
+    assert not np.array_equal(drawn, some_of(rows, 2))
 
 
 def test_weighed_counts_each_guess_by_the_variance_of_the_other():
