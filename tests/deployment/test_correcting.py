@@ -500,3 +500,22 @@ def test_corrections_that_do_not_fit_are_damage(column, value, message):
         ModelFolder("model").write(after.record, tensors)
     with pytest.raises(InputError, match=message):
         opened()
+
+
+@pytest.mark.thorough
+def test_a_new_training_and_a_loaded_recommender_go_on_from_corrected_rows(capsys):
+    run = opened()
+    rows = rows_of(run, "u1")
+    file = given(lines_for(run, "u1", rows))
+    options = CorrectOptions("model", file, drift_budget=1e-9, retrain_when_due=True)
+    told = correct(options, METHOD, QUICK)
+    assert told.endswith("trained anew on what is right; drift begins at 0")
+    assert (opened().dataset.rows.label[rows] != run.dataset.rows.label[rows]).all()
+    verified(capsys)
+    recommender = load_recommender("model")
+    recommender.forget(write(Path("u2.csv"), "user_id\nu2\n"), method=METHOD, **QUICK)
+    assert recommender.recommend("u1", 3)
+    after = opened()
+    assert (after.dataset.rows.label[rows] != run.dataset.rows.label[rows]).all()
+    assert after.gone.tolist() == [after.dataset.ids.users["u2"]]
+    verified(capsys)
