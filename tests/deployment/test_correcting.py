@@ -349,9 +349,12 @@ def test_the_certificate_says_what_was_corrected_and_names_nobody():
     said = json.loads(next(Path("model/certificates").glob("*.json")).read_text())
     page = next(Path("model/certificates").glob("*.html")).read_text()
     found = said["in_words"]["found"]
-    assert found[0].startswith(
-        "2 rows were corrected: 1 have another answer now, and 1 belong to another user."
-    )
+    assert found[0].startswith("2 rows were corrected: the answer of 1, the user of 1. The data")
+    assert said["in_words"]["asked"][0].startswith("To correct 2 rows of the data, each about one")
+    assert "learned the right ones to 2" in said["in_words"]["done"][0]
+    assert "By the right answers it errs by" in said["in_words"]["sure"][0]
+    assert "The data files still have the old values." in said["in_words"]["left"][0]
+    assert "forgotten" not in " ".join(said["in_words"]["asked"] + said["in_words"]["sure"])
     assert found[1].startswith("NegGrad was to make the model forget the old answers of 2 training")
     assert found[2].startswith("Then it learned the new answers of 2 training rows. Their loss: ")
     assert said["kind"] == "correction"
