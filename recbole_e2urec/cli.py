@@ -123,6 +123,14 @@ def _forget(model: str | None, settings: "RunSettings", arguments: Mapping[str, 
     return forget(options, model, settings.overrides or {}, settings.config_files)
 
 
+def _correct(model: str | None, settings: "RunSettings", arguments: Mapping[str, Any]) -> str:
+    from recbole_e2urec.deployment.correct import CorrectOptions, correct
+
+    _refuse_names(None, settings)
+    options = _options(CorrectOptions, arguments)
+    return correct(options, model, settings.overrides or {}, settings.config_files)
+
+
 def _erase(model: str | None, settings: "RunSettings", arguments: Mapping[str, Any]) -> str:
     from recbole_e2urec.deployment.erase import EraseOptions, erase
 
@@ -228,6 +236,13 @@ _COMMANDS = (
         "forget",
         "Carry out a request on the model in a folder; what was forgotten before stays forgotten.",
         _forget,
+        on_folder=True,
+        dry=True,
+    ),
+    Command(
+        "correct",
+        "Carry out corrections on the model in a folder: rows with another rating, label or user.",
+        _correct,
         on_folder=True,
         dry=True,
     ),

@@ -53,6 +53,7 @@ OPTIONS = {
     "command/case": ("recbole_e2urec.experiment.inspect_user:CaseOptions",),
     "command/export": ("recbole_e2urec.deployment.export:ExportOptions",),
     "command/forget": ("recbole_e2urec.deployment.forget:QueueOptions",),
+    "command/correct": ("recbole_e2urec.deployment.correct:CorrectOptions",),
     "command/erase": ("recbole_e2urec.deployment.erase:EraseOptions",),
     "command/purge": ("recbole_e2urec.deployment.purge:PurgeOptions",),
     "command/recommend": ("recbole_e2urec.deployment.recommend:RecommendOptions",),

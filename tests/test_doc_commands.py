@@ -32,6 +32,7 @@ BENCHMARK = re.compile(r"^(?:OMP_NUM_THREADS=1 )?python -m (benchmarks\.\w+)(.*)
 FAST = ["--epochs=1", "--augmented_epochs=1", "--show_progress=False"]
 # Pages whose commands go on from what other pages made.
 BEFORE = {
+    "docs/how-to/correct-data.md": ["--model=LLMRec", "export --output=shop"],
     "docs/how-to/erase-data.md": ["--model=LLMRec", "export --output=shop"],
     "docs/how-to/forget-data.md": ["--model=LLMRec", "export --output=shop"],
     "docs/reference/certificate.md": ["--model=LLMRec", "export --output=shop"],
@@ -67,6 +68,10 @@ def write_files() -> None:
     for name, user in (("monday", "13"), ("friday", "18"), ("request", "13")):
         Path(f"{name}.csv").write_text(f"user_id\n{user}\n")
         Path(f"{name}.jsonl").write_text(json.dumps({"user_id": user}) + "\n")
+    lines = Path("data/ml-100k/ml-100k.inter").read_text().splitlines()
+    user, item, rating, _ = next(line for line in lines if line.startswith("196\t")).split("\t")
+    right = 1 if int(rating) > 3 else 5
+    Path("fix.csv").write_text(f"user_id,item_id,new_rating\n{user},{item},{right}\n")
     Path("ratings.csv").write_text("user,item,rating\n" + "1,50,4\n1,181,2\n2,50,5\n")
     Path("movies.csv").write_text("item,title\n50,Film 50\n181,Film 181\n")
     Path("users.csv").write_text("user,age\n1,24\n2,53\n")
@@ -85,7 +90,7 @@ def as_run_here(words: list[str]) -> list[str]:
     if command == "verify":
         folder = Path(words[-1]).parent
         return [*words[:-1], str(sorted(folder.glob("*.json"))[-1])]
-    if command in ("forget", "erase", "recommend", "purge", "init"):
+    if command in ("forget", "correct", "erase", "recommend", "purge", "init"):
         return words
     more = [*FAST, *([] if command == "hyper" else ["--joint_epochs=1"])]
     return [*words, "--data_path=data", *more, *(["--max_evals=2"] if command == "hyper" else [])]

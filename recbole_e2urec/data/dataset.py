@@ -84,6 +84,7 @@ class RowDataMixin(Dataset):
     _all_rows: Any = None  # Interaction with all rows as tensors; None until prepare()
     _augmented: tuple[bytes, Any] | None = None  # (hidden rows, dataset) of the last augmentation
     _has_histories = False  # whether the files hold histories, so that none are to be made
+    _published: tuple[RowTable, Any] | None = None  # rows, also as tensors, before corrections
 
     def copy(self, new_inter_feat: Interaction) -> "RowDataMixin":
         """Copy as RecBole does; the copy shares the row table but not the cached tensors."""
@@ -96,8 +97,36 @@ class RowDataMixin(Dataset):
         """Leave the row table and the caches out of pickles: DIN's checkpoint holds its dataset."""
         not_pickled = {
             "rows", "ids", "lines", "further", "findings", "_missing", "_all_rows", "_augmented",
+            "_published",
         }  # fmt: skip
         return {name: value for name, value in self.__dict__.items() if name not in not_pickled}
+
+    @property
+    def file_rows(self) -> RowTable:
+        """All interactions as the files have them, without corrections."""
+        return self.rows if self._published is None else self._published[0]
+
+    def as_published(self) -> "RowDataMixin":
+        """Return the data without corrections: a copy if there are any."""
+        if self._published is None:
+            return self
+        other = type(self).__new__(type(self))
+        other.__dict__.update(self.__dict__)  # a copy would leave out what is not pickled
+        other.rows, other._all_rows = self._published
+        other.inter_feat, other._published = other._all_rows, None
+        return other
+
+    def replace_rows(self, rows: RowTable) -> None:
+        """Let users, labels and ratings be others than in the files; further rows may follow."""
+        self.prepare()
+        if self._published is None:
+            self._published = self.rows, self._all_rows
+        self.rows, columns = rows, dict(self._all_rows.interaction)
+        for name, column in ((self.uid_field, rows.user), (self.label_field, rows.label)):
+            if column is not None and name in columns:
+                own = torch.from_numpy(column[: len(self._all_rows)].copy())
+                columns[name] = own.to(columns[name].dtype)
+        self.inter_feat = self._all_rows = Interaction(columns)
 
     def split_rows(self) -> list[NDArray[np.int64]]:
         """Return the row ids of the train, valid and test part, each in RecBole's order.

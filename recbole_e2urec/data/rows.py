@@ -9,8 +9,8 @@ minimum number of earlier rows of their user, then the last so many rows overall
 in the order (time, user, item), where users and items are ordered by their published tokens.
 """
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +66,68 @@ class IdMap:
 
     users: dict[str, int]
     items: dict[str, int]
+
+
+UNCHANGED = -1  # stands for a user or a label that a correction leaves
+
+
+class Corrections(NamedTuple):
+    """What is right instead of what the data files say, in the order in which it was said.
+
+    Attributes:
+        rows: row ids, int64 [m]; a row may be corrected several times.
+        request: number of the request that corrected it, int64 [m], ascending.
+        user: inner id of the right user, int64 [m]; UNCHANGED where the user was right.
+        label: the right label, int64 [m]; UNCHANGED where the label was right.
+        rating: the right rating, float64 [m]; NaN where the rating was right.
+    """
+
+    rows: NDArray[np.int64]
+    request: NDArray[np.int64]
+    user: NDArray[np.int64]
+    label: NDArray[np.int64]
+    rating: NDArray[np.float64]
+
+    def of(self, request: int) -> "Corrections":
+        """Return the corrections of one request."""
+        return Corrections._make(column[self.request == request] for column in self)
+
+    def until(self, request: int) -> "Corrections":
+        """Return the corrections of all requests up to this one."""
+        return Corrections._make(column[self.request <= request] for column in self)
+
+    def joined(self, later: "Corrections") -> "Corrections":
+        """Return these corrections and later ones."""
+        return Corrections._make(map(np.concatenate, zip(self, later, strict=True)))
+
+    def applied(self, table: RowTable) -> RowTable:
+        """Return the rows as they are right; prompts name the same highest rating as before."""
+        if not len(self.rows):
+            return table
+        columns = {
+            name: _assigned(getattr(table, name), self.rows, right, is_new)
+            for name, right, is_new in (
+                ("user", self.user, self.user != UNCHANGED),
+                ("label", self.label, self.label != UNCHANGED),
+                ("rating", self.rating, ~np.isnan(self.rating)),
+            )
+        }
+        return replace(table, **columns, highest=table.highest_rating)
+
+
+def _assigned(
+    column: Any, rows: NDArray[np.int64], values: NDArray[Any], is_new: NDArray[np.bool_]
+) -> Any:
+    """Return a column with new values; of several for a row, the last one counts."""
+    if column is None:
+        return None
+    column = column.copy()
+    for row, value in zip(rows[is_new], values[is_new], strict=True):
+        column[row] = value
+    return column
+
+
+NO_CORRECTIONS = Corrections._make([*(np.empty(0, np.int64) for _ in range(4)), np.empty(0)])
 
 
 class Splits(NamedTuple):

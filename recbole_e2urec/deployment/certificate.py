@@ -206,6 +206,8 @@ def _content(
         "cost": evidence["cost"],
         "versions": evidence["versions"],
     }
+    if "kind" in entry:  # a request that forgets rows has none
+        content["kind"] = entry["kind"]
     if erased is not None:
         content["erased"] = {key: erased[key] for key in ("date", "requests", "files", "items")}
     return content
@@ -214,15 +216,16 @@ def _content(
 def hashes_of(numbers: RequestNumbers, number: int, salt: str) -> dict[str, list[str]]:
     """Return salted hashes of what a request removed as a whole.
 
-    These are users, items, and single rows of users and items that stay. The hashes are sorted, so
-    that their order reveals nothing.
+    These are users, items, and single rows of users and items that stay. Of a correction, they are
+    the rows as they were and as they are. The hashes are sorted, so that their order reveals
+    nothing.
 
     Args:
         numbers: which request named which row.
         number: number of the request, from 1.
         salt: hex digits.
     """
-    table, (rows, stays) = numbers.dataset.rows, _rows_of(numbers, number)
+    table, (rows, stays) = numbers.rows_after(number), _rows_of(numbers, number)
     users = np.setdiff1d(table.user[rows], table.user[stays])
     rows = rows[~np.isin(table.user[rows], users)]
     items = np.setdiff1d(table.item[rows], table.item[stays])
@@ -230,6 +233,9 @@ def hashes_of(numbers: RequestNumbers, number: int, salt: str) -> dict[str, list
     user_tokens = _tokens(numbers.dataset.ids.users)
     item_tokens = _tokens(numbers.dataset.ids.items)
     pairs = {(int(table.user[row]), int(table.item[row])) for row in rows}
+    corrected = numbers.corrections.of(number).rows
+    for state in (numbers.rows_after(number - 1), table) if len(corrected) else ():
+        pairs |= {*zip(state.user[corrected].tolist(), state.item[corrected].tolist(), strict=True)}
     return {
         "users": sorted(salted(salt, "user", user_tokens[user]) for user in users.tolist()),
         "items": sorted(salted(salt, "item", item_tokens[item]) for item in items.tolist()),

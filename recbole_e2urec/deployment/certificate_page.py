@@ -50,6 +50,7 @@ def certificate_page(certificate: Mapping[str, Any]) -> str:
     }
     return _PAGE.render(
         certificate=certificate,
+        done="corrected" if "corrected" in certificate["asked"] else "forgotten",
         words=certificate["in_words"],
         measures=_measures(certificate),
         sides=["before", "after", *(["Retrain"] if certificate["retrain"] else [])],
@@ -79,9 +80,12 @@ def _measures(certificate: Mapping[str, Any]) -> list[TableLine]:
     ]
     for name, title, otherwise in (
         ("forget", "loss, forgotten rows", "-"),
+        ("learned", "loss, corrected answers", "-"),
         ("heldout", "loss, held-out rows of the same users", "-"),
         ("control", "loss, rows of control users", NO_CONTROL),
     ):
+        if not all(name in model for model in models):
+            continue
         cells = [_number(model[name]["loss"], otherwise) for model in models]
         lines.append(TableLine(title, cells))
     for part, title in (("forget", "forgotten rows"), ("control", "control users")):
@@ -263,9 +267,10 @@ _PAGE = SHEETS.from_string("""\
 {% endfor %}
 </tbody></table></div>
 {% endmacro %}
-{% block title %}Request {{ certificate.request.id }}: what was forgotten{% endblock %}
+{% block title %}Request {{ certificate.request.id }}: what was {{ done }}{% endblock %}
 {% block body %}
-<h1>What the model was asked to forget, and what came of it</h1>
+<h1>What the model was asked to {{ "correct" if done == "corrected" else "forget" }}, and what \
+came of it</h1>
 <p class="note">Request {{ certificate.request.id }}, carried out on \
 {{ certificate.request.date[:10] }}; the {{ certificate.request.number }}. request of this model, \
 on the data set {{ certificate.data.dataset }}</p>

@@ -58,9 +58,14 @@ _ASKED = """\
     [identifiers["items"] | length, "item", "with all their rows"],
     [identifiers["rows"] | length, "single row", ""],
 ] %}
+{% if corrected %}
+To correct {{ asked.rows | things("row") }} of the data, each about one user and one item: the
+answer of {{ corrected.labels | count }}, the user of {{ corrected["users"] | count }}.
+{% else %}
 To forget {{ asked.rows | things("row") }} of the data, each about one user and one item
 {%- for count, noun, how in whole if count %}
 {{ ": " if loop.first else ", " }}{{ count | things(noun) }}{{ " " ~ how if how }}{% endfor %}.
+{% endif %}
 
 {% if asked.training_rows %}
 The model had learned from {{ asked.training_rows | count }} of them, {{
@@ -71,6 +76,17 @@ The model had learned from none of them.
 """
 
 _DONE = """\
+{% if corrected %}
+{% if asked.training_rows or corrected.learned %}
+The method {{ method.name }} changed the model: it was to forget the old answers to {{
+asked.training_rows | things("row") }}, and learned the right ones to {{ corrected.learned | count
+}}. The changed model replaced the old one.
+{% else %}
+There was nothing to unlearn: the model is as it was.
+{% endif %}
+
+Every prompt, and every later training, takes these rows as they were corrected.
+{% else %}
 {% if not asked.training_rows %}
 There was nothing to unlearn: the model is as it was.
 {% elif method.name == "Retrain" %}
@@ -81,23 +97,28 @@ rows. The changed model replaced the old one.
 {% endif %}
 
 No prompt shows these rows any more, and this model is never trained on them again.
+{% endif %}
 """
 
 _SURE = """\
 {% if asked.training_rows %}
 {% set before, after = forget_loss %}
 {% set rise = after - before %}
-On the forgotten rows the model errs {{ "more than" if rise > MIN_LOSS_RISE else "less than"
-if rise < -MIN_LOSS_RISE else "about as much as" }} before: by {{ before | fixed(2) }} before, by
-{{ after | fixed(2) }} now (0 = always right, 0.69 = a coin toss).
+{{ "By the old answers to the corrected rows" if corrected else "On the forgotten rows" }} the model
+errs {{ "more than" if rise > MIN_LOSS_RISE else "less than" if rise < -MIN_LOSS_RISE
+else "about as much as" }} before: by {{ before | fixed(2) }} before, by {{ after | fixed(2) }} now
+(0 = always right, 0.69 = a coin toss).
+{%- if corrected and corrected.learned %} By the right answers it errs by {{
+learned_loss[0] | fixed(2) }} before, by {{ learned_loss[1] | fixed(2) }} now.{% endif %}
 {%- if control_loss[1] is not none %} On rows of people whom it never saw it errs by {{
 control_loss[1] | fixed(2) }}.{% endif %}
-{%- if retrain %} A model trained without the forgotten rows errs by {{
-retrain.measures.forget.loss | fixed(2) }} on them.{% endif %}
+{%- if retrain %} A model trained {{ "on the corrected data" if corrected else
+"without the forgotten rows" }} errs by {{ retrain.measures.forget.loss | fixed(2) }} {{
+"by the old answers" if corrected else "on them" }}.{% endif %}
 
 
 {% set attack, reference = measures.after.mia, retrain and retrain.measures.mia %}
-{% if attack and attack.interval %}
+{% if attack and attack.interval and not corrected %}
 {% set low, high = attack.interval %}
 Shown a forgotten row and one of a person whom no model saw, somebody who looks at the model's
 answers picks the forgotten one {{ attack.auc | percent }} of the time
@@ -112,20 +133,23 @@ answers picks the forgotten one {{ attack.auc | percent }} of the time
 Forgetting is exact, as long as the data were as stated.
 {% elif asked.training_rows %}
 This is evidence, not proof.
-{%- if not retrain %} How a model answers that was trained without the rows was not measured.
+{%- if not retrain %} How a model answers that was trained {{ "on the corrected data" if corrected
+else "without the rows" }} was not measured.
 {%- endif %}
 {% endif %}
 """
 
 _LEFT = """\
+{% set in_files = "The data files still have the old values." if corrected
+else "The rows are still in the data files." %}
 {% if purged is none %}
 The old model, and what was trained on the way, may still lie where the model was trained.
-{%- if not erased %} The rows are still in the data files.{% endif %}
+{%- if not erased %} {{ in_files }}{% endif %}
 {% elif purged.unknown %}
 The purge left {{ purged.unknown | length | things("file") }} that it does not know.
-{%- if not erased %} The rows are still in the data files.{% endif %}
+{%- if not erased %} {{ in_files }}{% endif %}
 {% elif not erased %}
-The rows are still in the data files.
+{{ in_files }}
 {% endif %}
 
 
@@ -135,40 +159,46 @@ The rows are still in the data files.
 {% set other = of_retrain and of_retrain.rounding[bits] %}
 Rounding the model's weights to {{ bits }} bits, as for smaller machines, brings back {{
 attacks.rounding[bits].back | percent }} of what was forgotten
-{%- if other %} ({{ other.back | percent }} with a model trained without the rows){% endif %}.
+{%- if other %} ({{ other.back | percent }} with a model trained {{
+"on the corrected data" if corrected else "without the rows" }}){% endif %}.
 
 {% endif %}
-The old model still has what it knew of the forgotten rows. Delete every copy that you can, and
-never give out both models{% if told %}: shown a forgotten user and one who stays, somebody who sees
-the answers of both picks the forgotten one {{ told.auc | percent }} of the time{% endif %}.
+The old model still has what it knew of {{
+"the old answers" if corrected else "the forgotten rows" }}. Delete every copy that you can, and
+never give out both models
+{%- if told and not corrected %}: shown a forgotten user and one who stays, somebody who sees the
+answers of both picks the forgotten one {{ told.auc | percent }} of the time{% endif %}.
 {% endif %}
 """
 
 _FIRST = """\
+{% set rows = "the old answers" if corrected else "the forgotten rows" %}
 {% if asked.training_rows == 0 %}
+{% if not corrected or not corrected.learned %}
 No model was trained on anything that was asked for: there was nothing to unlearn, and the weights
 are unchanged.
 
+{% endif %}
 {% else %}
 {{ unreached | join }}
 
 {% set before, after = forget_loss %}
 {% if after <= before + MIN_LOSS_RISE %}
 {% set rises = after > before %}
-The loss of the forgotten rows {{ "hardly rose" if rises else "did not rise" }} ({{
+The loss of {{ rows }} {{ "hardly rose" if rises else "did not rise" }} ({{
 before | fixed(4) }} before, {{ after | fixed(4) }} after): by this measure the model has {{
 "hardly" if rises else "not" }} forgotten them, unless it had never learned them.
 
 {% endif %}
 {% if relearned_at is not none %}
-{{ relearned_at | things("step") }} on one half of the forgotten rows {{
+{{ relearned_at | things("step") }} on one half of {{ rows }} {{
 "is" if relearned_at == 1 else "are" }} enough for the model to know the
 other half as well as before the request: they may only be hidden.
 
 {% endif %}
 {% set attack, reference = measures.after.mia, retrain and retrain.measures.mia %}
 {% set low, high = attack and attack.interval or (none, 1) %}
-{% if high < 0.5 %}
+{% if high < 0.5 and not corrected %}
 The forgotten rows have larger losses than rows of users whom no model saw (MIA AUC {{
 attack.auc | fixed(4) }}, 95 % between {{ low | fixed(4) }} and {{ high | fixed(4) }}
 {%- if reference %}; Retrain's {{ reference.auc | fixed(4) }}{% endif %}): too much may have
@@ -177,9 +207,10 @@ been forgotten, and whoever can query the model may be able to tell who was forg
 {% endif %}
 {% set residual = retrain and not no_residual and retrain.distances.after.residual or 0 %}
 {% if residual > 1 %}
-Row by row, the answers to the forgotten rows are further from Retrain's than before (residual {{
-residual | fixed(3) }}, 1 = did nothing): they were changed, but not to what a model answers that
-never saw the rows.
+Row by row, the answers to {{ "corrected" if corrected else "the forgotten" }} rows are further from
+Retrain's than before (residual {{ residual | fixed(3) }}, 1 = did nothing): they were changed, but
+not to what a model answers that {{ "learned the corrected data" if corrected else
+"never saw the rows" }}.
 
 {% endif %}
 {% endif %}
@@ -193,13 +224,23 @@ _FOUND = """\
 {% if none in values %}{{ otherwise }}{% else %}{{ values[0] | fixed(4) }} before, {{
 values[1] | fixed(4) }} after{% endif %}
 {% endmacro %}
-{% if asked.training_rows %}
-{{ method.name }} was to make the model forget {{
-asked.training_rows | things("training row") }} of {{ asked["users"].some | things("user") }} ({{
-"{:.2%}".format(asked.share_of_training) }} of what it was trained on). Their
-mean loss was {{ forget_loss[0] | fixed(4) }} nats before and is {{ forget_loss[1] | fixed(4) }}
-after.
+{% if corrected %}
+{{ asked.rows | things("row") }} {{ was(asked.rows) }} corrected: the answer of {{
+corrected.labels | count }}, the user of {{ corrected["users"] | count }}. The data files still have
+the old values.
 
+{% endif %}
+{% if asked.training_rows %}
+{{ method.name }} was to make the model forget {{ "the old answers of " if corrected }}{{
+asked.training_rows | things("training row") }} of {{ asked["users"].some | things("user") }} ({{
+"{:.2%}".format(asked.share_of_training) }} of what it was trained on). Their mean loss was {{
+forget_loss[0] | fixed(4) }} nats before and is {{ forget_loss[1] | fixed(4) }} after.
+
+{% if corrected and corrected.learned %}
+Then it learned the new answers of {{ corrected.learned | things("training row") }}. Their loss: {{
+change(learned_loss, "none") }}.
+
+{% endif %}
 Held-out rows of the same users: {{ change(heldout_loss, "none") }}.
 
 Rows of users whom no model was trained on: {{ change(control_loss, NO_CONTROL) }}.
@@ -239,9 +280,17 @@ staying.after.auc | fixed(4) }} by the model after alone, {{ staying.both.auc | 
 {% endif %}
 Test AUC of users who stay: {{ change(test_auc, "no such rows with both labels") }}.
 
-{% if retrain %}
+{% if retrain and corrected %}
+A Retrain, which was trained on the corrected data, has a loss of {{
+retrain.measures.forget.loss | fixed(4) }} on the old answers{% if corrected.learned %}, and of {{
+retrain.measures.learned.loss | fixed(4) }} on the new ones{% endif %}.
+
+{% elif retrain %}
 A Retrain, which never saw the rows, has a loss of {{ retrain.measures.forget.loss | fixed(4) }} on
 them.
+
+{% endif %}
+{% if retrain %}
 
 {% for name, distance in retrain.distances.items() %}
 {{ name.capitalize() ~ " the request" if name in ("before", "after") else name }}: JSD {{
@@ -254,7 +303,8 @@ distance.residual | fixed(3) }}{% endif %}.
 
 {% elif method.name != "Retrain" %}
 No Retrain was made for this request (--with_retrain makes one). How far the model is from one that
-never saw the rows is therefore not known.
+{{ "was trained on the corrected data" if corrected else "never saw the rows" }} is therefore not
+known.
 
 {% endif %}
 {% if drift.kl is none %}
@@ -274,7 +324,8 @@ files{% if erased.requests > 1 %}, for {{ erased.requests }} requests together{%
 {% endif %}
 {% if purged is none %}
 Nothing was purged: Original and what was trained on the way may still lie in the run's folder
-{%- if not erased %}, and the rows themselves in the data files{% endif %}.
+{%- if not erased %}, and the {{ "old values" if corrected else "rows themselves"
+}} in the data files{% endif %}.
 {% else %}
 {% set removed = purged.removed.values() | list %}
 {% set files = removed | sum("files") %}
@@ -315,8 +366,8 @@ Because of the salt, hashes cannot be compared between two certificates, or with
 advance. The salt does not protect a name from somebody who has a list of names and tries each. In
 the same way, an auditor who knows a name can check it. Whoever has the whole data set can try the
 request's hash. {% if erased %}Files that the model does not read, copies and backups of the data
-were not looked for.{% else %}The model folder keeps the row numbers of what is forgotten.{% endif
-%}
+were not looked for.{% else %}The model folder keeps the row numbers of what is {{ "corrected" if
+corrected else "forgotten" }}.{% endif %}
 
 
 
@@ -352,6 +403,8 @@ def words_of(certificate: Mapping[str, Any]) -> dict[str, list[str]]:
         "returned_bits": _returned_bits(certificate),
         "told": _told(certificate),
         "of_retrain": (certificate["retrain"] or {}).get("attacks"),
+        "corrected": certificate["asked"].get("corrected"),
+        "learned_loss": _before_and_after(certificate, "learned", "loss"),
         "forget_loss": _before_and_after(certificate, "forget", "loss"),
         "heldout_loss": _before_and_after(certificate, "heldout", "loss"),
         "control_loss": _before_and_after(certificate, "control", "loss"),
@@ -426,6 +479,6 @@ def _before_and_after(certificate: Mapping[str, Any], *path: str) -> tuple[Any, 
     for side in ("before", "after"):
         value: Any = certificate["measures"][side]
         for name in path:
-            value = None if value is None else value[name]
+            value = None if value is None else value.get(name)
         values.append(value)
     return values[0], values[1]

@@ -184,6 +184,11 @@ def refuse_unfit(
         InputError: names what is in the way, and what would do.
     """
     data = _data_folder(run.config)
+    if len(run.corrections.rows):
+        raise InputError(
+            f"erase: {folder.path} has corrected rows, which {data} still holds as they were; "
+            "correct the files, and train and export anew without the forgotten rows"
+        )
     if run.config.is_bundled or Path(recbole.__file__).parent in data.resolve().parents:
         raise InputError(
             f"erase: {data} came with RecBole and is not yours; copy it to a folder of yours, and "

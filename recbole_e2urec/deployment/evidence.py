@@ -5,16 +5,25 @@ here is a reference only: it is never put into the model folder. Its training is
 until the request is carried out, so that a killed request can resume.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
 from recbole_e2urec.config.config import Config
-from recbole_e2urec.deployment.served_model import ServedModel, drawn, fully_forgotten_users
+from recbole_e2urec.data.rows import RowTable
+from recbole_e2urec.deployment.served_model import (
+    ServedModel,
+    drawn,
+    forgotten_until,
+    fully_forgotten_users,
+)
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.evaluator.attacks import (
     RESAMPLING_SEED,
@@ -27,10 +36,11 @@ from recbole_e2urec.evaluator.attacks import (
 )
 from recbole_e2urec.evaluator.bootstrap import UserBootstrap, interval
 from recbole_e2urec.evaluator.measure import Answers, distance_to
-from recbole_e2urec.evaluator.metrics import labelled_metrics
+from recbole_e2urec.evaluator.metrics import labelled_metrics, residual
 from recbole_e2urec.experiment.preview import touched
-from recbole_e2urec.experiment.run import Experiment, Rows
+from recbole_e2urec.experiment.run import Experiment, Parts, Rows
 from recbole_e2urec.model.losses import log_losses
+from recbole_e2urec.model.prompting import shown_histories
 from recbole_e2urec.model.scorers import Adapted
 from recbole_e2urec.report.tables import NOISE
 from recbole_e2urec.trainer.checkpoint import Stage
@@ -42,6 +52,7 @@ MAX_TEST_ROWS = 2000  # test rows that are asked about
 MAX_OTHER_ROWS = 500
 ROWS_OF_USER = 5  # by which users are told apart, at most: as many for those who stay as for others
 Losses = NDArray[np.float64]
+NOTHING: Rows = np.empty(0, np.int64)
 
 
 class RequestDelta(NamedTuple):
@@ -50,9 +61,12 @@ class RequestDelta(NamedTuple):
     Attributes:
         earlier: rows that were forgotten before the request.
         forgotten: rows that are forgotten after it, including the earlier ones.
-        forget: training rows that the request removes.
-        retain: training rows that are left.
+        forget: training rows that the request removes, or whose answer it corrects. The latter are
+            further rows behind those of the data, see :func:`state_of`.
+        retain: training rows that are left as they are.
         before, after: histories that prompts show before and after the request, [n, k].
+        learn: training rows with another answer or user after the request.
+        corrected: all rows that the request corrects, in training or not.
     """
 
     earlier: Rows
@@ -61,6 +75,13 @@ class RequestDelta(NamedTuple):
     retain: Rows
     before: Rows
     after: Rows
+    learn: Rows = NOTHING
+    corrected: Rows = NOTHING
+
+    @property
+    def trained(self) -> Rows:
+        """Sorted training rows after the request."""
+        return np.union1d(self.retain, self.learn)
 
 
 def delta_of(run: Experiment, earlier: Rows, forgotten: Rows) -> RequestDelta:
@@ -77,20 +98,129 @@ def delta_of(run: Experiment, earlier: Rows, forgotten: Rows) -> RequestDelta:
     return RequestDelta(earlier, forgotten, forget, retain, *histories)
 
 
+@contextmanager
+def state_of(run: ServedModel, number: int) -> Iterator[RequestDelta]:
+    """Put the data into the state of a request inside the block, and give what it changes.
+
+    If the request corrects rows, each of them is there twice: in its place as the request leaves
+    it, and behind all rows of the data as it was before. The latter are the rows to forget.
+
+    Args:
+        run: the served model.
+        number: number of the request, from 1.
+    """
+    earlier, forgotten = (forgotten_until(run.number, until) for until in (number - 1, number))
+    if (run.corrections.request < number).all():  # the rows are as the request left them
+        yield delta_of(run, earlier, forgotten)
+        return
+    new = run.rows_after(number)
+    corrected = np.unique(run.corrections.of(number).rows)
+    if not len(corrected):
+        with run.using_rows(new):
+            yield delta_of(run, earlier, forgotten)
+        return
+    old = run.rows_after(number - 1)
+    with run.using_rows(_followed(new, old, corrected)):
+        yield _correction(run, old, earlier, forgotten, corrected)
+
+
+@contextmanager
+def in_same_state(earlier: ServedModel, run: ServedModel, number: int) -> Iterator[None]:
+    """Put the data of the model before a request into the state of the request.
+
+    Args:
+        earlier: the model before the request.
+        run: the model after it.
+        number: number of the request, from 1.
+    """
+    if not len(run.corrections.rows):
+        yield
+        return
+    earlier.number, earlier.corrections = run.number, run.corrections
+    with state_of(earlier, number):
+        yield
+
+
+def _followed(rows: RowTable, others: RowTable, chosen: Rows) -> RowTable:
+    """Return rows, and behind them the chosen ones of the others."""
+    names = ("user", "item", "time", "rating", "label")
+    pairs = {name: (getattr(rows, name), getattr(others, name)) for name in names}
+    columns = {
+        name: None if column is None else np.concatenate([column, other[chosen]])
+        for name, (column, other) in pairs.items()
+    }
+    return replace(rows, **columns)  # type: ignore[arg-type]
+
+
+def _correction(
+    run: ServedModel, old: RowTable, earlier: Rows, forgotten: Rows, corrected: Rows
+) -> RequestDelta:
+    """Return what a correction changes; the data are in its state.
+
+    Args:
+        run: the served model.
+        old: the rows before the request.
+        earlier: rows that were forgotten before the request.
+        forgotten: the same after it.
+        corrected: the rows that it corrects, sorted.
+    """
+    count, whole, rows = len(old), run.parts.whole, run.dataset.rows
+    user, label = rows.user[:count], rows.label[:count]
+    new = RowTable(user, rows.item[:count], rows.time[:count])
+    length = run.model.prompt_options.history_length
+    after = shown_histories(new, whole, forgotten, length)
+    before = shown_histories(old, whole, earlier, length)
+    places = count + np.arange(len(corrected))  # of what the rows were
+    moved = np.append(np.arange(count), -1)  # the last one: no row
+    moved[corrected] = places
+    before = moved[before]
+    of_old = before[corrected]
+    before[corrected] = after[corrected]
+    train = run.parts.splits.train
+    was_trained = np.isin(corrected, run.splits_of(old.user).train)
+    differs = (old.user != user) | (old.label != label)
+    is_new = differs[corrected] | ~was_trained
+    learn = corrected[is_new & np.isin(corrected, train)]
+    return RequestDelta(
+        earlier,
+        np.union1d(forgotten, places),
+        places[differs[corrected] & was_trained],
+        np.setdiff1d(train, np.union1d(forgotten, learn)),
+        np.concatenate([before, of_old]),
+        np.concatenate([after, of_old]),
+        learn,
+        corrected,
+    )
+
+
 def counts_of(run: Experiment, delta: RequestDelta) -> dict[str, Any]:
     """Count the rows, users and items that a request asks for, and those that it finds."""
     columns = {"users": run.dataset.rows.user, "items": run.dataset.rows.item}
     parts = {
-        name: touched(ids, delta.forget, delta.retain)._asdict() for name, ids in columns.items()
+        name: touched(ids, delta.forget, delta.trained)._asdict() for name, ids in columns.items()
     }
     train = len(delta.forget) + len(delta.retain)
+    corrected = {"corrected": _corrected_counts(run, delta)} if len(delta.corrected) else {}
     return {
         "rows": len(delta.forgotten) - len(delta.earlier),
         "training_rows": len(delta.forget),
         "training_rows_before": train,
         "share_of_training": len(delta.forget) / max(1, train),
         **parts,
+        **corrected,
     }
+
+
+def _corrected_counts(run: Experiment, delta: RequestDelta) -> dict[str, int]:
+    """Count what a correction changes; the data are in its state."""
+    rows, now = run.dataset.rows, delta.corrected
+    was = np.arange(len(rows) - len(now), len(rows))
+    changed = {
+        "labels": rows.label[now] != rows.label[was],
+        "users": rows.user[now] != rows.user[was],
+    }
+    counts = {name: int(mask.sum()) for name, mask in changed.items()}
+    return {**counts, "learned": len(delta.learn)}
 
 
 class EvaluationRows(NamedTuple):
@@ -102,6 +232,7 @@ class EvaluationRows(NamedTuple):
         control: rows of users that no model was trained on and no request touched.
         test: test rows of users who stay.
         stay: training rows of users of whom the request removes none, a few of each.
+        learned: training rows with their corrected answers.
     """
 
     forget: Rows
@@ -109,6 +240,7 @@ class EvaluationRows(NamedTuple):
     control: Rows
     test: Rows
     stay: Rows
+    learned: Rows = NOTHING
 
 
 def evaluation_rows_of(run: Experiment, delta: RequestDelta) -> EvaluationRows:
@@ -124,7 +256,7 @@ def evaluation_rows_of(run: Experiment, delta: RequestDelta) -> EvaluationRows:
     some = drawn(np.unique(user[others]), seed, MAX_OTHER_ROWS // ROWS_OF_USER)
     stay = few_of_each(others[np.isin(user[others], some)], user, seed)
     test = drawn(staying, seed, MAX_TEST_ROWS)
-    return EvaluationRows(delta.forget, heldout, control, test, stay)
+    return EvaluationRows(delta.forget, heldout, control, test, stay, delta.learn)
 
 
 def few_of_each(rows: Rows, user: Rows, seed: int) -> Rows:
@@ -148,7 +280,8 @@ def measure(run: Experiment, delta: RequestDelta, rows: EvaluationRows, history:
     Args:
         run: the run whose model answers.
         delta: the request. Forgotten, held-out and control rows are asked with the histories from
-            before the request, with which the model learned them.
+            before the request, with which the model learned them; corrected answers with those
+            from after it.
         rows: the rows to ask about.
         history: for test rows: what prompts show while this model is served, [n, k].
     """
@@ -162,6 +295,9 @@ def measure(run: Experiment, delta: RequestDelta, rows: EvaluationRows, history:
         others = np.union1d(rows.heldout, rows.control)
         yes[others] = model.answer(others, None).cpu().numpy()
         yes[rows.stay] = model.answer(rows.stay, None).cpu().numpy()
+    if len(rows.learned):
+        with model.using_history(delta.after):
+            yes[rows.learned] = model.answer(rows.learned, None).cpu().numpy()
     losses = log_losses(yes, labels)
     seed = run.config["seed"]
     coarse = _rounded_rows(rows, seed)
@@ -182,6 +318,8 @@ def measure(run: Experiment, delta: RequestDelta, rows: EvaluationRows, history:
         "stay": _mean_loss(losses[rows.stay]),
         "rounding": _rounding(yes, rounded, labels, coarse),
     }
+    if len(rows.learned):
+        measures["learned"] = _mean_loss(losses[rows.learned])
     return Evidence(Answers(yes, forget, rounded), measures)
 
 
@@ -332,14 +470,17 @@ class Reference(Experiment):
 
     def __init__(self, run: ServedModel, folder: Path, seed: int) -> None:
         settings = {**run.config.external_config_dict, "seed": seed}
+        self._run, self._folder = run, folder
         super().__init__(Config("LLMRec", run.config.dataset, None, settings), run.dataset)
-        self.parts = run.parts
-        self._folder = folder
+
+    def parts_of(self, config: Config, dataset: Any) -> Parts:
+        """Return the rows of the served model."""
+        return self._run.parts
 
     def train(self, delta: RequestDelta) -> dict[str, Any]:
         """Train on the rows that are left, and return the cost; users who stay validate."""
         splits = self.parts.splits  # the order of its rows decides the order of the training
-        train = splits.train[np.isin(splits.train, delta.retain)]
+        train = splits.train[np.isin(splits.train, delta.trained)]
         valid = splits.valid[~np.isin(splits.valid, delta.forgotten)]
         self.parts = self.parts._replace(splits=splits._replace(valid=valid))
         return self.trained(RETRAIN, train, train, delta.after)[0]
@@ -417,6 +558,11 @@ def distances_to_retrain(
         name: distance_to(answer, answers["before"], retrain.answers, delta.forget)
         for name, answer in answers.items()
     }
+    if len(delta.learn):
+        for name, answer in answers.items():
+            yes = (each.yes[delta.learn] for each in (answer, answers["before"], retrain.answers))
+            share = residual(*map(torch.from_numpy, yes))
+            distances[name]["learned_residual"] = None if np.isnan(share) else share
     return {
         "measures": retrain.measures,
         "distances": distances,

@@ -15,7 +15,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,7 +49,9 @@ from recbole_e2urec.deployment.evidence import (
     counts_of,
     delta_of,
     evaluation_rows_of,
+    in_same_state,
     measure,
+    state_of,
 )
 from recbole_e2urec.deployment.model_folder import WEIGHTS, ModelFolder, hash_of_file
 from recbole_e2urec.deployment.purge import (
@@ -59,7 +61,6 @@ from recbole_e2urec.deployment.purge import (
 )
 from recbole_e2urec.deployment.served_model import (
     ServedModel,
-    forgotten_until,
     open_folder,
     sample_of,
     with_orphaned_rows,
@@ -103,8 +104,8 @@ class MeasuringOptions:
 
 
 @option_class()
-class QueueOptions:
-    """A request on a model folder."""
+class RequestOptions:
+    """A request on a model folder, to forget or to correct."""
 
     checkpoint: str = option("The folder that export made.", default="", text=True)
     request: str | None = option(
@@ -130,6 +131,16 @@ class QueueOptions:
         "Train one more Retrain, under the next seed, to see how far two of them are apart.",
         default=False,
     )
+
+    def measuring(self) -> MeasuringOptions:
+        """What is measured."""
+        return MeasuringOptions(self.with_retrain, self.noise_floor)
+
+
+@option_class()
+class QueueOptions(RequestOptions):
+    """A request to forget."""
+
     purge: bool = option(
         "Afterwards, remove all else that holds the forgotten data: docs/how-to/purge.md.",
         default=False,
@@ -163,10 +174,6 @@ class QueueOptions:
         """Return whether the run that a model folder records will be purged."""
         named, recorded = self.checkpoint_dir, recorded_checkpoint_dir(record)
         return self.purge and (named is None or Path(named).resolve() == recorded)
-
-    def measuring(self) -> MeasuringOptions:
-        """What is measured."""
-        return MeasuringOptions(self.with_retrain, self.noise_floor)
 
 
 class _FolderRequest(NamedTuple):
@@ -294,16 +301,18 @@ def _merged_settings(
     options: QueueOptions, settings: Mapping[str, Any], config_files: Sequence[str]
 ) -> dict[str, Any]:
     """Merge the settings of the method and of the request; later layers win."""
-    merged = {
-        key: value
-        for layer in layers_of(config_files, None, settings)
-        for key, value in layer.items()
-    }
+    merged = merge_settings(settings, config_files)
     if options.request is not None:
         merged["forget_file"] = options.request
     elif "forget_where" not in merged:
         raise InputError("forget: what? write --request=FILE, or --forget_where=FILTER")
     return merged
+
+
+def merge_settings(settings: Mapping[str, Any], config_files: Sequence[str]) -> dict[str, Any]:
+    """Merge settings and those in files; later layers win."""
+    layers = layers_of(config_files, None, settings)
+    return {key: value for layer in layers for key, value in layer.items()}
 
 
 def default_method(folder: ModelFolder) -> str:
@@ -331,15 +340,15 @@ def carry_out(
     """
     erased = _erased_before(run)
     if erased is not None:  # the data no longer have what it names
-        lines = _measure_if_killed(run, folder, options, erased["digest"])
-        return erased["digest"], [*lines, _done_before(erased)]
+        lines = measure_if_killed(run, folder, options, erased["digest"])
+        return erased["digest"], [*lines, done_before(erased)]
     request = _read_request(run)
-    lines = _measure_if_killed(run, folder, options, request.digest)
+    lines = measure_if_killed(run, folder, options, request.digest)
     return request.digest, [*lines, *_execute(run, folder, options, request, serve)]
 
 
-def _measure_if_killed(
-    run: ServedModel, folder: ModelFolder, options: QueueOptions, digest: str
+def measure_if_killed(
+    run: ServedModel, folder: ModelFolder, options: RequestOptions, digest: str
 ) -> list[str]:
     """Measure the last request if a killed process left that out; return what to report.
 
@@ -348,7 +357,7 @@ def _measure_if_killed(
     if run.unmeasured is None:
         return []
     is_repeated = run.unmeasured["digest"] == digest
-    return _measure(run, folder, options if is_repeated else QueueOptions(options.checkpoint))
+    return _measure(run, folder, options if is_repeated else RequestOptions(options.checkpoint))
 
 
 def _erased_before(run: ServedModel) -> Mapping[str, Any] | None:
@@ -369,7 +378,8 @@ def _wording(run: ServedModel, salt: str) -> str:
     return salted(salt, "file", options.by, hash_of_file(Path(options.file)))
 
 
-def _done_before(entry: Mapping[str, Any]) -> str:
+def done_before(entry: Mapping[str, Any]) -> str:
+    """Say that a request was carried out before."""
     return f"request {entry['request_id']} was carried out before; nothing to do"
 
 
@@ -379,7 +389,8 @@ def _read_request(run: ServedModel) -> _FolderRequest:
     selection = select(options, run.parts.splits.train, table, ids, Fields(run.dataset))
     if selection.names_nothing:
         raise InputError(f"{selection.source} names nobody; {selection.names_nothing}")
-    digest = request_digest(run.dataset.dataset_name, table, ids, selection.chosen)
+    name, published = run.dataset.dataset_name, run.dataset.file_rows
+    digest = request_digest(name, published, ids, selection.chosen)
     return _FolderRequest(selection, digest, selection.request_id or digest)
 
 
@@ -393,7 +404,7 @@ def _preview(
         would_purge = purge_with_run(folder, run.record, options.checkpoint_dir, dry_run=True)[1]
     erased = _erased_before(run)
     if erased is not None:
-        return [_done_before(erased), *would_purge]
+        return [done_before(erased), *would_purge]
     request = _read_request(run)
     executed, would = _executed_before(run, request), []
     if options.erase_data:
@@ -414,7 +425,7 @@ def _executed_before(run: ServedModel, request: _FolderRequest) -> str | None:
     """
     for entry in run.record["requests"]:
         if entry["digest"] == request.digest:
-            return _done_before(entry)
+            return done_before(entry)
         if entry["request_id"] == request.request_id:
             raise InputError(
                 f"request_id {request.request_id} was another request's; give a new one"
@@ -443,7 +454,7 @@ def _execute(
         )
     if executed is not None:
         folder.remove_work()
-        return [*warnings, executed, *_missing_certificate(run, folder, request)]
+        return [*warnings, executed, *missing_certificate(run, folder, request.digest)]
     check_reference(run, options.noise_floor)
     entry = ledger_entry(run, request.request_id, request.digest, unlearn(run, folder, rows))
     entry["wording"] = _wording(run, entry["evidence"]["salt"])
@@ -458,28 +469,31 @@ def put_in_place(run: ServedModel, folder: ModelFolder, entry: dict[str, Any]) -
     folder.remove_work()
 
 
-def _measure(run: ServedModel, folder: ModelFolder, options: QueueOptions) -> list[str]:
-    """Measure the last request, complete the ledger, and certify; return what to report."""
+def _measure(run: ServedModel, folder: ModelFolder, options: RequestOptions) -> list[str]:
+    """Measure and certify the last request; return what to report."""
+    certificate = complete(run, folder, options.measuring())
     entry, count = run.record["requests"][-1], len(run.record["requests"])
-    add_measures(entry, measure_request(run, folder, options.measuring()))
-    run.state = folder.write(run.record, run.tensors).state
-    folder.remove_work()
-    certificate = f"certificate: {certify(run.request_numbers, folder, count)}"
     first, *others = _summary(entry, options, count)
     return [first, certificate, *others]
 
 
-def _missing_certificate(
-    run: ServedModel, folder: ModelFolder, request: _FolderRequest
-) -> list[str]:
+def complete(run: ServedModel, folder: ModelFolder, options: MeasuringOptions) -> str:
+    """Measure the last request, complete the ledger, and certify; say where the certificate is."""
+    add_measures(run.record["requests"][-1], measure_request(run, folder, options))
+    run.state = folder.write(run.record, run.tensors).state
+    folder.remove_work()
+    return f"certificate: {certify(run.request_numbers, folder, len(run.record['requests']))}"
+
+
+def missing_certificate(run: ServedModel, folder: ModelFolder, digest: str) -> list[str]:
     """Write the certificate if the process was killed before it could; report what was written."""
     for number, entry in enumerate(run.record["requests"], 1):
-        if entry["digest"] == request.digest:
+        if entry["digest"] == digest:
             return certify_if_missing(lambda: run.request_numbers, folder, entry, number)
     return []
 
 
-def _summary(entry: Mapping[str, Any], options: QueueOptions, count: int) -> list[str]:
+def _summary(entry: Mapping[str, Any], options: RequestOptions, count: int) -> list[str]:
     lines = [
         f"request {entry['request_id']} is carried out, the {count}. of this model, by "
         f"{entry['method']} in {entry['seconds']:.1f} s: {entry['training_rows']:,} training rows "
@@ -489,13 +503,18 @@ def _summary(entry: Mapping[str, Any], options: QueueOptions, count: int) -> lis
     if entry["forget_loss"] is not None:
         before, after = entry["forget_loss"]
         lines.append(f"their loss: {before:.4f} before, {after:.4f} after")
+    return [*lines, *drift_lines(entry, options)]
+
+
+def drift_lines(entry: Mapping[str, Any], options: RequestOptions) -> list[str]:
+    """Say how far the model has drifted after a request, and whether retraining is due."""
     drift = entry["drift"]
     if drift is None:
-        return [*lines, "drift: unknown; no validation rows of users whom no request touched"]
-    lines.append(
+        return ["drift: unknown; no validation rows of users whom no request touched"]
+    lines = [
         f"drift: the answers are {drift:.5f} nats from the first model's, on "
         f"{entry['drift_rows']:,} validation rows of users whom no request touched"
-    )
+    ]
     if drift > options.drift_budget and not options.retrain_when_due:
         lines.append(f"that is above drift_budget ({options.drift_budget:g}): retraining is due")
     return lines
@@ -553,12 +572,28 @@ def unlearn(run: ServedModel, folder: ModelFolder, asked_rows: Rows) -> Unlearne
             student did.
     """
     forgotten = with_orphaned_rows(run, np.union1d(run.forgotten, asked_rows))
-    delta, state_before = delta_of(run, run.forgotten, forgotten), run.state
+    delta = delta_of(run, run.forgotten, forgotten)
+    return change_model(run, delta, lambda: apply_unlearning(run, folder, delta))
+
+
+def change_model(
+    run: ServedModel, delta: RequestDelta, change: Callable[[], dict[str, Any]]
+) -> Unlearned:
+    """Change a model in memory as a request asks for.
+
+    Args:
+        run: the model.
+        delta: the request.
+        change: changes the model, and returns the cost.
+
+    Raises:
+        InputError: no training row would be left as it is.
+    """
     if len(delta.retain) == 0:
         raise InputError("the request leaves no training row; train and export anew")
-    stopwatch = Stopwatch()
+    state_before, stopwatch = run.state, Stopwatch()
     with stopwatch.running():
-        cost = apply_unlearning(run, folder, delta)
+        cost = change()
     findings = cost.pop("found", {})
     return Unlearned(delta, state_before, cost, findings, stopwatch.seconds)
 
@@ -576,22 +611,21 @@ def measure_request(run: ServedModel, folder: ModelFolder, options: MeasuringOpt
     """
     check_reference(run, options.noise_floor)
     number, stopwatch = len(run.record["requests"]), Stopwatch()
-    delta = delta_of(run, *(forgotten_until(run.number, n) for n in (number - 1, number)))
-    rows, generation = (
-        evaluation_rows_of(run, delta),
-        folder.read_before(run.record["requests"][-1]),
-    )
-    with stopwatch.running():
-        earlier = ServedModel(run.config, run.dataset, generation, folder.path)
-        before = measure(earlier, delta, rows, delta.before)
-        del earlier
-        after = measure(run, delta, rows, delta.after)
-        drift = run.drift()
-        attacks = attack(run, delta, before.answers, after.answers)
-    retrain = None
-    if options.with_retrain and len(delta.forget):
-        answers = {"before": before.answers, "after": after.answers}
-        retrain = compare_to_retrain(run, delta, rows, answers, folder.work, options.noise_floor)
+    generation = folder.read_before(run.record["requests"][-1])
+    with state_of(run, number) as delta:
+        rows = evaluation_rows_of(run, delta)
+        with stopwatch.running():
+            earlier = ServedModel(run.config, run.dataset, generation, folder.path)
+            with in_same_state(earlier, run, number):
+                before = measure(earlier, delta, rows, delta.before)
+            del earlier
+            after = measure(run, delta, rows, delta.after)
+            drift = run.drift(delta.after)
+            attacks = attack(run, delta, before.answers, after.answers)
+        retrain, work = None, folder.work
+        if options.with_retrain and len(delta.forget):
+            answers = {"before": before.answers, "after": after.answers}
+            retrain = compare_to_retrain(run, delta, rows, answers, work, options.noise_floor)
     drift_rows = len(run.sample.rows)
     return Measured(before, after, drift, drift_rows, attacks, retrain, stopwatch.seconds)
 
@@ -670,28 +704,47 @@ def apply_unlearning(run: ServedModel, folder: ModelFolder, delta: RequestDelta)
     Raises:
         InputError: the merged model does not answer as the student did.
     """
-    cost = _unlearn(run, folder, delta) if len(delta.forget) else {}
+    cost = unlearn_rows(run, folder, delta) if len(delta.forget) else {}
     run.forget(delta.forgotten)
     return cost
 
 
-def _unlearn(run: ServedModel, folder: ModelFolder, delta: RequestDelta) -> dict[str, Any]:
+def unlearn_rows(run: ServedModel, folder: ModelFolder, delta: RequestDelta) -> dict[str, Any]:
     """Unlearn the rows; afterwards the model has the weights of its successor."""
-    model, histories = run.model, (delta.before, delta.after)
-    rows = run.dataset.rows
-    task = UnlearningTask(
-        delta.forget, delta.retain, np.setdiff1d(run.parts.splits.valid, run.forgotten),
-        np.setdiff1d(unseen_of(run.parts, rows.user, delta.retain), run.forgotten),
-        rows.user, rows.item,
-        *histories, FolderServices(run, folder, delta.forget, histories),
-        run.config["seed"], run.shows, answered=run.answered,
-    )  # fmt: skip
+    model, task = run.model, task_of(run, folder, delta, delta.forget, delta.before)
+    task = replace(task, answered=run.answered)
     restart_peak()
     with model.using_history(delta.after):
         unlearned = method_of(run.config).unlearn(model, task)
         checked = np.concatenate([delta.forget[:CHECKED_ROWS], run.sample.rows[:CHECKED_ROWS]])
         merge(model, unlearned.scorer, checked)
     return {**unlearned.cost, "found": dict(unlearned.findings)}
+
+
+def task_of(
+    run: ServedModel, folder: ModelFolder, delta: RequestDelta, rows: Rows, history: Rows
+) -> UnlearningTask:
+    """Describe a part of a request to a method.
+
+    Args:
+        run: the served model.
+        folder: its files.
+        delta: the request.
+        rows: rows to forget, or to learn.
+        history: histories that their prompts show, [n, k].
+    """
+    table, histories = run.dataset.rows, (history, delta.after)
+    settings = {}
+    if len(delta.corrected):  # of which histories and row numbers alone do not tell
+        state = {"prompts": run.model.table.fingerprint(), "labels": hash_of(table.label)}
+        settings = {**state, "users": hash_of(table.user)}
+    return UnlearningTask(
+        rows, delta.retain, np.setdiff1d(run.parts.splits.valid, run.forgotten),
+        np.setdiff1d(unseen_of(run.parts, table.user, delta.retain), run.forgotten),
+        table.user, table.item,
+        *histories, FolderServices(run, folder, rows, histories),
+        run.config["seed"], run.shows, settings,
+    )  # fmt: skip
 
 
 class FolderServices(TrainingServices):

@@ -9,7 +9,8 @@ generation consists of
 - ``weights.safetensors``: the weights of the backbone, or of the adapter that was tuned;
 - ``forgotten.safetensors``: ids of rows that no later training and no history may show;
 - ``sample.safetensors``: rows on which drift is measured, and what the first model answered;
-- ``remainder.safetensors``: only after rows were erased, see :class:`Remainder`.
+- ``remainder.safetensors``: only after rows were erased, see :class:`Remainder`;
+- ``corrections.safetensors``: only after rows were corrected, see :class:`Corrections`.
 
 The model that a request leaves serves before the request is measured and certified. Until then, the
 generation before it stays, too.
@@ -55,6 +56,7 @@ POINTER, RECORD, GENERATIONS, WORK = "current.json", "model.json", "generations"
 CERTIFICATES, ERASING, JOURNAL = "certificates", "erasing", "journal.json"
 PLACES, STAGE = "places", "stage"  # where the run wrote that made the model, and its stage there
 TENSORS, REMAINDER = ("weights", "forgotten", "sample"), "remainder"
+CORRECTIONS = "corrections"
 WEIGHTS = f"{TENSORS[0]}.safetensors"
 NO_GENERATION = "000000"  # stands for a model that was in no folder
 FOLDER_FORMAT = 2  # format 1 did not say which request a forgotten row belongs to
@@ -548,8 +550,8 @@ class ModelFolder:
 
 def _kinds_of(record: Mapping[str, Any]) -> list[str]:
     """Return the names of a generation's files of tensors, without their suffix."""
-    has_remainder = f"{REMAINDER}.safetensors" in record["files"]
-    return [*TENSORS, REMAINDER] if has_remainder else [*TENSORS]
+    more = (kind for kind in (REMAINDER, CORRECTIONS) if f"{kind}.safetensors" in record["files"])
+    return [*TENSORS, *more]
 
 
 def _is_request(entry: Any) -> bool:

@@ -3,6 +3,9 @@
 Each row of the data carries a request number. Requests are counted from 1. A row has the number of
 the request that named it; 0 if it was forgotten before the folder had a ledger; -1 if it is not
 forgotten.
+
+Corrections of rows count as requests, too. The data files keep what they say; when a folder is
+opened, the corrections take effect once the files are known to be those of the model.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,8 +23,17 @@ from recbole_e2urec.config.config import Config
 from recbole_e2urec.config.keys import check_keys
 from recbole_e2urec.config.yaml import properties, read_yaml
 from recbole_e2urec.data.dataset import load_dataset
-from recbole_e2urec.data.rows import Remainder, RowTable, Splits
+from recbole_e2urec.data.prompt_table import prompt_texts
+from recbole_e2urec.data.rows import (
+    NO_CORRECTIONS,
+    UNCHANGED,
+    Corrections,
+    Remainder,
+    RowTable,
+    Splits,
+)
 from recbole_e2urec.deployment.model_folder import (
+    CORRECTIONS,
     READ_ATTEMPTS,
     REMAINDER,
     RUN_ONLY_KEYS,
@@ -66,10 +78,16 @@ class RequestNumbers(NamedTuple):
     Attributes:
         dataset: the data.
         number: request number of each row, [rows].
+        corrections: what was corrected.
     """
 
     dataset: Any
     number: Rows
+    corrections: Corrections = NO_CORRECTIONS
+
+    def rows_after(self, request: int) -> RowTable:
+        """Return the rows of the data as a request left them."""
+        return self.corrections.until(request).applied(self.dataset.file_rows)
 
 
 def numbers_of(tensors: Mapping[str, Tensor], rows: int, requests: int) -> Rows:  # -> [rows]
@@ -188,6 +206,35 @@ def _check_remainder(rest: Remainder, rows: RowTable) -> None:
         raise ValueError("parts")
 
 
+def corrections_of(tensors: Mapping[str, Tensor], rows: RowTable, requests: int) -> Corrections:
+    """Return what was corrected, from the tensors of a file.
+
+    Args:
+        tensors: the columns of :class:`Corrections`, by name.
+        rows: the rows of the data files.
+        requests: how many requests were carried out.
+
+    Raises:
+        ValueError, KeyError: the tensors hold something else.
+    """
+    integers = [_integers(tensors[name]) for name in Corrections._fields[:4]]
+    rating = tensors["rating"]
+    lengths = {len(rating), *map(len, integers)}
+    if rating.dtype != torch.float64 or rating.ndim != 1 or len(lengths) > 1:
+        raise ValueError("columns of corrections")
+    corrections = Corrections._make([*integers, rating.numpy()])
+    bounds = {"rows": (0, len(rows) - 1), "request": (1, requests), "label": (UNCHANGED, 1)}
+    bounds["user"] = (UNCHANGED, int(rows.user.max(initial=0)))
+    for name, (low, high) in bounds.items():
+        column = getattr(corrections, name)
+        if len(column) and not low <= column.min() <= column.max() <= high:
+            raise ValueError(f"{name} of corrections")
+    is_ordered = (np.diff(corrections.request) >= 0).all()
+    if not is_ordered or np.isinf(corrections.rating).any() or (corrections.user == 0).any():
+        raise ValueError("order, ratings or users of corrections")
+    return corrections
+
+
 def fully_forgotten_users(run: Experiment, forgotten: Rows) -> Rows:
     """Return the inner ids of users who are forgotten as a whole.
 
@@ -274,6 +321,7 @@ class ServedModel(Experiment):
         live: sorted ids of training rows that are left.
         gone: inner ids of fully forgotten users.
         sample: where drift is measured.
+        corrections: what was corrected.
         answered: P(yes) of the model as it is now, [rows]; NaN where it was not asked.
 
     Raises:
@@ -289,12 +337,16 @@ class ServedModel(Experiment):
 
     def __init__(self, config: Config, dataset: Any, generation: Generation, source: Path) -> None:
         self.record, self.state = generation.record, generation.state
+        dataset = dataset.as_published()
         expected = self.record["fingerprint"]
         if data_digest(dataset) != expected.get("data"):
+            corrected = CORRECTIONS in generation.tensors
             raise InputError(
                 f"{source}: users, items or rows of {config['dataset']} in {config['data_path']} "
                 "are not those that the model was made with; put these files back (data_path says "
                 "where they are), or train and export anew"
+                + corrected
+                * "; corrected rows must stay as they were in these files"
             )
         if dataset.remainder is not None:
             with as_damage(source):
@@ -302,6 +354,7 @@ class ServedModel(Experiment):
                 super().__init__(config, dataset)
         else:
             super().__init__(config, dataset)
+        self._file_parts = self.parts
         if fingerprint(self) != expected:
             raise InputError(
                 f"{source}: titles, features, wording or parts of {config['dataset']} are not "
@@ -328,6 +381,11 @@ class ServedModel(Experiment):
             raise ValueError("answers of the sample")
         requests = len(self.record["requests"])
         self.number = numbers_of(tensors["forgotten"], len(self.dataset.rows), requests)
+        self.corrections = NO_CORRECTIONS
+        if CORRECTIONS in tensors:
+            corrected = corrections_of(tensors[CORRECTIONS], self.dataset.rows, requests)
+            self.corrections = corrected
+            self.use_rows(corrected.applied(self.dataset.file_rows))
         self._leave_out_forgotten()
 
     def yes(self, rows: Rows, history: Rows) -> Tensor:  # [n] -> [n]
@@ -342,18 +400,22 @@ class ServedModel(Experiment):
         yes = self.yes(rows, history).double().numpy()
         return float(log_losses(yes, label[rows]).mean())
 
-    def drift(self) -> float | None:
+    def drift(self, history: Rows | None = None) -> float | None:
         """Return the mean KL(first model || this one) of yes and no on the sample, in nats.
 
         Drift needs no Retrain, and does not measure the distance to one. A model that forgot
         perfectly has drifted too, and so do two Retrains from each other.
+
+        Args:
+            history: what prompts show, [n, k]; None: all that is not forgotten.
 
         Returns:
             The drift; None if the sample is empty.
         """
         if len(self.sample.rows) == 0:
             return None
-        now = self.yes(self.sample.rows, self.history(self.forgotten))
+        shown = self.history(self.forgotten) if history is None else history
+        now = self.yes(self.sample.rows, shown)
         return drift_between(self.sample.yes, now)
 
     def forget(self, forgotten: Rows) -> None:
@@ -361,22 +423,77 @@ class ServedModel(Experiment):
         self.number[np.setdiff1d(forgotten, self.forgotten)] = len(self.record["requests"]) + 1
         self._leave_out_forgotten()
 
+    def correct(self, corrections: Corrections) -> None:
+        """Note corrections of the next request; the data stay as they are until they are used."""
+        self.corrections = self.corrections.joined(corrections)
+        self._leave_out_forgotten()
+
+    def use_corrections(self) -> None:
+        """Let the data be as all corrections say; the weights stay."""
+        self.use_rows(self.corrections.applied(self.dataset.file_rows))
+        self._leave_out_forgotten()
+
+    def splits_of(self, user: Rows) -> Splits:
+        """Return the parts of the rows where these are their users, by row id."""
+        whole, published = self._file_parts.whole, self.dataset.file_rows.user
+        everybody, others = (
+            published[np.concatenate(each)] for each in (whole, self._file_parts.splits)
+        )
+        control_users = np.setdiff1d(everybody, others)
+        return Splits(*(part[~np.isin(user[part], control_users)] for part in whole))
+
+    def use_rows(self, rows: RowTable) -> None:
+        """Let the rows of the data, their prompts and labels be others; the weights stay.
+
+        Rows stay in their parts, except that training has no row of a control user.
+
+        Args:
+            rows: all rows of the data; further ones may follow, which are in no part.
+        """
+        self.parts = self.parts._replace(splits=self.splits_of(rows.user))
+        self.dataset.replace_rows(rows)
+        self.model.labels = rows.label
+        self._shown, self.answered = None, np.full(len(rows), np.nan)
+        nothing = np.full((len(rows), 0), -1, dtype=np.int64)
+        self.model.table = self.model.prompts(rows, nothing, prompt_texts(self.model.wording, rows))
+
+    @contextmanager
+    def using_rows(self, rows: RowTable) -> Iterator[None]:
+        """Let rows be others inside the block, see :meth:`use_rows`."""
+        earlier, labels, table, parts = (
+            self.dataset.rows, self.model.labels, self.model.table, self.parts
+        )  # fmt: skip
+        self.use_rows(rows)
+        try:
+            yield
+        finally:
+            self.model.labels, self.model.table, self.parts = labels, table, parts
+            self.dataset.replace_rows(earlier)
+            self._shown, self.answered = None, np.full(len(earlier), np.nan)
+
     def _leave_out_forgotten(self) -> None:
         """Keep forgotten rows out of training, histories and the drift sample.
 
         Control users whom a request touched are no more among those to compare with.
         """
         forgotten = forgotten_until(self.number, len(self.record["requests"]) + 1)
-        user, sample = self.dataset.rows.user, self.sample
-        untouched = ~np.isin(user[sample.rows], user[forgotten])
+        user, sample, corrected = self.dataset.rows.user, self.sample, self.corrections
+        published = self.dataset.file_rows.user
+        touched = np.concatenate([user[forgotten], published[corrected.rows], corrected.user])
+        untouched = ~np.isin(user[sample.rows], touched)
         self.sample = DriftSample(sample.rows[untouched], sample.yes[torch.from_numpy(untouched)])
         control = self.parts.control
-        untouched_control = control[~np.isin(user[control], user[forgotten])]
+        untouched_control = control[~np.isin(user[control], touched)]
         self.parts = self.parts._replace(control=untouched_control)
         self.forgotten = forgotten
         self.answered = np.full(len(user), np.nan)
         self.live = np.setdiff1d(self.parts.splits.train, forgotten)
-        self.gone = fully_forgotten_users(self, forgotten)
+        moved_away = np.setdiff1d(published, user)
+        self.gone = np.union1d(fully_forgotten_users(self, forgotten), moved_away)
+
+    def rows_after(self, request: int) -> RowTable:
+        """Return the rows of the data as a request left them."""
+        return self.request_numbers.rows_after(request)
 
     def history(self, hidden: Rows) -> Rows:
         """See :meth:`Experiment.history`; the histories that are shown now are kept."""
@@ -408,16 +525,19 @@ class ServedModel(Experiment):
     @property
     def request_numbers(self) -> RequestNumbers:
         """Which request named which row."""
-        return RequestNumbers(self.dataset, self.number)
+        return RequestNumbers(self.dataset, self.number, self.corrections)
 
     @property
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """The tensors of a generation that holds the model as it is now."""
+        columns = self.corrections._asdict().items()
+        corrections = {name: torch.from_numpy(column.copy()) for name, column in columns}
         return {
             "weights": self.model.bank.state(self.model.adapter),
             "forgotten": tensors_of(self.number),
             "sample": {"rows": torch.from_numpy(self.sample.rows), "yes": self.sample.yes},
             **self._remainder,
+            **({CORRECTIONS: corrections} if len(self.corrections.rows) else {}),
         }
 
 

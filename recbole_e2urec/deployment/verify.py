@@ -22,11 +22,10 @@ from recbole_e2urec.deployment.certificate import (
 from recbole_e2urec.deployment.certificate_page import certificate_page
 from recbole_e2urec.deployment.certificate_words import things
 from recbole_e2urec.deployment.evidence import (
-    RequestDelta,
     counts_of,
-    delta_of,
     evaluation_rows_of,
     measure,
+    state_of,
 )
 from recbole_e2urec.deployment.model_folder import (
     CERTIFICATES,
@@ -38,7 +37,7 @@ from recbole_e2urec.deployment.model_folder import (
     hash_of_file,
     read_json,
 )
-from recbole_e2urec.deployment.served_model import ServedModel, forgotten_until, open_folder
+from recbole_e2urec.deployment.served_model import ServedModel, open_folder
 from recbole_e2urec.errors import InputError, one_line
 from recbole_e2urec.report.results import versions
 
@@ -52,6 +51,7 @@ _MEASURES = {
     UTILITY: ("test",),
     "losses of forgotten, held-out and control users' rows": ("forget", "heldout", "control"),
     "membership inference": ("mia", "mia_same_users"),
+    "loss of corrected answers": ("learned",),
 }
 _REST = "the rest: who was named, the measures, what model.json says of the request"
 _FILE_NAME = re.compile(r"\w[\w.-]*")
@@ -265,19 +265,23 @@ def check_measures(run: ServedModel, certificate: Mapping[str, Any]) -> Iterator
         certificate: the certificate of one of its requests, made from the ledger.
     """
     number, requests = certificate["request"]["number"], run.record["requests"]
-    is_erased = "erased" in certificate
-    delta = delta_by(run, number)
+    is_erased, last, now = "erased" in certificate, len(requests), ""
+    with state_of(run, number) as delta:
+        counts = counts_of(run, delta)
+        if number < last and len(delta.forget):
+            loss, then = run.loss(delta.forget, delta.before), certificate["measures"]["after"]
+            now = f"; the loss of its forgotten rows is {loss:.4f} now and was "
+            now += f"{then['forget']['loss']:.4f} then"
     if is_erased:
         yield _check_erased(run, certificate)
         yield Check(UNKNOWN, "what was asked for, and its losses", "its rows are erased")
     else:
-        yield same("counts of what was asked for", counts_of(run, delta), certificate["asked"])
+        yield same("counts of what was asked for", counts, certificate["asked"])
     yield Check(UNKNOWN, "measures before", "that model is gone, as it should be")
     if certificate.get("attacks") is not None:
         yield Check(UNKNOWN, "attacks with both models", "the model before is gone")
     if certificate["retrain"] is not None:
         yield Check(UNKNOWN, "distance to Retrain", "Retrain was not kept")
-    last = len(requests)
     measures_after, drift = certificate["measures"]["after"], certificate["drift"]["kl"]
     if training_after(run.record, last) is not None:
         yield Check(UNKNOWN, "measures after", "the model was trained anew since")
@@ -285,11 +289,6 @@ def check_measures(run: ServedModel, certificate: Mapping[str, Any]) -> Iterator
     if number == last:
         yield from _measure_again(run, number, measures_after, drift)
         return
-    now = ""
-    if len(delta.forget):
-        then = measures_after["forget"]["loss"]
-        loss = run.loss(delta.forget, delta.before)
-        now = f"; the loss of its forgotten rows is {loss:.4f} now and was {then:.4f} then"
     later = things(last - number, "later request")
     yield Check(UNKNOWN, "measures after", f"{later} changed the model{now}")
     if run.unmeasured is not None:
@@ -312,12 +311,6 @@ def _check_erased(run: ServedModel, certificate: Mapping[str, Any]) -> Check:
     return Check(FAILED if left else OK, "erased users and items are not in the data", why)
 
 
-def delta_by(run: ServedModel, number: int) -> RequestDelta:
-    """Return what a request changed for the model."""
-    earlier = forgotten_until(run.number, number - 1)
-    return delta_of(run, earlier, forgotten_until(run.number, number))
-
-
 def _measure_again(
     run: ServedModel,
     number: int,
@@ -325,13 +318,13 @@ def _measure_again(
     drift: float | None,
     of_which: str = " after",
 ) -> Iterator[Check]:
-    delta = delta_by(run, number)
-    measures = measure(run, delta, evaluation_rows_of(run, delta), delta.after).measures
+    with state_of(run, number) as delta:
+        measures = measure(run, delta, evaluation_rows_of(run, delta), delta.after).measures
     is_erased = "erased" in run.record["requests"][number - 1]
     for title, names in _MEASURES.items():
-        if is_erased and title != UTILITY:
+        if (is_erased and title != UTILITY) or measures.keys().isdisjoint(names):
             continue
-        ours, theirs = ({name: part[name] for name in names} for part in (measures, stated))
+        ours, theirs = ({name: part.get(name) for name in names} for part in (measures, stated))
         yield same(f"{title}{of_which}, within {TOLERANCE:g}", ours, theirs, TOLERANCE)
     if not is_erased:
         for name in ("relearning", "rounding"):

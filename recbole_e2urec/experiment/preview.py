@@ -121,7 +121,8 @@ def preview_of(config: Config, dataset: Any, parts: Parts) -> Preview:
     options = config.options(ForgetOptions)
     train = parts.splits.train
     selection = select(skip_unknown(options), train, dataset.rows, dataset.ids, Fields(dataset))
-    digest = request_digest(dataset.dataset_name, dataset.rows, dataset.ids, selection.chosen)
+    table = dataset.file_rows
+    digest = request_digest(dataset.dataset_name, table, dataset.ids, selection.chosen)
     chosen = selection.chosen[train]
     forget, retain = train[chosen], train[~chosen]
     warnings = [*selection.warnings, *_refusals(selection, train, options)]

@@ -232,13 +232,17 @@ class Experiment:
         warning = config.borrowed_rates
         if warning and distributed.is_main_process():
             getLogger().warning(warning)
-        self.parts = parts_of(config, dataset)
+        self.parts = self.parts_of(config, dataset)
         erased = 0 if dataset.remainder is None else dataset.remainder.erased_training_rows
         self.sizes = fit_to_rows(config, len(self.parts.splits.train) + erased)
         for line in self.sizes if distributed.is_main_process() else ():
             getLogger().warning("%s: %s", config["dataset"], line)
         self.model = LLMRec(config, dataset).to(config["device"])
         self.start = self.model.bank.state(self.model.adapter)
+
+    def parts_of(self, config: Config, dataset: Any) -> Parts:
+        """Return the rows of the run."""
+        return parts_of(config, dataset)
 
     def recommend(self, tested: bool = True) -> tuple[list[dict[str, Any]], dict[str, int]]:
         """Train the recommender alone, and test it; if not ``tested``, no test row is used."""

@@ -317,8 +317,10 @@ def test_a_noise_floor_without_a_retrain_or_with_lora_is_refused(tmp_path: Path,
     monkeypatch.chdir(tmp_path / "lora")
     file = write(Path("r.csv"), "user_id\nu1\n")
     with pytest.raises(InputError, match="tuning: lora"):
-        forget.forget(forget.QueueOptions("model", file, 0.01, True, True), "NegGrad", {})
-    told = forget.forget(forget.QueueOptions("model", file, 0.01, True), "NegGrad", {})
+        forget.forget(
+            forget.QueueOptions("model", file, with_retrain=True, noise_floor=True), "NegGrad", {}
+        )
+    told = forget.forget(forget.QueueOptions("model", file, with_retrain=True), "NegGrad", {})
     assert "certificate: " in told
     assert set(certificate()["retrain"]["distances"]) == {"before", "after"}
 

@@ -1,7 +1,10 @@
 """Reads request files: CSV, tab-separated columns or JSON lines.
 
 :func:`read_request_file` turns a file into clauses. A clause asks for the rows of a user, an item,
-a pair or a time range. Error messages name lines, but never what is on them.
+a pair or a time range. :func:`read_corrections` reads rows with what is right instead. Error
+messages name lines, but never what is on them.
+
+Times are numbers in the data's unit, or ISO 8601 dates and times.
 """
 
 import csv
@@ -10,10 +13,10 @@ import json
 import math
 import re
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from recbole_e2urec.data.request.dates import Moment, moment
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.utils.io import read_lines
 
@@ -24,7 +27,14 @@ COLUMN_NAMES = {  # by meaning
     "until": ("until", "to"),
     "request_id": ("request_id",),
 }
+CORRECTED = ("new_rating", "new_label", "new_user_id")  # columns with what is right
+CORRECTION = "correction"  # stands in the place of forget_by for a file of corrections
 _MEANINGS = {name: meaning for meaning, names in COLUMN_NAMES.items() for name in names}
+_CORRECTION_MEANINGS = {
+    **{name: meaning for name, meaning in _MEANINGS.items() if meaning not in ("from", "until")},
+    **dict.fromkeys(("timestamp", "time"), "time"),
+    **{name: name for name in CORRECTED},
+}
 # Columns of files without a header, by forget_by and number of columns.
 _HEADERLESS_COLUMNS = {
     ("user", 1): ("user",),
@@ -36,12 +46,32 @@ ADVICE = {  # by forget_by
     "user": "give one user token a line, or user_id,item_id pairs",
     "interaction": "give user_id,item_id pairs",
     "item": "give one item token a line",
+    CORRECTION: f"give user_id, item_id and {', '.join(CORRECTED[:-1])} or {CORRECTED[-1]}",
 }
+_PLAIN = ("rating", "label")  # columns of the data that no request uses
 _JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LONGEST_LINE = 100_000  # characters
 _LONGEST_CELL = 100  # lines that one quoted cell may span
+_LONGEST_NUMBER = 64  # characters
 _LISTED_LINES = 10  # most line numbers in a message
+_NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+_ISO = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})"
+    r"(?:[T ]([0-9]{2}:[0-9]{2})(:[0-9]{2})?(?:\.([0-9]{1,6}))?(Z|[-+][0-9]{2}:[0-9]{2})?)?"
+)
+_DAY = 24 * 60 * 60
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+# Seconds since 1970 reach this value in the year 5138; milliseconds reached it in 1973.
+_NOT_SECONDS = 1e11
+
+
+class Moment(NamedTuple):
+    """The first and last instant that a text stands for; they differ only for a whole day."""
+
+    first: float
+    last: float
+    is_iso: bool
 
 
 class Clause(NamedTuple):
@@ -77,7 +107,7 @@ class Record(NamedTuple):
     """One entry of a request file as text."""
 
     number: int  # number of the line where the entry begins
-    cells: dict[str, str]  # by meaning: user, item, from, until, request_id
+    cells: dict[str, str]  # by meaning: user, item, from, until, request_id; see CORRECTED
 
 
 class Records(NamedTuple):
@@ -102,6 +132,75 @@ def read_request_file(
     Raises:
         InputError: the file cannot be used; names the line, but never what is on it.
     """
+    records = _records_of(path, by, tokens)
+    clauses = [_clause(path, record) for record in records.entries]
+    return RequestFile(clauses, _request_id(path, records.entries), records.ignored_columns)
+
+
+class CorrectionLine(NamedTuple):
+    """One entry of a file of corrections: a row, and what is right; None: that stays."""
+
+    number: int  # line number
+    user: str
+    item: str
+    time: Moment | None
+    rating: float | None
+    label: int | None
+    new_user: str | None
+
+
+class CorrectionFile(NamedTuple):
+    """The content of a file of corrections."""
+
+    lines: list[CorrectionLine]
+    request_id: str | None
+    ignored_columns: int
+
+
+def read_corrections(path: Path | str, tokens: Mapping[str, Container[str]]) -> CorrectionFile:
+    """Read a file of corrections, in the formats of :func:`read_request_file`, with a header.
+
+    Raises:
+        InputError: the file cannot be used; names the line, but never what is on it.
+    """
+    records = _records_of(path, CORRECTION, tokens)
+    lines = [_correction(path, record) for record in records.entries]
+    if not lines:
+        raise InputError(f"forget file {path} names nobody; {ADVICE[CORRECTION]}")
+    return CorrectionFile(lines, _request_id(path, records.entries), records.ignored_columns)
+
+
+def _correction(path: Path | str, record: Record) -> CorrectionLine:
+    where = location(path, record.number)
+    cells = {meaning: text for meaning, text in record.cells.items() if text.strip()}
+    for meaning in ("user", "item"):
+        if meaning not in cells:
+            raise InputError(f"{where}: the {meaning} is empty; a correction names one row")
+    rating, label = (_new_number(where, cells, name) for name in CORRECTED[:2])
+    if label not in (None, 0, 1):
+        raise InputError(f"{where}: new_label is neither 0 nor 1; correct the line")
+    new_user = cells.get("new_user_id")
+    if rating is None and label is None and new_user is None:
+        raise InputError(f"{where}: nothing new; fill one of {', '.join(CORRECTED)}")
+    time = _moment(path, record, "time")
+    chosen = None if label is None else int(label)
+    return CorrectionLine(
+        record.number, cells["user"], cells["item"], time, rating, chosen, new_user
+    )
+
+
+def _new_number(where: str, cells: Mapping[str, str], name: str) -> float | None:
+    """Return the number in a column of what is right; None: there is none."""
+    text = cells.get(name, "").strip()
+    if not text:
+        return None
+    if len(text) > _LONGEST_NUMBER or not _NUMBER.fullmatch(text) or math.isinf(float(text)):
+        raise InputError(f"{where}: {name} is no number; correct the line")
+    return float(text)
+
+
+def _records_of(path: Path | str, by: str, tokens: Mapping[str, Container[str]]) -> Records:
+    """Read the entries of a file; arguments are those of :func:`read_request_file`."""
     if Path(path).exists() and not Path(path).is_file():
         raise InputError(f"forget file {path} is no regular file; name a file")
     lines = read_lines(path)
@@ -113,9 +212,7 @@ def read_request_file(
                 f"{location(path, number)}: {len(text):,} characters where {_LONGEST_LINE:,} do; "
                 "is it one entry a line?"
             )
-    records = _read_records(path, lines, by, tokens)
-    clauses = [_clause(path, record) for record in records.entries]
-    return RequestFile(clauses, _request_id(path, records.entries), records.ignored_columns)
+    return _read_records(path, lines, by, tokens)
 
 
 def check_id(request_id: str, where: str) -> str:
@@ -212,39 +309,54 @@ def _request_id(path: Path | str, entries: list[Record]) -> str | None:
     return next(iter(line_of_id), None)
 
 
-def meaning_of(name: str) -> str | None:
+def meaning_of(name: str, by: str = "user") -> str | None:
     """Return the meaning of a column name; a RecBole type may follow it, as in ``user_id:token``.
 
     Returns:
         The meaning; None if the name has none here.
     """
-    return _MEANINGS.get(_normalized(name))
+    return _meanings(by).get(_normalized(name))
 
 
-def column_indices(path: Path | str, number: int, names: Iterable[str]) -> dict[str, int]:
+def _meanings(by: str) -> dict[str, str]:
+    return _CORRECTION_MEANINGS if by == CORRECTION else _MEANINGS
+
+
+def column_indices(
+    path: Path | str, number: int, names: Iterable[str], by: str = "user"
+) -> dict[str, int]:
     """Find the columns or keys that have a meaning.
 
     Args:
         path: the file, for messages.
         number: line number of the names, for messages.
         names: names of the columns or keys.
+        by: ``forget_by``.
 
     Returns:
         Index of the column by meaning.
 
     Raises:
-        InputError: two columns have the same meaning, or a name looks like a misspelt known name.
+        InputError: two columns have the same meaning, a name looks like a misspelt known name, or a
+            request to forget has a column of corrections.
     """
     indices: dict[str, int] = {}
     for index, name in enumerate(names):
-        meaning = meaning_of(name)
-        if meaning is None:
-            similar = difflib.get_close_matches(_normalized(name)[:40], _MEANINGS, n=1, cutoff=0.75)
+        meaning, known = meaning_of(name, by), _normalized(name)
+        if by != CORRECTION and known in CORRECTED:
+            raise InputError(
+                f"{location(path, number)}: column {known} corrects rows, and this would forget "
+                "them; give the file to recbole-e2urec correct, or remove the column"
+            )
+        if meaning is None and known not in _PLAIN:
+            similar = difflib.get_close_matches(known[:40], _meanings(by), n=1, cutoff=0.75)
             if similar:
                 raise InputError(
                     f"{location(path, number)}, column {index + 1}: no such column; did you mean "
                     f"{similar[0]!r}? Rename it if it is something else"
                 )
+        elif meaning is None:
+            continue
         elif meaning in indices:
             raise InputError(
                 f"{location(path, number)}: columns {indices[meaning] + 1} and {index + 1} both "
@@ -275,10 +387,12 @@ def check_columns(path: Path | str, number: int, meanings: Collection[str], by: 
         "user": bool(conditions),
         "interaction": entities == {"user", "item"},
         "item": entities == {"item"},
+        CORRECTION: entities == {"user", "item"} and bool(conditions & {*CORRECTED}),
     }
     if not fits[by]:
+        purpose = "a correction" if by == CORRECTION else f"forget_by {by!r}"
         raise InputError(
-            f"{location(path, number)}: columns do not fit forget_by {by!r}; {ADVICE[by]} "
+            f"{location(path, number)}: columns do not fit {purpose}; {ADVICE[by]} "
             "(other columns need a header)"
         )
 
@@ -306,7 +420,7 @@ def read_json_lines(path: Path | str, lines: list[str], by: str) -> Records:
             continue
         pairs = _parse_object(path, number, text)
         names = [name for name, _ in pairs]
-        indices = column_indices(path, number, names)
+        indices = column_indices(path, number, names, by)
         check_columns(path, number, indices, by)
         ignored.update(name for index, name in enumerate(names) if index not in indices.values())
         cells = {meaning: pairs[index][1] for meaning, index in indices.items()}
@@ -387,8 +501,8 @@ def read_table(
         return Records([], 0)
     first = rows[0]
     width = len(first.cells)
-    if _is_header(first.cells, tokens):
-        columns = column_indices(path, first.number, first.cells)
+    if _is_header(first.cells, tokens, by):
+        columns = column_indices(path, first.number, first.cells, by)
         rows, ignored = rows[1:], width - len(columns)
     else:
         names = _HEADERLESS_COLUMNS.get((by, width), ())
@@ -429,10 +543,10 @@ def _rows(path: Path | str, lines: list[str], known: Container[str]) -> Iterator
         yield _Row(number, cells)
 
 
-def _is_header(cells: list[str], tokens: Mapping[str, Container[str]]) -> bool:
+def _is_header(cells: list[str], tokens: Mapping[str, Container[str]], by: str) -> bool:
     """Whether a cell is a known column name, and not a token of the kind that it names."""
     for cell in cells:
-        meaning = meaning_of(cell)
+        meaning = meaning_of(cell, by)
         if meaning is None:
             continue
         kinds = [meaning] if meaning in tokens else list(tokens)
@@ -452,3 +566,56 @@ def _check_width(path: Path | str, row: _Row, width: int) -> None:
 def _trimmed(cell: str, known: Container[str]) -> str:
     """Remove spaces around a cell, unless they are part of a token of the data."""
     return cell if cell in known else cell.strip()
+
+
+def moment(text: str) -> Moment:
+    """Read a number in the data's unit, a date, or a date with a time.
+
+    A time without an offset is in UTC. A date stands for the whole day, in seconds since 1970 from
+    its first instant to its last.
+
+    Raises:
+        InputError: the text is none of these, or the number is not finite; says which forms are
+            valid, but not what the text was.
+    """
+    if len(text) <= _LONGEST_NUMBER and _NUMBER.fullmatch(text) and math.isfinite(float(text)):
+        return Moment(float(text), float(text), is_iso=False)
+    match = _ISO.fullmatch(text)
+    try:
+        if match is None:
+            raise ValueError
+        seconds = _seconds(*match.groups())
+    except ValueError as error:
+        raise InputError(
+            "no moment; a number of the data, 1998-04-20 or 1998-04-20T10:30:00+02:00 does"
+        ) from error
+    if match[2] is None:
+        return Moment(seconds, math.nextafter(seconds + _DAY, -math.inf), is_iso=True)
+    return Moment(seconds, seconds, is_iso=True)
+
+
+def check_seconds(latest: float, what: str) -> None:
+    """Refuse a date if the times of the data cannot be seconds since 1970.
+
+    Args:
+        latest: the latest time in the data.
+        what: where the date was given, for the message.
+
+    Raises:
+        InputError: the times are too large.
+    """
+    if latest > _NOT_SECONDS:
+        raise InputError(
+            f"{what}: dates need times in seconds since 1970; these reach {latest:.0f}; give "
+            "numbers in the unit of the data"
+        )
+
+
+def _seconds(
+    day: str, time: str | None, second: str | None, fraction: str | None, offset: str | None
+) -> float:
+    if fraction is not None and second is None:
+        raise ValueError("a fraction of a minute")
+    zone = "+00:00" if offset in (None, "Z") else offset
+    text = f"{day}T{time or '00:00'}{second or ':00'}.{(fraction or '').ljust(6, '0')}{zone}"
+    return (datetime.fromisoformat(text) - _EPOCH).total_seconds()

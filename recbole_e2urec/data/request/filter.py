@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recbole_e2urec.config.expression import KEY, Token, Value, tokens_of
-from recbole_e2urec.data.request.dates import check_seconds, moment
+from recbole_e2urec.data.request.file import check_seconds, moment
 from recbole_e2urec.errors import InputError, nearest
 from recbole_e2urec.utils.io import read_lines
 from recbole_e2urec.utils.recbole_compat import MISSING_NUMBERS

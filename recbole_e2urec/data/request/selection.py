@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recbole_e2urec.config.schema import option, option_class
-from recbole_e2urec.data.request.dates import check_seconds
 from recbole_e2urec.data.request.file import (
     ADVICE,
     Clause,
     check_id,
+    check_seconds,
     lines_of,
     location,
     read_request_file,

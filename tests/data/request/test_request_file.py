@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from splits import choose_forget
 
-from recbole_e2urec.data.request.dates import moment
+from recbole_e2urec.data.request.file import moment
 from recbole_e2urec.data.request.selection import ForgetOptions, select
 from recbole_e2urec.data.rows import IdMap, RowTable
 from recbole_e2urec.errors import InputError

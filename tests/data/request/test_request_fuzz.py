@@ -15,8 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recbole_e2urec.config.expression import without_values
-from recbole_e2urec.data.request.dates import moment
-from recbole_e2urec.data.request.file import read_request_file
+from recbole_e2urec.data.request.file import moment, read_request_file
 from recbole_e2urec.data.request.filter import Column, filter_rows, parse
 from recbole_e2urec.data.request.selection import ForgetOptions, select
 from recbole_e2urec.data.rows import IdMap, RowTable
