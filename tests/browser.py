@@ -9,7 +9,7 @@ import pytest
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
 )
-needs_browser = pytest.mark.skipif(not BROWSER, reason="no Chromium here")
+needs_browser = pytest.mark.skipif(not BROWSER, reason="neither Chromium nor Chrome is installed")
 
 
 def shown(page: Path, profile: Path, *options: str) -> str:
