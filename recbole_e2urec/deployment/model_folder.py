@@ -59,7 +59,9 @@ TENSORS, REMAINDER = ("weights", "forgotten", "sample"), "remainder"
 CORRECTIONS = "corrections"
 WEIGHTS = f"{TENSORS[0]}.safetensors"
 NO_GENERATION = "000000"  # stands for a model that was in no folder
-FOLDER_FORMAT = 2  # format 1 did not say which request a forgotten row belongs to
+# Format 1 did not say which request a forgotten row belongs to; 3 has corrections, which a version
+# that knows only format 2 would leave out of account.
+FOLDER_FORMAT, CORRECTED_FORMAT = 2, 3
 MAX_JSON_BYTES = 2**26
 READ_ATTEMPTS = 5  # while another process replaces the generation that is being read
 
@@ -499,7 +501,7 @@ class ModelFolder:
                 raise self._damaged(f"{RECORD}: {key} is missing or of another kind")
         if not all(_is_request(entry) for entry in record["requests"]):
             raise self._damaged(f"{RECORD}: a request in it has no id")
-        if record["format"] != FOLDER_FORMAT:
+        if record["format"] not in (FOLDER_FORMAT, CORRECTED_FORMAT):
             raise self._damaged(
                 f"{RECORD}: format {record['format']} is not known, {FOLDER_FORMAT} is"
             )
@@ -519,7 +521,8 @@ class ModelFolder:
             path = folder / f"{kind}.safetensors"
             write_tensors(path, tensors[kind])
             files[path.name] = hash_of_file(path)
-        written = {**record, "format": FOLDER_FORMAT, "files": files}
+        number = CORRECTED_FORMAT if CORRECTIONS in tensors else FOLDER_FORMAT
+        written = {**record, "format": number, "files": files}
         write_json(folder / RECORD, written)
         for changed in (folder, folder.parent, self.path):
             flush_folder(changed)

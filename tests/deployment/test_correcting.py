@@ -358,6 +358,7 @@ def test_the_certificate_says_what_was_corrected_and_names_nobody():
     assert found[1].startswith("NegGrad was to make the model forget the old answers of 2 training")
     assert found[2].startswith("Then it learned the new answers of 2 training rows. Their loss: ")
     assert said["kind"] == "correction"
+    assert opened().record["format"] == 3  # which 0.9.0 refuses
     assert said["asked"]["corrected"] == {"labels": 1, "users": 1, "learned": 2}
     assert "Request C-1: what was corrected" in page
     assert "loss, corrected answers" in page
