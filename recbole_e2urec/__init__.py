@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from recbole_e2urec.quick_start import run_recbole_e2urec
 
-__version__ = "0.9.0"
+__version__ = "0.10.0"
 __all__ = ["__version__", "run_recbole_e2urec"]
 
 

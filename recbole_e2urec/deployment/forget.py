@@ -37,7 +37,7 @@ from recbole_e2urec.deployment.certificate import (
     salted,
     training_after,
 )
-from recbole_e2urec.deployment.certificate_words import unreached
+from recbole_e2urec.deployment.certificate_words import things, unreached
 from recbole_e2urec.deployment.erase import erase_forgotten, refuse_unfit, would_erase
 from recbole_e2urec.deployment.evidence import (
     Evidence,
@@ -496,8 +496,9 @@ def missing_certificate(run: ServedModel, folder: ModelFolder, digest: str) -> l
 def _summary(entry: Mapping[str, Any], options: RequestOptions, count: int) -> list[str]:
     lines = [
         f"request {entry['request_id']} is carried out, the {count}. of this model, by "
-        f"{entry['method']} in {entry['seconds']:.1f} s: {entry['training_rows']:,} training rows "
-        f"of {entry['rows']:,} rows asked for",
+        f"{entry['method']} in {entry['seconds']:.1f} s: "
+        f"{things(entry['training_rows'], 'training row')} of {things(entry['rows'], 'row')} asked "
+        "for",
         *unreached(entry["evidence"]["method"]["found"]),
     ]
     if entry["forget_loss"] is not None:

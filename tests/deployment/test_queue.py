@@ -130,7 +130,7 @@ def test_rows_of_a_user_who_stays_leave_the_histories():
         QueueOptions("model"), "NegGrad",
         {"forget_where": f"user_id == '{user}' and item_id == '{item}'", "show_progress": False},
     )  # fmt: skip
-    assert "of 1 rows asked for" in told
+    assert "of 1 row asked for" in told
     (row,) = opened().forgotten
     assert (run.history(run.forgotten) == row).any()
     assert not (opened().history(opened().forgotten) == row).any()
@@ -202,7 +202,7 @@ def test_rows_that_nobody_learned_from_are_forgotten_without_training(in_use: Pa
     ]
     file = write(Path("r.csv"), f"user_id,item_id\n{names[0]},{names[1]}\n")
     told = forget(QueueOptions("model", file), None, {"show_progress": False})
-    assert "0 training rows of 1 rows asked for" in told
+    assert "0 training rows of 1 row asked for" in told
     after = opened()
     assert after.forgotten.tolist() == [row]
     assert after.drift() == pytest.approx(0, abs=1e-9)
