@@ -130,3 +130,18 @@ def test_attacks_are_tried_on_every_model(small: Run) -> None:
     wanted = ["Original", "Retrain", "Retrain, other seed", "E2URec", "NegatedE2URec"]
     assert sorted(names) == sorted(wanted)
     assert shown.splitlines()[-1] in Path("a.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.thorough
+def test_latency_has_a_line_for_each_method(
+    in_use: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--checkpoint=model", "--requests=2", "--commands=1", "--methods", "NegGrad"]
+    monkeypatch.setattr(sys, "argv", ["latency", *given])
+    before = (in_use / "current.json").read_bytes()
+    runpy.run_module("benchmarks.latency", run_name="__main__")
+    line = capsys.readouterr().out.splitlines()[-1]
+    seconds = [float(cell) for cell in line.split("|")[2:6]]
+    assert line.startswith("| NegGrad")
+    assert 0 < seconds[2] <= seconds[3] < seconds[0] < seconds[1]  # Python is warm, a command not
+    assert (in_use / "current.json").read_bytes() == before
