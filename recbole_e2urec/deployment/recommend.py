@@ -237,6 +237,7 @@ class Recommender:
         self._forgetting = Lock()
         self._next: ServedModel | None = None  # forgets next; another model than the one in use
         self._next_key: Any = None
+        self._next_config: Any = None  # without a request
         run = open_folder(folder, settings)
         self._answering, self._state = Snapshot(run), run.state
 
@@ -326,7 +327,7 @@ class Recommender:
         with self._forgetting, self._folder.locked(unmeasured=True):
             self._folder.tidy()
             run = self._opened(method or default_method(self._folder), settings)
-            run.config = run.config.with_settings(asked)
+            run.config = self._next_config.with_settings(asked)
             try:
                 _, lines = carry_out(run, self._folder, options, serve)
                 if not in_place and run.state["files"] != self._state["files"]:
@@ -345,7 +346,7 @@ class Recommender:
         if self._next is None or key != self._next_key or self._is_stale(self._next):
             check_method(method)
             self._next = open_folder(self._folder, {**self._settings, **settings}, method)
-            self._next_key = key
+            self._next_key, self._next_config = key, self._next.config
         return self._next
 
     def _is_stale(self, run: ServedModel) -> bool:

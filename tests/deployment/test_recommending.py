@@ -287,3 +287,29 @@ def test_a_recommender_that_fails_half_way_goes_on(monkeypatch, short_relearning
     assert recommender.forget(requested("u1"), method="NegGrad", joint_epochs=1).seconds
     with pytest.raises(InputError, match="nothing is known"):
         recommender.recommend("u1")
+
+
+def test_settings_of_a_request_are_not_those_of_the_next(short_relearning):
+    recommender, quick = load_recommender("model"), {"method": "NegGrad", "joint_epochs": 1}
+    recommender.forget(requested("u1"), request_id="monday", **quick)
+    recommender.forget(where="user_id == 'u2'", **quick)
+    recommender.forget(requested("u5"), forget_unknown="skip", **quick)
+    with pytest.raises(InputError, match="does not have"):
+        recommender.forget(requested("nobody"), **quick)
+    names = [entry["request_id"] for entry in opened().record["requests"]]
+    assert names[0] == "monday"
+    assert len(set(names)) == 3
+
+
+def test_a_recommender_forgets_corrected_rows(short_relearning):
+    item, rating = own_rows("u3")[0]
+    write(Path("fix.csv"), f"user_id,item_id,new_rating\nu3,{item},{5 if rating < 4 else 1}\n")
+    argv = ["correct", "--checkpoint=model", "--request=fix.csv", "--model=NegGrad"]
+    assert cli.main([*argv, "--joint_epochs=1", "--show_progress=False"]) == 0
+    recommender = load_recommender("model")
+    for user in ("u1", "u3"):
+        assert recommender.forget(requested(user), method="NegGrad", joint_epochs=1).seconds
+    again = load_recommender("model")
+    assert recommender.recommend("u5") == again.recommend("u5")
+    for certificate in Path("model/certificates").glob("*.json"):
+        assert cli.main(["verify", str(certificate)]) == 0
