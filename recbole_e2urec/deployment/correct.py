@@ -216,6 +216,7 @@ def _measure(run: ServedModel, folder: ModelFolder, options: CorrectOptions) -> 
     if options.retrain_when_due and is_due(run.record, options.drift_budget):
         train_anew(run, folder)
         others.append("trained anew on what is right; drift begins at 0")
+    folder.remove_work()
     return [first, certificate, *others]
 
 

@@ -277,6 +277,7 @@ def forget(
         if options.retrain_when_due and is_due(run.record, options.drift_budget):
             run = train_anew(run, folder)
             lines.append("trained anew on what is left; drift begins at 0")
+        folder.remove_work()
         if options.erase_data:
             purges = options.purges(run.record)
             lines += erase_forgotten(run, folder, options.shared_data, purges)
@@ -453,7 +454,6 @@ def _execute(
             f"request {request.request_id}: all that it names is forgotten already; nothing to do"
         )
     if executed is not None:
-        folder.remove_work()
         return [*warnings, executed, *missing_certificate(run, folder, request.digest)]
     check_reference(run, options.noise_floor)
     entry = ledger_entry(run, request.request_id, request.digest, unlearn(run, folder, rows))
@@ -481,7 +481,6 @@ def complete(run: ServedModel, folder: ModelFolder, options: MeasuringOptions) -
     """Measure the last request, complete the ledger, and certify; say where the certificate is."""
     add_measures(run.record["requests"][-1], measure_request(run, folder, options))
     run.state = folder.write(run.record, run.tensors).state
-    folder.remove_work()
     return f"certificate: {certify(run.request_numbers, folder, len(run.record['requests']))}"
 
 
@@ -531,7 +530,8 @@ def is_due(record: Mapping[str, Any], budget: float) -> bool:
 def train_anew(run: ServedModel, folder: ModelFolder) -> ServedModel:
     """Train a recommender on the rows that are left, and serve it; call this inside ``locked()``.
 
-    The ledger notes the training. If the process is killed, the same request continues it.
+    The ledger notes the training. If the process is killed, the same request continues it. A
+    Retrain that was trained to measure the last request is taken.
 
     Args:
         run: the model in use, measured after its last request.
@@ -556,7 +556,6 @@ def train_anew(run: ServedModel, folder: ModelFolder) -> ServedModel:
     weights = reference.model.bank.state(reference.model.adapter)
     sample = {"rows": torch.from_numpy(rows), "yes": yes}
     folder.write(record, {**run.tensors, "weights": weights, "sample": sample})
-    folder.remove_work()
     return run.reopened(folder)
 
 

@@ -336,6 +336,7 @@ class Recommender:
             except BaseException:
                 self._next = None  # it may have been changed half-way
                 raise
+            self._folder.remove_work()
             if self._next is not None:
                 self._next.ask_ahead()
         return ForgetReport("\n".join(lines), in_place[0] if in_place else None)

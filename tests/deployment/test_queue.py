@@ -18,6 +18,7 @@ from recbole_e2urec.deployment.forget import QueueOptions, forget
 from recbole_e2urec.deployment.model_folder import ModelFolder
 from recbole_e2urec.deployment.recommend import load_recommender
 from recbole_e2urec.errors import InputError
+from recbole_e2urec.trainer.llmrec_trainer import LLMRecTrainer
 
 KNOWN = {"history_length": 0, "epochs": 24, "eval_step": 24}  # only a name tells what is liked
 pytestmark = pytest.mark.usefixtures("short_relearning", "in_use")
@@ -258,6 +259,20 @@ def test_when_it_is_due_the_model_is_trained_anew_on_what_is_left(capsys):
     assert asked("u5", **DUE).endswith("drift begins at 0")
     assert [training["after"] for training in opened().record["trainings"]] == [1, 3]
     verified(capsys)
+
+
+def test_a_retrain_that_measured_the_request_is_not_trained_again(monkeypatch):
+    epochs = []
+    once = LLMRecTrainer._train_epoch
+
+    def counted(self, *given, **more):
+        epochs.append(1)
+        return once(self, *given, **more)
+
+    monkeypatch.setattr(LLMRecTrainer, "_train_epoch", counted)
+    assert asked("u1", **DUE, with_retrain=True).endswith("drift begins at 0")
+    assert len(epochs) == 40  # SETTINGS has as many
+    assert not Path("model/work").exists()
 
 
 def test_a_new_training_that_is_killed_goes_on_with_the_same_request(monkeypatch, capsys):
