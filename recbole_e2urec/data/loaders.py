@@ -195,21 +195,29 @@ class Loaders(NamedTuple):
     test: Any
 
 
-def build_splits(dataset: RowDataMixin, left_out: NDArray[np.int64] | None = None) -> Splits:
+def build_splits(dataset: RowDataMixin) -> Splits:
     """Split the rows as ``eval_args`` says.
-
-    Args:
-        dataset: a loaded dataset.
-        left_out: inner ids of users that are in no part, such as control users.
 
     Raises:
         InputError: the split is unknown, or no training rows are left.
     """
-    left_out_users = np.empty(0, np.int64) if left_out is None else left_out
-    parts = [
-        rows[~np.isin(dataset.rows.user[rows], left_out_users)].astype(np.int64)
-        for rows in dataset.split_rows()
-    ]
+    return without_users(Splits(*dataset.split_rows()), dataset.rows.user, np.empty(0, np.int64))
+
+
+def without_users(
+    splits: Splits, user: NDArray[np.int64], left_out: NDArray[np.int64]
+) -> Splits:  # [n], [u]
+    """Leave the rows of some users, such as control users, out of every part.
+
+    Args:
+        splits: the parts.
+        user: inner user id by row id.
+        left_out: inner ids of the users.
+
+    Raises:
+        InputError: no training rows are left.
+    """
+    parts = [rows[~np.isin(user[rows], left_out)].astype(np.int64) for rows in splits]
     if len(parts[0]) == 0:
         raise InputError("no training rows are left; change eval_args or control_users")
     return Splits(*parts)

@@ -352,10 +352,10 @@ class PromptTable:
 
     def tokens(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:  # [b] -> [m]
         """Return the sorted token ids in these prompts, without special tokens around prompts."""
-        segments = np.zeros(0, dtype=np.int64)
+        shown = np.zeros(len(self._store.starts), dtype=bool)  # by segment
         for start in range(0, len(rows), CHUNK):
-            segments = np.union1d(segments, self._segments(rows[start : start + CHUNK], None))
-        return np.unique(self._store.gather(segments)).astype(np.int64)
+            shown[self._segments(rows[start : start + CHUNK], None)] = True
+        return np.unique(self._store.gather(np.flatnonzero(shown))).astype(np.int64)
 
     def shows(
         self, rows: NDArray[np.int64], tokens: NDArray[np.int64]

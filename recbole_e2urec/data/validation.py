@@ -166,10 +166,11 @@ def check_end(path: Path) -> list[str]:
 
 
 def check_cells(path: Path, separator: str, encoding: str) -> None:
-    """Refuse a table with a bad header, a line of too many cells or a stray carriage return.
+    """Refuse a table with a bad header, a line of too many cells or a stray control character.
 
     If a line has more cells than the header, pandas either uses the first column as the index,
-    which shifts all others, or cuts the line. Pandas also ends lines at carriage returns.
+    which shifts all others, or cuts the line. Pandas also ends lines at carriage returns, and cells
+    at NUL characters.
 
     Raises:
         InputError: names the line, but never its content.
@@ -181,6 +182,8 @@ def check_cells(path: Path, separator: str, encoding: str) -> None:
     for number, line in enumerate(lines, start=1):
         if "\r" in line:
             raise InputError(f"{path}, line {number}: a carriage return inside; remove it")
+        if "\0" in line:
+            raise InputError(f"{path}, line {number}: a NUL character inside; remove it")
         if line.count(separator) > separators:
             raise InputError(
                 f"{path}, line {number}: {line.count(separator) + 1} cells where the header has "
@@ -225,18 +228,22 @@ def find_bad_number(
 
 
 def _is_finite(cell: str) -> bool:
-    try:
-        return math.isfinite(float(cell))
-    except ValueError:
-        return False
+    number = _number(cell)
+    return number is not None and math.isfinite(number)
 
 
 def _is_number_or_missing(cell: str) -> bool:
+    return _number(cell) is not None or cell in MISSING_NUMBERS
+
+
+def _number(cell: str) -> float | None:
+    """Return the number that pandas reads; it is stricter than Python."""
     try:
-        float(cell)
+        number = float(cell)
     except ValueError:
-        return cell in MISSING_NUMBERS
-    return True
+        return None
+    is_too_large = math.isinf(number) and "n" not in cell.lower()
+    return None if is_too_large or "_" in cell or not cell.isascii() else number
 
 
 def check_finite(frame: Any, path: Path, separator: str, encoding: str, columns: list[str]) -> None:

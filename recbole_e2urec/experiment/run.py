@@ -14,7 +14,12 @@ from recbole.utils import init_seed
 from recbole_e2urec.config.config import Config
 from recbole_e2urec.config.keys import LORA, POST_RUN_KEYS, TRAINING
 from recbole_e2urec.data.dataset import load_dataset
-from recbole_e2urec.data.loaders import build_splits, evaluation_loader, make_loaders
+from recbole_e2urec.data.loaders import (
+    build_splits,
+    evaluation_loader,
+    make_loaders,
+    without_users,
+)
 from recbole_e2urec.data.request.sampling import choose_control_users
 from recbole_e2urec.data.request.selection import ForgetOptions, ForgetRequest, read_request
 from recbole_e2urec.data.rows import Splits
@@ -117,15 +122,14 @@ def parts_of(config: Config, dataset: Any) -> Parts:
     whole = build_splits(dataset)
     if len(whole.test) == 0:
         raise InputError(_no_test_rows(config, dataset))
-    rest = dataset.remainder
+    user, train, rest = dataset.rows.user, whole.train, dataset.remainder
     if rest is not None:
-        return Parts(build_splits(dataset, rest.control_users), whole, rest.control)
-    users = np.unique(dataset.rows.user)
-    control = choose_control_users(users, config["control_users"], config["forget_seed"])
-    train = whole.train
-    return Parts(
-        build_splits(dataset, control), whole, train[np.isin(dataset.rows.user[train], control)]
+        return Parts(without_users(whole, user, rest.control_users), whole, rest.control)
+    control = choose_control_users(
+        np.unique(user), config["control_users"], config["forget_seed"]
     )
+    of_control = train[np.isin(user[train], control)]
+    return Parts(without_users(whole, user, control), whole, of_control)
 
 
 def _no_test_rows(config: Config, dataset: Any) -> str:

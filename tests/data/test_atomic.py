@@ -28,6 +28,13 @@ def test_find_bad_number_counts_a_missing_value_if_asked(tmp_path, cell):
     assert find(tmp_path, rows, missing_is_bad=False) is None
 
 
+@pytest.mark.parametrize("cell", ["1_000", "\uff13", "1e400", "0x10", "1,5", " "])
+def test_find_bad_number_takes_only_what_pandas_takes(tmp_path, cell):
+    rows = [["a", cell, 1]]
+    message = f"line 2, column rating: {cell!r} is not a number"
+    assert find(tmp_path, rows, missing_is_bad=False) == message
+
+
 def test_find_bad_number_reads_a_short_line_as_missing_cells(tmp_path):
     assert find(tmp_path, [["a", 3]]) == "line 2, column time: '' is not a number"
 
@@ -38,6 +45,7 @@ def test_find_bad_number_reads_a_short_line_as_missing_cells(tmp_path):
         ("", "x.inter is empty"),
         ("a:token\tb:token\nu\ti\nu\ti\t5\n", "line 3: 3 cells where the header has 2"),
         ("a:token\tb:token\nu\ti\rj\n", "line 2: a carriage return inside"),
+        ("a:token\tb:token\nu\ti\0j\n", "line 2: a NUL character inside"),
     ],
 )
 def test_check_cells_refuses_what_pandas_would_move_or_cut(tmp_path, text, message):

@@ -5,7 +5,12 @@ import pytest
 from atomic_files import small_interactions, write_table
 
 from recbole_e2urec.data.dataset import load_dataset
-from recbole_e2urec.data.loaders import build_splits, evaluation_loader, make_loaders
+from recbole_e2urec.data.loaders import (
+    build_splits,
+    evaluation_loader,
+    make_loaders,
+    without_users,
+)
 from recbole_e2urec.errors import InputError
 
 RANKED = ["BPR", "SASRec", "FM", "EASE"]
@@ -13,7 +18,9 @@ RANKED = ["BPR", "SASRec", "FM", "EASE"]
 
 def prepare(config, left_out=None):
     dataset = load_dataset(config)
-    splits = build_splits(dataset, left_out)
+    splits = build_splits(dataset)
+    if left_out is not None:
+        splits = without_users(splits, dataset.rows.user, left_out)
     return dataset, splits
 
 
@@ -34,7 +41,7 @@ def test_left_out_users_are_in_no_part(small_config):
 def test_leaving_everyone_out_is_refused(small_config):
     dataset = load_dataset(small_config("FM"))
     with pytest.raises(InputError, match="no training rows are left"):
-        build_splits(dataset, np.arange(25))
+        without_users(build_splits(dataset), dataset.rows.user, np.arange(25))
 
 
 def test_training_shows_each_row_once_an_epoch(small_config):

@@ -7,7 +7,7 @@ import torch
 
 from recbole_e2urec.config.config import Config
 from recbole_e2urec.data.dataset import load_dataset
-from recbole_e2urec.data.loaders import build_splits, make_loaders
+from recbole_e2urec.data.loaders import build_splits, make_loaders, without_users
 from recbole_e2urec.data.request.sampling import choose_control_users
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.trainer.recbole_trainer import fit_classic, make_trainer, plain_values
@@ -175,7 +175,8 @@ def test_a_context_model_learns_labels_on_our_default_split(model: str) -> None:
     config = Config(model, "ml-100k", config_dict={"epochs": 5, "show_progress": False})
     dataset = load_dataset(config)
     left_out = choose_control_users(np.unique(dataset.rows.user), 0.1, 2020)
-    loaders = make_loaders(config, dataset, build_splits(dataset, left_out))
+    splits = without_users(build_splits(dataset), dataset.rows.user, left_out)
+    loaders = make_loaders(config, dataset, splits)
     assert fit_classic(config, loaders).results["test"]["auc"] > 0.6
 
 

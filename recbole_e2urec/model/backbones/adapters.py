@@ -51,14 +51,24 @@ def switches_kept(model: nn.Module) -> Iterator[None]:
     flag. The state is restored after an exception, too.
     """
     modes = {module: module.training for module in model.modules()}
-    flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
     try:
-        yield
+        with flags_kept(model):
+            yield
     finally:
         for module in model.modules():
             module.training = modes.get(module, modes[model])
-        for parameter in model.parameters():
-            parameter.requires_grad_(flags.get(parameter, parameter.requires_grad))
+
+
+@contextmanager
+def flags_kept(model: nn.Module) -> Iterator[None]:
+    """Restore every parameter's ``requires_grad`` after the body, also after an exception."""
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        yield
+    finally:
+        for parameter, flag in flags:
+            if parameter.requires_grad != flag:
+                parameter.requires_grad_(flag)
 
 
 @contextmanager
@@ -383,7 +393,7 @@ class AdapterBank:
         if self._peft is None:
             return
         tuner: Any = self._peft.base_model
-        with switches_kept(self.language_model.model):
+        with flags_kept(self.language_model.model):  # peft leaves modes as they are
             if self._open[-1] is None:
                 tuner.disable_adapter_layers()
             else:
