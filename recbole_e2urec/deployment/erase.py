@@ -36,6 +36,7 @@ from recbole_e2urec.deployment.model_folder import (
     STAGED,
     Generation,
     ModelFolder,
+    Tensors,
     fingerprint_of,
     hash_of_file,
 )
@@ -602,8 +603,9 @@ def _write_generation(
         if "erased" not in entry:
             entry["erased"] = {**report, **_hashes(run, number, entry)}
     sample = {"rows": torch.from_numpy(_moved_rows(plan, run.sample.rows)), "yes": run.sample.yes}
-    tensors = {
+    tensors: dict[str, Tensors] = {
         **run.tensors,
+        "weights": folder.files()["weights"],
         "forgotten": tensors_of(np.full(len(plan.kept), NOT_FORGOTTEN)),
         "sample": sample,
         "remainder": remainder_tensors(moved.remainder),

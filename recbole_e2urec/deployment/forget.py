@@ -508,7 +508,7 @@ def measure_last(run: ServedModel, folder: ModelFolder, options: RequestOptions)
 def complete(run: ServedModel, folder: ModelFolder, options: MeasuringOptions) -> str:
     """Measure the last request, complete the ledger, and certify; say where the certificate is."""
     add_measures(run.record["requests"][-1], measure_request(run, folder, options))
-    run.state = folder.write(run.record, run.tensors).state
+    run.state = folder.write(run.record, folder.files()).state
     return f"certificate: {certify(run.request_numbers, folder, len(run.record['requests']))}"
 
 

@@ -1,5 +1,6 @@
 """``recbole-e2urec forget``: requests on a model in use, one after the other."""
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -20,6 +21,7 @@ from recbole_e2urec.deployment.recommend import load_recommender
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.report.tables import NOISE
 from recbole_e2urec.trainer.llmrec_trainer import LLMRecTrainer
+from recbole_e2urec.utils import io
 
 KNOWN = {"history_length": 0, "epochs": 24, "eval_step": 24}  # only a name tells what is liked
 pytestmark = pytest.mark.usefixtures("short_relearning", "in_use")
@@ -336,6 +338,29 @@ def test_the_folder_holds_one_model_and_nothing_of_the_way_to_it(in_use: Path):
     assert names - pages == {
         ".lock", "current.json", *(f"generations/000003/{name}" for name in files)
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_request_writes_the_weights_once(links, monkeypatch):
+    def refuse(*given):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    written, save = [], io.save_file
+
+    def counted(tensors, path, *more):
+        written.append(str(path))
+        save(tensors, path, *more)
+
+    monkeypatch.setattr(io, "save_file", counted)
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    asked("u1")
+    assert sum("generations" in path for path in written) == 3  # weights, forgotten, sample
+    (weights,) = Path("model").rglob("weights.safetensors")
+    assert weights.parent.name == "000003"
+    assert weights.stat().st_nlink == 1  # nothing is left of the generation before
+    assert not list(Path("model").rglob("*.part"))
+    opened()
 
 
 @pytest.mark.thorough
