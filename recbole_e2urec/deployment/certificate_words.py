@@ -228,8 +228,9 @@ values[1] | fixed(4) }} after{% endif %}
 {% endmacro %}
 {% if corrected %}
 {{ asked.rows | things("row") }} {{ was(asked.rows) }} corrected: the answer of {{
-corrected.labels | count }}, the user of {{ corrected["users"] | count }}. The data files still have
-the old values.
+corrected.labels | count }}, the user of {{ corrected["users"] | count }}.
+{%- if not erased %} The data files still have the old values.{% endif %}
+
 
 {% endif %}
 {% if asked.training_rows %}
@@ -318,10 +319,14 @@ its folder, on {{ drift.rows | things("validation row") }} of users whom no requ
 
 {% endif %}
 {% if erased %}
+{% set together = ", for %d requests together" | format(erased.requests) %}
 {% for name, file in erased.files.items() %}
-{{ file.lines | things("line") }} of {{ name }} {{ was(file.lines) }} erased from the data
-files{% if erased.requests > 1 %}, for {{ erased.requests }} requests together{% endif %}.
+{% for key, verb in (("lines", "erased from"), ("corrected", "corrected in")) if file.get(key) %}
+{% set count = file[key] %}
+{{ count | things("line") }} of {{ name }} {{ was(count) }} {{ verb }} the data files
+{{- together if erased.requests > 1 }}.
 
+{% endfor %}
 {% endfor %}
 {% endif %}
 {% if purged is none %}

@@ -2,7 +2,8 @@
 
 A correction says that a row has another rating or label, or belongs to another user. The model
 forgets the old answers, by the same methods as a deletion, and then learns the new ones. The data
-files stay as they are: the folder keeps what is right instead, see :class:`Corrections`.
+files stay as they are until ``erase`` corrects them: the folder keeps what is right, see
+:class:`Corrections`.
 
 The new answers are learned by an adapter, beside the answers to rows that stay as they are. It is
 then scaled until the model knows the corrected rows as well as it knows the rows that it was

@@ -534,7 +534,8 @@ class ModelFolder:
             else:
                 write_tensors(path, content)
             files[path.name] = hash_of_file(path)
-        number = CORRECTED_FORMAT if CORRECTIONS in tensors else FOLDER_FORMAT
+        is_corrected = any("kind" in entry for entry in record["requests"])
+        number = CORRECTED_FORMAT if is_corrected else FOLDER_FORMAT
         written = {**record, "format": number, "files": files}
         write_json(folder / RECORD, written)
         for changed in (folder, folder.parent, self.path):

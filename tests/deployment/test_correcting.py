@@ -300,16 +300,6 @@ def test_a_file_of_corrections_forgets_nothing(in_use: Path):
     assert tree(in_use) == before
 
 
-def test_erasing_is_refused_once_rows_are_corrected(in_use: Path, capsys):
-    run = opened()
-    corrected(given(lines_for(run, "u1", rows_of(run, "u1")[:1])))
-    forget_users("u2", model=METHOD)
-    before = tree(in_use)
-    assert cli.main(["erase", "--checkpoint=model"]) == 2
-    assert "has corrected rows" in capsys.readouterr().err
-    assert tree(in_use) == before
-
-
 def test_a_moved_row_that_is_given_again_is_known():
     run = opened()
     row = rows_of(run, "u1")[0]
