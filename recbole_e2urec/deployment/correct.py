@@ -212,20 +212,25 @@ def _read_request(run: ServedModel, options: CorrectOptions) -> _Request:
         corrections = _corrections_of(run, path, file.lines)
         return _identified(run, path, file, corrections)
     except InputError as error:
-        entry = _moved_before(run, path)
+        entry = _done_in_same_words(run, path)
         if entry is not None:
             nothing, digest, name = NO_CORRECTIONS, str(entry["digest"]), entry["request_id"]
             return _Request(nothing, digest, str(name), done_before(entry), [])
         raise InputError(str(error).replace("forget file", "request file")) from error
 
 
-def _moved_before(run: ServedModel, path: str) -> Mapping[str, Any] | None:
-    """Return the entry of the same file, whose rows are no longer where it looks for them."""
+def _done_in_same_words(run: ServedModel, path: str) -> Mapping[str, Any] | None:
+    """Return the entry of the same file, unless rows of it were corrected again since.
 
-    def is_meant(entry: Mapping[str, Any]) -> bool:
-        return entry.get("kind") == CORRECTION
+    Rows that it moved are no longer where it looks for them.
+    """
 
-    return given_before(run, lambda salt: _wording(path, salt), is_meant)
+    def holds(entry: Mapping[str, Any]) -> bool:
+        number, known = run.record["requests"].index(entry) + 1, run.corrections
+        again = np.isin(known.of(number).rows, known.rows[known.request > number])
+        return entry.get("kind") == CORRECTION and not again.any()
+
+    return given_before(run, lambda salt: _wording(path, salt), holds)
 
 
 def _wording(path: str, salt: str) -> str:

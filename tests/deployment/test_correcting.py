@@ -323,6 +323,16 @@ def test_a_moved_row_that_is_given_again_is_known():
     assert told.endswith("was carried out before; nothing to do")
 
 
+def test_moved_rows_of_which_one_was_moved_back_are_not_taken_for_done():
+    run = opened()
+    lines = [f"u1,{item_of(run, row)},u2" for row in rows_of(run, "u1")[:2]]
+    corrected(given(lines, "user_id,item_id,new_user_id"))
+    back = f"u2,{item_of(run, rows_of(run, 'u1')[0])},u1"
+    corrected(given([back], "user_id,item_id,new_user_id"))
+    with pytest.raises(InputError, match="line 3: the data have no such row"):
+        corrected(given(lines, "user_id,item_id,new_user_id"))
+
+
 DUE = {"retrain_when_due": True, "drift_budget": 1e-9}
 
 

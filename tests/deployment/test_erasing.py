@@ -345,6 +345,9 @@ def test_labels_are_corrected_in_the_files(tmp_path: Path):
     assert cli.main(["correct", "--checkpoint=model", "--request=fix.csv", "--model=NegGrad"]) == 0
     assert command("--shared_data") == 0
     assert items_of("u6")[item] == right
+    before = state("data", "model")
+    assert cli.main(["correct", "--checkpoint=model", "--request=fix.csv", "--model=NegGrad"]) == 0
+    assert state("data", "model") == before
     run = opened()
     row = np.flatnonzero(run.dataset.rows.user == run.dataset.ids.users["u6"])[0]
     assert run.dataset.rows.label[row] == int(right)
