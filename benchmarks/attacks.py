@@ -120,7 +120,7 @@ def _table(task: Task, regime: str, size: float) -> str:
             _unlearned(task, settings, size),
         )
         for name, after in models:
-            found = attack(request.run, request.delta, before.answers, after.answers)
+            found = attack(request.run, request.delta, request.rows, before.answers, after.answers)
             figures = _figures(before, after, found or {})
             by_model.setdefault(name, []).append(figures)
             print(f"{regime}, {size:.0%}, seed {seed}:", *_line(name, [figures]), flush=True)

@@ -379,11 +379,17 @@ An exact Retrain changes answers as well, and so tells as much as its column say
 {% endif %}
 
 {% if certificate.erased %}
-<h2>What was erased from the data files</h2>
+{% set corrected_lines = certificate.erased.files.values() \
+| selectattr("corrected", "defined") | list %}
+<h2>What was erased from the data files{{ ", or corrected there" if corrected_lines }}</h2>
 <div class="wide"><table><thead><tr><th>file</th><th class="number">lines</th>\
+{% if corrected_lines %}<th class="number">corrected</th>{% endif %}\
 <th>SHA-256 of what is left</th></tr></thead><tbody>
 {% for name, file in certificate.erased.files.items() %}
 <tr><td>{{ name }}</td><td class="number">{{ "{:,}".format(file.lines) }}</td>\
+{% if corrected_lines %}\
+<td class="number">{{ "{:,}".format(file.get("corrected", 0)) }}</td>\
+{% endif %}\
 <td>{{ file.sha256 }}</td></tr>
 {% endfor %}
 </tbody></table></div>

@@ -19,6 +19,8 @@ MAX_AUC_LOSS = 0.02  # test AUC
 MIN_LOSS_RISE = 0.01  # nats, of the forgotten rows
 FEW_STEPS = 4  # after which the model knows forgotten rows again
 
+CORRECTION = "correction"  # kind of a request in the ledger
+MISSED = 0.01  # nats above the loss that was wanted, from which on it is said
 NO_CONTROL = "none: train with control_users"
 
 
@@ -226,8 +228,9 @@ values[1] | fixed(4) }} after{% endif %}
 {% endmacro %}
 {% if corrected %}
 {{ asked.rows | things("row") }} {{ was(asked.rows) }} corrected: the answer of {{
-corrected.labels | count }}, the user of {{ corrected["users"] | count }}. The data files still have
-the old values.
+corrected.labels | count }}, the user of {{ corrected["users"] | count }}.
+{%- if not erased %} The data files still have the old values.{% endif %}
+
 
 {% endif %}
 {% if asked.training_rows %}
@@ -316,10 +319,14 @@ its folder, on {{ drift.rows | things("validation row") }} of users whom no requ
 
 {% endif %}
 {% if erased %}
+{% set together = ", for %d requests together" | format(erased.requests) %}
 {% for name, file in erased.files.items() %}
-{{ file.lines | things("line") }} of {{ name }} {{ was(file.lines) }} erased from the data
-files{% if erased.requests > 1 %}, for {{ erased.requests }} requests together{% endif %}.
+{% for key, verb in (("lines", "erased from"), ("corrected", "corrected in")) if file.get(key) %}
+{% set count = file[key] %}
+{{ count | things("line") }} of {{ name }} {{ was(count) }} {{ verb }} the data files
+{{- together if erased.requests > 1 }}.
 
+{% endfor %}
 {% endfor %}
 {% endif %}
 {% if purged is none %}
@@ -418,6 +425,86 @@ def words_of(certificate: Mapping[str, Any]) -> dict[str, list[str]]:
         name: [" ".join(part.split()) for part in parts if part.strip()]
         for name, parts in paragraphs.items()
     }
+
+
+def summary_of(entry: Mapping[str, Any], number: int) -> list[str]:
+    """Return what a command prints about a request that is measured.
+
+    Args:
+        entry: the ledger's entry of the request.
+        number: number of the request, from 1.
+    """
+    first = (
+        f"request {entry['request_id']} is carried out, the {number}. of this model, by "
+        f"{entry['method']} in {entry['seconds']:.1f} s: "
+    )
+    if entry.get("kind") == CORRECTION:
+        what, lines = f"corrected {corrected_rows(entry['evidence']['asked'])}", _learned(entry)
+    else:
+        rows = things(entry["rows"], "row")
+        what = f"{things(entry['training_rows'], 'training row')} of {rows} asked for"
+        lines = _unlearned(entry)
+    return [first + what, *lines, *_drift(entry)]
+
+
+def corrected_rows(counts: Mapping[str, Any]) -> str:
+    """Say how many rows are corrected; ``counts`` is what a certificate has under ``asked``."""
+    corrected = counts["corrected"]
+    return (
+        f"{counts['rows']:,} rows: another label in {corrected['labels']:,}, another user in "
+        f"{corrected['users']:,}; of {counts['training_rows']:,} training rows the old answer is "
+        f"forgotten, of {corrected['learned']:,} the new one learned"
+    )
+
+
+def _unlearned(entry: Mapping[str, Any]) -> list[str]:
+    lines = unreached(entry["evidence"]["method"]["found"])
+    if entry["forget_loss"] is not None:
+        before, after = entry["forget_loss"]
+        lines.append(f"their loss: {before:.4f} before, {after:.4f} after")
+    return lines
+
+
+def _learned(entry: Mapping[str, Any]) -> list[str]:
+    evidence, lines = entry["evidence"], []
+    measures, retrain = evidence["measures"], evidence["retrain"]
+    for name, title in (("forget", "old"), ("learned", "new")):
+        before, after = (measures[side].get(name, {}).get("loss") for side in ("before", "after"))
+        if before is None or after is None:
+            continue
+        line = f"loss of the {title} answers: {before:.4f} before, {after:.4f} after"
+        if retrain is not None:
+            goal = retrain["measures"][name]["loss"]
+            line += f", {goal:.4f} under a Retrain on the corrected data"
+            line += f" (closed {(after - before) / (goal - before):.2f})" if goal != before else ""
+        lines.append(line)
+    goal = evidence["method"]["found"].get("learned_target")
+    if goal is not None and measures["after"]["learned"]["loss"] > goal + MISSED:
+        lines.append(f"warning: rows that were trained on are known better; {goal:.4f} was wanted")
+    return [*lines, *_residuals(retrain)]
+
+
+def _residuals(retrain: Mapping[str, Any] | None) -> list[str]:
+    """Say how far the answers are from Retrain's, row by row, where the noise is known."""
+    if retrain is None or NOISE not in retrain["distances"]:
+        return []
+    shares = [retrain["distances"][name].get("learned_residual") for name in ("after", NOISE)]
+    if None in shares:
+        return []
+    return [
+        f"residual of the corrected rows: {shares[0]:.2f} (1 = as before the request); between two "
+        f"Retrains: {shares[1]:.2f}"
+    ]
+
+
+def _drift(entry: Mapping[str, Any]) -> list[str]:
+    """Say how far the model has drifted after a request."""
+    if entry["drift"] is None:
+        return ["drift: unknown; no validation rows of users whom no request touched"]
+    return [
+        f"drift: the answers are {entry['drift']:.5f} nats from the first model's, on "
+        f"{entry['drift_rows']:,} validation rows of users whom no request touched"
+    ]
 
 
 def _returned_bits(certificate: Mapping[str, Any]) -> list[str]:

@@ -2,7 +2,8 @@
 
 A correction says that a row has another rating or label, or belongs to another user. The model
 forgets the old answers, by the same methods as a deletion, and then learns the new ones. The data
-files stay as they are: the folder keeps what is right instead, see :class:`Corrections`.
+files stay as they are until ``erase`` corrects them: the folder keeps what is right, see
+:class:`Corrections`.
 
 The new answers are learned by an adapter, beside the answers to rows that stay as they are. It is
 then scaled until the model knows the corrected rows as well as it knows the rows that it was
@@ -12,6 +13,7 @@ trained on, see :func:`known_loss`. No Retrain is needed.
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,7 +32,9 @@ from recbole_e2urec.data.request.file import (
 )
 from recbole_e2urec.data.request.sampling import request_digest
 from recbole_e2urec.data.request.selection import ForgetOptions
-from recbole_e2urec.data.rows import UNCHANGED, Corrections
+from recbole_e2urec.data.rows import NO_CORRECTIONS, UNCHANGED, Corrections
+from recbole_e2urec.deployment.certificate import salted
+from recbole_e2urec.deployment.certificate_words import CORRECTION, corrected_rows
 from recbole_e2urec.deployment.evidence import RequestDelta, check_reference, counts_of, state_of
 from recbole_e2urec.deployment.forget import (
     CHECKED_ROWS,
@@ -38,22 +42,21 @@ from recbole_e2urec.deployment.forget import (
     RequestOptions,
     change_model,
     check_method,
-    complete,
     default_method,
     done_before,
-    drift_lines,
-    is_due,
+    given_before,
     ledger_entry,
     measure_if_killed,
+    measure_last,
     merge,
     merge_settings,
     missing_certificate,
     put_in_place,
     task_of,
-    train_anew,
+    train_if_due,
     unlearn_rows,
 )
-from recbole_e2urec.deployment.model_folder import ModelFolder
+from recbole_e2urec.deployment.model_folder import ModelFolder, hash_of_file
 from recbole_e2urec.deployment.served_model import (
     ServedModel,
     fully_forgotten_users,
@@ -67,7 +70,6 @@ from recbole_e2urec.model.backbones.lora import interpolated
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.losses import e2urec_loss
 from recbole_e2urec.model.scorers import Adapted, Scorer, Stored
-from recbole_e2urec.report.tables import NOISE
 from recbole_e2urec.trainer.adapter import UnlearningTask
 from recbole_e2urec.trainer.strength import (
     ImpersonalModel,
@@ -79,11 +81,9 @@ from recbole_e2urec.trainer.strength import (
 )
 from recbole_e2urec.trainer.student import ORIGINAL, ForgetRetainBatch, Student
 
-CORRECTION = "correction"  # kind of a request in the ledger
 LEARNED = "Corrected"  # adapter and stage
 EPOCHS = 2  # passes over the corrected rows
 MOST_SCALE = 4.0  # of what was learned
-MISSED = 0.01  # nats above the loss that was wanted, from which on it is said
 _MEANINGLESS = ("forget_file", "forget_where", "forget_by", "forget_unknown", "retrain_share")
 
 
@@ -159,7 +159,8 @@ def correct(
         folder.tidy()
         run = open_folder(folder, merged, method)
         method_of(run.config)  # refuses bad settings before the file is read
-        return "\n".join(_execute(run, folder, options, _read_request(run, options)))
+        lines = _execute(run, folder, options, _read_request(run, options))
+        return "\n".join([*lines, *train_if_due(run, folder, options)[1]])
 
 
 def _preview(run: ServedModel, options: CorrectOptions) -> list[str]:
@@ -173,30 +174,17 @@ def _preview(run: ServedModel, options: CorrectOptions) -> list[str]:
     return [
         *request.warnings,
         f"request {request.request_id} on {run.dataset.dataset_name}",
-        f"would correct {_told(counts)}",
+        f"would correct {corrected_rows(counts)}",
         "dry run: nothing was trained, nothing was written",
     ]
-
-
-def _told(counts: Mapping[str, Any]) -> str:
-    corrected = counts["corrected"]
-    return (
-        f"{counts['rows']:,} rows: another label in {corrected['labels']:,}, another user in "
-        f"{corrected['users']:,}; of {counts['training_rows']:,} training rows the old answer is "
-        f"forgotten, of {corrected['learned']:,} the new one learned"
-    )
 
 
 def _execute(
     run: ServedModel, folder: ModelFolder, options: CorrectOptions, request: _Request
 ) -> list[str]:
     """Forget and learn what the request asks for, put the new model in place, and measure it."""
-    lines, entry = [*request.warnings], run.unmeasured
-    if entry is not None and entry["digest"] == request.digest:
-        lines += _measure(run, folder, options)
-    lines += measure_if_killed(run, folder, options, request.digest)
+    lines = [*request.warnings, *measure_if_killed(run, folder, options, request.digest)]
     if request.executed is not None:
-        folder.remove_work()
         return [*lines, request.executed, *missing_certificate(run, folder, request.digest)]
     check_reference(run, options.noise_floor)
     run.correct(request.corrections)
@@ -204,56 +192,9 @@ def _execute(
         changed = change_model(run, delta, lambda: answer_anew(run, folder, delta))
         made = ledger_entry(run, request.request_id, request.digest, changed)
     run.use_corrections()
-    put_in_place(run, folder, {**made, "kind": CORRECTION})
-    return [*lines, *_measure(run, folder, options)]
-
-
-def _measure(run: ServedModel, folder: ModelFolder, options: CorrectOptions) -> list[str]:
-    """Measure and certify the last request, and train anew if that is due."""
-    certificate = complete(run, folder, options.measuring())
-    requests = run.record["requests"]
-    first, *others = _summary(requests[-1], options, len(requests))
-    if options.retrain_when_due and is_due(run.record, options.drift_budget):
-        train_anew(run, folder)
-        others.append("trained anew on what is right; drift begins at 0")
-    folder.remove_work()
-    return [first, certificate, *others]
-
-
-def _summary(entry: Mapping[str, Any], options: CorrectOptions, number: int) -> list[str]:
-    evidence = entry["evidence"]
-    measures, retrain = evidence["measures"], evidence["retrain"]
-    lines = [
-        f"request {entry['request_id']} is carried out, the {number}. of this model, by "
-        f"{entry['method']} in {entry['seconds']:.1f} s: corrected {_told(evidence['asked'])}"
-    ]
-    for name, title in (("forget", "old"), ("learned", "new")):
-        before, after = (measures[side].get(name, {}).get("loss") for side in ("before", "after"))
-        if before is None or after is None:
-            continue
-        line = f"loss of the {title} answers: {before:.4f} before, {after:.4f} after"
-        if retrain is not None:
-            goal = retrain["measures"][name]["loss"]
-            line += f", {goal:.4f} under a Retrain on the corrected data"
-            line += f" (closed {(after - before) / (goal - before):.2f})" if goal != before else ""
-        lines.append(line)
-    goal = evidence["method"]["found"].get("learned_target")
-    if goal is not None and measures["after"]["learned"]["loss"] > goal + MISSED:
-        lines.append(f"warning: rows that were trained on are known better; {goal:.4f} was wanted")
-    return [*lines, *_residuals(retrain), *drift_lines(entry, options)]
-
-
-def _residuals(retrain: Mapping[str, Any] | None) -> list[str]:
-    """Say how far the answers are from Retrain's, row by row, where the noise is known."""
-    if retrain is None or NOISE not in retrain["distances"]:
-        return []
-    shares = [retrain["distances"][name].get("learned_residual") for name in ("after", NOISE)]
-    if None in shares:
-        return []
-    return [
-        f"residual of the corrected rows: {shares[0]:.2f} (1 = as before the request); between two "
-        f"Retrains: {shares[1]:.2f}"
-    ]
+    wording = _wording(str(options.request), made["evidence"]["salt"])
+    put_in_place(run, folder, options, {**made, "kind": CORRECTION, "wording": wording})
+    return [*lines, *measure_last(run, folder, options)]
 
 
 # --- What is asked for
@@ -271,7 +212,30 @@ def _read_request(run: ServedModel, options: CorrectOptions) -> _Request:
         corrections = _corrections_of(run, path, file.lines)
         return _identified(run, path, file, corrections)
     except InputError as error:
+        entry = _done_in_same_words(run, path)
+        if entry is not None:
+            nothing, digest, name = NO_CORRECTIONS, str(entry["digest"]), entry["request_id"]
+            return _Request(nothing, digest, str(name), done_before(entry), [])
         raise InputError(str(error).replace("forget file", "request file")) from error
+
+
+def _done_in_same_words(run: ServedModel, path: str) -> Mapping[str, Any] | None:
+    """Return the entry of the same file, unless rows of it were corrected again since.
+
+    Rows that it moved are no longer where it looks for them.
+    """
+
+    def holds(entry: Mapping[str, Any]) -> bool:
+        number, known = run.record["requests"].index(entry) + 1, run.corrections
+        again = np.isin(known.of(number).rows, known.rows[known.request > number])
+        return entry.get("kind") == CORRECTION and not again.any()
+
+    return given_before(run, lambda salt: _wording(path, salt), holds)
+
+
+def _wording(path: str, salt: str) -> str:
+    """Return a salted hash of a file of corrections."""
+    return salted(salt, CORRECTION, hash_of_file(Path(path)))
 
 
 def _corrections_of(run: ServedModel, path: str, lines: Sequence[CorrectionLine]) -> Corrections:

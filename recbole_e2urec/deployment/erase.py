@@ -1,8 +1,9 @@
 """``recbole-e2urec erase``: remove what is forgotten from the data files as well.
 
-The files lose the forgotten rows, and the lines of users and items of whom no row is left. The
-model folder moves along: its hash of the data, its row numbers, and its certificates. What would be
-another if it were computed from fewer rows, such as the split, is kept, see :class:`Remainder`.
+The files lose the forgotten rows, and the lines of users and items of whom no row is left. Rows
+that were corrected get their right values. The model folder moves along: its hash of the data, its
+row numbers, and its certificates. What would be another if it were computed from fewer rows, such
+as the split, is kept, see :class:`Remainder`.
 
 All new files are written and tried first. Then a journal decides, and they are put in place; see
 :meth:`ModelFolder.decide_erasure`. No copy of the old files is kept.
@@ -31,11 +32,13 @@ from recbole_e2urec.data.prompt_table import PromptTable
 from recbole_e2urec.data.rows import Remainder, Splits
 from recbole_e2urec.deployment.certificate import certificate_of, hashes_of, lost_items, name_of
 from recbole_e2urec.deployment.model_folder import (
+    CORRECTIONS,
     ERASING,
     POINTER,
     STAGED,
     Generation,
     ModelFolder,
+    Tensors,
     fingerprint_of,
     hash_of_file,
 )
@@ -59,10 +62,11 @@ from recbole_e2urec.model.prompting import make_texts, shown_histories, wording_
 from recbole_e2urec.utils.io import run_folder, write_bytes, write_json, write_text
 
 REGISTER = ".e2urec-folders"  # in a data folder: the model folders that use its files
-NOTHING = "the data have nothing that is forgotten; nothing to erase"
+NOTHING = "the data have nothing that is forgotten or corrected; nothing to erase"
 COMPARED_ROWS = 20_000  # whose prompts must stay the same
 COMPARED_AT_ONCE = 2_048
 Mask = NDArray[np.bool_]
+Cells = Mapping[int, Mapping[str, str]]  # by line: texts by column
 
 
 @option_class()
@@ -112,13 +116,17 @@ def erase(
 
 def would_erase(run: ServedModel, forgotten: Rows) -> list[str]:
     """Return what would be erased once these rows are forgotten; nothing is changed."""
-    return _told(_plan_of(run, forgotten), "would erase") if len(forgotten) else [NOTHING]
+    if not len(forgotten) and not len(run.corrections.rows):
+        return [NOTHING]
+    return _told(_plan_of(run, forgotten), "would erase", "would correct")
 
 
 def erase_forgotten(
     run: ServedModel, folder: ModelFolder, shared_data: bool, purges: bool = False
 ) -> list[str]:
-    """Erase what a model has forgotten from its data files; call this inside ``locked()``.
+    """Erase from its data files what a model has forgotten; call this inside ``locked()``.
+
+    What was corrected is corrected there as well.
 
     Args:
         run: the model, opened on its data, which it no longer fits afterwards.
@@ -132,7 +140,7 @@ def erase_forgotten(
     Raises:
         InputError: the files may or can not be rewritten; they and the folder are as before.
     """
-    if not len(run.forgotten):
+    if not len(run.forgotten) and not len(run.corrections.rows):
         return [NOTHING]
     refuse_unfit(run, folder, shared_data, purges)
     plan = _plan_of(run, run.forgotten)
@@ -146,7 +154,7 @@ def erase_forgotten(
     if folder.pointer().name != generation.name:
         raise InputError(f"{plan.data} was changed meanwhile; nothing was erased, try again")
     folder.tidy()
-    return _told(plan, "erased")
+    return _told(plan, "erased", "corrected")
 
 
 @contextmanager
@@ -184,11 +192,6 @@ def refuse_unfit(
         InputError: names what is in the way, and what would do.
     """
     data = _data_folder(run.config)
-    if len(run.corrections.rows):
-        raise InputError(
-            f"erase: {folder.path} has corrected rows, which {data} still holds as they were; "
-            "correct the files, and train and export anew without the forgotten rows"
-        )
     if run.config.is_bundled or Path(recbole.__file__).parent in data.resolve().parents:
         raise InputError(
             f"erase: {data} came with RecBole and is not yours; copy it to a folder of yours, and "
@@ -269,6 +272,8 @@ class _Table(NamedTuple):
     Attributes:
         path: the file.
         digest: SHA-256 of what was read.
+        separator: between cells.
+        names: of the columns.
         lines: all its lines, with their ends.
         at: which of them hold data.
         tokens: what these say in columns of ids, by the name of the column.
@@ -276,14 +281,52 @@ class _Table(NamedTuple):
 
     path: Path
     digest: str
+    separator: str
+    names: list[str]
     lines: list[str]
     at: list[int]
     tokens: dict[str, list[str]]
 
-    def without(self, dropped: Mask) -> str:
-        """Return the text without some of the lines that hold data."""
+    def rewritten(self, dropped: Mask, cells: Cells) -> str:
+        """Return the text without some of the lines that hold data, and with some other cells."""
         gone = {self.at[place] for place in np.flatnonzero(dropped)}
-        return "".join(line for number, line in enumerate(self.lines) if number not in gone)
+        other = {self.at[place]: self._with(self.at[place], cells[place]) for place in cells}
+        lines = (other.get(number, line) for number, line in enumerate(self.lines))
+        return "".join(line for number, line in enumerate(lines) if number not in gone)
+
+    def _with(self, number: int, cells: Mapping[str, str]) -> str:
+        """Return a line with other cells, by the names of their columns."""
+        line = self.lines[number].rstrip("\r\n")
+        row = line.split(self.separator)
+        row += [""] * (len(self.names) - len(row))
+        for name, text in cells.items():
+            row[self.names.index(name)] = text
+        return self.separator.join(row) + self.lines[number][len(line) :]
+
+
+class _Change(NamedTuple):
+    """What becomes of a file.
+
+    Attributes:
+        table: the file.
+        dropped: which of its lines that hold data go.
+        cells: what others of these say from now on.
+    """
+
+    table: _Table
+    dropped: Mask
+    cells: Cells
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many lines go (``lines``), and, if there are any, how many are ``corrected``."""
+        counts = {"lines": int(self.dropped.sum()), "corrected": len(self.cells)}
+        return {key: n for key, n in counts.items() if n or key == "lines"}
+
+    @property
+    def is_any(self) -> bool:
+        """Whether the file changes."""
+        return bool(self.dropped.any() or self.cells)
 
 
 class _Plan(NamedTuple):
@@ -293,8 +336,7 @@ class _Plan(NamedTuple):
         data: the folder of the files.
         encoding: of the files.
         kept: ids of the rows that stay.
-        tables: the files.
-        dropped: for each file, which of its lines that hold data go.
+        changes: of the files.
         lines, sizes: by kind of file: what :class:`Remainder` holds of them.
         orders: by ``user`` and ``item``: old inner ids in the order that the new files give.
     """
@@ -302,8 +344,7 @@ class _Plan(NamedTuple):
     data: Path
     encoding: str
     kept: Rows
-    tables: list[_Table]
-    dropped: list[Mask]
+    changes: list[_Change]
     lines: dict[str, Rows]
     sizes: dict[str, int]
     orders: dict[str, Rows]
@@ -321,7 +362,7 @@ class _Ids(NamedTuple):
         kind: ``user`` or ``item``.
         field: the column with their tokens.
         inner: inner id of each token.
-        of_rows: inner id of each row.
+        of_rows: inner id of each row, as it is right.
     """
 
     kind: str
@@ -342,7 +383,7 @@ def _plan_of(run: ServedModel, forgotten: Rows) -> _Plan:
     """Find the lines to erase: of forgotten rows, and of users and items without another line.
 
     Lines that the model's filters left out go too if they belong to a user of whom no row stays, or
-    repeat a forgotten row's user and item.
+    repeat user and item of a forgotten row, or those that a moved row had.
 
     Raises:
         InputError: the lines of a file are not its rows.
@@ -350,16 +391,48 @@ def _plan_of(run: ServedModel, forgotten: Rows) -> _Plan:
     lines, kept = run.dataset.lines["inter"], np.setdiff1d(np.arange(len(run.number)), forgotten)
     fields = [ids.field for ids in _ids_of(run)]
     tables = [_read(path, run.config, *fields) for path in _files_of(run.config)["inter"]]
-    frame = _interactions(run, tables)
-    dropped = _dropped(frame, lines, kept, forgotten)
-    by_table = np.split(dropped, np.cumsum([len(table.at) for table in tables])[:-1])
+    old, cells = _interactions(run, tables), _cells_of(run, kept)
+    frame, user_field = old.copy(), run.config["USER_ID_FIELD"]
+    moved = {line: cell[user_field] for line, cell in cells.items() if user_field in cell}
+    frame.loc[[*moved], "user"] = [*moved.values()]
+    dropped = _dropped(frame, old, lines, kept, forgotten)
+    changes, first = [], 0
+    for table in tables:
+        own = range(first, first + len(table.at))
+        of_table = {line - first: cell for line, cell in cells.items() if line in own}
+        changes.append(_Change(table, dropped[first : own.stop], of_table))
+        first = own.stop
     encoding = reading(run.config)["encoding"]
-    plan = _Plan(_data_folder(run.config), encoding, kept, tables, [*by_table], {}, {}, {})
+    plan = _Plan(_data_folder(run.config), encoding, kept, changes, {}, {}, {})
     plan.keep_lines("inter", lines[kept], dropped)
     for ids in _ids_of(run):
-        tokens = frame[ids.kind]
-        _add_catalogue(plan, run, ids, set(tokens[dropped]) - set(tokens[~dropped]))
+        _add_catalogue(plan, run, ids, set(old[ids.kind]) - set(frame[ids.kind][~dropped]))
     return plan
+
+
+def _cells_of(run: ServedModel, kept: Rows) -> Cells:
+    """Return what corrected rows that stay say from now on, by their line of interactions."""
+    right, published, config = run.dataset.rows, run.dataset.file_rows, run.config
+    users = {inner: token for token, inner in run.dataset.ids.users.items()}
+    columns = {
+        config["USER_ID_FIELD"]: ("user", lambda user: users[int(user)]),
+        config["RATING_FIELD"]: ("rating", _number),
+    }
+    if not config["threshold"]:  # else labels follow
+        columns[config["LABEL_FIELD"]] = ("label", _number)
+    cells: dict[int, dict[str, str]] = {}
+    for field, (name, text) in columns.items():
+        new, old = getattr(right, name), getattr(published, name)
+        if old is None:
+            continue
+        differs = (new[kept] != old[kept]) & ~(np.isnan(new[kept]) & np.isnan(old[kept]))
+        for row in kept[differs]:
+            cells.setdefault(int(run.dataset.lines["inter"][row]), {})[field] = text(new[row])
+    return cells
+
+
+def _number(value: Any) -> str:
+    return np.format_float_positional(value, trim="-")
 
 
 def _interactions(run: ServedModel, tables: Sequence[_Table]) -> pd.DataFrame:
@@ -373,10 +446,10 @@ def _interactions(run: ServedModel, tables: Sequence[_Table]) -> pd.DataFrame:
         for ids in _ids_of(run)
     }
     frame = pd.DataFrame(tokens, dtype=object)
-    of_rows = frame.reindex(run.dataset.lines["inter"])
+    of_rows, published = frame.reindex(run.dataset.lines["inter"]), run.dataset.file_rows
     for ids in _ids_of(run):
         inner = of_rows[ids.kind].map(ids.inner).to_numpy(np.float64)
-        if not np.array_equal(inner, ids.of_rows):
+        if not np.array_equal(inner, getattr(published, ids.kind)):
             raise InputError(
                 f"erase: {tables[0].path} has quotes or line ends of its own, so that its rows are "
                 "not its lines; write it anew without them, and train and export anew"
@@ -391,8 +464,7 @@ def _add_catalogue(plan: _Plan, run: ServedModel, ids: _Ids, lost: set[str]) -> 
         table = _read(path, run.config, ids.field)
         tokens = pd.Series(table.tokens[ids.field], dtype=object)
         gone = tokens.isin(lost).to_numpy()
-        plan.tables.append(table)
-        plan.dropped.append(gone)
+        plan.changes.append(_Change(table, gone, {}))
         if ids.kind in run.dataset.lines:  # else RecBole loads no column of it
             lines = run.dataset.lines[ids.kind]
             plan.keep_lines(ids.kind, lines[~gone[lines]], gone)
@@ -400,15 +472,30 @@ def _add_catalogue(plan: _Plan, run: ServedModel, ids: _Ids, lost: set[str]) -> 
     plan.orders[ids.kind] = pd.unique(np.concatenate([ids.of_rows[plan.kept], of_lines]))
 
 
-def _dropped(frame: pd.DataFrame, lines: Rows, kept: Rows, forgotten: Rows) -> Mask:
-    """Return which lines of interactions go, see :func:`_plan_of`."""
+def _dropped(
+    frame: pd.DataFrame, old: pd.DataFrame, lines: Rows, kept: Rows, forgotten: Rows
+) -> Mask:
+    """Return which lines of interactions go, see :func:`_plan_of`.
+
+    Args:
+        frame: user and item of each line, as they are right.
+        old: the same, as the files have them.
+        lines: the line of each row.
+        kept: rows that stay.
+        forgotten: rows that are forgotten.
+    """
     dropped, is_row = np.zeros(len(frame), bool), np.zeros(len(frame), bool)
     dropped[lines[forgotten]] = is_row[lines] = True
-    user, pair = frame["user"], frame["user"] + "\0" + frame["item"]
+    user, pair, old_pair = frame["user"], _pairs(frame), _pairs(old)
     gone = set(user[dropped]) - set(user[lines[kept]])
-    repeated = pair.isin(set(pair[dropped])).to_numpy() & ~is_row
+    lost = {*pair[dropped], *old_pair[dropped | (pair != old_pair)]}
+    repeated = pair.isin(lost).to_numpy() & ~is_row
     mask: Mask = dropped | user.isin(gone).to_numpy() | repeated
     return mask
+
+
+def _pairs(frame: pd.DataFrame) -> "pd.Series[str]":
+    return frame["user"] + "\0" + frame["item"]
 
 
 def _data_folder(config: Config) -> Path:
@@ -446,7 +533,8 @@ def _read(path: Path, config: Config, *fields: str) -> _Table:
             raise InputError(f"erase: {path} has no column {field!r}; {nearest(field, names)}")
         column = names.index(field)
         tokens[field] = ["".join(rows[number][column : column + 1]) for number in at]
-    return _Table(path, hashlib.sha256(content).hexdigest(), lines, at, tokens)
+    digest = hashlib.sha256(content).hexdigest()
+    return _Table(path, digest, separator, names, lines, at, tokens)
 
 
 # --- The new files, and what moves along
@@ -459,10 +547,11 @@ def _write_successors(plan: _Plan, staged: Path) -> dict[str, list[str]]:
         For each file that changes, the SHA-256 of what it was and of what it becomes.
     """
     files = {}
-    for table, dropped in zip(plan.tables, plan.dropped, strict=True):
-        if dropped.any():
+    for change in plan.changes:
+        if change.is_any:
+            table = change.table
             new = staged / table.path.name
-            write_bytes(new, table.without(dropped).encode(plan.encoding))
+            write_bytes(new, table.rewritten(change.dropped, change.cells).encode(plan.encoding))
             shutil.copymode(table.path, new)
             with suppress(OSError):
                 os.chown(new, table.path.stat().st_uid, table.path.stat().st_gid)
@@ -509,11 +598,10 @@ def _try_out(run: ServedModel, plan: _Plan, staged: Path) -> _Moved:
 
 def _remainder(run: ServedModel, plan: _Plan) -> Remainder:
     """Return what stays as it was, in row numbers and inner ids of what is left."""
-    parts, user = run.parts, run.dataset.rows.user
+    parts = run.parts
     earlier = run.dataset.remainder
     trained = len(np.setdiff1d(parts.splits.train, plan.kept))
-    everybody, others = (user[np.concatenate(each)] for each in (parts.whole, parts.splits))
-    control_users = np.intersect1d(np.setdiff1d(everybody, others), plan.orders["user"])
+    control_users = np.intersect1d(run.control_users, plan.orders["user"])
     return Remainder(
         plan.lines,
         plan.sizes,
@@ -593,21 +681,23 @@ def _write_generation(
         "requests": sum("erased" not in entry for entry in record["requests"]),
         "fingerprint": moved.fingerprint,
         "files": {
-            table.path.name: {"lines": int(dropped.sum()), "sha256": files[table.path.name][1]}
-            for table, dropped in zip(plan.tables, plan.dropped, strict=True)
-            if table.path.name in files
+            name: {**change.counts, "sha256": files[name][1]}
+            for name, change in ((change.table.path.name, change) for change in plan.changes)
+            if name in files
         },
     }
     for number, entry in enumerate(record["requests"], 1):
         if "erased" not in entry:
             entry["erased"] = {**report, **_hashes(run, number, entry)}
     sample = {"rows": torch.from_numpy(_moved_rows(plan, run.sample.rows)), "yes": run.sample.yes}
-    tensors = {
+    tensors: dict[str, Tensors] = {
         **run.tensors,
+        "weights": folder.files()["weights"],
         "forgotten": tensors_of(np.full(len(plan.kept), NOT_FORGOTTEN)),
         "sample": sample,
         "remainder": remainder_tensors(moved.remainder),
     }
+    tensors.pop(CORRECTIONS, None)  # the files have them now
     return folder.prepare(record, tensors)
 
 
@@ -636,16 +726,16 @@ def _write_certificates(run: ServedModel, folder: ModelFolder, generation: Gener
     write_json(folder.path / ERASING / POINTER, generation.pointer)
 
 
-def _told(plan: _Plan, verb: str) -> list[str]:
-    """Return what is erased, and which files are left alone, for people."""
-    counts = [
-        f"{int(dropped.sum()):,} of {table.path.name}"
-        for table, dropped in zip(plan.tables, plan.dropped, strict=True)
-        if dropped.any()
-    ]
-    known = {REGISTER, *(table.path.name for table in plan.tables)}
+def _told(plan: _Plan, erased: str, corrected: str) -> list[str]:
+    """Return what is erased and corrected, and which files are left alone, for people."""
+    lines = []
+    for key, verb in (("lines", erased), ("corrected", corrected)):
+        counts = [(change.counts.get(key), change.table.path.name) for change in plan.changes]
+        told = [f"{count:,} of {name}" for count, name in counts if count]
+        if told:
+            lines.append(f"{verb} lines: {', '.join(told)} ({plan.data})")
+    known = {REGISTER, *(change.table.path.name for change in plan.changes)}
     left = sorted(path.name for path in plan.data.iterdir() if path.name not in known)
-    lines = [f"{verb} lines: {', '.join(counts)} ({plan.data})"]
     left = [name for name in left if not name.endswith(STAGED)]
     if left:
         lines.append(

@@ -368,13 +368,14 @@ def _membership_attack(
 
 
 def attack(
-    run: Experiment, delta: RequestDelta, before: Answers, after: Answers
+    run: Experiment, delta: RequestDelta, rows: EvaluationRows, before: Answers, after: Answers
 ) -> dict[str, Any] | None:
     """Attack with the answers of the models before and after a request, or of a Retrain.
 
     Args:
         run: the run that has the data.
         delta: the request.
+        rows: the rows that they were asked about.
         before: answers of the model before it.
         after: answers of the model after it, or of Retrain.
 
@@ -383,7 +384,6 @@ def attack(
     """
     if len(delta.forget) == 0:
         return None
-    rows = evaluation_rows_of(run, delta)
     return {
         "rounding": _rounding_attack(run, rows, before, after),
         "both_models": _both_models_attack(run, rows, before, after),
@@ -532,12 +532,13 @@ def compare_to_retrain(
         other, cost = _train_and_measure(run, delta, rows, work, seed + 1)
         compared[NOISE] = other.answers
         seconds += cost["seconds"]
-    return distances_to_retrain(run, delta, retrain, compared, seconds)
+    return distances_to_retrain(run, delta, rows, retrain, compared, seconds)
 
 
 def distances_to_retrain(
     run: Experiment,
     delta: RequestDelta,
+    rows: EvaluationRows,
     retrain: Evidence,
     answers: Mapping[str, Answers],
     seconds: float,
@@ -547,6 +548,7 @@ def distances_to_retrain(
     Args:
         run: the run that has the data.
         delta: the request.
+        rows: the rows that the models were asked about.
         retrain: what Retrain answered, and its measures.
         answers: answers of the model ``before`` the request, and of any others.
         seconds: how long Retrain was trained.
@@ -566,7 +568,7 @@ def distances_to_retrain(
     return {
         "measures": retrain.measures,
         "distances": distances,
-        "attacks": attack(run, delta, answers["before"], retrain.answers),
+        "attacks": attack(run, delta, rows, answers["before"], retrain.answers),
         "seconds": seconds,
     }
 

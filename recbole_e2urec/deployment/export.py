@@ -298,7 +298,7 @@ class _ComparisonRequest:
             after=after.evidence,
             drift=drift_between(self.sample[1], answers) if len(answers) else None,
             drift_rows=len(answers),
-            attacks=attack(run, self.delta, before.answers, after.evidence.answers),
+            attacks=attack(run, self.delta, self.rows, before.answers, after.evidence.answers),
             retrain=after.retrain,
             seconds=self.stopwatch.seconds,
         )
@@ -330,5 +330,7 @@ class _ComparisonRequest:
         after = self._measure(self.delta.after)
         answers = {"before": before.answers, "after": after.answers}
         seconds = retrain.cost["seconds"]
-        distances = distances_to_retrain(run, self.delta, retrain.evidence, answers, seconds)
+        distances = distances_to_retrain(
+            run, self.delta, self.rows, retrain.evidence, answers, seconds
+        )
         return _ModelAfter(weights, student.cost, student.findings, after, distances)

@@ -37,7 +37,7 @@ from recbole_e2urec.deployment.certificate import (
     salted,
     training_after,
 )
-from recbole_e2urec.deployment.certificate_words import things, unreached
+from recbole_e2urec.deployment.certificate_words import summary_of
 from recbole_e2urec.deployment.erase import erase_forgotten, refuse_unfit, would_erase
 from recbole_e2urec.deployment.evidence import (
     Evidence,
@@ -82,6 +82,7 @@ DEFAULT_METHOD = "NegatedE2URec"
 CHECKED_ROWS = 64  # rows of a part, at most, on which a merged model is compared to the student
 ROUNDING = {torch.float32: 1e-4}  # how far P(yes) may differ; 2e-2 for smaller dtypes
 SALT_BYTES = 16
+MEASURING = "measuring"  # in the entry of a request that is not measured yet: how it is to be
 _MODEL_KEYS = ("backbone", "backbone_dtype", "tuning", *LORA)
 
 
@@ -274,10 +275,8 @@ def forget(
             refuse_unfit(run, folder, options.shared_data, options.purges(run.record))
             would_erase(run, run.forgotten)  # refuses files whose lines are not their rows
         digest, lines = carry_out(run, folder, options)
-        if options.retrain_when_due and is_due(run.record, options.drift_budget):
-            run = train_anew(run, folder)
-            lines.append("trained anew on what is left; drift begins at 0")
-        folder.remove_work()
+        run, trained = train_if_due(run, folder, options)
+        lines += trained
         if options.erase_data:
             purges = options.purges(run.record)
             lines += erase_forgotten(run, folder, options.shared_data, purges)
@@ -353,22 +352,46 @@ def measure_if_killed(
 ) -> list[str]:
     """Measure the last request if a killed process left that out; return what to report.
 
-    A Retrain is trained for it only if the same request is given again.
+    It is measured as it was asked for, or as it is asked for now if it is given again.
     """
-    if run.unmeasured is None:
+    entry = run.unmeasured
+    if entry is None:
         return []
-    is_repeated = run.unmeasured["digest"] == digest
-    return _measure(run, folder, options if is_repeated else RequestOptions(options.checkpoint))
+    is_repeated = entry["digest"] == digest
+    return measure_last(run, folder, options if is_repeated else _asked_for(entry, options))
+
+
+def _asked_for(entry: Mapping[str, Any], options: RequestOptions) -> RequestOptions:
+    """Return how a killed request was to be measured; versions up to 0.10.0 did not note it."""
+    noted = entry.get(MEASURING, {"drift_budget": options.drift_budget})
+    try:
+        return RequestOptions(options.checkpoint, **noted)
+    except (InputError, TypeError) as error:
+        raise InputError(
+            f"{options.checkpoint} is damaged: {MEASURING} in model.json: {error}"
+        ) from error
+
+
+def given_before(
+    run: ServedModel, wording: Callable[[str], str], is_meant: Callable[[Mapping[str, Any]], bool]
+) -> Mapping[str, Any] | None:
+    """Return the ledger's entry of a request that was given in the same words.
+
+    Args:
+        run: the served model.
+        wording: hashes the words of the request that is given now, with a salt.
+        is_meant: tells the entries that are looked at.
+    """
+    for entry in run.record["requests"]:
+        with suppress(KeyError, TypeError, ValueError, OSError):  # what reads it will say so
+            if is_meant(entry) and entry["wording"] == wording(entry["evidence"]["salt"]):
+                return dict(entry)
+    return None
 
 
 def _erased_before(run: ServedModel) -> Mapping[str, Any] | None:
     """Return the entry of a request that was given in the same words, and erased from the data."""
-    for entry in run.record["requests"]:
-        with suppress(KeyError, TypeError, ValueError, OSError):  # what reads it will say so
-            wording = entry["wording"]
-            if "erased" in entry and wording == _wording(run, entry["evidence"]["salt"]):
-                return dict(entry)
-    return None
+    return given_before(run, lambda salt: _wording(run, salt), lambda entry: "erased" in entry)
 
 
 def _wording(run: ServedModel, salt: str) -> str:
@@ -458,29 +481,34 @@ def _execute(
     check_reference(run, options.noise_floor)
     entry = ledger_entry(run, request.request_id, request.digest, unlearn(run, folder, rows))
     entry["wording"] = _wording(run, entry["evidence"]["salt"])
-    put_in_place(run, folder, entry)
-    return [*warnings, *_measure(serve(run), folder, options)]
+    put_in_place(run, folder, options, entry)
+    return [*warnings, *measure_last(serve(run), folder, options)]
 
 
-def put_in_place(run: ServedModel, folder: ModelFolder, entry: dict[str, Any]) -> None:
+def put_in_place(
+    run: ServedModel, folder: ModelFolder, options: RequestOptions, entry: dict[str, Any]
+) -> None:
     """Write the generation that serves from now on, with the ledger's entry of its request."""
-    run.record["requests"].append(entry)
+    measuring = {"drift_budget": options.drift_budget, **asdict(options.measuring())}
+    run.record["requests"].append({**entry, MEASURING: measuring})
     run.state = folder.write(run.record, run.tensors).state
     folder.remove_work()
 
 
-def _measure(run: ServedModel, folder: ModelFolder, options: RequestOptions) -> list[str]:
+def measure_last(run: ServedModel, folder: ModelFolder, options: RequestOptions) -> list[str]:
     """Measure and certify the last request; return what to report."""
     certificate = complete(run, folder, options.measuring())
     entry, count = run.record["requests"][-1], len(run.record["requests"])
-    first, *others = _summary(entry, options, count)
+    first, *others = summary_of(entry, count)
+    if not options.retrain_when_due and is_due(run.record, options.drift_budget):
+        others.append(f"that is above drift_budget ({options.drift_budget:g}): retraining is due")
     return [first, certificate, *others]
 
 
 def complete(run: ServedModel, folder: ModelFolder, options: MeasuringOptions) -> str:
     """Measure the last request, complete the ledger, and certify; say where the certificate is."""
     add_measures(run.record["requests"][-1], measure_request(run, folder, options))
-    run.state = folder.write(run.record, run.tensors).state
+    run.state = folder.write(run.record, folder.files()).state
     return f"certificate: {certify(run.request_numbers, folder, len(run.record['requests']))}"
 
 
@@ -492,39 +520,26 @@ def missing_certificate(run: ServedModel, folder: ModelFolder, digest: str) -> l
     return []
 
 
-def _summary(entry: Mapping[str, Any], options: RequestOptions, count: int) -> list[str]:
-    lines = [
-        f"request {entry['request_id']} is carried out, the {count}. of this model, by "
-        f"{entry['method']} in {entry['seconds']:.1f} s: "
-        f"{things(entry['training_rows'], 'training row')} of {things(entry['rows'], 'row')} asked "
-        "for",
-        *unreached(entry["evidence"]["method"]["found"]),
-    ]
-    if entry["forget_loss"] is not None:
-        before, after = entry["forget_loss"]
-        lines.append(f"their loss: {before:.4f} before, {after:.4f} after")
-    return [*lines, *drift_lines(entry, options)]
-
-
-def drift_lines(entry: Mapping[str, Any], options: RequestOptions) -> list[str]:
-    """Say how far the model has drifted after a request, and whether retraining is due."""
-    drift = entry["drift"]
-    if drift is None:
-        return ["drift: unknown; no validation rows of users whom no request touched"]
-    lines = [
-        f"drift: the answers are {drift:.5f} nats from the first model's, on "
-        f"{entry['drift_rows']:,} validation rows of users whom no request touched"
-    ]
-    if drift > options.drift_budget and not options.retrain_when_due:
-        lines.append(f"that is above drift_budget ({options.drift_budget:g}): retraining is due")
-    return lines
-
-
 def is_due(record: Mapping[str, Any], budget: float) -> bool:
     """Return whether the model has drifted further than it may since it was trained."""
     requests = record["requests"]
     drift = requests[-1].get("drift") if requests else None
     return drift is not None and drift > budget and training_after(record, len(requests)) is None
+
+
+def train_if_due(
+    run: ServedModel, folder: ModelFolder, options: RequestOptions
+) -> tuple[ServedModel, list[str]]:
+    """Train anew if that is wanted and due, and remove working files.
+
+    Returns:
+        The model that serves, and what to report.
+    """
+    lines = []
+    if options.retrain_when_due and is_due(run.record, options.drift_budget):
+        run, lines = train_anew(run, folder), ["trained anew on what is left; drift begins at 0"]
+    folder.remove_work()
+    return run, lines
 
 
 def train_anew(run: ServedModel, folder: ModelFolder) -> ServedModel:
@@ -540,13 +555,14 @@ def train_anew(run: ServedModel, folder: ModelFolder) -> ServedModel:
     Returns:
         The new model, opened.
     """
-    delta = delta_of(run, run.forgotten, run.forgotten)
-    reference, rows = Reference(run, folder.work, run.config["seed"]), sample_of(run, run.forgotten)
-    cost = reference.train(delta)
-    with reference.model.using_history(delta.after):
-        yes = reference.model.answer(rows, None).cpu()
+    number, rows = len(run.record["requests"]), sample_of(run, run.forgotten)
+    with state_of(run, number) as delta:  # in which its Retrain was trained
+        reference = Reference(run, folder.work, run.config["seed"])
+        cost = reference.train(delta)
+        with reference.model.using_history(delta.after):
+            yes = reference.model.answer(rows, None).cpu()
     training = {
-        "after": len(run.record["requests"]),
+        "after": number,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "before": dict(run.state),
         "rows": len(run.live),
@@ -621,7 +637,7 @@ def measure_request(run: ServedModel, folder: ModelFolder, options: MeasuringOpt
             del earlier
             after = measure(run, delta, rows, delta.after)
             drift = run.drift(delta.after)
-            attacks = attack(run, delta, before.answers, after.answers)
+            attacks = attack(run, delta, rows, before.answers, after.answers)
         retrain, work = None, folder.work
         if options.with_retrain and len(delta.forget):
             answers = {"before": before.answers, "after": after.answers}
@@ -669,8 +685,10 @@ def add_measures(entry: dict[str, Any], measured: Measured) -> None:
     """Complete the ledger's entry of a request.
 
     Adds ``forget_loss`` of the training rows before and after; ``drift`` and ``drift_rows``; and to
-    the evidence ``measures``, ``attacks``, ``retrain`` and the cost of measuring.
+    the evidence ``measures``, ``attacks``, ``retrain`` and the cost of measuring. How the request
+    was to be measured is no longer needed.
     """
+    entry.pop(MEASURING, None)
     before, after = measured.before.measures, measured.after.measures
     losses = [measures["forget"]["loss"] for measures in (before, after)]
     entry["forget_loss"] = losses if entry["training_rows"] else None

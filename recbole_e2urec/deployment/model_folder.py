@@ -46,6 +46,7 @@ from recbole_e2urec.utils import io
 from recbole_e2urec.utils.io import (
     file_lock,
     flush_folder,
+    link_or_copy,
     make_folder,
     remove_parts,
     write_json,
@@ -81,6 +82,7 @@ _RECORD_TYPES = {
 STAGED = ".e2urec-erasing"  # of the folder beside data files with their successors
 _GENERATION_NAME = re.compile(r"[0-9]{6}")
 _CHANGED = "it is not what was written"
+Tensors = Mapping[str, Tensor] | Path  # a file of a generation, or what it holds
 
 
 def first_record(row: Mapping[str, Any], run: Experiment) -> dict[str, Any]:
@@ -277,10 +279,12 @@ class ModelFolder:
                     raise
         raise InputError(f"{self.path} changes all the time; try again")
 
-    def write(
-        self, record: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]]
-    ) -> Generation:
+    def write(self, record: Mapping[str, Any], tensors: Mapping[str, Tensors]) -> Generation:
         """Write a new current generation, and tidy. Call this inside ``locked()``.
+
+        Args:
+            record: the content of ``model.json``; format and hashes are added.
+            tensors: by kind, tensors or a file of them, see :meth:`files`.
 
         Returns:
             The generation, without its tensors.
@@ -295,9 +299,7 @@ class ModelFolder:
         self.tidy()
         return generation
 
-    def prepare(
-        self, record: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]]
-    ) -> Generation:
+    def prepare(self, record: Mapping[str, Any], tensors: Mapping[str, Tensors]) -> Generation:
         """Write a new generation beside the current one; arguments are as for :meth:`write`.
 
         Returns:
@@ -314,6 +316,15 @@ class ModelFolder:
             shutil.rmtree(folder, ignore_errors=True)  # gives back the room on the full disk
             raise
         return Generation(name, hash_of_file(folder / RECORD), written, {})
+
+    def files(self) -> dict[str, Path]:
+        """Return the files of tensors of the current generation, by kind.
+
+        A generation that takes over such a file has it under a second name, and does not write it
+        again.
+        """
+        current = self.read(with_tensors=False)
+        return {kind: self.path / _place(current.name, kind) for kind in current.kinds}
 
     def tidy(self) -> None:
         """Remove old generations, and what a killed process left.
@@ -508,20 +519,23 @@ class ModelFolder:
         tensors = {}
         for kind in _kinds_of(record) if with_tensors else ():
             file = f"{kind}.safetensors"
-            tensors[kind] = self._read_file(
-                read_tensors, f"{folder}/{file}", str(record["files"].get(file))
-            )
+            digest_of_file = str(record["files"].get(file))
+            tensors[kind] = self._read_file(read_tensors, _place(name, kind), digest_of_file)
         return Generation(name, digest, record, tensors)
 
     def _write_generation(
-        self, folder: Path, record: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]]
+        self, folder: Path, record: Mapping[str, Any], tensors: Mapping[str, Tensors]
     ) -> dict[str, Any]:
         files = {}
-        for kind in tensors:
-            path = folder / f"{kind}.safetensors"
-            write_tensors(path, tensors[kind])
+        for kind, content in tensors.items():
+            path = self.path / _place(folder.name, kind)
+            if isinstance(content, Path):
+                link_or_copy(content, path)
+            else:
+                write_tensors(path, content)
             files[path.name] = hash_of_file(path)
-        number = CORRECTED_FORMAT if CORRECTIONS in tensors else FOLDER_FORMAT
+        is_corrected = any("kind" in entry for entry in record["requests"])
+        number = CORRECTED_FORMAT if is_corrected else FOLDER_FORMAT
         written = {**record, "format": number, "files": files}
         write_json(folder / RECORD, written)
         for changed in (folder, folder.parent, self.path):
@@ -549,6 +563,11 @@ class ModelFolder:
 
     def _damaged(self, why: str) -> InputError:
         return InputError(f"{self.path} is damaged: {why}; restore or export it anew")
+
+
+def _place(generation: str, kind: str) -> str:
+    """Return the path of a file of tensors, relative to the model folder."""
+    return f"{GENERATIONS}/{generation}/{kind}.safetensors"
 
 
 def _kinds_of(record: Mapping[str, Any]) -> list[str]:

@@ -435,12 +435,17 @@ class ServedModel(Experiment):
 
     def splits_of(self, user: Rows) -> Splits:
         """Return the parts of the rows where these are their users, by row id."""
-        whole, published = self._file_parts.whole, self.dataset.file_rows.user
-        everybody, others = (
-            published[np.concatenate(each)] for each in (whole, self._file_parts.splits)
-        )
-        control_users = np.setdiff1d(everybody, others)
+        whole, control_users = self._file_parts.whole, self.control_users
         return Splits(*(part[~np.isin(user[part], control_users)] for part in whole))
+
+    @property
+    def control_users(self) -> Rows:
+        """Inner ids of users who are in no part of the training."""
+        published, parts = self.dataset.file_rows.user, self._file_parts
+        everybody, others = (
+            published[np.concatenate(each)] for each in (parts.whole, parts.splits)
+        )
+        return np.setdiff1d(everybody, others)
 
     def use_rows(self, rows: RowTable) -> None:
         """Let the rows of the data, their prompts and labels be others; the weights stay.

@@ -11,9 +11,10 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,21 @@ def write_tensors(
         return
     copies = _cpu_copies(tensors)
     _write_atomically(path, lambda temporary: save_file(copies, temporary, dict(metadata or {})))
+
+
+def link_or_copy(source: Path, path: Path) -> None:
+    """Give a file another name; copy it where the file system has no hard links.
+
+    Raises:
+        InputError: as in :func:`write_text`.
+    """
+    if not distributed.is_main_process():
+        return
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.link(source, path)
+        return
+    _write_atomically(path, lambda temporary: shutil.copyfile(source, temporary))
 
 
 def hash_of_tensors(tensors: Mapping[str, Tensor]) -> str:

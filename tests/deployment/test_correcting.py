@@ -25,6 +25,7 @@ from recbole_e2urec.deployment import correct as correcting
 from recbole_e2urec.deployment import forget as forgetting
 from recbole_e2urec.deployment.certificate import salted
 from recbole_e2urec.deployment.correct import CorrectOptions, correct
+from recbole_e2urec.deployment.evidence import Reference
 from recbole_e2urec.deployment.forget import QueueOptions, forget
 from recbole_e2urec.deployment.model_folder import ModelFolder
 from recbole_e2urec.deployment.recommend import load_recommender
@@ -32,6 +33,7 @@ from recbole_e2urec.deployment.served_model import ServedModel
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment.run import Experiment
 from recbole_e2urec.methods import METHODS
+from recbole_e2urec.trainer.llmrec_trainer import LLMRecTrainer
 
 pytestmark = pytest.mark.usefixtures("short_relearning", "in_use")
 METHOD = "NegGrad"  # needs no control users
@@ -298,14 +300,108 @@ def test_a_file_of_corrections_forgets_nothing(in_use: Path):
     assert tree(in_use) == before
 
 
-def test_erasing_is_refused_once_rows_are_corrected(in_use: Path, capsys):
+def test_a_moved_row_that_is_given_again_is_known():
     run = opened()
-    corrected(given(lines_for(run, "u1", rows_of(run, "u1")[:1])))
-    forget_users("u2", model=METHOD)
-    before = tree(in_use)
-    assert cli.main(["erase", "--checkpoint=model"]) == 2
-    assert "has corrected rows" in capsys.readouterr().err
-    assert tree(in_use) == before
+    row = rows_of(run, "u1")[0]
+    file = given([f"u1,{item_of(run, row)},u2"], "user_id,item_id,new_user_id")
+    shutil.copytree("model", "spare")
+    assert "is carried out" in corrected(file)
+    assert corrected(file).endswith("was carried out before; nothing to do")
+    assert corrected(file, dry_run=True).endswith("was carried out before; nothing to do")
+    other = given([f"u1,{item_of(run, row)},u3"], "user_id,item_id,new_user_id")
+    with pytest.raises(InputError, match="the data have no such row"):
+        corrected(other)
+    shutil.rmtree("model")
+    shutil.move("spare", "model")
+    file = given([f"u1,{item_of(run, row)},u2"], "user_id,item_id,new_user_id")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(forgetting, "measure", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            corrected(file)
+    told = corrected(file)
+    assert "corrected 1 rows" in told
+    assert told.endswith("was carried out before; nothing to do")
+
+
+def test_moved_rows_of_which_one_was_moved_back_are_not_taken_for_done():
+    run = opened()
+    lines = [f"u1,{item_of(run, row)},u2" for row in rows_of(run, "u1")[:2]]
+    corrected(given(lines, "user_id,item_id,new_user_id"))
+    back = f"u2,{item_of(run, rows_of(run, 'u1')[0])},u1"
+    corrected(given([back], "user_id,item_id,new_user_id"))
+    with pytest.raises(InputError, match="line 3: the data have no such row"):
+        corrected(given(lines, "user_id,item_id,new_user_id"))
+
+
+DUE = {"retrain_when_due": True, "drift_budget": 1e-9}
+
+
+def counted_epochs(monkeypatch: Any) -> list[int]:
+    """A list that grows by one with every epoch of a training."""
+    epochs: list[int] = []
+    once = LLMRecTrainer._train_epoch
+
+    def counted(self: Any, *given: Any, **more: Any) -> Any:
+        epochs.append(1)
+        return once(self, *given, **more)
+
+    monkeypatch.setattr(LLMRecTrainer, "_train_epoch", counted)
+    return epochs
+
+
+def test_a_new_training_that_is_killed_goes_on_with_the_same_corrections(monkeypatch):
+    run = opened()
+    file = given(lines_for(run, "u1", rows_of(run, "u1")))
+    epochs, train = counted_epochs(monkeypatch), Reference.train
+
+    def killed_at_its_end(*given: Any) -> None:
+        train(*given)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Reference, "train", killed_at_its_end)
+        with pytest.raises(KeyboardInterrupt):
+            correct(CorrectOptions("model", file, **DUE), METHOD, QUICK)
+    told = correct(CorrectOptions("model", file, **DUE), METHOD, QUICK)
+    assert "was carried out before" in told
+    assert told.endswith("drift begins at 0")
+    assert len(epochs) == 40  # SETTINGS has as many
+    assert len(opened().record["trainings"]) == 1
+    assert not Path("model/work").exists()
+    assert corrected(file).endswith("nothing to do")
+
+
+def test_a_retrain_that_measured_a_correction_is_not_trained_again(monkeypatch):
+    run = opened()
+    file = given(lines_for(run, "u1", rows_of(run, "u1")))
+    epochs = counted_epochs(monkeypatch)
+    told = correct(CorrectOptions("model", file, **DUE, with_retrain=True), METHOD, QUICK)
+    assert told.endswith("drift begins at 0")
+    assert len(epochs) == 40
+
+
+def interrupted(*given: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_another_request_reports_a_killed_one_by_its_kind(monkeypatch):
+    run = opened()
+    file = given(lines_for(run, "u1", rows_of(run, "u1")))
+    with monkeypatch.context() as patch:
+        patch.setattr(forgetting, "measure", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            corrected(file)
+    first, *others = forget_users("u2", model=METHOD).splitlines()
+    assert "corrected 10 rows: another label in 10" in first
+    assert others[1].startswith("loss of the old answers: ")
+    assert others[2].startswith("loss of the new answers: ")
+    with monkeypatch.context() as patch:
+        patch.setattr(forgetting, "measure", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            forget_users("u5", model=METHOD)
+    first, *others = corrected(given(lines_for(run, "u3", rows_of(run, "u3")))).splitlines()
+    assert "10 training rows of 12 rows asked for" in first
+    assert others[1].startswith("their loss: ")
 
 
 def killed_in(module: Any, name: str, file: str) -> None:
@@ -321,7 +417,7 @@ def test_killed_in_between_a_correction_is_done_once(in_use: Path):
     corrected(file)
     wanted = ModelFolder("model").read().record["files"]
     done = []
-    places = [(correcting, name) for name in ("learn", "merge", "complete")]
+    places = [(correcting, name) for name in ("learn", "merge", "measure_last")]
     for module, name in (*places, (forgetting, "certify")):
         shutil.rmtree("model")
         shutil.copytree("spare", "model")
@@ -513,7 +609,7 @@ def test_a_new_training_and_a_loaded_recommender_go_on_from_corrected_rows(capsy
     file = given(lines_for(run, "u1", rows))
     options = CorrectOptions("model", file, drift_budget=1e-9, retrain_when_due=True)
     told = correct(options, METHOD, QUICK)
-    assert told.endswith("trained anew on what is right; drift begins at 0")
+    assert told.endswith("trained anew on what is left; drift begins at 0")
     assert (opened().dataset.rows.label[rows] != run.dataset.rows.label[rows]).all()
     verified(capsys)
     recommender = load_recommender("model")

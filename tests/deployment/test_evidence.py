@@ -106,7 +106,7 @@ def test_where_nothing_is_to_be_measured_there_is_no_number():
     assert found["relearning"] == {"forget": None, "control": None}
     assert found["rounding"]["forget"]["loss_4_bits"] is None
     nothing = Answers(np.empty(0), None)
-    assert attack(run, change, nothing, nothing) is None
+    assert attack(run, change, nobody, nothing, nothing) is None
 
 
 def answers(run, change, forget: float, others: float, rounded: float) -> Answers:
@@ -126,7 +126,7 @@ def test_attacks_say_how_much_comes_back_and_who_is_told_apart():
     change = delta_of(run, run.forgotten, np.union1d(run.forgotten, rows_of(run, "u7", "u8")))
     before = answers(run, change, 0.8, 0.5, rounded=0.8)
     after = answers(run, change, 0.5, 0.5, rounded=0.8)
-    found = attack(run, change, before, after)
+    found = attack(run, change, evaluation_rows_of(run, change), before, after)
     assert found["rounding"]["8"]["back"] == pytest.approx(0)
     assert found["rounding"]["4"] == {"back": pytest.approx(1), "interval": pytest.approx([1, 1])}
     both = found["both_models"]
@@ -141,11 +141,12 @@ def test_attacks_say_nothing_without_a_gap_or_without_control_users():
     run = opened()
     change = delta_of(run, run.forgotten, np.union1d(run.forgotten, rows_of(run, "u7", "u8")))
     same = answers(run, change, 0.5, 0.5, rounded=0.5)
-    found = attack(run, change, same, same)
+    rows = evaluation_rows_of(run, change)
+    found = attack(run, change, rows, same, same)
     assert found["rounding"] == {"8": None, "4": None}
     assert found["both_models"]["forgotten_from_stay"]["change"]["auc"] == 0.5
-    run.parts = run.parts._replace(control=np.empty(0, np.int64))
-    alone = attack(run, change, answers(run, change, 0.8, 0.5, 0.8), same)
+    rows = rows._replace(control=np.empty(0, np.int64))
+    alone = attack(run, change, rows, answers(run, change, 0.8, 0.5, 0.8), same)
     assert alone["rounding"] == {"8": None, "4": None}
     assert alone["both_models"]["forgotten_from_control"] == {"change": None, "rise": None}
     assert alone["both_models"]["forgotten_from_stay"]["rise"]["auc"] == 1

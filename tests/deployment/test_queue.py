@@ -1,5 +1,6 @@
 """``recbole-e2urec forget``: requests on a model in use, one after the other."""
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -18,7 +19,9 @@ from recbole_e2urec.deployment.forget import QueueOptions, forget
 from recbole_e2urec.deployment.model_folder import ModelFolder
 from recbole_e2urec.deployment.recommend import load_recommender
 from recbole_e2urec.errors import InputError
+from recbole_e2urec.report.tables import NOISE
 from recbole_e2urec.trainer.llmrec_trainer import LLMRecTrainer
+from recbole_e2urec.utils import io
 
 KNOWN = {"history_length": 0, "epochs": 24, "eval_step": 24}  # only a name tells what is liked
 pytestmark = pytest.mark.usefixtures("short_relearning", "in_use")
@@ -52,14 +55,14 @@ def test_what_was_forgotten_first_stays_forgotten_after_the_second_request(tmp_p
     assert kept[1] - kept[0] < 0.5 * (loss[2] - loss[0])
 
 
+def interrupted(*given):
+    raise KeyboardInterrupt
+
+
 def killed_while_measuring(monkeypatch, *users):
     """Carry out a request whose process is killed once the new model is in place."""
-
-    def kill(*given):
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(forget_module, "measure", kill)
+        patch.setattr(forget_module, "measure", interrupted)
         with pytest.raises(KeyboardInterrupt):
             forget_users(*users, model="NegGrad")
 
@@ -104,6 +107,45 @@ def test_another_request_measures_the_killed_one_first(monkeypatch, capsys):
     assert "the 3. of this model" in told
     assert len(list(Path("model/certificates").glob("*.json"))) == 3
     assert all("measures" in entry["evidence"] for entry in opened().record["requests"])
+
+
+def test_a_killed_request_is_measured_as_it_was_asked_for(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(forget_module, "measure", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            asked("u1", drift_budget=1e-9, with_retrain=True, noise_floor=True)
+    assert "is above drift_budget (1e-09): retraining is due" in asked("u2", drift_budget=9.0)
+    first, second = (entry["evidence"]["retrain"] for entry in opened().record["requests"])
+    assert set(first["distances"]) == {"before", "after", NOISE}
+    assert second is None
+    assert "measuring" not in opened().record["requests"][0]
+
+
+def test_a_killed_request_given_again_is_measured_as_it_is_asked_for_now(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(forget_module, "measure", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            asked("u1", drift_budget=1e-9, with_retrain=True)
+    assert "retraining is due" not in asked("u1", drift_budget=9.0)
+    assert opened().record["requests"][0]["evidence"]["retrain"] is None
+
+
+def test_a_killed_request_says_that_retraining_is_due_to_one_that_does_not_retrain(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(forget_module, "measure", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            asked("u1", **DUE)
+    assert "is above drift_budget (1e-09): retraining is due" in asked("u2", drift_budget=9.0)
+
+
+def test_a_killed_request_whose_measuring_is_damaged_is_one_line(monkeypatch, capsys):
+    killed_while_measuring(monkeypatch, "u1")
+    run = opened()
+    run.record["requests"][-1]["measuring"] = {"drift_budget": "much"}
+    with ModelFolder("model").locked(unmeasured=True):
+        ModelFolder("model").write(run.record, run.tensors)
+    with pytest.raises(InputError, match="is damaged"):
+        asked("u2")
 
 
 def test_forgotten_rows_are_in_no_later_training_and_in_no_history():
@@ -276,11 +318,8 @@ def test_a_retrain_that_measured_the_request_is_not_trained_again(monkeypatch):
 
 
 def test_a_new_training_that_is_killed_goes_on_with_the_same_request(monkeypatch, capsys):
-    def kill(*given):
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(Reference, "train", kill)
+        patch.setattr(Reference, "train", interrupted)
         with pytest.raises(KeyboardInterrupt):
             asked("u1", **DUE)
     with pytest.raises(InputError, match="nothing is known"):
@@ -299,6 +338,29 @@ def test_the_folder_holds_one_model_and_nothing_of_the_way_to_it(in_use: Path):
     assert names - pages == {
         ".lock", "current.json", *(f"generations/000003/{name}" for name in files)
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_request_writes_the_weights_once(links, monkeypatch):
+    def refuse(*given):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    written, save = [], io.save_file
+
+    def counted(tensors, path, *more):
+        written.append(str(path))
+        save(tensors, path, *more)
+
+    monkeypatch.setattr(io, "save_file", counted)
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    asked("u1")
+    assert sum("generations" in path for path in written) == 3  # weights, forgotten, sample
+    (weights,) = Path("model").rglob("weights.safetensors")
+    assert weights.parent.name == "000003"
+    assert weights.stat().st_nlink == 1  # nothing is left of the generation before
+    assert not list(Path("model").rglob("*.part"))
+    opened()
 
 
 @pytest.mark.thorough
