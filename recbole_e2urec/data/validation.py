@@ -166,11 +166,10 @@ def check_end(path: Path) -> list[str]:
 
 
 def check_cells(path: Path, separator: str, encoding: str) -> None:
-    """Refuse a table with a bad header, a line of too many cells or a stray control character.
+    """Refuse a table with a bad header, a line of too many cells or a stray carriage return.
 
     If a line has more cells than the header, pandas either uses the first column as the index,
-    which shifts all others, or cuts the line. Pandas also ends lines at carriage returns, and cells
-    at NUL characters.
+    which shifts all others, or cuts the line. Pandas also ends lines at carriage returns.
 
     Raises:
         InputError: names the line, but never its content.
@@ -182,8 +181,6 @@ def check_cells(path: Path, separator: str, encoding: str) -> None:
     for number, line in enumerate(lines, start=1):
         if "\r" in line:
             raise InputError(f"{path}, line {number}: a carriage return inside; remove it")
-        if "\0" in line:
-            raise InputError(f"{path}, line {number}: a NUL character inside; remove it")
         if line.count(separator) > separators:
             raise InputError(
                 f"{path}, line {number}: {line.count(separator) + 1} cells where the header has "

@@ -53,7 +53,13 @@ from recbole_e2urec.deployment.evidence import (
     measure,
     state_of,
 )
-from recbole_e2urec.deployment.model_folder import WEIGHTS, ModelFolder, hash_of_file
+from recbole_e2urec.deployment.model_folder import (
+    ANSWERS,
+    WEIGHTS,
+    ModelFolder,
+    Tensors,
+    hash_of_file,
+)
 from recbole_e2urec.deployment.purge import (
     purge_after_request,
     purge_with_run,
@@ -506,10 +512,24 @@ def measure_last(run: ServedModel, folder: ModelFolder, options: RequestOptions)
 
 
 def complete(run: ServedModel, folder: ModelFolder, options: MeasuringOptions) -> str:
-    """Measure the last request, complete the ledger, and certify; say where the certificate is."""
-    add_measures(run.record["requests"][-1], measure_request(run, folder, options))
-    run.state = folder.write(run.record, folder.files()).state
+    """Measure the last request, complete the ledger, and certify; say where the certificate is.
+
+    If a request asked control users how strongly to forget, the folder also gets the answers that
+    the next one will need for that.
+    """
+    entry = run.record["requests"][-1]
+    add_measures(entry, measure_request(run, folder, options))
+    tensors: dict[str, Tensors] = {**folder.files()}
+    if any("target_logloss" in _found(request) for request in run.record["requests"]):
+        run.ask_ahead()
+        tensors[ANSWERS] = run.answers
+    run.state = folder.write(run.record, tensors).state
     return f"certificate: {certify(run.request_numbers, folder, len(run.record['requests']))}"
+
+
+def _found(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = entry.get("evidence", {}).get("method", {}).get("found", {})
+    return found
 
 
 def missing_certificate(run: ServedModel, folder: ModelFolder, digest: str) -> list[str]:

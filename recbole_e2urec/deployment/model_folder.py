@@ -10,7 +10,9 @@ generation consists of
 - ``forgotten.safetensors``: ids of rows that no later training and no history may show;
 - ``sample.safetensors``: rows on which drift is measured, and what the first model answered;
 - ``remainder.safetensors``: only after rows were erased, see :class:`Remainder`;
-- ``corrections.safetensors``: only after rows were corrected, see :class:`Corrections`.
+- ``corrections.safetensors``: only after rows were corrected, see :class:`Corrections`;
+- ``answers.safetensors``: what the model answers to rows that a request will ask it about. It saves
+  time, and may be missing.
 
 The model that a request leaves serves before the request is measured and certified. Until then, the
 generation before it stays, too.
@@ -57,7 +59,7 @@ POINTER, RECORD, GENERATIONS, WORK = "current.json", "model.json", "generations"
 CERTIFICATES, ERASING, JOURNAL = "certificates", "erasing", "journal.json"
 PLACES, STAGE = "places", "stage"  # where the run wrote that made the model, and its stage there
 TENSORS, REMAINDER = ("weights", "forgotten", "sample"), "remainder"
-CORRECTIONS = "corrections"
+CORRECTIONS, ANSWERS = "corrections", "answers"
 WEIGHTS = f"{TENSORS[0]}.safetensors"
 NO_GENERATION = "000000"  # stands for a model that was in no folder
 # Format 1 did not say which request a forgotten row belongs to; 3 has corrections, which a version
@@ -572,7 +574,8 @@ def _place(generation: str, kind: str) -> str:
 
 def _kinds_of(record: Mapping[str, Any]) -> list[str]:
     """Return the names of a generation's files of tensors, without their suffix."""
-    more = (kind for kind in (REMAINDER, CORRECTIONS) if f"{kind}.safetensors" in record["files"])
+    optional = REMAINDER, CORRECTIONS, ANSWERS
+    more = (kind for kind in optional if f"{kind}.safetensors" in record["files"])
     return [*TENSORS, *more]
 
 

@@ -294,8 +294,7 @@ class Recommender:
         """Carry out a request, as ``recbole-e2urec forget`` does, and certify it.
 
         The model that has forgotten answers as soon as it is in place; then it is measured. The
-        first call opens a second model beside the one in use. Each call ends by answering ahead
-        what the next one will need.
+        first call opens a second model beside the one in use.
 
         Args:
             request: a file of users, items or rows.
@@ -337,8 +336,6 @@ class Recommender:
                 self._next = None  # it may have been changed half-way
                 raise
             self._folder.remove_work()
-            if self._next is not None:
-                self._next.ask_ahead()
         return ForgetReport("\n".join(lines), in_place[0] if in_place else None)
 
     def _opened(self, method: str, settings: Mapping[str, Any]) -> ServedModel:

@@ -33,6 +33,7 @@ from recbole_e2urec.data.rows import (
     Splits,
 )
 from recbole_e2urec.deployment.model_folder import (
+    ANSWERS,
     CORRECTIONS,
     READ_ATTEMPTS,
     REMAINDER,
@@ -137,6 +138,17 @@ def row_ids(ids: Tensor, count: int) -> Rows:
     if len(rows) and not (rows[0] >= 0 and rows[-1] < count and (np.diff(rows) > 0).all()):
         raise ValueError("rows")
     return rows
+
+
+def probabilities(yes: Tensor, rows: Rows) -> Tensor:
+    """Return the answers of a file to these rows.
+
+    Raises:
+        ValueError: they are not one probability a row.
+    """
+    if yes.shape != rows.shape or not ((yes >= 0) & (yes <= 1)).all():
+        raise ValueError("answers")
+    return yes
 
 
 def _integers(tensor: Tensor) -> Rows:  # [m] -> [m]
@@ -375,10 +387,8 @@ class ServedModel(Experiment):
             self.start = bank.state(None)
         bank.load(adapter, tensors["weights"])
         sample = tensors["sample"]
-        self.sample = DriftSample(row_ids(sample["rows"], len(self.dataset.rows)), sample["yes"])
-        yes = sample["yes"]
-        if yes.shape != self.sample.rows.shape or not ((yes >= 0) & (yes <= 1)).all():
-            raise ValueError("answers of the sample")
+        rows = row_ids(sample["rows"], len(self.dataset.rows))
+        self.sample = DriftSample(rows, probabilities(sample["yes"], rows))
         requests = len(self.record["requests"])
         self.number = numbers_of(tensors["forgotten"], len(self.dataset.rows), requests)
         self.corrections = NO_CORRECTIONS
@@ -387,6 +397,10 @@ class ServedModel(Experiment):
             self.corrections = corrected
             self.use_rows(corrected.applied(self.dataset.file_rows))
         self._leave_out_forgotten()
+        if ANSWERS in tensors:
+            answers = tensors[ANSWERS]
+            rows = row_ids(answers["rows"], len(self.answered))
+            self.answered[rows] = probabilities(answers["yes"], rows).numpy()
 
     def yes(self, rows: Rows, history: Rows) -> Tensor:  # [n] -> [n]
         """Return P(yes) of these rows under these histories, float32 on the CPU."""
@@ -521,6 +535,12 @@ class ServedModel(Experiment):
             rows = some_of(rows, self.config["seed"])
             rows = rows[np.isnan(self.answered[rows])]
             self.answered[rows] = own_yes(self.model, rows, self.history(self.forgotten))
+
+    @property
+    def answers(self) -> dict[str, Tensor]:
+        """What has been answered until now, as tensors of a generation."""
+        rows = np.flatnonzero(~np.isnan(self.answered))
+        return {"rows": torch.from_numpy(rows), "yes": torch.from_numpy(self.answered[rows])}
 
     @property
     def unmeasured(self) -> Mapping[str, Any] | None:

@@ -125,9 +125,7 @@ def parts_of(config: Config, dataset: Any) -> Parts:
     user, train, rest = dataset.rows.user, whole.train, dataset.remainder
     if rest is not None:
         return Parts(without_users(whole, user, rest.control_users), whole, rest.control)
-    control = choose_control_users(
-        np.unique(user), config["control_users"], config["forget_seed"]
-    )
+    control = choose_control_users(np.unique(user), config["control_users"], config["forget_seed"])
     of_control = train[np.isin(user[train], control)]
     return Parts(without_users(whole, user, control), whole, of_control)
 

@@ -136,12 +136,12 @@ def read_without_quoting() -> None:
     quotes nor reads words as missing values, and leaves the choice of the parser to pandas.
     """
 
-    def read_csv(*args: Any, dtype: Any, delimiter: str, **options: Any) -> Any:
+    def read_csv(path: str, dtype: Any, delimiter: str, **options: Any) -> Any:
         missing = {name: [""] if kind is str else MISSING_NUMBERS for name, kind in dtype.items()}
         literal = {"quoting": csv.QUOTE_NONE, "keep_default_na": False, "na_values": missing}
-        if len(delimiter.encode()) == 1:  # the only kind that pandas' parser in C can read
+        if len(delimiter.encode()) == 1 and b"\0" not in Path(path).read_bytes():  # what C can read
             options |= {"engine": "c", "float_precision": "round_trip", "low_memory": False}
-        return pd.read_csv(*args, dtype=dtype, delimiter=delimiter, **{**literal, **options})
+        return pd.read_csv(path, dtype=dtype, delimiter=delimiter, **{**literal, **options})
 
     pandas = types.ModuleType("pandas")
     pandas.__dict__.update(pd.__dict__)
