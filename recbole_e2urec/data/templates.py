@@ -310,7 +310,11 @@ def _render(
     """
     try:
         template = _compiled(source)
-        return "" if values is None else template.render({**columns, **values})
+        if values is None:
+            return ""
+        # As template.render does, which merges the globals by a slower way for each text.
+        known = {**_ENVIRONMENT.globals, **columns, **values}
+        return "".join(template.root_render_func(template.new_context(known, shared=True)))
     except Exception as error:  # a user's template can raise anything
         reason = one_line(error) or type(error).__name__
         allowed = ", ".join(dict.fromkeys([*NAMES[part].split(", "), *columns]))
