@@ -30,7 +30,7 @@ from recbole_e2urec.data.request.file import (
 )
 from recbole_e2urec.data.request.sampling import request_digest
 from recbole_e2urec.data.request.selection import ForgetOptions
-from recbole_e2urec.data.rows import UNCHANGED, Corrections
+from recbole_e2urec.data.rows import NO_CORRECTIONS, UNCHANGED, Corrections
 from recbole_e2urec.deployment.evidence import RequestDelta, check_reference, counts_of, state_of
 from recbole_e2urec.deployment.forget import (
     CHECKED_ROWS,
@@ -52,6 +52,8 @@ from recbole_e2urec.deployment.forget import (
     task_of,
     train_anew,
     unlearn_rows,
+    worded,
+    wording,
 )
 from recbole_e2urec.deployment.model_folder import ModelFolder
 from recbole_e2urec.deployment.served_model import (
@@ -159,7 +161,12 @@ def correct(
         folder.tidy()
         run = open_folder(folder, merged, method)
         method_of(run.config)  # refuses bad settings before the file is read
-        return "\n".join(_execute(run, folder, options, _read_request(run, options)))
+        lines = _execute(run, folder, options, _read_request(run, options))
+        if options.retrain_when_due and is_due(run.record, options.drift_budget):
+            train_anew(run, folder)
+            lines.append("trained anew on what is right; drift begins at 0")
+        folder.remove_work()
+        return "\n".join(lines)
 
 
 def _preview(run: ServedModel, options: CorrectOptions) -> list[str]:
@@ -196,7 +203,6 @@ def _execute(
         lines += _measure(run, folder, options)
     lines += measure_if_killed(run, folder, options, request.digest)
     if request.executed is not None:
-        folder.remove_work()
         return [*lines, request.executed, *missing_certificate(run, folder, request.digest)]
     check_reference(run, options.noise_floor)
     run.correct(request.corrections)
@@ -204,19 +210,16 @@ def _execute(
         changed = change_model(run, delta, lambda: answer_anew(run, folder, delta))
         made = ledger_entry(run, request.request_id, request.digest, changed)
     run.use_corrections()
+    made["wording"] = wording(_as_given(run, options), made["evidence"]["salt"])
     put_in_place(run, folder, {**made, "kind": CORRECTION})
     return [*lines, *_measure(run, folder, options)]
 
 
 def _measure(run: ServedModel, folder: ModelFolder, options: CorrectOptions) -> list[str]:
-    """Measure and certify the last request, and train anew if that is due."""
+    """Measure and certify the last request; return what to report."""
     certificate = complete(run, folder, options.measuring())
     requests = run.record["requests"]
     first, *others = _summary(requests[-1], options, len(requests))
-    if options.retrain_when_due and is_due(run.record, options.drift_budget):
-        train_anew(run, folder)
-        others.append("trained anew on what is right; drift begins at 0")
-    folder.remove_work()
     return [first, certificate, *others]
 
 
@@ -266,12 +269,33 @@ def _read_request(run: ServedModel, options: CorrectOptions) -> _Request:
         InputError: one line that says what is wrong, and where.
     """
     path, ids = str(options.request), run.dataset.ids
+    given = _given_before(run, options)
+    if given is not None:
+        name = str(given["request_id"])
+        return _Request(NO_CORRECTIONS, given["digest"], name, done_before(given), [])
     try:
         file = read_corrections(path, {"user": ids.users, "item": ids.items})
         corrections = _corrections_of(run, path, file.lines)
         return _identified(run, path, file, corrections)
     except InputError as error:
         raise InputError(str(error).replace("forget file", "request file")) from error
+
+
+def _given_before(run: ServedModel, options: CorrectOptions) -> Mapping[str, Any] | None:
+    """Return the entry of the same file whose corrections no later ones took back.
+
+    A moved row is found no more under the user to whom it was assigned, and perhaps another one is.
+    """
+    corrections = run.corrections
+    for number, entry in worded(run, _as_given(run, options)):
+        later = corrections.rows[corrections.request > number]
+        if not np.isin(corrections.of(number).rows, later).any():
+            return entry
+    return None
+
+
+def _as_given(run: ServedModel, options: CorrectOptions) -> ForgetOptions:
+    return replace(run.config.options(ForgetOptions), file=options.request)
 
 
 def _corrections_of(run: ServedModel, path: str, lines: Sequence[CorrectionLine]) -> Corrections:

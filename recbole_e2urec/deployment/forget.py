@@ -363,17 +363,20 @@ def measure_if_killed(
 
 def _erased_before(run: ServedModel) -> Mapping[str, Any] | None:
     """Return the entry of a request that was given in the same words, and erased from the data."""
-    for entry in run.record["requests"]:
-        with suppress(KeyError, TypeError, ValueError, OSError):  # what reads it will say so
-            wording = entry["wording"]
-            if "erased" in entry and wording == _wording(run, entry["evidence"]["salt"]):
-                return dict(entry)
-    return None
-
-
-def _wording(run: ServedModel, salt: str) -> str:
-    """Return a salted hash of how a request was given."""
     options = run.config.options(ForgetOptions)
+    return next((dict(entry) for _, entry in worded(run, options) if "erased" in entry), None)
+
+
+def worded(run: ServedModel, options: ForgetOptions) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Give the entries of requests that were given in the same words, and their numbers."""
+    for number, entry in enumerate(run.record["requests"], 1):
+        with suppress(KeyError, TypeError, ValueError, OSError):  # what reads it will say so
+            if entry["wording"] == wording(options, entry["evidence"]["salt"]):
+                yield number, entry
+
+
+def wording(options: ForgetOptions, salt: str) -> str:
+    """Return a salted hash of how a request was given."""
     if options.file is None:
         return salted(salt, "filter", str(options.where))
     return salted(salt, "file", options.by, hash_of_file(Path(options.file)))
@@ -457,7 +460,7 @@ def _execute(
         return [*warnings, executed, *missing_certificate(run, folder, request.digest)]
     check_reference(run, options.noise_floor)
     entry = ledger_entry(run, request.request_id, request.digest, unlearn(run, folder, rows))
-    entry["wording"] = _wording(run, entry["evidence"]["salt"])
+    entry["wording"] = wording(run.config.options(ForgetOptions), entry["evidence"]["salt"])
     put_in_place(run, folder, entry)
     return [*warnings, *_measure(serve(run), folder, options)]
 
