@@ -42,7 +42,7 @@ from benchmarks.latency import PROGRAM, import_package, weight_of
 from benchmarks.lineplots import Line, Panel, svg
 from recbole_e2urec import cli
 from recbole_e2urec.config.config import RunSettings
-from recbole_e2urec.deployment.evidence import Reference, delta_of, few_of_each
+from recbole_e2urec.deployment.evidence import Reference, delta_of
 from recbole_e2urec.deployment.export import ExportOptions, export
 from recbole_e2urec.deployment.forget import RequestOptions, check_method
 from recbole_e2urec.deployment.model_folder import (
@@ -84,7 +84,6 @@ PANELS = {
     "largest resident memory, MB": "peak_mb",
 }
 COSTS = ("in_place", "certified", "total")
-PER_USER = 5  # training rows of a user that stand for all of them once they are forgotten
 NOT_PLACED, PLACED, CERTIFIED = "not in place", "in place", "certified"  # a killed request
 LOST = "the killed requests differ from the others: "
 Row = Mapping[str, Any]
@@ -278,7 +277,6 @@ class Benchmark:
         self._valid, self._test = (
             part[~np.isin(user[part], named)] for part in (splits.valid, splits.test)
         )
-        self._sample = few_of_each(splits.train[np.isin(user[splits.train], named)], user, 0)
         for number, request in enumerate(self._requests, 1):
             self._file(number).write_text(request.text)
         self._path = plan.path("measured.jsonl")
@@ -447,7 +445,7 @@ class Benchmark:
         label, train, history = run.dataset.rows.label, run.parts.splits.train, run.history(NOTHING)
         groups = {
             "test": self._test,
-            "forgotten": np.intersect1d(self._sample, run.forgotten),
+            "forgotten": np.intersect1d(train, run.forgotten),
             "first": np.intersect1d(train, np.flatnonzero(run.number == 1)),
             "corrected": np.intersect1d(run.corrections.rows, run.live),
         }
