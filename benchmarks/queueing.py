@@ -25,7 +25,7 @@ import io
 import json
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -290,10 +290,10 @@ class Benchmark:
             if key in self.rows:
                 continue
             measures = self._timed(method, folder, number)
-            is_last = number in self.plan.retrain_after
-            if is_last or measures["trained_anew"] or number % self.plan.every == 0:
+            is_compared = number in self.plan.retrain_after
+            if is_compared or measures["trained_anew"] or number % self.plan.every == 0:
                 run = open_folder(folder, QUIET)
-                if is_last:
+                if is_compared:
                     self._measure_references(run, number)
                 measures |= self._measures(run, run)
             named = {"model": method, "requests": number, "kind": request.kind}
@@ -320,11 +320,12 @@ class Benchmark:
             if request.kind == AGAIN and (folder.path / POINTER).read_bytes() != before:
                 raise RuntimeError(f"{LOST}request {number} is another's repetition")
             self._add(key, {"killed_after": moment, "found": found})
-        kept = self._exported(method)
-        new = sum(request.kind != AGAIN for request in self._requests)
         states = [self.rows[f"{name} {n}"]["found"] for n in range(1, self.plan.requests + 1)]
         counts = {state: states.count(state) for state in (NOT_PLACED, PLACED, CERTIFIED)}
-        self._add(name, {"killed": counts, "check": check_alike(kept, folder, new)})
+        in_ledger = np.cumsum([request.kind != AGAIN for request in self._requests])
+        killed = {int(number) for number, state in zip(in_ledger, states, strict=True) if state}
+        checked = check_alike(self._exported(method), folder, int(in_ledger[-1]), killed)
+        self._add(name, {"killed": counts, "check": checked})
 
     def _timed(self, method: str, folder: ModelFolder, number: int) -> dict[str, Any]:
         """Carry out a request in this process, and return what it costs.
@@ -354,7 +355,7 @@ class Benchmark:
         anew = kind != AGAIN and bool(trainings) and trainings[-1]["after"] == self._count(folder)
         return {
             "seconds": None if is_resumed else costs,
-            "training_rows": entry["training_rows"],
+            "training_rows": 0 if kind == AGAIN else entry["training_rows"],
             "drift": entry["drift"],
             "trained_anew": anew,
             "training_seconds": trainings[-1]["seconds"] if anew else None,
@@ -495,42 +496,49 @@ def noted_writes() -> Iterator[list[float]]:
         yield times
 
 
-def check_alike(kept: ModelFolder, killed: ModelFolder, requests: int) -> dict[str, int]:
+def check_alike(
+    kept: ModelFolder, other: ModelFolder, requests: int, killed: Collection[int]
+) -> dict[str, int]:
     """Check that killed requests were carried out once each, as those that were not killed.
 
     Both ledgers have the same requests in the same order, with the same measures, and note the same
-    trainings. All files of the model are the same, byte for byte. Every request has a certificate
-    that ``verify`` accepts.
+    trainings. All files of the model are the same, byte for byte. Every request has a certificate,
+    and ``verify`` accepts those of killed requests and of the last one.
 
     Args:
         kept: the folder of requests that were not killed.
-        killed: the folder of the same requests, of which some were.
+        other: the folder of the same requests, of which some were.
         requests: how many requests had something to do.
+        killed: which of them were killed, counted from 1.
 
     Returns:
-        How many certificates and checks there were.
+        How many requests, trainings anew and verified certificates there were.
 
     Raises:
         RuntimeError: they differ.
     """
-    one, other = (folder.read(with_tensors=False).record for folder in (kept, killed))
-    ledgers = [[_outcome(entry) for entry in record["requests"]] for record in (one, other)]
+    records = [folder.read(with_tensors=False).record for folder in (kept, other)]
+    ledgers = [[_outcome(entry) for entry in record["requests"]] for record in records]
     if ledgers[0] != ledgers[1] or len(ledgers[0]) != requests:
         raise RuntimeError(f"{LOST}{[len(ledger) for ledger in ledgers]} of {requests} requests")
-    trained = [[(each["after"], each["rows"]) for each in record.get("trainings", [])]
-               for record in (one, other)]  # fmt: skip
+    trained = [
+        [(each["after"], each["rows"]) for each in record.get("trainings", [])]
+        for record in records
+    ]
     if trained[0] != trained[1]:
         raise RuntimeError(f"{LOST}trained anew: {trained}")
-    if one["files"] != other["files"]:
-        raise RuntimeError(f"{LOST}files of the model: {one['files']}, {other['files']}")
-    certificates = sorted((killed.path / CERTIFICATES).glob("*.json"))
+    files = [record["files"] for record in records]
+    if files[0] != files[1]:
+        raise RuntimeError(f"{LOST}files of the model: {files}")
+    certificates = sorted((other.path / CERTIFICATES).glob("*.json"))
     if len(certificates) != requests:
         raise RuntimeError(f"{LOST}{len(certificates)} certificates of {requests} requests")
-    for certificate in certificates:
-        verdict = verify(VerifyOptions(str(certificate)), QUIET)
+    verified = sorted({*killed, requests})
+    for number in verified:
+        verdict = verify(VerifyOptions(str(certificates[number - 1])), QUIET)
         if verdict.failed:
-            raise RuntimeError(f"{LOST}{certificate}: {verdict.text}")
-    return {"requests": requests, "trainings": len(trained[0]), "verified": len(certificates)}
+            raise RuntimeError(f"{LOST}{certificates[number - 1]}: {verdict.text}")
+    return {"requests": requests, "trainings": len(trained[0]), "verified": len(verified)}
 
 
 def _outcome(entry: Row) -> dict[str, Any]:

@@ -60,11 +60,11 @@ def test_requests_that_are_lost_or_done_twice_are_found(in_use: Path) -> None:
         forget(
             QueueOptions(str(folder.path), write(Path("r.csv"), "user_id\nu1\n")), "NegGrad", QUICK
         )
-    assert check_alike(*folders, 1) == {"requests": 1, "trainings": 0, "verified": 1}
+    assert check_alike(*folders, 1, {1}) == {"requests": 1, "trainings": 0, "verified": 1}
     forget_users("u2", model="NegGrad")
     for count in (1, 2):
         with pytest.raises(RuntimeError, match=rf"differ from the others: \[2, 1\] of {count}"):
-            check_alike(*folders, count)
+            check_alike(*folders, count, ())
 
 
 def test_ticks_are_round_values_inside() -> None:
@@ -122,8 +122,10 @@ def test_the_small_benchmark_survives_kills_and_goes_on(capsys, monkeypatch) -> 
     ]
     assert rows["Original 1"]["drift"] == 0 < rows["Retrain, next seed 8"]["drift"]
     killed = rows["NegatedE2URec, 4 killed"]
-    assert killed["check"] == {"requests": 7, "trainings": 1, "verified": 7}
     assert 1 <= sum(killed["killed"].values()) <= 4
+    verified = killed["check"].pop("verified")
+    assert 1 <= verified <= 5
+    assert killed["check"] == {"requests": 7, "trainings": 1}
     ElementTree.parse(folder / "queue.svg")
     assert shown.count("| NegatedE2URec") == 6
     runpy.run_module("benchmarks.queueing", run_name="__main__")
