@@ -1,7 +1,9 @@
 """The benchmark of requests in a row: what it draws, asks and shows."""
 
 import json
+import os
 import runpy
+import shutil
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -9,7 +11,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from command_line import write
+from in_use import QUICK, forget_users, opened
 
+from recbole_e2urec.deployment.forget import QueueOptions, forget
+from recbole_e2urec.deployment.model_folder import ModelFolder
 from recbole_e2urec.errors import InputError
 
 CHECKOUT = Path(__file__).parents[1]
@@ -20,28 +26,45 @@ def _checkout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(CHECKOUT))
 
 
-def test_requests_name_nobody_twice_and_measure_on_users_who_stay(small_config) -> None:
+def test_requests_are_of_four_kinds_and_each_names_new_users(in_use: Path) -> None:
     from benchmarks.queueing import draw_requests
-    from recbole_e2urec.data.dataset import load_dataset
-    from recbole_e2urec.experiment.run import Experiment
 
-    config = small_config("LLMRec", title_field="movie_title", control_users=0)
-    run = Experiment(config, load_dataset(config))
-    draw, again, other = (draw_requests(run, 5, 3, seed) for seed in (1, 1, 2))
-    named = np.concatenate(draw.users)
-    user, splits = run.dataset.rows.user, run.parts.splits
+    run = opened()
+    requests, again, other = (draw_requests(run, 10, 2, seed) for seed in (1, 1, 2))
+    kinds = [request.kind for request in requests]
+    assert kinds[0] == "deletion"
+    assert [kinds.count(kind) for kind in ("deletion", "correction", "again", "overlap")] == [
+        5, 2, 2, 1
+    ]  # fmt: skip
+    named = np.concatenate([request.users for request in requests])
     assert len(set(named.tolist())) == len(named)
-    assert all(1 <= len(users) <= 3 for users in draw.users)
-    assert not np.isin(user[draw.test], named).any()
-    assert not np.isin(user[draw.valid], named).any()
-    assert len(draw.test) + np.isin(user[splits.test], named).sum() == len(splits.test)
-    for users, rows in zip(draw.users, draw.forget, strict=True):
-        assert sorted(rows) == sorted(splits.train[np.isin(user[splits.train], users)])
-    assert draw.so_far(2).tolist() == sorted([*draw.forget[0], *draw.forget[1]])
-    assert np.array_equal(named, np.concatenate(again.users))
-    assert not np.array_equal(named, np.concatenate(other.users))
+    assert np.isin(named, run.dataset.rows.user[run.live]).all()
+    texts = [request.text for request in requests]
+    assert [request.text for request in again] == texts
+    assert [request.text for request in other] != texts
+    for place, request in enumerate(requests):
+        assert 1 <= len(request.users) <= 2 or request.kind == "again"
+        assert (request.text in texts[:place]) == (request.kind == "again")
+    heads = {request.text.split()[0] for request in requests if request.command == "correct"}
+    assert heads == {"user_id,item_id,new_rating", "user_id,item_id,new_user_id"}
     with pytest.raises(InputError, match="of 24 users; ask for less"):
-        draw_requests(run, 20, 10, 1)
+        draw_requests(run, 40, 10, 1)
+
+
+def test_requests_that_are_lost_or_done_twice_are_found(in_use: Path) -> None:
+    from benchmarks.queueing import check_alike
+
+    shutil.copytree("model", "killed")
+    folders = ModelFolder("model"), ModelFolder("killed")
+    for folder in folders:
+        forget(
+            QueueOptions(str(folder.path), write(Path("r.csv"), "user_id\nu1\n")), "NegGrad", QUICK
+        )
+    assert check_alike(*folders, 1, {1}) == {"requests": 1, "trainings": 0, "verified": 1}
+    forget_users("u2", model="NegGrad")
+    for count in (1, 2):
+        with pytest.raises(RuntimeError, match=rf"differ from the others: \[2, 1\] of {count}"):
+            check_alike(*folders, count, ())
 
 
 def test_ticks_are_round_values_inside() -> None:
@@ -82,25 +105,28 @@ def test_a_plot_is_whole_xml_and_escapes_names() -> None:
     assert "n & m" in words
 
 
-@pytest.mark.slow
-def test_the_small_benchmark_measures_every_request_and_goes_on(capsys, monkeypatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["queueing", "--size=small", "--folder=out"])
+@pytest.mark.thorough
+def test_the_small_benchmark_survives_kills_and_goes_on(capsys, monkeypatch) -> None:
+    given = ["--size=small", "--folder=out", "--kills=4", "--methods", "NegatedE2URec"]
+    monkeypatch.setattr(sys, "argv", ["queueing", *given])
+    monkeypatch.setenv("PYTHONPATH", str(CHECKOUT), prepend=os.pathsep)
     runpy.run_module("benchmarks.queueing", run_name="__main__")
     shown = capsys.readouterr().out
-    lines = Path("out/2-requests-1-numbered/measured.jsonl").read_text().splitlines()
+    folder = Path("out/8-requests-1-default-0.0003")
+    lines = (folder / "measured.jsonl").read_text().splitlines()
     rows = {row["key"]: row for row in map(json.loads, lines)}
-    name = "NegatedE2URec"
-    assert list(rows) == ["Original 0", "Retrain 1", "Retrain 2", "Original 0 2021",
-                          "Retrain 2 2021", "Original on 1", "Original on 2", f"{name} 1",
-                          f"{name} 2", f"{name} at once"]  # fmt: skip
-    assert rows["Original 0"]["drift"] == 0
-    assert rows["Retrain 2"]["residual"] == 0
-    assert rows["Original on 2"]["residual"] == 1
-    last, at_once = rows[f"{name} 2"], rows[f"{name} at once"]
-    assert last["drift"] == pytest.approx(last["told_drift"], abs=1e-6)
-    assert at_once["rows"] == rows[f"{name} 1"]["rows"] + last["rows"]
-    assert last["forgotten"]["rows"] == at_once["rows"]
-    ElementTree.parse("out/2-requests-1-numbered/queue.svg")
-    assert shown.count("| NegatedE2URec") == 3
+    own = [rows[f"NegatedE2URec {number}"] for number in range(1, 9)]
+    assert [row["trained_anew"] for row in own].count(True) == 1
+    assert [row["seconds"].get("in_place") is None for row in own] == [
+        row["kind"] == "again" for row in own
+    ]
+    assert rows["Original 1"]["drift"] == 0 < rows["Retrain, next seed 8"]["drift"]
+    killed = rows["NegatedE2URec, 4 killed"]
+    assert 1 <= sum(killed["killed"].values()) <= 4
+    verified = killed["check"].pop("verified")
+    assert 1 <= verified <= 5
+    assert killed["check"] == {"requests": 7, "trainings": 1}
+    ElementTree.parse(folder / "queue.svg")
+    assert shown.count("| NegatedE2URec") == 6
     runpy.run_module("benchmarks.queueing", run_name="__main__")
-    assert Path("out/2-requests-1-numbered/measured.jsonl").read_text().splitlines() == lines
+    assert (folder / "measured.jsonl").read_text().splitlines() == lines

@@ -207,22 +207,22 @@ def _read_request(run: ServedModel, options: CorrectOptions) -> _Request:
         InputError: one line that says what is wrong, and where.
     """
     path, ids = str(options.request), run.dataset.ids
+    done = _done_in_same_words(run, path)
+    if done is not None:
+        name = str(done["request_id"])
+        return _Request(NO_CORRECTIONS, str(done["digest"]), name, done_before(done), [])
     try:
         file = read_corrections(path, {"user": ids.users, "item": ids.items})
         corrections = _corrections_of(run, path, file.lines)
         return _identified(run, path, file, corrections)
     except InputError as error:
-        entry = _done_in_same_words(run, path)
-        if entry is not None:
-            nothing, digest, name = NO_CORRECTIONS, str(entry["digest"]), entry["request_id"]
-            return _Request(nothing, digest, str(name), done_before(entry), [])
         raise InputError(str(error).replace("forget file", "request file")) from error
 
 
 def _done_in_same_words(run: ServedModel, path: str) -> Mapping[str, Any] | None:
     """Return the entry of the same file, unless rows of it were corrected again since.
 
-    Rows that it moved are no longer where it looks for them.
+    A row that it moved is no longer where it looks for it, and perhaps another one is.
     """
 
     def holds(entry: Mapping[str, Any]) -> bool:

@@ -117,7 +117,7 @@ class LLMRec(GeneralRecommender):
         nothing = np.full((len(dataset.rows), 0), -1, dtype=np.int64)
         self.table = self.prompts(dataset.rows, nothing, texts)
         self.labels = dataset.rows.label
-        self.answer = self._answer_itself  # P(yes); see scorers.answering
+        self.stand_in: Callable[..., Tensor] | None = None  # see scorers.answering
 
     @property
     def tokens_at_once(self) -> int:
@@ -143,9 +143,12 @@ class LLMRec(GeneralRecommender):
         items = interaction[self.ITEM_ID].cpu().numpy()
         return self.answer(rows, items)
 
-    def _answer_itself(
+    def answer(
         self, rows: NDArray[np.int64], items: NDArray[np.int64] | None
     ) -> Tensor:  # [b], [b] -> [b]
+        """P(yes) of each pair of row and item; None: of the rows' own items."""
+        if self.stand_in is not None:
+            return self.stand_in(rows, items)
         with self.bank.frozen(self.adapter):
             return self.yes(self.hidden(rows, items))
 

@@ -255,11 +255,11 @@ def on_start(model: LLMRec, start: Callable[[], Weights] | None) -> Iterator[Non
 @contextmanager
 def answering(model: LLMRec, scorer: Scorer) -> Iterator[None]:
     """Let the scorer answer in place of the model when RecBole's evaluator calls the model."""
-    before = model.answer
-    model.answer = lambda rows, items: scorer.ask(model, rows, items).yes(
+    before = model.stand_in
+    model.stand_in = lambda rows, items: scorer.ask(model, rows, items).yes(
         model.language_model.answer_ids
     )
     try:
         yield
     finally:
-        model.answer = before
+        model.stand_in = before

@@ -197,6 +197,37 @@ def test_the_second_time_nothing_is_done_however_the_file_is_written(in_use: Pat
     assert tree(in_use) == before
 
 
+def test_moved_rows_stay_moved_when_the_same_file_is_given_again(in_use: Path, capsys):
+    run = opened()
+    first, second = rows_of(run, "u1"), rows_of(run, "u2")
+    shared = np.intersect1d(*(run.dataset.rows.item[rows] for rows in (first, second)))[0]
+    mine, theirs = (
+        next(row for row in rows if run.dataset.rows.item[row] == shared)
+        for rows in (first, second)
+    )
+    item, alone = item_of(run, mine), next(row for row in first if row != mine)
+    lines = [f"u1,{item},u2", f"u2,{item},u1", f"u1,{item_of(run, alone)},u3"]
+    file = given(lines, "user_id,item_id,new_user_id")
+    corrected(file)
+    before = tree(in_use)
+    for dry_run in (False, True):
+        assert corrected(file, dry_run=dry_run).endswith("carried out before; nothing to do")
+    assert tree(in_use) == before
+    assert opened().dataset.rows.user[mine] == run.dataset.ids.users["u2"]
+    assert opened().dataset.rows.user[theirs] == run.dataset.ids.users["u1"]
+    forget_users("u1", "u2", model=METHOD)
+    assert corrected(file).endswith("carried out before; nothing to do")
+    verified(capsys)
+
+
+def test_what_is_corrected_is_done_when_it_is_given_again_after_a_deletion():
+    run = opened()
+    file = given(lines_for(run, "u1", rows_of(run, "u1")))
+    corrected(file)
+    forget_users("u1", model=METHOD)
+    assert corrected(file).endswith("carried out before; nothing to do")
+
+
 def test_a_row_may_be_corrected_back_and_forth():
     run = opened()
     row = rows_of(run, "u1")[0]
@@ -412,7 +443,10 @@ def killed_in(module: Any, name: str, file: str) -> None:
 
 def test_killed_in_between_a_correction_is_done_once(in_use: Path):
     run = opened()
-    file = given(lines_for(run, "u1", rows_of(run, "u1")))
+    moved, *rows = rows_of(run, "u1")
+    lines = [f"{line}," for line in lines_for(run, "u1", rows)]
+    lines.append(f"u1,{item_of(run, moved)},,u2")
+    file = given(lines, "user_id,item_id,new_rating,new_user_id")
     shutil.copytree("model", "spare")
     corrected(file)
     wanted = ModelFolder("model").read().record["files"]

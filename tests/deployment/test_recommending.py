@@ -1,9 +1,11 @@
 """What a model in use recommends, from Python and by ``recbole-e2urec recommend``."""
 
+import gc
 import json
 import re
 import shutil
 import threading
+import weakref
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from recbole_e2urec import cli
 from recbole_e2urec.deployment import forget
 from recbole_e2urec.deployment.recommend import Snapshot, load_recommender
 from recbole_e2urec.errors import InputError
+from recbole_e2urec.model.llmrec import LLMRec
 
 pytestmark = pytest.mark.usefixtures("in_use")
 
@@ -313,3 +316,23 @@ def test_a_recommender_forgets_corrected_rows(short_relearning):
     assert recommender.recommend("u5") == again.recommend("u5")
     for certificate in Path("model/certificates").glob("*.json"):
         assert cli.main(["verify", str(certificate)]) == 0
+
+
+def test_no_model_of_an_earlier_request_stays_in_memory():
+    models = weakref.WeakSet()
+    made = LLMRec.__init__
+
+    def noted(self, *given):
+        made(self, *given)
+        models.add(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LLMRec, "__init__", noted)
+        gc.disable()  # large models cannot wait for it
+        try:
+            recommender = load_recommender("model")
+            for user in ("u1", "u2", "u5"):
+                recommender.forget(requested(user), method="NegGrad", joint_epochs=1)
+            assert len(models) == 2  # the one that answers, and the one that forgets next
+        finally:
+            gc.enable()
