@@ -70,6 +70,7 @@ DOCS_REQUIRES = [
     "mkdocstrings[python]>=0.27",
     "nbconvert>=7",
     "ipykernel>=6",
+    "ipywidgets>=8",
     "matplotlib>=3.8",
 ]
 
