@@ -16,6 +16,7 @@ from nbconvert import MarkdownExporter
 CHECKOUT = Path(__file__).resolve().parents[1]
 FILES = "files/"
 LINK = re.compile(r"\[((?:[^\]`]|`[^`]*`)*)\]\((?![a-z]+:|#)([^)\s#]+)(#[^)\s]*)?\)")
+FRAME = re.compile(r"<style scoped>.*?</style>| border=\"1\" class=\"dataframe\"", re.DOTALL)
 TITLE = re.compile(r"^# (.*)$", re.MULTILINE)
 ROLE = re.compile(r":(?:class|func|meth|data|mod|attr):`~?([\w.]+)`")
 HEAD = "---\nsearch: {{exclude: true}}\n---\n# {}\n\n"
@@ -57,11 +58,14 @@ def page_of(path: str) -> str:
 
 
 def add_notebooks(files: Files, config: Any) -> None:
-    """Make a page of each notebook, with its plots beside it; the notebook itself stays."""
+    """Make a page of each notebook, with its plots beside it; the notebook itself stays.
+
+    Tables of pandas look as all tables do.
+    """
     for notebook in [file for file in files if file.src_uri.endswith(".ipynb")]:
         text, more = MarkdownExporter().from_filename(notebook.abs_src_path)
         address = address_of(f"docs/{notebook.src_uri}")
-        files.append(File.generated(config, address, content=text))
+        files.append(File.generated(config, address, content=FRAME.sub("", text)))
         for name, content in more["outputs"].items():
             picture = posixpath.join(posixpath.dirname(address), name)
             files.append(File.generated(config, picture, content=content))
