@@ -161,8 +161,9 @@ def test_distribution_installs_and_runs(
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     program = [sys.executable, str(target / "bin" / "recbole-e2urec")]
     environment = {**os.environ, "PYTHONPATH": str(target)}
+    place = "import recbole_e2urec; print(recbole_e2urec.__file__)"
     for words, answer in (
-        ([sys.executable, "-c", "import recbole_e2urec; print(recbole_e2urec.__file__)"], str(target)),
+        ([sys.executable, "-c", place], str(target)),
         ([*program, "--version"], recbole_e2urec.__version__),
         ([*program, "--help"], "--forget_ratio"),
     ):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_docs import CHECKOUT, LINK, PAGES, name_of, text_of
+from test_docs import CHECKOUT, FENCE, LINK, PAGES, name_of, text_of
 
 NOTEBOOK = CHECKOUT / "docs" / "quickstart.ipynb"
 needs_docs = "needs the extra [docs]"
@@ -37,6 +37,13 @@ def test_links_of_the_notebook_lead_to_files() -> None:
     links = [link for cell in cells("markdown") for link in LINK.findall("".join(cell["source"]))]
     assert len(links) > 3
     assert [link for link in links if not (NOTEBOOK.parent / link.partition("#")[0]).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_plots_stand_beside_the_command_that_makes_them(page: Path) -> None:
+    commands = "".join(block for _, block in FENCE.findall(text_of(page)))
+    for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text_of(page)):
+        assert f"--plot={name_of(page.parent / picture)}" in commands
 
 
 @pytest.mark.thorough
