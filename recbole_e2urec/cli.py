@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
+from recbole_e2urec import __version__
 from recbole_e2urec.config.yaml import (
     Documented,
     documented,
@@ -318,7 +319,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str]) -> Arguments:
-    """Parse the arguments; ``--help`` prints the help and exits with code 0.
+    """Parse the arguments; ``--help`` and ``--version`` print, and exit with code 0.
 
     Raises:
         InputError: an argument is neither known nor of the form ``--key=value``, or a key is given
@@ -469,6 +470,7 @@ def _parser(name: str | None) -> argparse.ArgumentParser:
         metavar="FILE",
         help="yaml files with settings; later files win, the command line wins over all",
     )
+    parser.add_argument("--version", action="version", version=f"recbole_e2urec {__version__}")
     if command:
         command.add_arguments(parser)
     return parser

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from recbole_e2urec import cli
+from recbole_e2urec import __version__, cli
 from recbole_e2urec.errors import DISK_ERRORS, InputError
 
 ROOT = Path(__file__).parent.parent
@@ -187,6 +187,15 @@ def test_main_gives_an_interruption_code_130(
     failing(monkeypatch, KeyboardInterrupt())
     assert cli.main(["--model=E2URec"]) == 130
     assert "the same command goes on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("argv", [["--version"], ["forget", "--version"]])
+def test_version_is_that_of_the_package(
+    argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(argv)
+    assert capsys.readouterr().out == f"recbole_e2urec {__version__}\n"
 
 
 def test_help_names_the_main_keys(capsys: pytest.CaptureFixture[str]) -> None:

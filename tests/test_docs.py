@@ -16,7 +16,7 @@ from recbole_e2urec.config.keys import check_keys, find_model, split_forget_meth
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PAGES = [
-    *(CHECKOUT / name for name in ("README.md", "CHANGELOG.md")),
+    *(CHECKOUT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")),
     *sorted((CHECKOUT / "docs").rglob("*.md")),
 ]
 WIDTH = 100

