@@ -10,7 +10,7 @@ from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -246,7 +246,7 @@ def ranking(folder: Path, size: Size) -> dict[str, Any]:
     """
     backbone = random_backbone(folder, "llama", size)
     run = untrained(folder, size, backbone=backbone, prompt="plain", history_length=10)
-    model, lm = run.model, run.model.language_model
+    model, lm = run.model, cast(Any, run.model.language_model)
     generator = np.random.default_rng(1)
     tested = generator.choice(run.parts.splits.test, size.users, replace=False)
     rows = np.repeat(tested, CANDIDATES)

@@ -35,7 +35,14 @@ from recbole_e2urec.data.features import (
     share_known,
 )
 from recbole_e2urec.data.request.filter import further_columns
-from recbole_e2urec.data.rows import IdMap, Remainder, RowTable, TargetOptions, target_rows
+from recbole_e2urec.data.rows import (
+    IdMap,
+    Remainder,
+    RowTable,
+    Splits,
+    TargetOptions,
+    target_rows,
+)
 from recbole_e2urec.data.validation import (
     Findings,
     check_cells,
@@ -74,6 +81,8 @@ class RowDataMixin(Dataset):
         lines: by ``inter``, ``user`` and ``item``: which lines of the file are in the data, see
             :class:`Remainder`. Parts named by ``benchmark_filename`` count as one file.
         findings: what a person should know about the data before a run.
+        shown_parts: the parts whose rows prompts show as histories; None: no history is shown. Set
+            when the data are split for a model.
     """
 
     config: Any
@@ -81,6 +90,7 @@ class RowDataMixin(Dataset):
     ids: IdMap
     lines: dict[str, NDArray[np.int64]]
     findings: Findings
+    shown_parts: Splits | None = None
     _all_rows: Any = None  # Interaction with all rows as tensors; None until prepare()
     _augmented: tuple[bytes, Any] | None = None  # (hidden rows, dataset) of the last augmentation
     _has_histories = False  # whether the files hold histories, so that none are to be made
@@ -90,14 +100,37 @@ class RowDataMixin(Dataset):
         """Copy as RecBole does; the copy shares the row table but not the cached tensors."""
         other = super().copy(new_inter_feat)
         other._all_rows = other._augmented = None
-        other.rows, other.ids = self.rows, self.ids
+        other.rows, other.ids, other.shown_parts = self.rows, self.ids, self.shown_parts
         return other
+
+    def join(self, df: Interaction) -> Interaction:
+        """Add features as RecBole does; where row ids are missing, those of users' earliest rows.
+
+        RecBole's loader for full ranking and its case study make interactions of users alone.
+        """
+        joined = super().join(df)
+        if ROW_ID in joined or self.uid_field not in joined or ROW_ID not in self.inter_feat:
+            return joined
+        asked = joined[self.uid_field].numpy()
+        rows = self.inter_feat[ROW_ID].numpy()
+        rows = rows[np.lexsort((rows, self.rows.time[rows], self.rows.user[rows]))]
+        users, first = np.unique(self.rows.user[rows], return_index=True)
+        unknown = np.setdiff1d(asked, users)
+        if len(unknown):
+            name = self.id2token(self.uid_field, int(unknown[0]))
+            raise InputError(
+                f"user {name} has no row in this part of the data: nothing that was liked, or a "
+                "control user (control_users)"
+            )
+        earliest = rows[first][np.searchsorted(users, asked)]
+        joined.update(Interaction({ROW_ID: torch.from_numpy(earliest)}))
+        return joined
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the row table and the caches out of pickles: DIN's checkpoint holds its dataset."""
         not_pickled = {
-            "rows", "ids", "lines", "further", "findings", "_missing", "_all_rows", "_augmented",
-            "_published",
+            "rows", "ids", "lines", "further", "findings", "shown_parts", "_missing", "_all_rows",
+            "_augmented", "_published",
         }  # fmt: skip
         return {name: value for name, value in self.__dict__.items() if name not in not_pickled}
 
@@ -222,7 +255,8 @@ class RowDataMixin(Dataset):
 
     def build(self) -> list[Dataset]:
         """Return the train, valid and test dataset, as RecBole does."""
-        return [self.take(part) for part in self.split_rows()]
+        self.shown_parts = Splits(*self.split_rows())
+        return [self.take(part) for part in self.shown_parts]
 
     def prepare(self) -> None:
         """Convert the tables to tensors on the first call; later calls do nothing."""

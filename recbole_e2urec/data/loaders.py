@@ -174,19 +174,6 @@ class RowEvalLoader(NegSampleEvalDataLoader):
         return self.sampling_func(inter_feat, flat)
 
 
-class RowFullSortLoader(FullSortEvalDataLoader):
-    """RecBole's loader for full ranking; each user's entry carries the id of its earliest row."""
-
-    def __init__(self, config: Any, dataset: RowDataMixin, sampler: RowSampler) -> None:
-        super().__init__(config, dataset, sampler, shuffle=False)
-        if not self.is_sequential:
-            rows = dataset.inter_feat[ROW_ID].numpy()
-            rows = rows[np.lexsort((rows, dataset.rows.time[rows], dataset.rows.user[rows]))]
-            users, first = np.unique(dataset.rows.user[rows], return_index=True)
-            earliest = rows[first][np.searchsorted(users, self.uid_list.numpy())]
-            self.user_df.update(Interaction({ROW_ID: torch.from_numpy(earliest)}))
-
-
 class Loaders(NamedTuple):
     """The loaders of a run; an evaluation part without rows is None."""
 
@@ -291,7 +278,7 @@ def evaluation_loader(
         return None
     sampler = RowSampler(config, dataset, splits, phase, rows)
     if mode == "full":
-        return RowFullSortLoader(config, part, sampler)
+        return FullSortEvalDataLoader(config, part, sampler, shuffle=False)
     return RowEvalLoader(config, part, sampler)
 
 

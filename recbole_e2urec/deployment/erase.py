@@ -588,7 +588,7 @@ def _try_out(run: ServedModel, plan: _Plan, staged: Path) -> _Moved:
             "stay; nothing is erased, train and export anew on files without them"
         )
     if str(run.config["backbone"]) in EMBEDDED:
-        language_model = run.model.language_model
+        language_model: Any = run.model.language_model
         shown = {*table.token_ids.tolist(), *language_model.answer_ids}
         rest = rest._replace(words=tuple(shown_words(language_model.codec.tokenizer, shown)))
     train = rest.parts.train

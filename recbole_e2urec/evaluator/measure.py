@@ -80,6 +80,7 @@ def ask(
         forget_history: histories in the prompts of forget rows, [n, k].
         history: histories in the prompts of all other rows, [n, k].
     """
+    assert model.labels is not None  # Original was trained on them
     yes = np.full(len(model.labels), np.nan)
     others = np.unique(np.concatenate([groups.retain, groups.test, groups.control]))
     answer_ids = model.language_model.answer_ids

@@ -77,7 +77,7 @@ class FinishedRun(Forgetting):
     @property
     def services(self) -> TrainingServices:
         """The services that the run offers to a method; they train nothing."""
-        return _FinishedServices(self)
+        return _FinishedServices(self, lambda: self.original.stage)
 
 
 class _FinishedServices(RunServices):

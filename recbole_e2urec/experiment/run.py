@@ -15,6 +15,7 @@ from recbole_e2urec.config.config import Config
 from recbole_e2urec.config.keys import LORA, POST_RUN_KEYS, TRAINING
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.data.loaders import (
+    Loaders,
     build_splits,
     evaluation_loader,
     make_loaders,
@@ -130,6 +131,30 @@ def parts_of(config: Config, dataset: Any) -> Parts:
     return Parts(without_users(whole, user, control), whole, of_control)
 
 
+def data_preparation(config: Config, dataset: Any) -> Loaders:
+    """Split a data set and make its loaders, in place of RecBole's function of the same name.
+
+    Control users are in no part, as in every run of this package. Sizes of training that follow
+    from few rows are set in ``config``.
+
+    Args:
+        config: the settings.
+        dataset: the data set, as from ``create_dataset``.
+
+    Returns:
+        The loaders of the train, valid and test part. A model made with
+        the data set afterwards shows histories in its prompts.
+
+    Raises:
+        InputError: a split that leaves nothing to train or to test on.
+    """
+    parts = parts_of(config, dataset)
+    dataset.shown_parts = parts.whole
+    for line in fit_to_rows(config, len(parts.splits.train)):
+        getLogger().warning("%s: %s", config["dataset"], line)
+    return make_loaders(config, dataset, parts.splits)
+
+
 def _no_test_rows(config: Config, dataset: Any) -> str:
     """Say why a split leaves no test rows, and what would."""
     args = config["eval_args"]
@@ -227,9 +252,17 @@ class Experiment:
     """A run with one data set, split, language model and seed.
 
     Only one backbone is in memory. It holds Original's weights, except while Retrain is trained.
+
+    Args:
+        config: settings of the run.
+        dataset: data set of the run.
+        model: a recommender that was trained on the data; None: a new one.
+
+    Attributes:
+        start: the weights before any training.
     """
 
-    def __init__(self, config: Config, dataset: Any) -> None:
+    def __init__(self, config: Config, dataset: Any, model: LLMRec | None = None) -> None:
         self.config, self.dataset = config, dataset
         warning = config.borrowed_rates
         if warning and distributed.is_main_process():
@@ -239,8 +272,9 @@ class Experiment:
         self.sizes = fit_to_rows(config, len(self.parts.splits.train) + erased)
         for line in self.sizes if distributed.is_main_process() else ():
             getLogger().warning("%s: %s", config["dataset"], line)
-        self.model = LLMRec(config, dataset).to(config["device"])
-        self.start = self.model.bank.state(self.model.adapter)
+        untrained = LLMRec(config, dataset).to(config["device"])
+        self.start = untrained.bank.state(untrained.adapter)
+        self.model = untrained if model is None else model
 
     def parts_of(self, config: Config, dataset: Any) -> Parts:
         """Return the rows of the run."""

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -31,8 +31,17 @@ from recbole_e2urec.experiment.recbole_models import user_embeddings
 from recbole_e2urec.experiment.run import Experiment, Rows, hash_of, request_of, unseen_of
 from recbole_e2urec.methods import method_of
 from recbole_e2urec.methods.unlearner import Unlearner
+from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.losses import log_losses
-from recbole_e2urec.model.scorers import Adapted, Mixture, Scorer, Stored, answering, on_start
+from recbole_e2urec.model.scorers import (
+    Adapted,
+    Mixture,
+    Scorer,
+    Stored,
+    answering,
+    on_start,
+    stand_in,
+)
 from recbole_e2urec.report.results import ForgetAnswers
 from recbole_e2urec.report.tables import NOISE, caution_of
 from recbole_e2urec.trainer.adapter import Fit, TrainingServices, UnlearningTask
@@ -41,6 +50,7 @@ from recbole_e2urec.trainer.llmrec_trainer import LLMRecTrainer
 from recbole_e2urec.trainer.recbole_trainer import plain_values
 from recbole_e2urec.trainer.training_log import restart_peak
 from recbole_e2urec.utils import distributed
+from recbole_e2urec.utils.io import hash_of_tensors
 
 # As many retain rows as forget rows are measured, but at least this many if there are so many.
 # Measuring every model on all retain rows took as long as E2URec's training.
@@ -78,6 +88,7 @@ class Measuring(Experiment):
         held_out: the part on which utility is measured: ``test``, or ``valid`` while settings are
             being chosen. Rows of results call it ``test`` in either case.
         forget_request: the request; None: the one that the settings name.
+        model: a recommender that was trained on the data; None: a new one.
 
     Attributes:
         forget_request: the request.
@@ -97,8 +108,9 @@ class Measuring(Experiment):
         dataset: Any,
         held_out: str = "test",
         forget_request: ForgetRequest | None = None,
+        model: LLMRec | None = None,
     ) -> None:
-        super().__init__(config, dataset)
+        super().__init__(config, dataset, model)
         self.ranked = config.ranked()
         self.forget_request = forget_request or request_of(config, dataset, self.parts)
         self.split = self.forget_request.split
@@ -195,6 +207,15 @@ class Measuring(Experiment):
         answers = ask(self.model, scorer, self.groups, self.before, self.after)
         curve = self.relearning.curve(self.config, self.model, scorer)
         return MeasuredModel(stage, answers, cost, self._ranking(scorer), curve)
+
+    def task(self, services: TrainingServices) -> UnlearningTask:
+        """Describe the request to a method, which gets these services."""
+        rows, retain = self.dataset.rows, self.split.retain
+        return UnlearningTask(
+            self.split.forget, retain, self.parts.splits.valid,
+            unseen_of(self.parts, rows.user, retain), rows.user, rows.item, self.before, self.after,
+            services, self.config["seed"], self.shows,
+        )  # fmt: skip
 
     def _hidden(self) -> Rows:
         """Return the requested rows that the histories of users who stay must not show.
@@ -325,17 +346,12 @@ class Forgetting(Measuring):
     @property
     def services(self) -> TrainingServices:
         """The services that the run offers to a method."""
-        return RunServices(self)
+        return RunServices(self, lambda: self.original.stage)
 
     @property
     def request(self) -> UnlearningTask:
         """The task that a method works on."""
-        rows, retain = self.dataset.rows, self.split.retain
-        return UnlearningTask(
-            self.split.forget, retain, self.parts.splits.valid,
-            unseen_of(self.parts, rows.user, retain), rows.user, rows.item, self.before, self.after,
-            self.services, self.config["seed"], self.shows,
-        )  # fmt: skip
+        return self.task(self.services)
 
     def unlearn(self, method: Unlearner) -> MeasuredModel:
         """Unlearn the request with this method, and measure the unlearned model."""
@@ -357,16 +373,62 @@ class Forgetting(Measuring):
         return self.trained(name, self.parts.splits.train, self.validating, self.before)
 
 
+class UnlearningTrainer:
+    """Makes a trained recommender forget, in the manner of RecBole's trainers.
+
+    The request is the one that the settings name, ``forget_ratio`` or ``forget_file`` for example.
+    After :meth:`fit`, the model answers and is evaluated as the one that has forgotten, and prompts
+    of users who stay show no forgotten row.
+
+    Args:
+        config: the settings, with a method as the model.
+        model: the recommender, which was trained on the data.
+        dataset: the data.
+
+    Raises:
+        InputError: the request cannot be executed, or the method refuses it.
+    """
+
+    def __init__(self, config: Config, model: LLMRec, dataset: Any) -> None:
+        config = config.with_settings({key: dataset.config[key] for key in DATA_DRIVEN})
+        self.model = model
+        self._method = method_of(config)
+        self._run = Measuring(config, dataset, model=model)
+        self._trainer = LLMRecTrainer(config, model)
+        weights = hash_of_tensors(model.bank.state(model.adapter))
+        self._task = self._run.task(RunServices(self._run, lambda: weights))
+        with model.using_history(self._run.after):
+            self._method.refuse(model, self._task)
+
+    def fit(self) -> dict[str, Any]:
+        """Unlearn.
+
+        Returns:
+            What it cost: ``seconds``, ``steps``, ``epochs`` and others; and ``found``, the values
+            that the method determined by itself.
+        """
+        model = self.model
+        model.table = model.table.with_history(self._run.after)
+        unlearned = self._method.unlearn(model, self._task)
+        model.stand_in = stand_in(model, unlearned.scorer)
+        return {**unlearned.cost, "found": dict(unlearned.findings)}
+
+    def evaluate(self, eval_data: Any, show_progress: bool = False) -> Any:
+        """Evaluate the model as RecBole's trainers do."""
+        return self._trainer.evaluate(eval_data, show_progress=show_progress)
+
+
 class RunServices(TrainingServices):
     """The services that an unlearning run offers to a method.
 
     Args:
-        run: a run that has trained Original.
+        run: a run whose model is Original.
+        original: gives the digest of Original's stage, or of its weights.
     """
 
-    def __init__(self, run: Forgetting) -> None:
+    def __init__(self, run: Measuring, original: Callable[[], str]) -> None:
         super().__init__(run.model, run.start)
-        self._run = run
+        self._run, self._original = run, original
 
     def fit(self, name: str, rows: Rows, history: Rows) -> Fit:
         """Train another recommender in Original's place, then restore Original."""
@@ -402,7 +464,7 @@ class RunServices(TrainingServices):
         """Return the stage of a training step of a method, for this request."""
         run = self._run
         inputs = {
-            "original": run.original.stage,
+            "original": self._original(),
             "settings": dict(settings),
             "lora": {key: str(run.config[key]) for key in LORA},
             "forget": hash_of(run.split.forget),

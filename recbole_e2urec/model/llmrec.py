@@ -11,8 +11,9 @@ from recbole.model.abstract_recommender import GeneralRecommender
 from recbole.utils import InputType, ModelType
 from torch import Tensor
 
+from recbole_e2urec.config.config import Config
 from recbole_e2urec.config.schema import option, option_class
-from recbole_e2urec.data.dataset import ROW_ID
+from recbole_e2urec.data.dataset import ROW_ID, RowDataMixin
 from recbole_e2urec.data.prompt_table import (
     PromptTable,
     PromptTexts,
@@ -28,7 +29,12 @@ from recbole_e2urec.model.backbones.loading import BackboneOptions, load_backbon
 from recbole_e2urec.model.backbones.lora import LoraOptions
 from recbole_e2urec.model.backbones.tiny import EMBEDDED, EmbeddedOptions, Words
 from recbole_e2urec.model.losses import answer_cross_entropy, yes_probability
-from recbole_e2urec.model.prompting import PromptOptions, make_texts, wording_of
+from recbole_e2urec.model.prompting import (
+    PromptOptions,
+    make_texts,
+    shown_histories,
+    wording_of,
+)
 from recbole_e2urec.utils import distributed
 
 ORIGINAL = "original"  # name of the adapter that tuning: lora trains
@@ -94,6 +100,11 @@ class LLMRec(GeneralRecommender):
     input_type = InputType.POINTWISE
 
     def __init__(self, config: Any, dataset: Any) -> None:
+        if not isinstance(config, Config) or not isinstance(dataset, RowDataMixin):
+            raise InputError(
+                "LLMRec: make config and data set by recbole_e2urec.Config and "
+                "recbole_e2urec.create_dataset, which know its settings and its rows"
+            )
         super().__init__(config, dataset)
         self.options = config.options(LLMRecOptions)
         self.prompt_options = config.options(PromptOptions)
@@ -114,10 +125,17 @@ class LLMRec(GeneralRecommender):
         if self.options.tuning == "lora":
             self.bank.add(ORIGINAL, self.lora, self.options.seed)
             self.adapter = ORIGINAL
-        nothing = np.full((len(dataset.rows), 0), -1, dtype=np.int64)
-        self.table = self.prompts(dataset.rows, nothing, texts)
+        self.table = self.prompts(dataset.rows, self._histories(dataset), texts)
         self.labels = dataset.rows.label
         self.stand_in: Callable[..., Tensor] | None = None  # see scorers.answering
+
+    def _histories(self, dataset: RowDataMixin) -> NDArray[np.int64]:  # -> [n, k]
+        """Return the histories that prompts show; nothing unless the data are split already."""
+        nothing = np.empty(0, np.int64)
+        if dataset.shown_parts is None:
+            return np.full((len(dataset.rows), 0), -1, dtype=np.int64)
+        length = self.prompt_options.history_length
+        return shown_histories(dataset.rows, dataset.shown_parts, nothing, length)
 
     @property
     def tokens_at_once(self) -> int:

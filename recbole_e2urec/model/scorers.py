@@ -255,11 +255,13 @@ def on_start(model: LLMRec, start: Callable[[], Weights] | None) -> Iterator[Non
 @contextmanager
 def answering(model: LLMRec, scorer: Scorer) -> Iterator[None]:
     """Let the scorer answer in place of the model when RecBole's evaluator calls the model."""
-    before = model.stand_in
-    model.stand_in = lambda rows, items: scorer.ask(model, rows, items).yes(
-        model.language_model.answer_ids
-    )
+    before, model.stand_in = model.stand_in, stand_in(model, scorer)
     try:
         yield
     finally:
         model.stand_in = before
+
+
+def stand_in(model: LLMRec, scorer: Scorer) -> Callable[..., Tensor]:
+    """Return what gives the scorer's P(yes) of rows and items, [n], [n] -> [n]."""
+    return lambda rows, items: scorer.ask(model, rows, items).yes(model.language_model.answer_ids)

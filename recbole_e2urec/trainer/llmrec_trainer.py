@@ -1,14 +1,21 @@
 """RecBole's trainer for the language model: stages, length-grouped batches, exact resuming."""
 
+import itertools
+import os
+import shutil
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from recbole.trainer import Trainer
+from recbole.utils import get_local_time
 
 from recbole_e2urec.data.dataset import ROW_ID
 from recbole_e2urec.data.prompt_table import length_grouped_batches
+from recbole_e2urec.errors import InputError
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.trainer.checkpoint import Stage
 from recbole_e2urec.trainer.loop import (
@@ -28,6 +35,9 @@ from recbole_e2urec.trainer.loop import (
 from recbole_e2urec.trainer.recbole_trainer import plain_values
 from recbole_e2urec.trainer.training_log import memory_used
 from recbole_e2urec.utils import distributed
+from recbole_e2urec.utils.io import read_tensors
+
+_count = itertools.count(1)
 
 
 class LLMRecTrainer(Trainer):
@@ -40,20 +50,28 @@ class LLMRecTrainer(Trainer):
     - The order of the data depends on seed and epoch alone, so a resumed run ends with the numbers
       of an uninterrupted one.
     - Between epochs, the model has the average of its weights; this is validated and saved.
+
+    After :meth:`fit`, the model has its best weights, and ``saved_model_file`` names their file.
+
+    Args:
+        config: the settings.
+        model: the model to train.
+        stage: where its checkpoints are, and an earlier run of the same training is found; None:
+            a new folder below ``checkpoint_dir``.
     """
 
     cur_step: int
     best_valid_score: float
     best_valid_result: Any
 
-    def __init__(self, config: Any, model: LLMRec, stage: Stage) -> None:
-        self.stage = stage
+    def __init__(self, config: Any, model: LLMRec, stage: Stage | None = None) -> None:
+        self.stage = new_stage(config) if stage is None else stage
         self.spent = 0.0  # seconds of earlier runs of this stage
         self.steps = 0
         super().__init__(config, model)
-        self.tensorboard = stage.curves.tensorboard
-        self.wandblogger = stage.curves.wandb
-        self.saved_model_file = str(stage.folder / "best.safetensors")
+        self.tensorboard = self.stage.curves.tensorboard
+        self.wandblogger = self.stage.curves.wandb
+        self.saved_model_file = str(self.stage.folder / "weights.safetensors")
 
     def run(self, train_data: Any, valid_data: Any) -> dict[str, Any]:
         """Train the model, resume its training or reuse a finished stage.
@@ -69,19 +87,59 @@ class LLMRecTrainer(Trainer):
                 self.model.bank.load(self.model.adapter, self.stage.weights())
                 self.eval_collector.data_collect(train_data)
                 return self.stage.summary()
-            return self._finish(train_data, self._telling(valid_data))
+            show = bool(self.config["show_progress"])
+            return self._finish(train_data, self._telling(valid_data), show_progress=show)
 
-    def _finish(self, train_data: Any, valid_data: Any) -> dict[str, Any]:
+    def fit(
+        self,
+        train_data: Any,
+        valid_data: Any = None,
+        verbose: bool = True,
+        saved: bool = True,
+        show_progress: bool = False,
+        callback_fn: Callable[[int, float], None] | None = None,
+    ) -> tuple[float, Any]:
+        """Train as RecBole does; afterwards the model has its best weights.
+
+        Args:
+            train_data: the loader of training rows.
+            valid_data: the loader of validation rows; None: nothing stops the training early.
+            verbose: whether losses and validation are logged.
+            saved: whether the weights stay on the disk.
+            show_progress: whether progress bars are drawn.
+            callback_fn: called after each validation, with the epoch and its score.
+
+        Returns:
+            The best validation score and the metrics of that epoch.
+        """
+        with self.stage.open():
+            valid = self._telling(valid_data)
+            self._finish(train_data, valid, verbose, show_progress, callback_fn)
+        if not saved and distributed.is_main_process():
+            shutil.rmtree(self.stage.folder)
+        return self.best_valid_score, self.best_valid_result
+
+    def _finish(
+        self,
+        train_data: Any,
+        valid_data: Any,
+        verbose: bool = True,
+        show_progress: bool = False,
+        callback_fn: Callable[[int, float], None] | None = None,
+    ) -> dict[str, Any]:
         model = self.model
         steps = self.epochs * -(-len(train_data._dataset) // self.config["train_batch_size"])
         weights = model.bank.parameters(model.adapter)
         self.average = Average(weights, float(self.config["average_decay"]), steps)
         self._resume()
         self.started = time.perf_counter()
-        show = bool(self.config["show_progress"])
-        self.fit(
-            train_data, valid_data, saved=True, show_progress=show, callback_fn=self._after_epoch
-        )
+
+        def after_epoch(epoch: int, score: float) -> None:
+            self._after_epoch(epoch)
+            if callback_fn is not None:
+                callback_fn(epoch, score)
+
+        self._fit_epochs(train_data, valid_data, verbose, True, show_progress, after_epoch)
         model.bank.load(model.adapter, self.stage.best())
         summary = self._summary()
         self.stage.finish(self._state(), summary)
@@ -101,16 +159,44 @@ class LLMRecTrainer(Trainer):
     def evaluate(
         self,
         eval_data: Any,
-        load_best_model: bool = False,
-        model_file: Any = None,
+        load_best_model: bool = True,
+        model_file: str | None = None,
         show_progress: bool = False,
     ) -> Any:
-        """Evaluate as RecBole does, with the model's current weights; :meth:`run` loads the best.
+        """Evaluate as RecBole does; all processes get the result of the main process.
 
-        All processes use the result of the main process.
+        Args:
+            eval_data: the loader.
+            load_best_model: means nothing, since the model has its best weights after training.
+            model_file: the ``saved_model_file`` of a trainer, whose weights are loaded before;
+                None: the model is evaluated as it is.
+            show_progress: whether a progress bar is drawn.
+
+        Raises:
+            InputError: the file has no weights of such a model.
         """
+        if model_file is not None:
+            self._load(Path(model_file))
         metrics = super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
         return distributed.broadcast(metrics)
+
+    def _load(self, path: Path) -> None:
+        try:
+            self.model.bank.load(self.model.adapter, read_tensors(path)[0])
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: no weights of this model ({error})") from error
+
+    def resume_checkpoint(self, resume_file: Any) -> None:
+        """Refuse: a training resumes from its stage.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(
+            f"resume_checkpoint: {resume_file}: give the trainer the stage of the training, "
+            "LLMRecTrainer(config, model, stage), and it goes on; to load weights, "
+            "evaluate(..., model_file=...)"
+        )
 
     def _build_optimizer(self, **_: Any) -> torch.optim.Optimizer:
         return adamw(self.model.bank.parameters(self.model.adapter), self._rule)
@@ -161,9 +247,9 @@ class LLMRecTrainer(Trainer):
         """Save the weights; RecBole calls this if validation improves or there is none."""
         self.stage.save_best(self._state())
         if self.eval_step <= 0 or epoch < 0 or not self._validates:
-            self._after_epoch(epoch, 0.0)
+            self._after_epoch(epoch)
 
-    def _after_epoch(self, epoch: int, _: float) -> None:
+    def _after_epoch(self, epoch: int) -> None:
         """Save the progress of the stage; RecBole calls this after each evaluation."""
         state = {
             "epoch": epoch + 1,
@@ -180,8 +266,8 @@ class LLMRecTrainer(Trainer):
         self.average.swap()
         self.stage.save_progress({**tensors, **optimizer_tensors(self.optimizer)}, state)
 
-    def fit(self, train_data: Any, valid_data: Any = None, *args: Any, **options: Any) -> Any:
-        """Fit as RecBole does, unless a resumed stage has already stopped early."""
+    def _fit_epochs(self, train_data: Any, valid_data: Any, *options: Any) -> None:
+        """Train as RecBole does, unless a resumed stage has already stopped early."""
         self._validates = valid_data is not None
         if self.cur_step > self.stopping_step:
             self.start_epoch = self.epochs + 1
@@ -189,8 +275,8 @@ class LLMRecTrainer(Trainer):
             if not self.train_loss_dict:  # epochs: 0
                 self.stage.save_best(self._state())
             self.eval_collector.data_collect(train_data)
-            return self.best_valid_score, self.best_valid_result
-        return super().fit(train_data, valid_data, *args, **options)
+            return
+        super().fit(train_data, valid_data, *options)
 
     def _resume(self) -> None:
         progress = self.stage.progress()
@@ -225,3 +311,9 @@ class LLMRecTrainer(Trainer):
             "train_loss": list(self.train_loss_dict.values()),
             "valid": plain_values(self.best_valid_result),
         }
+
+
+def new_stage(config: Any) -> Stage:
+    """Return a stage that no other training has, named after the model."""
+    name = distributed.broadcast(f"{get_local_time()}-{os.getpid()}-{next(_count)}")
+    return Stage(config.run_folder / "stages", str(config["model"]), {"started": name}, config)

@@ -84,9 +84,9 @@ def training(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     began: list[str] = []
     original = llmrec_trainer.LLMRecTrainer._finish
 
-    def finish(self: Any, *given: Any) -> Any:
+    def finish(self: Any, *given: Any, **more: Any) -> Any:
         began.append(self.stage.name)
-        return original(self, *given)
+        return original(self, *given, **more)
 
     monkeypatch.setattr(llmrec_trainer.LLMRecTrainer, "_finish", finish)
     return began
