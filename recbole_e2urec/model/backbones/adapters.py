@@ -310,14 +310,16 @@ class AdapterBank:
         io.write_tensors(folder / ADAPTER_WEIGHTS, state, {"format": "pt"})
         io.write_json(folder / ADAPTER_CONFIG, config)
 
-    def save_merged(self, name: str | None, folder: Path) -> None:
+    def save_merged(self, name: str | None, folder: Path, tokenizer: Any = None) -> None:
         """Save the backbone, with an adapter merged in, as a model for plain transformers.
+
+        ``tokenizer`` is saved instead of the backbone's own.
 
         Raises:
             InputError: see :func:`recbole_e2urec.model.backbones.merging.save_merged`.
         """
         self._check(name)
-        save_merged(self.language_model, name, folder)
+        save_merged(self.language_model, name, folder, tokenizer)
 
     def merge(self, name: str) -> None:
         """Merge an adapter into the backbone's weights and remove it; others stay as they are.

@@ -114,7 +114,9 @@ class Source(NamedTuple):
         try:
             name = io.read_json(folder / ADAPTER_CONFIG)["base_model_name_or_path"]
         except (OSError, ValueError, LookupError, TypeError) as error:
-            raise InputError(f"{folder / ADAPTER_CONFIG} cannot be read: {one_line(error)}") from error
+            raise InputError(
+                f"{folder / ADAPTER_CONFIG} cannot be read ({one_line(error)}); save it anew"
+            ) from error
         if not name or not isinstance(name, str):
             raise InputError(
                 f"{folder} is an adapter that does not say which backbone it belongs to; write "
@@ -143,6 +145,14 @@ def find_source(name: str) -> Source:
     if find_spec(GGUF_READER) is None:
         raise InputError(f"{name} is a GGUF file; to read it, pip install {GGUF_READER}")
     return Source(str(path.parent), path.name)
+
+
+def hub_id(options: "BackboneOptions") -> str | None:
+    """Return the hub's name of a backbone that is read from a hub or its cache; None for others."""
+    if options.name in EMBEDDED:
+        return None
+    source = find_source(options.source or options.name)
+    return None if source.gguf or source.is_local else source.folder
 
 
 def named_backbones() -> list[str]:

@@ -30,7 +30,9 @@ BASE = ".base_layer"  # where peft keeps the layer that it adapts
 
 
 @torch.no_grad()
-def save_merged(language_model: LanguageModel, name: str | None, folder: Path) -> None:
+def save_merged(
+    language_model: LanguageModel, name: str | None, folder: Path, tokenizer: Any = None
+) -> None:
     """Write weights, config and tokenizer; the model in memory stays as it is.
 
     Where head and embeddings are one matrix and only the embeddings are adapted, they are written
@@ -41,6 +43,7 @@ def save_merged(language_model: LanguageModel, name: str | None, folder: Path) -
         language_model: with its adapters.
         name: name of the adapter to merge; None saves the bare backbone.
         folder: target folder; created if missing. Files move there once all are written.
+        tokenizer: is written instead of the backbone's own.
 
     Raises:
         InputError: the weights are quantised, or the folder cannot be written to.
@@ -65,7 +68,7 @@ def save_merged(language_model: LanguageModel, name: str | None, folder: Path) -
     plain.generation_config = _generation_config(model)
     with _arriving(folder) as written:
         plain.save_pretrained(written)
-        language_model.codec.tokenizer.save_pretrained(written)
+        (tokenizer or language_model.codec.tokenizer).save_pretrained(written)
 
 
 @contextmanager
