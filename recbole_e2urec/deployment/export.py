@@ -1,9 +1,9 @@
 """``recbole-e2urec export``: write a model of a finished run into a folder.
 
-A model folder then answers ``recommend`` and carries out requests. Nothing is trained. The model of a
-comparison that forgot is measured again and gets the certificate of the comparison's request. Other
-formats are for plain transformers and peft, see :mod:`hub`; they also take the model of a model
-folder.
+A model folder then answers ``recommend`` and carries out requests. Nothing is trained. The model of
+a comparison that forgot is measured again and gets the certificate of the comparison's request.
+Other formats are for plain transformers and peft, see :mod:`hub`; they also take the model of a
+model folder.
 
 ``--finalize=DIR`` and ``--purge`` do the same at the end of a run, and remove the rest. Unsuitable
 runs and folders are refused before anything is trained. The folder is written after the comparison

@@ -17,7 +17,6 @@ import torch
 import yaml
 from jinja2 import Environment, StrictUndefined
 
-from recbole_e2urec.data.templates import NAMES
 from recbole_e2urec.deployment.certificate_words import no_residual, things
 from recbole_e2urec.deployment.served_model import ServedModel
 from recbole_e2urec.errors import InputError, one_line
@@ -32,6 +31,7 @@ from recbole_e2urec.utils.io import write_text
 
 Format = Literal["merged", "peft"]
 CARD, NO_LICENSE = "README.md", "unknown"  # of which a hub reads the first lines
+PARTS = ("user", "history", "entry", "instruction", "question", "tail")  # as in a prompt
 MEASURES = {"auc": "AUC", "acc": "ACC", "logloss": "LogLoss"}
 
 
@@ -164,7 +164,7 @@ def model_card(run: Experiment, facts: ModelFacts, kind: Format, license_name: s
         backbone=base or (config["backbone"] if config["backbone"] in EMBEDDED else None),
         tuning=model.options.tuning,
         parts=yaml.safe_dump(
-            {name: getattr(template, name) for name in NAMES}, sort_keys=False, allow_unicode=True
+            {name: getattr(template, name) for name in PARTS}, sort_keys=False, allow_unicode=True
         ),
         prompt=Path(str(config["prompt"])).name,
         names_users=template.names_users,
@@ -331,20 +331,21 @@ with torch.no_grad():
 print(logits[[no, yes]].float().softmax(0)[1].item())
 ```
 
-This prints P(yes) = {{ "%.4f" | format(example.yes) }}: the probability of the answer word
-`{{ words[1] }}` against `{{ words[0] }}`, by a softmax over these two words. `{{ words[1] }}` means
-{%- if threshold %} {% for name, value in threshold.items() %}a {{ name }} of at least {{ value }}
-{%- endfor %}{% else %} label 1 in the data{% endif %}. The embeddings of the encoder, of the
-decoder and the head may be matrices of their own, which transformers 5 or newer reads.
+This prints P(yes) = {{ "%.4f" | format(example.yes) }}, the probability of the answer word `{{
+words[1] }}` against `{{ words[0] }}`.
+`{{ words[1] }}` stands for {% if threshold %}{% for name, value in threshold.items() %}
+a {{ name }} of at least {{ value }}{{ ", " if not loop.last }}
+{%- endfor %}{% else %}label 1 in the data{% endif %}. Use transformers 5 or newer: embeddings and
+head may be matrices of their own, as a warning then says.
 
 {% if not example.is_exact %}
 **Tokens differ.** The model was trained on prompts whose parts were tokenised one by one. Its
-tokenizer reads a whole prompt as slightly other tokens, so that P(yes) differs.
+tokenizer reads a whole prompt as slightly other tokens, so that P(yes) may differ.
 
 {% endif %}
-A prompt is the user, up to {{ history_length }} earlier items, the instruction and the question,
-one after the other. These are their Jinja templates. The example has placeholders for what the
-data say.
+A prompt is what is known about the user, the lead-in of the history, up to {{ history_length }}
+earlier items, the instruction, and the question with its tail, one after the other. These are their
+Jinja templates. The example has placeholders for what the data say.
 
 ````yaml
 {{ parts -}}
@@ -354,8 +355,8 @@ In recbole_e2urec, `--backbone=FOLDER --prompt={{ prompt }}` goes on with this m
 {% if embedded %}
 
 The tokenizer holds the words of the catalogue
-{%- if user_words %}, and a word for {{ user_words }}, by their ids; users who were forgotten as a
-whole have none{% endif %}.
+{%- if user_words %} and a word for {{ user_words }}, by their ids.
+Users who were forgotten as a whole have none{% endif %}.
 {% endif %}
 
 ## Data
@@ -366,7 +367,11 @@ whole have none{% endif %}.
 | {{ name }} | {{ count | count }} |
 {% endfor %}
 
-The split, in RecBole's words: `{{ split }}`.
+The split, in RecBole's words:
+
+```
+{{ split }}
+```
 
 ## Measures
 
@@ -377,7 +382,7 @@ The split, in RecBole's words: `{{ split }}`.
 {% endfor %}
 {% if facts.caution %}
 
-{{ facts.caution }}
+{{ facts.caution | wordwrap(100, break_long_words=False) }}
 {% endif %}
 
 ## What was forgotten
@@ -386,20 +391,26 @@ The split, in RecBole's words: `{{ split }}`.
 Nothing. The model has carried out no request.
 {% endif %}
 {% for request in requests %}
-{{ loop.index }}. {{ request.date }}, by {{ request.method }}: {{ request.rows | things("row") }} of
-   the data {{ "corrected" if request.is_correction else "forgotten" }}
+{{ loop.index }}. {{ request.date }}, by {{ request.method }}: {{ request.rows | things("row") }} {{
+   "corrected" if request.is_correction else "forgotten" }}
 {%- if request.users is not none %}, {{ request.users | things("user") }} as a whole{% endif %}.
-   The model had learned from {{ request.training_rows | things("row") }} of them.
-{%- if request.loss %} The mean loss on these was {{ "%.4f" | format(request.loss[0]) }} before and
-   is {{ "%.4f" | format(request.loss[1]) }} now
-{%- if request.retrain_loss is not none %}; it is {{ "%.4f" | format(request.retrain_loss) }} for a
-   model that never saw them{% endif %}.{% endif %}
-{%- if request.method == "Retrain" %} The model was trained anew without these rows.
-{%- elif request.residual is not none %} Residual: {{ "%.3f" | format(request.residual) }}
-   (0 = answers as that model, 1 = as before).{% elif request.loss %} {{ request.no_residual }}{% endif %}
-
-
+   The model had learned from {{ request.training_rows | count }} of these rows.
+{% if request.loss %}
+   Their mean loss was {{ "%.4f" | format(request.loss[0]) }} before and is {{
+   "%.4f" | format(request.loss[1]) }} now.
+{% endif %}
+{% if request.method == "Retrain" %}
+   The model was trained anew without them.
+{% elif request.retrain_loss is not none %}
+   It is {{ "%.4f" | format(request.retrain_loss) }} for a model that never saw them (Retrain).
+{% endif %}
+{% if request.residual is not none %}
+   Residual: {{ "%.3f" | format(request.residual) }} (0 = answers as Retrain does, 1 = as before).
+{% elif request.loss and request.method != "Retrain" %}
+   {{ request.no_residual }}
+{% endif %}
 {% endfor %}
+
 {% if requests %}
 These measures are evidence, not proof. Answers were compared, and weights may hold what answers do
 not show. The rows may still be in the data.
@@ -407,6 +418,7 @@ not show. The rows may still be in the data.
 
 ## Versions
 
-{% for name, version in versions.items() %}{{ name }} {{ version }}{{ ", " if not loop.last }}
-{%- endfor %}.
+{% for name, version in versions.items() %}
+- {{ name }} {{ version }}
+{% endfor %}
 """)
