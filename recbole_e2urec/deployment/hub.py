@@ -175,7 +175,11 @@ def model_card(run: Experiment, facts: ModelFacts, kind: Format, license_name: s
         dataset=config["dataset"],
         counts=_counts(run, facts),
         split=config["eval_args"],
-        measures=[(MEASURES.get(k, k), v) for k, v in facts.test.items() if v is not None],
+        measures=[
+            (MEASURES.get(name, name), value)
+            for name, value in facts.test.items()
+            if isinstance(value, int | float)
+        ],
         requests=[_request(entry) for entry in facts.requests],
         versions=versions(),
     )

@@ -23,9 +23,11 @@ from recbole_e2urec.experiment.run import Experiment
 from recbole_e2urec.model.backbones.loading import BackboneOptions, load_backbone
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.quick_start import run_recbole_e2urec
+from recbole_e2urec.report.tables import NOISE
 
 SETTINGS = {
-    "title_field": "movie_title", "user_fields": ["age"], "control_users": 0, "show_progress": False,
+    "title_field": "movie_title", "user_fields": ["age"], "control_users": 0,
+    "show_progress": False,
 }  # fmt: skip
 REQUEST = {
     "request_id": CANARY, "method": "NegGrad", "date": "2026-11-30T21:32:29+00:00", "rows": 12,
@@ -33,7 +35,7 @@ REQUEST = {
         "asked": {"users": {"some": 1, "whole": 1}},
         "retrain": {
             "measures": {"forget": {"loss": 0.7}},
-            "distances": {"after": {"residual": 0.25}, "noise_floor": {"residual": 0.1}},
+            "distances": {"after": {"residual": 0.25}, NOISE: {"residual": 0.1}},
         },
     },
 }  # fmt: skip
