@@ -306,7 +306,11 @@ from peft import PeftModel
 {% endif %}
 from transformers import {{ auto }}, AutoTokenizer
 
+{% if kind == "peft" and not base %}
+folder = "."  # this folder; from a hub: huggingface_hub.snapshot_download(NAME)
+{% else %}
 folder = "."  # this folder, or its name at a hub
+{% endif %}
 tokenizer = AutoTokenizer.from_pretrained(folder)
 {% if kind == "merged" %}
 model = {{ auto }}.from_pretrained(folder).eval()
@@ -314,7 +318,7 @@ model = {{ auto }}.from_pretrained(folder).eval()
 {% if base %}
 base = {{ auto }}.from_pretrained({{ base | repr }}, dtype=torch.{{ dtype }})
 {% else %}
-base = {{ auto }}.from_pretrained(folder, subfolder={{ base_folder | repr }})
+base = {{ auto }}.from_pretrained(f"{folder}/{{ base_folder }}")
 {% endif %}
 model = PeftModel.from_pretrained(base, folder).eval()
 {% endif %}

@@ -81,7 +81,7 @@ def run_of(data: Path, **settings: Any) -> Experiment:
     if run.model.adapter is None:
         bank.add(name, run.model.lora, 0)
     for weight in bank.parameters(name):
-        weight.data = 0.3 * torch.randn(weight.shape, generator=generator)
+        weight.data = torch.randn(weight.shape, generator=generator)
     if run.model.adapter is None:
         bank.merge(name)
     return run
@@ -135,9 +135,9 @@ def answers(made: dict[tuple[str, ...], Published]) -> dict[tuple[str, ...], lis
 
 @cases
 def test_the_code_of_a_card_answers_as_the_model_does(case, made, answers) -> None:
-    assert answers[case] == pytest.approx(made[case].wanted, abs=1e-5)
+    assert answers[case] == pytest.approx(made[case].wanted, abs=1e-4)
     assert f"P(yes) = {answers[case][0]:.4f}" in made[case].card
-    assert np.ptp(made[case].wanted) > 1e-4
+    assert np.ptp(made[case].wanted) > 1e-3
 
 
 @cases
@@ -148,7 +148,7 @@ def test_a_folder_is_a_backbone_again(case, made) -> None:
     for prompt, yes in zip(prompts, wanted[1:], strict=True):
         ids = torch.tensor([[*again.prefix_ids, *again.encode([prompt])[0], *again.suffix_ids]])
         logits = again(ids, torch.ones_like(ids))[0, list(again.answer_ids)]
-        assert float(logits.softmax(0)[1].detach()) == pytest.approx(yes, abs=1e-5)
+        assert float(logits.softmax(0)[1].detach()) == pytest.approx(yes, abs=1e-4)
 
 
 @cases
@@ -200,7 +200,7 @@ def test_a_saved_recommender_is_made_again(made) -> None:
     rows, history = run.parts.splits.test[:4], run.history(np.empty(0, np.int64))
     with again.using_history(history), run.model.using_history(history):
         wanted = run.model.answer(rows, None).numpy()
-        assert again.answer(rows, None).numpy() == pytest.approx(wanted, abs=1e-5)
+        assert again.answer(rows, None).numpy() == pytest.approx(wanted, abs=1e-4)
 
 
 @pytest.mark.parametrize(
