@@ -260,7 +260,7 @@ def _request(entry: Mapping[str, Any]) -> dict[str, Any]:
         "is_correction": "kind" in entry,
         "loss": entry.get("forget_loss"),
         "retrain_loss": retrain["measures"]["forget"]["loss"] if retrain else None,
-        "residual": None if hidden else retrain["distances"]["after"]["residual"],
+        "residual": retrain["distances"]["after"]["residual"] if retrain and not hidden else None,
         "no_residual": hidden,
     }
 

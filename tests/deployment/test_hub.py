@@ -74,6 +74,7 @@ class Published(NamedTuple):
 def run_of(data: Path, **settings: Any) -> Experiment:
     """A run with random weights, whose adapters change their answers."""
     given = {"data_path": str(data), **SETTINGS, "prompt": "numbered", **settings}
+    given["backbone_init"] = 1.0  # or a T5 answers all prompts nearly alike
     config = Config("LLMRec", "small", None, given)
     run = Experiment(config, load_dataset(config, examine=False))
     bank, generator = run.model.bank, torch.Generator().manual_seed(5)
@@ -81,7 +82,7 @@ def run_of(data: Path, **settings: Any) -> Experiment:
     if run.model.adapter is None:
         bank.add(name, run.model.lora, 0)
     for weight in bank.parameters(name):
-        weight.data = torch.randn(weight.shape, generator=generator)
+        weight.data = 0.3 * torch.randn(weight.shape, generator=generator)
     if run.model.adapter is None:
         bank.merge(name)
     return run
