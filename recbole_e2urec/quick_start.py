@@ -10,7 +10,7 @@ from typing import Any
 
 from recbole_e2urec.config.config import Config, RunSettings
 from recbole_e2urec.data.loaders import make_loaders
-from recbole_e2urec.deployment.finalize import PostRun
+from recbole_e2urec.deployment.export import PostRun
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment.comparison import run_comparison
 from recbole_e2urec.experiment.inspect_prompts import ShowOptions, shown_prompts

@@ -34,7 +34,7 @@ OPTIONS = {
         "recbole_e2urec.data.rows:TargetOptions",
         "recbole_e2urec.data.request.selection:ForgetOptions",
         "recbole_e2urec.experiment.preview:PreviewOptions",
-        "recbole_e2urec.deployment.finalize:FinalizeOptions",
+        "recbole_e2urec.deployment.export:FinalizeOptions",
         "recbole_e2urec.evaluator.attacks:RelearnOptions",
         "recbole_e2urec.model.backbones.loading:BackboneOptions",
         "recbole_e2urec.model.llmrec:LLMRecOptions",

@@ -35,6 +35,7 @@ BEFORE = {
     "docs/how-to/correct-data.md": ["--model=LLMRec", "export --output=shop"],
     "docs/how-to/erase-data.md": ["--model=LLMRec", "export --output=shop"],
     "docs/how-to/forget-data.md": ["--model=LLMRec", "export --output=shop"],
+    "docs/how-to/share-a-model.md": ["--model=LLMRec", "export --output=shop"],
     "docs/reference/certificate.md": ["--model=LLMRec", "export --output=shop"],
 }
 ELSEWHERE_TESTED = ("docs/tutorial.md",)  # by test_tutorial
@@ -90,7 +91,8 @@ def as_run_here(words: list[str]) -> list[str]:
     if command == "verify":
         folder = Path(words[-1]).parent
         return [*words[:-1], str(sorted(folder.glob("*.json"))[-1])]
-    if command in ("forget", "correct", "erase", "recommend", "purge", "init"):
+    of_folder = command == "export" and any(word.startswith("--checkpoint=") for word in words)
+    if of_folder or command in ("forget", "correct", "erase", "recommend", "purge", "init"):
         return words
     more = [*FAST, *([] if command == "hyper" else ["--joint_epochs=1"])]
     return [*words, "--data_path=data", *more, *(["--max_evals=2"] if command == "hyper" else [])]

@@ -350,6 +350,15 @@ class PromptTable:
         is_unique = (shared_by[text] == 1) & (self._store.lengths[segments] > 0)
         return is_unique[users]
 
+    def own_tokens(self, users: NDArray[np.int64]) -> NDArray[np.int64]:  # [n] -> [m]
+        """Return the sorted token ids that only the texts about these users show, by inner id."""
+        is_theirs = np.zeros(len(self._store.starts), dtype=bool)  # by segment
+        is_theirs[FIRST_USER + users] = True
+        theirs, others = (
+            self._store.gather(np.flatnonzero(mask)) for mask in (is_theirs, ~is_theirs)
+        )
+        return np.setdiff1d(theirs, others).astype(np.int64)
+
     def tokens(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:  # [b] -> [m]
         """Return the sorted token ids in these prompts, without special tokens around prompts."""
         shown = np.zeros(len(self._store.starts), dtype=bool)  # by segment

@@ -23,12 +23,14 @@ from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.config.yaml import read_switch
 from recbole_e2urec.data.prompt_table import PromptTable, prompt_texts
 from recbole_e2urec.data.rows import RowTable
+from recbole_e2urec.deployment.export import refuse_used
 from recbole_e2urec.deployment.forget import (
     QueueOptions,
     carry_out,
     check_method,
     default_method,
 )
+from recbole_e2urec.deployment.hub import NO_LICENSE, Format, facts_of, publish
 from recbole_e2urec.deployment.model_folder import ModelFolder
 from recbole_e2urec.deployment.served_model import REQUEST_SETTINGS, ServedModel, open_folder
 from recbole_e2urec.errors import InputError, one_line
@@ -139,6 +141,11 @@ class Snapshot:
     ) -> list[list[Recommendation]]:
         """See :meth:`Recommender.recommend_new`."""
         return self._best([self._new_user(history) for history in histories], k, seen)
+
+    def save_pretrained(self, folder: Path, kind: Format, license_name: str) -> str:
+        """See :meth:`Recommender.save_pretrained`."""
+        with self._lock:
+            return publish(self._run, facts_of(self._run), folder, kind, license_name)
 
     def _known(self, user: str, place: int, count: int) -> QueryUser:
         run = self._run
@@ -283,6 +290,26 @@ class Recommender:
             InputError: an item is not in the data, a rating is no number, or k is below 1.
         """
         return self._answering.recommend_new(histories, k, seen)
+
+    def save_pretrained(
+        self, folder: str | Path, format: Format = "merged", license: str = NO_LICENSE
+    ) -> str:
+        """Write the model for plain transformers or plain peft, with a model card.
+
+        Args:
+            folder: a new folder, or an empty one.
+            format: a whole model (merged), or the adapter of a model under ``tuning: lora`` (peft).
+            license: the model's licence, as hubs call it.
+
+        Returns:
+            What was written, for people.
+
+        Raises:
+            InputError: the folder is not empty or cannot be written, or the model is no adapter.
+        """
+        target = ModelFolder(folder)
+        refuse_used(target, "folder")
+        return self._answering.save_pretrained(target.path, format, license)
 
     def forget(
         self,

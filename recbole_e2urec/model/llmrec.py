@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -278,6 +279,29 @@ class LLMRec(GeneralRecommender):
         with torch.no_grad():
             parts = [yes_probability(head(part), answers) for part in hidden.split(4096)]
         return torch.cat(parts) if parts else hidden.new_zeros(0)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the model as it answers, merged, and its tokenizer, for plain transformers.
+
+        Raises:
+            InputError: the weights are quantised, or the folder cannot be written to.
+        """
+        self.bank.save_merged(self.adapter, Path(folder))
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, config: Any, dataset: Any) -> "LLMRec":
+        """Make a recommender whose backbone is a saved model.
+
+        Args:
+            folder: where :meth:`save_pretrained` or an export wrote it, or a hub id.
+            config: the run's settings, whose backbone is replaced.
+            dataset: the data.
+
+        Raises:
+            InputError: the folder holds no usable language model, or a setting does not suit it.
+        """
+        backbone = {"backbone": str(folder), "backbone_source": None}
+        return cls(config.with_settings(backbone), dataset)
 
     def fresh_adapter(self, name: str, seed: int) -> None:
         """Add an adapter with which the model answers as before: a new one, or a copy of its own.

@@ -18,6 +18,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recbole_e2urec.errors import InputError, one_line
 from recbole_e2urec.model.backbones.language_model import LanguageModel
 from recbole_e2urec.model.backbones.lora import (
     LoraOptions,
@@ -41,6 +42,8 @@ from recbole_e2urec.model.backbones.merging import (
 from recbole_e2urec.utils import io
 
 PEFT_PREFIX = "base_model.model."  # how every weight name in peft's files begins
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # peft's names
+BASE_FOLDER = "base"  # of the backbone, in the folder of an adapter that no hub has the backbone of
 
 
 @contextmanager
@@ -82,6 +85,39 @@ def peft_quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")
         warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`")
         yield
+
+
+def merge_saved(language_model: LanguageModel, folder: Path) -> None:
+    """Merge an adapter in peft's format into a backbone without adapters, in memory.
+
+    Args:
+        language_model: the backbone, which is not quantised.
+        folder: with the adapter's config and weights.
+
+    Raises:
+        InputError: the adapter is no LoRA that can be merged, or does not fit the backbone.
+    """
+    model: Any = language_model.model
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        raise InputError(f"{folder} is an adapter without {ADAPTER_WEIGHTS}; pickles are not read")
+    try:
+        with warnings.catch_warnings(), peft_quiet():
+            warnings.filterwarnings("error", "Found missing adapter keys")
+            peft = PeftModel.from_pretrained(model, str(folder))
+        expected = language_model.own_answer()
+        merge_weights(model, peft.active_adapter)
+        peft.unload()
+    except Exception as error:  # damaged files and other kinds of adapters raise any type
+        raise InputError(
+            f"the adapter in {folder} cannot be merged into its backbone: "
+            f"{one_line(error)[:200]}; a LoRA of this backbone is needed"
+        ) from error
+    model.requires_grad_(True)
+    if not language_model.agrees_with(expected):
+        raise InputError(
+            f"the adapter in {folder} does more than a plain LoRA; merge it by peft's "
+            "merge_and_unload, and name the folder of the merged model"
+        )
 
 
 @contextmanager
@@ -257,24 +293,33 @@ class AdapterBank:
             for key, weight in weights.items():
                 weight.data = before[key]
 
-    def save(self, name: str, folder: Path) -> None:
-        """Save an adapter in peft's format, for ``PeftModel.from_pretrained(model, folder)``."""
+    def save(self, name: str, folder: Path, base: str | None = None) -> None:
+        """Save an adapter in peft's format, for ``PeftModel.from_pretrained(model, folder)``.
+
+        Args:
+            name: name of the adapter.
+            folder: target folder; created if missing.
+            base: what the adapter's config calls the backbone; None: as it was loaded.
+        """
         self._check(name)
         config = lora_config(self._options[name], self.language_model, self._layers).to_dict()
         config["inference_mode"] = True
+        config["base_model_name_or_path"] = base or config["base_model_name_or_path"]
         config["target_modules"] = sorted(config["target_modules"])
         state = {PEFT_PREFIX + key: weight for key, weight in self.state(name).items()}
-        io.write_tensors(folder / "adapter_model.safetensors", state, {"format": "pt"})
-        io.write_json(folder / "adapter_config.json", config)
+        io.write_tensors(folder / ADAPTER_WEIGHTS, state, {"format": "pt"})
+        io.write_json(folder / ADAPTER_CONFIG, config)
 
-    def save_merged(self, name: str | None, folder: Path) -> None:
+    def save_merged(self, name: str | None, folder: Path, tokenizer: Any = None) -> None:
         """Save the backbone, with an adapter merged in, as a model for plain transformers.
+
+        ``tokenizer`` is saved instead of the backbone's own.
 
         Raises:
             InputError: see :func:`recbole_e2urec.model.backbones.merging.save_merged`.
         """
         self._check(name)
-        save_merged(self.language_model, name, folder)
+        save_merged(self.language_model, name, folder, tokenizer)
 
     def merge(self, name: str) -> None:
         """Merge an adapter into the backbone's weights and remove it; others stay as they are.

@@ -155,16 +155,27 @@ class LanguageModel(nn.Module, ABC):
         """Logits over the vocabulary at the answer position. [b, t], [b, t] -> [b, v]."""
         return self.head(self.hidden(input_ids, attention_mask))
 
-    @torch.no_grad()
     def agrees_with_its_model(self) -> bool:
         """Whether head(hidden) equals the model's own forward, tested on a short prompt.
 
         It does not for architectures that do more to their logits than a :class:`LogitShape`.
         """
+        return self.agrees_with(self.own_answer())
+
+    @torch.no_grad()
+    def agrees_with(self, logits: Tensor) -> bool:  # [1, v]
+        """Whether head(hidden) equals these logits of a short prompt."""
+        return self._agree(self(*self._short_prompt()), logits)
+
+    @torch.no_grad()
+    def own_answer(self) -> Tensor:  # [1, v]
+        """Logits of the model's own forward on a short prompt."""
+        return self.own_logits(*self._short_prompt())
+
+    def _short_prompt(self) -> tuple[Tensor, Tensor]:  # [1, t], [1, t]
         ids = torch.tensor([self.prefix_ids + list(self.answer_ids) + self.suffix_ids])
         ids = ids.to(self.model.device)
-        mask = torch.ones_like(ids)
-        return self._agree(self(ids, mask), self.own_logits(ids, mask))
+        return ids, torch.ones_like(ids)
 
     def _agree(self, ours: Tensor, theirs: Tensor) -> bool:
         """Whether two computations of the same logits or states agree up to rounding."""

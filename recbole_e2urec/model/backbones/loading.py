@@ -25,12 +25,13 @@ from transformers import (
 from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.config.yaml import properties_folder
 from recbole_e2urec.errors import InputError, nearest, one_line
+from recbole_e2urec.model.backbones.adapters import ADAPTER_CONFIG, BASE_FOLDER, merge_saved
 from recbole_e2urec.model.backbones.causal import CausalLM
 from recbole_e2urec.model.backbones.language_model import LanguageModel
 from recbole_e2urec.model.backbones.seq2seq import T5LM, Seq2SeqLM
 from recbole_e2urec.model.backbones.tiny import EMBEDDED, EmbeddedOptions, build_embedded
 from recbole_e2urec.model.backbones.tokenizer import ChatCodec, PromptCodec
-from recbole_e2urec.utils import distributed
+from recbole_e2urec.utils import distributed, io
 
 __all__ = ["BackboneOptions", "load_backbone"]
 
@@ -93,6 +94,37 @@ class Source(NamedTuple):
         name = self.folder
         return Path(name).exists() or name.startswith(("/", ".")) or name.count("/") > 1
 
+    @property
+    def has_adapter(self) -> bool:
+        """Whether this is a local folder with an adapter in peft's format."""
+        return self.gguf is None and (Path(self.folder) / ADAPTER_CONFIG).is_file()
+
+    @property
+    def base(self) -> "Source":
+        """Where the backbone under the adapter is: in its own subfolder, or where the config says.
+
+        Raises:
+            InputError: the config cannot be read, or names no backbone.
+        """
+        if not self.has_adapter:
+            return self
+        folder = Path(self.folder)
+        if (folder / BASE_FOLDER).is_dir():
+            return Source(str(folder / BASE_FOLDER))
+        try:
+            name = io.read_json(folder / ADAPTER_CONFIG)["base_model_name_or_path"]
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise InputError(
+                f"{folder / ADAPTER_CONFIG} cannot be read ({one_line(error)}); save it anew"
+            ) from error
+        if not name or not isinstance(name, str):
+            raise InputError(
+                f"{folder} is an adapter that does not say which backbone it belongs to; write "
+                f"base_model_name_or_path into its {ADAPTER_CONFIG}, or put the backbone into "
+                f"{folder / BASE_FOLDER}"
+            )
+        return find_source(name)
+
 
 def find_source(name: str) -> Source:
     """Find the files of a backbone.
@@ -113,6 +145,14 @@ def find_source(name: str) -> Source:
     if find_spec(GGUF_READER) is None:
         raise InputError(f"{name} is a GGUF file; to read it, pip install {GGUF_READER}")
     return Source(str(path.parent), path.name)
+
+
+def hub_id(options: "BackboneOptions") -> str | None:
+    """Return the hub's name of a backbone that is read from a hub or its cache; None for others."""
+    if options.name in EMBEDDED:
+        return None
+    source = find_source(options.source or options.name)
+    return None if source.gguf or source.is_local else source.folder
 
 
 def named_backbones() -> list[str]:
@@ -140,8 +180,8 @@ class BackboneOptions:
 
     name: str = option(
         "An embedded model (tiny-t5, tiny-llama), a named one (t5-base, flan-t5-base, "
-        "smollm2-135m, qwen2.5-0.5b, llama-2-7b), a local folder, a GGUF file, or a hub id such "
-        "as google-t5/t5-base: docs/how-to/backbones.md.",
+        "smollm2-135m, qwen2.5-0.5b, llama-2-7b), a local folder, also one with an adapter of "
+        "peft, a GGUF file, or a hub id such as google-t5/t5-base: docs/how-to/backbones.md.",
         default="tiny-t5",
         key="backbone",
     )
@@ -305,7 +345,8 @@ def _hub_answers() -> bool:
 def load_pretrained(options: BackboneOptions) -> LanguageModel:
     """Load a language model and its tokenizer, in evaluation mode.
 
-    Weights of a GGUF file are unpacked to ``options.dtype``, whatever their type in the file.
+    Weights of a GGUF file are unpacked to ``options.dtype``, whatever their type in the file. An
+    adapter in peft's format is merged into the backbone to which it belongs.
 
     Raises:
         InputError: the files cannot be reached, they are not a complete language model, or an
@@ -313,9 +354,10 @@ def load_pretrained(options: BackboneOptions) -> LanguageModel:
     """
     if not distributed.is_main_process():
         transformers.utils.logging.disable_progress_bar()
-    read = Reader(options.name, find_source(options.source or options.name))
+    source = find_source(options.source or options.name)
+    read = Reader(options.name, source.base)
     config = read(AutoConfig.from_pretrained)
-    _check(options, read, config)
+    _check(options, read, config, source.has_adapter)
     tokenizer = read(AutoTokenizer.from_pretrained)
     make_codec = ChatCodec if options.chat else PromptCodec
     codec = make_codec(tokenizer, (options.answer_no, options.answer_yes))
@@ -323,6 +365,8 @@ def load_pretrained(options: BackboneOptions) -> LanguageModel:
     limit = _most_tokens(options.max_tokens, tokenizer, config)
     language_model = _family(config, options)(model.eval(), codec, limit)
     language_model.spread = options.device_map is not None
+    if source.has_adapter:
+        merge_saved(language_model, Path(source.folder))
     if not language_model.agrees_with_its_model():
         raise InputError(
             f"backbone {options.name!r} ({config.model_type}) does more to its logits than scale "
@@ -332,7 +376,7 @@ def load_pretrained(options: BackboneOptions) -> LanguageModel:
     return language_model
 
 
-def _check(options: BackboneOptions, read: Reader, config: Any) -> None:
+def _check(options: BackboneOptions, read: Reader, config: Any, has_adapter: bool) -> None:
     """Refuse options that do not suit the architecture, before the weights are read."""
     if options.dtype == "float16" and "t5" in config.model_type:
         raise InputError(
@@ -347,6 +391,11 @@ def _check(options: BackboneOptions, read: Reader, config: Any) -> None:
     if options.quantization and read.source.gguf:
         raise InputError(
             "backbone_quantization: a GGUF file is unpacked to backbone_dtype; leave it out"
+        )
+    if options.quantization and has_adapter:
+        raise InputError(
+            f"backbone_quantization: {options.name!r} is an adapter, which is not merged into "
+            "quantised weights; leave it out, or merge it first (export --format=merged)"
         )
 
 

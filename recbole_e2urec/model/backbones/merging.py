@@ -30,20 +30,23 @@ BASE = ".base_layer"  # where peft keeps the layer that it adapts
 
 
 @torch.no_grad()
-def save_merged(language_model: LanguageModel, name: str | None, folder: Path) -> None:
+def save_merged(
+    language_model: LanguageModel, name: str | None, folder: Path, tokenizer: Any = None
+) -> None:
     """Write weights, config and tokenizer; the model in memory stays as it is.
 
     Where head and embeddings are one matrix and only the embeddings are adapted, they are written
-    as two.
+    as two. An encoder-decoder may have four: the embeddings that both parts share, those of each
+    part, and the head.
 
     Args:
         language_model: with its adapters.
         name: name of the adapter to merge; None saves the bare backbone.
         folder: target folder; created if missing. Files move there once all are written.
+        tokenizer: is written instead of the backbone's own.
 
     Raises:
-        InputError: plain transformers has no place for such weights, or the folder cannot be
-            written to.
+        InputError: the weights are quantised, or the folder cannot be written to.
     """
     model: Any = language_model.model
     if getattr(model, "is_quantized", False):
@@ -52,16 +55,20 @@ def save_merged(language_model: LanguageModel, name: str | None, folder: Path) -
             "into the backbone without backbone_quantization"
         )
     merged = _merged_weights(model, name)
+    tied = _tied(model, merged)
     with torch.device("meta"):  # no numbers are drawn for weights that are about to be replaced
-        plain = type(model)(_config_for(model, merged))
+        plain = type(model)(_config_for(model, tied))
     plain.load_state_dict(merged, assign=True)
-    plain.tie_weights()
+    for key, other in tied.items():
+        path, _, kind = key.rpartition(".")
+        setattr(plain.get_submodule(path), kind, plain.get_parameter(other))
+    plain.all_tied_weights_keys = tied  # what is not among these is written
     if hasattr(plain.config, "scale_decoder_outputs"):  # T5: read from this very word in a file
         plain.config.tie_word_embeddings = plain.config.scale_decoder_outputs
     plain.generation_config = _generation_config(model)
     with _arriving(folder) as written:
         plain.save_pretrained(written)
-        language_model.codec.tokenizer.save_pretrained(written)
+        (tokenizer or language_model.codec.tokenizer).save_pretrained(written)
 
 
 @contextmanager
@@ -116,27 +123,27 @@ def _merged_weights(model: Any, name: str | None) -> dict[str, Tensor]:
     return merged
 
 
-def _config_for(model: Any, merged: Mapping[str, Tensor]) -> Any:
-    """The model's config; head and embeddings are parted where their weights differ.
+def _tied(model: Any, merged: dict[str, Tensor]) -> dict[str, str]:
+    """Return the weights that are written as one with another, and give others their own memory."""
+    tied = {}
+    for name, other in model.all_tied_weights_keys.items():
+        if torch.equal(merged[name], merged[other]):
+            tied[name] = other
+        else:
+            merged[name] = merged[name].clone()
+    return tied
 
-    Raises:
-        InputError: the architecture keeps embeddings equal that the adapter made different.
+
+def _config_for(model: Any, tied: Mapping[str, str]) -> Any:
+    """Return the model's config; head and embeddings are parted where their weights differ.
+
+    Encoder-decoders keep their config. transformers ties their embeddings when it loads them,
+    except those that a file holds with different numbers.
     """
     config = copy.deepcopy(model.config)
     config.dtype = model.dtype
-    tied = model.all_tied_weights_keys
-    parted = [name for name, other in tied.items() if not torch.equal(merged[name], merged[other])]
-    if not parted:
-        return config
-    head = model.get_output_embeddings()
-    heads = [f"{path}.weight" for path, module in model.named_modules() if module is head]
-    if parted != heads or config.is_encoder_decoder:
-        raise InputError(
-            f"the adapter changes embeddings that {config.model_type} keeps equal in "
-            f"{', '.join(parted)}; save the adapter, or tune without embeddings in "
-            "lora_target_modules"
-        )
-    config.tie_word_embeddings = False
+    if len(tied) < len(model.all_tied_weights_keys) and not config.is_encoder_decoder:
+        config.tie_word_embeddings = False
     return config
 
 

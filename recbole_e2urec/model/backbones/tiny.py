@@ -1,7 +1,7 @@
 """Embedded backbones: a small T5 and Llama with a word tokenizer, which need no download."""
 
 from collections import Counter
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Collection, Container, Iterable
 from typing import Any
 
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
@@ -70,7 +70,11 @@ def word_tokenizer(texts: Iterable[str], max_words: int, template: str) -> PreTr
     )
     pad, end, begin = SPECIAL
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=pad, eos_token=end, bos_token=begin
+        tokenizer_object=tokenizer,
+        pad_token=pad,
+        eos_token=end,
+        bos_token=begin,
+        model_input_names=["input_ids", "attention_mask"],
     )
 
 
@@ -104,6 +108,23 @@ def shown_words(tokenizer: PreTrainedTokenizerFast, shown: Container[int]) -> Wo
         token if token in always or ids[token] in shown else f"<erased {ids[token]}>"
         for token in sorted(ids, key=ids.__getitem__)
     )
+
+
+TEMPLATES = {"tiny-t5": "$A </s>", "tiny-llama": "<s> $A"}  # special tokens around a prompt
+
+
+def without_words(
+    name: str, tokenizer: PreTrainedTokenizerFast, hidden: Collection[int]
+) -> PreTrainedTokenizerFast:
+    """Make an embedded backbone's tokenizer without some words; all others keep their ids.
+
+    Args:
+        name: the backbone, a key of :data:`EMBEDDED`.
+        tokenizer: its tokenizer.
+        hidden: ids of these words.
+    """
+    shown = set(range(len(tokenizer))).difference(hidden)
+    return word_tokenizer(shown_words(tokenizer, shown), 0, TEMPLATES[name])
 
 
 # Eager attention trains faster than the fused kernel at these widths on a CPU.
@@ -178,7 +199,7 @@ def _tiny_t5(
     max_tokens: int,
     seed: int,
 ) -> LanguageModel:
-    tokenizer = word_tokenizer(texts, options.max_words, "$A </s>")
+    tokenizer = word_tokenizer(texts, options.max_words, TEMPLATES["tiny-t5"])
     config = T5Config(
         vocab_size=len(tokenizer),
         d_model=options.d_model,
@@ -202,7 +223,7 @@ def _tiny_llama(
     max_tokens: int,
     seed: int,
 ) -> LanguageModel:
-    tokenizer = word_tokenizer(texts, options.max_words, "<s> $A")
+    tokenizer = word_tokenizer(texts, options.max_words, TEMPLATES["tiny-llama"])
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=options.d_model,

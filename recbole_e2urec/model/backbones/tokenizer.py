@@ -63,6 +63,22 @@ class PromptCodec:
         """Decode ids to text, with special tokens by their names."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))
 
+    def one_text(self, texts: Sequence[str], ids: list[int]) -> tuple[str, bool] | None:
+        """Find a text that the tokenizer alone encodes as a whole prompt is encoded by parts.
+
+        Args:
+            texts: the parts of a prompt.
+            ids: the ids of the prompt, with the tokens around it.
+
+        Returns:
+            The text, and whether the tokenizer is to add its special tokens; None: there is none.
+        """
+        parts = [self.separator + text.strip(" ") for text in texts] if self.separator else texts
+        for text, special in (("".join(parts), True), (self.text(ids), False)):
+            if self._ids([text], special)[0] == ids:
+                return text, special
+        return None
+
     def _as_text(self, text: str) -> str:
         """Spell out the names of special tokens: tokenizers find them in the middle of a text."""
         return self._special.sub(lambda name: " ".join(name[0]), text)
