@@ -220,7 +220,8 @@ def _placeholders(model: LLMRec, rated: bool, highest: float | None) -> list[str
 
 def _tokenizer(run: Experiment, gone: Rows) -> Any:
     """Return the tokenizer; that of an embedded backbone without words of forgotten users."""
-    tokenizer, name = run.model.language_model.codec.tokenizer, str(run.config["backbone"])
+    tokenizer: Any = run.model.language_model.codec.tokenizer
+    name = str(run.config["backbone"])
     hidden = run.model.table.own_tokens(gone)
     return without_words(name, tokenizer, hidden) if name in EMBEDDED and len(hidden) else tokenizer
 

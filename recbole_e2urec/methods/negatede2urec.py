@@ -6,13 +6,14 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from recbole_e2urec.config.schema import option, option_class
+from recbole_e2urec.data.prompt_table import PromptTable
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.methods.tokenreset import TokenReset, TokenResetOptions
 from recbole_e2urec.methods.unlearner import RATES, GradientUnlearner, Unlearned
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.losses import e2urec_loss
 from recbole_e2urec.trainer.adapter import UnlearningTask
-from recbole_e2urec.trainer.batches import forget_token_coverage
+from recbole_e2urec.trainer.batches import ForgetRetainBatches, forget_token_coverage
 from recbole_e2urec.trainer.student import ORIGINAL, ForgetRetainBatch, JointOptions, Student
 from recbole_e2urec.trainer.teachers import (
     Direction,
@@ -39,10 +40,24 @@ class NegatedE2URecOptions(NegationOptions, JointOptions):
     )
     overshoot: float = option(
         "How much further than its teacher the student begins, as a share of the strength; retain "
-        "rows take a part of it back.",
+        "rows take a part of it back. Requests of fewer batches than least_joint_steps do without.",
         ge=0,
     )
+    least_joint_steps: int = option(
+        "Fewest joint steps; a small request gets smaller batches of forget rows.", ge=1
+    )
+    least_retain_rows: int = option(
+        "Fewest retain rows in a joint step; fewer take back too little of what a small request "
+        "did to others.",
+        ge=1,
+    )
     true_answers: bool = option("Let retain rows learn their true answers as well, as in E2URec.")
+
+    def pairing(self, request: UnlearningTask, table: PromptTable) -> ForgetRetainBatches:
+        """See :meth:`StudentOptions.pairing`; a small request takes more, smaller steps."""
+        size, share = self.unlearn_batch_size, self.unlearn_share
+        least = self.least_joint_steps, self.least_retain_rows
+        return ForgetRetainBatches(request, table, size, share, self.share_of_all, least)
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, by the name of its key."""
@@ -69,6 +84,10 @@ class NegatedE2URec(GradientUnlearner):
     each forget row shows a token that no other prompt does, as under ``prompt: numbered``, these
     tokens' embeddings hold what is remembered: :class:`TokenReset` puts them back as far as the
     target loss asks, nobody else's answers change, and nothing is learned.
+
+    A small request has few steps. It takes ``least_joint_steps`` smaller ones, beside at least
+    ``least_retain_rows`` retain rows each, and begins without overshoot. Otherwise many small
+    requests in a row would move the answers to everyone else.
 
     Departures from E2URec: the augmented model is an adapter and becomes the student; the
     forgetting teacher is the negated adapter instead of ``z_o - alpha relu(z_a - z_o)``; retain
@@ -120,7 +139,8 @@ class NegatedE2URec(GradientUnlearner):
         student.target = target if options.scale_to_target else None
         if target is not None:
             student.findings = {"strength": strength, **target.findings}
-        further = 1 + options.overshoot if student.epochs > 0 else 1.0
+        takes_back = student.epochs > 0 and not student.pairing.is_small
+        further = 1 + options.overshoot if takes_back else 1.0
         start = direction.at(-strength * further)
         student.begin = lambda: model.bank.load(student.name, start)
         self.teach_forgetting(student, direction, strength)

@@ -26,6 +26,7 @@ class ForgetOnlyTokens(NamedTuple):
 
     Attributes:
         tokens: token ids, int64 [m].
+        is_small: whether whole batches would be too few steps.
         retain_pool: ids of the retain rows whose prompts show one of the tokens, sorted. The answer
             to any other retain row cannot change.
     """
@@ -129,6 +130,8 @@ class ForgetRetainBatches:
             wholly forgotten users' rows remain, or all if there are fewer: a small request needs
             every step.
         of_all: whether the share applies to the forget rows of all users.
+        least: fewest steps of an epoch, so that a small request gets smaller batches, and fewest
+            retain rows of a joint step.
 
     Attributes:
         forget: ids of the forget rows that the steps show, sorted.
@@ -144,8 +147,9 @@ class ForgetRetainBatches:
         batch_size: int,
         share: float = 1.0,
         of_all: bool = False,
+        least: tuple[int, int] = (1, 1),
     ) -> None:
-        self.request, self.batch_size = request, batch_size
+        self.request = request
         user, forget = request.user, request.forget
         alone = np.isin(user[forget], user[request.retain]) | ~table.named(user[forget])
         alone &= not of_all
@@ -156,6 +160,11 @@ class ForgetRetainBatches:
         self.forget_table = table.with_history(request.forget_history)
         self.retain_table = table.with_history(request.retain_history)
         self.retain_pool = request.retain
+        least_steps, least_retain = least
+        self.is_small = least_steps * batch_size > len(self.forget) and least_steps > 1
+        if self.is_small:
+            batch_size = max(1, ceil(len(self.forget) / least_steps))
+        self.batch_size, self.retain_size = batch_size, max(batch_size, least_retain)
 
     def steps(self, epoch: int, joint: bool) -> list[Step]:
         """Divide the rows of an epoch into steps.
@@ -163,16 +172,17 @@ class ForgetRetainBatches:
         Args:
             epoch: number of the epoch, from 0.
             joint: whether each step also has a batch of retain rows. Each epoch draws its own
-                sample of them, of the size of the forget rows.
+                sample of them, see :meth:`retain_rows`.
         """
-        request, size = self.request, self.batch_size
+        request = self.request
         generator = generator_of(request.seed, Stream.ORDER, epoch)
         lengths = self.forget_table.lengths(self.forget)
-        parts = length_grouped_batches(lengths, size, generator)
+        parts = length_grouped_batches(lengths, self.batch_size, generator)
         if not joint or len(self.retain_pool) == 0:
             return [Step(self.forget[part], request.retain[:0]) for part in parts]
         drawn = self.retain_rows(epoch)
-        beside = length_grouped_batches(self.retain_table.lengths(drawn), size, generator)
+        lengths = self.retain_table.lengths(drawn)
+        beside = length_grouped_batches(lengths, self.retain_size, generator)
         return [
             Step(self.forget[part], drawn[beside[place % len(beside)]])
             for place, part in enumerate(parts)
@@ -199,10 +209,16 @@ class ForgetRetainBatches:
         return self.forget_table.shows(self.request.forget, tokens.numpy())
 
     def retain_rows(self, epoch: int) -> Rows:
-        """Draw the retain rows of a joint epoch: as many as forget rows, without repetition."""
+        """Draw the retain rows of a joint epoch, without repetition.
+
+        They are as many as the forget rows, and enough for each step.
+        """
         generator = generator_of(self.request.seed, Stream.RETAIN_ROWS, epoch)
-        count = min(len(self.forget), len(self.retain_pool))
-        return generator.choice(self.retain_pool, count, replace=False)
+        steps = ceil(len(self.forget) / self.batch_size)
+        wanted = len(self.forget)
+        if self.retain_size > self.batch_size:
+            wanted = steps * self.retain_size
+        return generator.choice(self.retain_pool, min(wanted, len(self.retain_pool)), replace=False)
 
     def retain_rows_of(self, first: int, end: float) -> Rows:
         """Collect the retain rows that the steps of some joint epochs show, each once, sorted.

@@ -37,6 +37,7 @@ HISTORY_PRIOR = 1.0  # the same for a history's share of likes
 FOLDS = 5
 LEAST_PROBABILITY = 1e-7  # of a true answer; a smaller one counts as this, lest one row decide
 ASKED = 2048  # rows of a kind, at most; with half as many, losses are off by a tenth of the gap
+FEW_USERS = 30  # fewer clusters than that do not tell the error of their own mean
 UNLIKE = 0.5  # standard deviation of the memorisation gap between requests, as a share of its mean
 CLOSE = 0.02  # tolerance, as a share of the gap: a loss this near to its target has reached it
 
@@ -185,6 +186,8 @@ def target_loss(model: LLMRec, request: UnlearningTask) -> TargetLoss:
     (of_forget, forget_error), (of_retain, _), (of_unseen, unseen_error) = map(
         mean_over_users, beyond, users
     )
+    if len(np.unique(users[0])) < FEW_USERS:
+        forget_error = error_of_few(users[0], beyond[2], users[2]) or forget_error
     gap, gap_error = shrunken_gap(of_unseen - of_forget, forget_error, of_unseen - of_retain)
     before = float(losses[0].mean())
     return TargetLoss(forget, before + gap, float(np.hypot(unseen_error, gap_error)), before)
@@ -317,6 +320,38 @@ def mean_over_users(values: Numbers, user: Rows) -> tuple[float, float]:  # [n],
         place = np.arange(len(values))
     sums = np.bincount(place, weights=values - mean)
     return mean, float(np.sqrt((sums**2).sum()) / len(values))
+
+
+def error_of_few(request: Rows, values: Numbers, user: Rows) -> float | None:  # [m], [n], [n]
+    """Standard error of a mean over the rows of few users, from how other users differ.
+
+    A user's rows are easy or hard together, for reasons that neither the model nor the user's
+    memorised rows explain; a few users cannot tell by how much. So the variance within users,
+    ``s``, and between users, ``t``, is taken from others, by a one-way analysis of variance with
+    groups of unequal size. With m_u rows of user u and m in all, the squared error is
+
+        (s * m + t * sum over u of m_u^2) / m^2.
+
+    Args:
+        request: inner user id of each row of the request.
+        values: one value for each row of other users.
+        user: inner user id of each of these rows.
+
+    Returns:
+        The error; None if the others are a single user, or have one row each.
+    """
+    _, place, rows = np.unique(user, return_inverse=True, return_counts=True)
+    users, count = len(rows), len(values)
+    if users < 2 or users == count:
+        return None
+    means = np.bincount(place, weights=values) / rows
+    within = float(((values - means[place]) ** 2).sum()) / (count - users)
+    between = float((rows * (means - values.mean()) ** 2).sum()) / (users - 1)
+    size = (count - (rows**2).sum() / count) / (users - 1)
+    between_users = max(0.0, (between - within) / size)
+    mine = np.unique(request, return_counts=True)[1]
+    whole = len(request)
+    return float(np.sqrt(within * whole + between_users * (mine**2).sum()) / whole)
 
 
 def some_of(rows: Rows, seed: int) -> Rows:

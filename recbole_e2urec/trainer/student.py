@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recbole_e2urec.config.schema import option, option_class
+from recbole_e2urec.data.prompt_table import PromptTable
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.model.llmrec import LLMRec, Schedule
 from recbole_e2urec.model.losses import answer_cross_entropy, kl_divergence
@@ -124,6 +125,11 @@ class StudentOptions(StepOptions):
         "Multiply the student's adapter after training so that forget rows lose what control "
         "users predict: docs/reference/methods.md."
     )
+
+    def pairing(self, request: UnlearningTask, table: PromptTable) -> ForgetRetainBatches:
+        """Divide the rows of a request into the student's steps."""
+        size, share = self.unlearn_batch_size, self.unlearn_share
+        return ForgetRetainBatches(request, table, size, share, self.share_of_all)
 
     def __post_init__(self) -> None:
         """Refuse options that exclude each other."""
@@ -253,8 +259,7 @@ class Student:
         self.model, self.request, self.options = model, request, options
         self.name, self.warmup = name, warmup
         self.epochs = warmup + options.joint_epochs  # of the whole training
-        size, share = options.unlearn_batch_size, options.unlearn_share
-        self.pairing = ForgetRetainBatches(request, model.table, size, share, options.share_of_all)
+        self.pairing = options.pairing(request, model.table)
         epsilon = {"adam_epsilon": self.rule(0.0).adam_epsilon}  # from whichever option sets it
         self.stage = request.stage(name, {**asdict(options), **epsilon})
         self.stage.curves.chief = True

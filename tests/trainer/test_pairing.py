@@ -54,6 +54,23 @@ def test_a_cut_joint_epoch_asks_about_the_retain_rows_of_its_steps_alone(pairing
     assert len(pairs.retain_rows_of(1, 1)) == 0
 
 
+def test_a_small_request_takes_smaller_steps_beside_more_of_the_others(pairing):
+    pairs, run = pairing
+    forget = run.split.forget
+    assert not pairs.is_small
+    small = ForgetRetainBatches(run.request, run.model.table, 16, least=(10, 12))
+    assert small.is_small
+    steps = small.steps(1, joint=True)
+    assert sorted(np.concatenate([step.forget for step in steps])) == forget.tolist()
+    assert len(steps) == -(-len(forget) // -(-len(forget) // 10))  # steps of rows / 10, rounded up
+    assert {len(step.retain) for step in steps} == {12}
+    large = ForgetRetainBatches(run.request, run.model.table, 16, least=(2, 12))
+    assert not large.is_small
+    for mine, others in zip(large.steps(1, joint=True), pairs.steps(1, joint=True), strict=True):
+        assert np.array_equal(mine.forget, others.forget)
+        assert np.array_equal(mine.retain, others.retain)
+
+
 def test_a_share_of_the_rows_leaves_no_user_out() -> None:
     user = np.array([7, 7, 7, 7, 7, 8, 9, 9, 9, 9])
     rows = np.array([0, 1, 2, 3, 4, 5, 7, 8, 9])

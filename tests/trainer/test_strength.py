@@ -6,6 +6,7 @@ import pytest
 from recbole_e2urec.trainer.strength import (
     ASKED,
     TargetLoss,
+    error_of_few,
     mean_over_users,
     shrunken_gap,
     some_of,
@@ -23,6 +24,23 @@ def test_mean_over_users_of_one_user_or_none():
     mean, error = mean_over_users(np.array([1.0, 3.0]), np.array([5, 5]))
     assert (mean, error) == (2.0, pytest.approx(np.sqrt(2) / 2))
     assert mean_over_users(np.zeros(0), np.zeros(0, dtype=np.int64)) == (0.0, 0.0)
+
+
+def test_the_error_of_few_users_is_how_others_differ():
+    # Means 2 and 6 around 4: within (2 + 2) / (4 - 2) = 2, between (2 * 4 + 2 * 4) / 1 = 16, rows a
+    # user (4 - 8 / 4) / 1 = 2, so users differ by (16 - 2) / 2 = 7. The request has 2 and 1 rows:
+    # (2 * 3 + 7 * (4 + 1)) / 9.
+    values, user = np.array([1.0, 3.0, 5.0, 7.0]), np.array([4, 4, 9, 9])
+    error = error_of_few(np.array([2, 2, 3]), values, user)
+    assert error == pytest.approx(np.sqrt(41 / 9))
+    alike = error_of_few(np.array([2, 2, 3]), np.array([1.0, 7.0, 3.0, 5.0]), user)
+    assert alike == pytest.approx(np.sqrt(10 / 3))  # within (18 + 2) / 2, and users do not differ
+
+
+def test_the_error_of_few_users_needs_others_that_can_tell_it():
+    values = np.array([1.0, 3.0])
+    assert error_of_few(np.array([2]), values, np.array([4, 4])) is None
+    assert error_of_few(np.array([2]), values, np.array([4, 9])) is None
 
 
 def target(loss: float, original: float = 0.0) -> TargetLoss:
