@@ -332,7 +332,8 @@ def test_a_new_training_that_is_killed_goes_on_with_the_same_request(monkeypatch
 def test_the_folder_holds_one_model_and_nothing_of_the_way_to_it(in_use: Path):
     forget_users("u1")
     names = {str(path.relative_to(in_use)) for path in in_use.rglob("*") if path.is_file()}
-    files = ["model.json", "weights.safetensors", "forgotten.safetensors", "sample.safetensors"]
+    tensors = ["weights", "forgotten", "sample", "answers"]
+    files = ["model.json", *(f"{kind}.safetensors" for kind in tensors)]
     pages = {name for name in names if name.startswith("certificates/")}
     assert len(pages) == 2
     assert names - pages == {

@@ -39,7 +39,7 @@ def watched(run: Forgetting) -> tuple[UnlearningTask, list[tuple[Rows, Rows]]]:
             seen.append((rows, history))
             return super().fit(name, rows, history)
 
-    return replace(run.request, services=Watched(run)), seen
+    return replace(run.request, services=Watched(run, lambda: run.original.stage)), seen
 
 
 @pytest.mark.parametrize("parts", [2, 3])
