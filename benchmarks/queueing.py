@@ -135,7 +135,7 @@ class Plan:
 def small_plan(folder: Path) -> Plan:
     """Return the plan of a quick look, on synthetic data."""
     settings = {"dataset": synthetic(folder, 3000), "data_path": str(folder), "epochs": 1}
-    return Plan(folder, 8, 2, 1, 0, 2, (1, 8), 0.0003, {**settings, **SYNTHETIC})
+    return Plan(folder, 8, 2, 1, 0, 2, (1, 8), 2e-6, {**settings, **SYNTHETIC})
 
 
 class Request(NamedTuple):
