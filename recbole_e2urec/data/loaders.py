@@ -188,7 +188,8 @@ def build_splits(dataset: RowDataMixin) -> Splits:
     Raises:
         InputError: the split is unknown, or no training rows are left.
     """
-    return without_users(Splits(*dataset.split_rows()), dataset.rows.user, np.empty(0, np.int64))
+    parts = (rows.astype(np.int64) for rows in dataset.split_rows())
+    return _with_training_rows(Splits(*parts))
 
 
 def without_users(
@@ -204,10 +205,13 @@ def without_users(
     Raises:
         InputError: no training rows are left.
     """
-    parts = [rows[~np.isin(user[rows], left_out)].astype(np.int64) for rows in splits]
-    if len(parts[0]) == 0:
+    return _with_training_rows(splits.without(user, left_out))
+
+
+def _with_training_rows(splits: Splits) -> Splits:
+    if len(splits.train) == 0:
         raise InputError("no training rows are left; change eval_args or control_users")
-    return Splits(*parts)
+    return splits
 
 
 def make_loaders(

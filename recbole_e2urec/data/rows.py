@@ -137,6 +137,15 @@ class Splits(NamedTuple):
     valid: NDArray[np.int64]
     test: NDArray[np.int64]
 
+    def without(self, user: NDArray[np.int64], left_out: NDArray[np.int64]) -> "Splits":  # [n], [u]
+        """Leave the rows of some users out of every part.
+
+        Args:
+            user: inner user id by row id.
+            left_out: inner ids of the users.
+        """
+        return Splits(*(rows[~np.isin(user[rows], left_out)] for rows in self))
+
 
 class Remainder(NamedTuple):
     """What stays as it was for a model, although rows were erased from the data files.

@@ -449,8 +449,7 @@ class ServedModel(Experiment):
 
     def splits_of(self, user: Rows) -> Splits:
         """Return the parts of the rows where these are their users, by row id."""
-        whole, control_users = self._file_parts.whole, self.control_users
-        return Splits(*(part[~np.isin(user[part], control_users)] for part in whole))
+        return self._file_parts.whole.without(user, self.control_users)
 
     @property
     def control_users(self) -> Rows:
