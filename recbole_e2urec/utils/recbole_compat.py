@@ -139,7 +139,7 @@ def read_without_quoting() -> None:
     def read_csv(path: str, dtype: Any, delimiter: str, **options: Any) -> Any:
         missing = {name: [""] if kind is str else MISSING_NUMBERS for name, kind in dtype.items()}
         literal = {"quoting": csv.QUOTE_NONE, "keep_default_na": False, "na_values": missing}
-        if len(delimiter.encode()) == 1 and b"\0" not in Path(path).read_bytes():  # what C can read
+        if len(delimiter.encode()) == 1 and not _has_nul(path):  # what C can read
             options |= {"engine": "c", "float_precision": "round_trip", "low_memory": False}
         return pd.read_csv(path, dtype=dtype, delimiter=delimiter, **{**literal, **options})
 
@@ -147,6 +147,12 @@ def read_without_quoting() -> None:
     pandas.__dict__.update(pd.__dict__)
     pandas.__dict__["read_csv"] = read_csv
     dataset.pd = pandas
+
+
+def _has_nul(path: str) -> bool:
+    """Tell whether a file has a NUL character; a large file is not held in memory."""
+    with open(path, "rb") as file:
+        return any(b"\0" in piece for piece in iter(partial(file.read, 2**20), b""))
 
 
 def download_alone() -> None:
