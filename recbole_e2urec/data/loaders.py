@@ -21,7 +21,7 @@ from recbole.sampler import KGSampler
 from recbole.utils import EvaluatorType, ModelType
 
 from recbole_e2urec.data.dataset import ROW_ID, RowDataMixin
-from recbole_e2urec.data.rows import Splits
+from recbole_e2urec.data.rows import Splits, without
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.utils.recbole_compat import as_input_errors
 
@@ -234,7 +234,7 @@ def make_loaders(
         InputError: no training rows are left for the model, or as in :func:`evaluation_loader`.
     """
     rows = splits.train if train_rows is None else train_rows
-    hidden = np.setdiff1d(splits.train, rows)
+    hidden = without(splits.train, rows)
     train = dataset.take(rows, hidden)
     if len(train) == 0:
         raise InputError("no training rows are left for this model; it needs users with two rows")

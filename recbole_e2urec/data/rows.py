@@ -19,6 +19,16 @@ from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.errors import InputError
 
 
+def without(
+    rows: NDArray[np.int64], left_out: NDArray[np.int64]
+) -> NDArray[np.int64]:  # [n], [m] -> [at most n]
+    """Return the rows that are not left out, sorted; a row occurs once in each array.
+
+    This is ``np.setdiff1d``, which takes a hundred times as long to see whether a row occurs twice.
+    """
+    return np.sort(rows[~np.isin(rows, left_out)])
+
+
 @dataclass(frozen=True)
 class RowTable:
     """All interactions after filtering and before splitting; an array's index is the row id.

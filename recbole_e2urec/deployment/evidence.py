@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from recbole_e2urec.config.config import Config
-from recbole_e2urec.data.rows import RowTable
+from recbole_e2urec.data.rows import RowTable, without
 from recbole_e2urec.deployment.served_model import (
     ServedModel,
     drawn,
@@ -92,8 +92,9 @@ def delta_of(run: Experiment, earlier: Rows, forgotten: Rows) -> RequestDelta:
         earlier: rows that are forgotten already.
         forgotten: rows that will be forgotten, including the earlier ones.
     """
-    live = np.setdiff1d(run.parts.splits.train, earlier)
-    forget, retain = np.intersect1d(live, forgotten), np.setdiff1d(live, forgotten)
+    live = without(run.parts.splits.train, earlier)
+    leaves = np.isin(live, forgotten)
+    forget, retain = live[leaves], live[~leaves]
     histories = run.history(earlier), run.history(forgotten)
     return RequestDelta(earlier, forgotten, forget, retain, *histories)
 
@@ -185,7 +186,7 @@ def _correction(
         earlier,
         np.union1d(forgotten, places),
         places[differs[corrected] & was_trained],
-        np.setdiff1d(train, np.union1d(forgotten, learn)),
+        without(train, np.union1d(forgotten, learn)),
         np.concatenate([before, of_old]),
         np.concatenate([after, of_old]),
         learn,
@@ -247,9 +248,9 @@ def evaluation_rows_of(run: Experiment, delta: RequestDelta) -> EvaluationRows:
     """Return the rows to ask about; they are always the same, and the same for every model."""
     user, test, seed = run.dataset.rows.user, run.parts.splits.test, run.config["seed"]
     control, forget_users = run.parts.control, np.unique(user[delta.forget])
-    same_users = np.setdiff1d(test[np.isin(user[test], forget_users)], delta.earlier)
+    same_users = without(test[np.isin(user[test], forget_users)], delta.earlier)
     gone = fully_forgotten_users(run, delta.forgotten)
-    staying = np.setdiff1d(test[~np.isin(user[test], gone)], delta.forgotten)
+    staying = without(test[~np.isin(user[test], gone)], delta.forgotten)
     untouched = control[~np.isin(user[control], user[delta.forgotten])]
     heldout, control = (drawn(rows, seed, MAX_OTHER_ROWS) for rows in (same_users, untouched))
     others = delta.retain[~np.isin(user[delta.retain], forget_users)]

@@ -30,6 +30,7 @@ from recbole_e2urec.config.yaml import read_switch
 from recbole_e2urec.data.request.filter import Fields
 from recbole_e2urec.data.request.sampling import request_digest
 from recbole_e2urec.data.request.selection import ForgetOptions, Selection, select
+from recbole_e2urec.data.rows import without
 from recbole_e2urec.deployment.certificate import (
     TRAININGS,
     certify,
@@ -478,7 +479,7 @@ def _execute(
         raise InputError(
             f"{request.selection.source} names no row that the data has; look for a typing error"
         )
-    if executed is None and not len(np.setdiff1d(rows, run.forgotten)):
+    if executed is None and np.isin(rows, run.forgotten).all():
         executed = (
             f"request {request.request_id}: all that it names is forgotten already; nothing to do"
         )
@@ -772,14 +773,16 @@ def task_of(
         history: histories that their prompts show, [n, k].
     """
     table, histories = run.dataset.rows, (history, delta.after)
+    valid, unseen = (
+        without(others, run.forgotten)
+        for others in (run.parts.splits.valid, unseen_of(run.parts, table.user, delta.retain))
+    )
     settings = {}
     if len(delta.corrected):  # of which histories and row numbers alone do not tell
         state = {"prompts": run.model.table.fingerprint(), "labels": hash_of(table.label)}
         settings = {**state, "users": hash_of(table.user)}
     return UnlearningTask(
-        rows, delta.retain, np.setdiff1d(run.parts.splits.valid, run.forgotten),
-        np.setdiff1d(unseen_of(run.parts, table.user, delta.retain), run.forgotten),
-        table.user, table.item,
+        rows, delta.retain, valid, unseen, table.user, table.item,
         *histories, FolderServices(run, folder, rows, histories),
         run.config["seed"], run.shows, settings,
     )  # fmt: skip

@@ -31,6 +31,7 @@ from recbole_e2urec.data.rows import (
     Remainder,
     RowTable,
     Splits,
+    without,
 )
 from recbole_e2urec.deployment.model_folder import (
     ANSWERS,
@@ -254,11 +255,12 @@ def fully_forgotten_users(run: Experiment, forgotten: Rows) -> Rows:
     """
     user, train = run.dataset.rows.user, run.parts.splits.train
     touched = np.unique(user[forgotten])
-    had_training_rows = np.isin(touched, user[train])
+    of_touched = np.flatnonzero(np.isin(user, touched))
+    trained = of_touched[np.isin(of_touched, train)]
     stays = np.where(
-        had_training_rows,
-        np.isin(touched, user[np.setdiff1d(train, forgotten)]),
-        np.isin(touched, user[np.setdiff1d(np.arange(len(user)), forgotten)]),
+        np.isin(touched, user[trained]),
+        np.isin(touched, user[trained[~np.isin(trained, forgotten)]]),
+        np.isin(touched, user[of_touched[~np.isin(of_touched, forgotten)]]),
     )
     gone: Rows = touched[~stays]
     return gone
@@ -434,7 +436,7 @@ class ServedModel(Experiment):
 
     def forget(self, forgotten: Rows) -> None:
         """Mark these rows as forgotten, in addition to earlier ones; the weights stay."""
-        self.number[np.setdiff1d(forgotten, self.forgotten)] = len(self.record["requests"]) + 1
+        self.number[without(forgotten, self.forgotten)] = len(self.record["requests"]) + 1
         self._leave_out_forgotten()
 
     def correct(self, corrections: Corrections) -> None:
@@ -505,8 +507,8 @@ class ServedModel(Experiment):
         self.parts = self.parts._replace(control=untouched_control)
         self.forgotten = forgotten
         self.answered = np.full(len(user), np.nan)
-        self.live = np.setdiff1d(self.parts.splits.train, forgotten)
-        moved_away = np.setdiff1d(published, user)
+        self.live = without(self.parts.splits.train, forgotten)
+        moved_away = np.unique(published[~np.isin(published, user)])
         self.gone = np.union1d(fully_forgotten_users(self, forgotten), moved_away)
 
     def rows_after(self, request: int) -> RowTable:
@@ -529,7 +531,7 @@ class ServedModel(Experiment):
     def ask_ahead(self) -> None:
         """Ask now about most of the rows that a request will have to ask about."""
         unseen = unseen_of(self.parts, self.dataset.rows.user, self.live)
-        unseen = np.setdiff1d(unseen, self.forgotten)
+        unseen = without(unseen, self.forgotten)
         for rows in (self.live, unseen):
             rows = some_of(rows, self.config["seed"])
             rows = rows[np.isnan(self.answered[rows])]

@@ -21,7 +21,7 @@ from recbole_e2urec.data.features import (
 )
 from recbole_e2urec.data.history import history_rows
 from recbole_e2urec.data.prompt_table import PromptTexts, Wording, prompt_texts
-from recbole_e2urec.data.rows import RowTable, Splits
+from recbole_e2urec.data.rows import RowTable, Splits, without
 from recbole_e2urec.data.templates import FieldNames, PromptTemplate
 
 
@@ -146,7 +146,7 @@ def shown_histories(
     allowed = np.ones(len(rows), dtype=bool)
     allowed[parts.valid] = allowed[parts.test] = allowed[hidden] = False
     shown = history_rows(rows.user, rows.item, rows.time, allowed, length)
-    allowed[np.setdiff1d(parts.valid, hidden)] = True
+    allowed[without(parts.valid, hidden)] = True
     with_valid = history_rows(rows.user, rows.item, rows.time, allowed, length)
     shown[parts.test] = with_valid[parts.test]
     return shown
