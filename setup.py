@@ -84,6 +84,7 @@ CLASSIFIERS = [
     "Programming Language :: Python :: 3.10",
     "Programming Language :: Python :: 3.11",
     "Programming Language :: Python :: 3.12",
+    "Programming Language :: Python :: 3.13",
     "Topic :: Scientific/Engineering :: Artificial Intelligence",
     "Typing :: Typed",
 ]
@@ -112,7 +113,7 @@ setup(
     license="MIT",
     keywords="recommender systems, machine unlearning, language models, RecBole, E2URec",
     classifiers=CLASSIFIERS,
-    python_requires=">=3.10,<3.13",
+    python_requires=">=3.10,<3.14",
     packages=[
         *find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
         PROPERTIES,
