@@ -1,6 +1,7 @@
 """Packaging: the package, the yaml files of ``properties/`` inside it, and the console script."""
 
 import re
+import sys
 from pathlib import Path
 
 from setuptools import find_namespace_packages, find_packages, setup
@@ -88,6 +89,11 @@ CLASSIFIERS = [
     "Topic :: Scientific/Engineering :: Artificial Intelligence",
     "Typing :: Typed",
 ]
+
+
+# The pip of an older Python looks at python_requires last, when it has fetched torch.
+if sys.version_info < (3, 10):  # noqa: UP036
+    sys.exit(f"{PACKAGE} needs Python 3.10 to 3.13; this is Python {sys.version.split()[0]}")
 
 
 def _read(path: str) -> str:
