@@ -1,6 +1,7 @@
 """Packaging: the package, the yaml files of ``properties/`` inside it, and the console script."""
 
 import re
+import sys
 from pathlib import Path
 
 from setuptools import find_namespace_packages, find_packages, setup
@@ -84,9 +85,15 @@ CLASSIFIERS = [
     "Programming Language :: Python :: 3.10",
     "Programming Language :: Python :: 3.11",
     "Programming Language :: Python :: 3.12",
+    "Programming Language :: Python :: 3.13",
     "Topic :: Scientific/Engineering :: Artificial Intelligence",
     "Typing :: Typed",
 ]
+
+
+# The pip of an older Python looks at python_requires last, when it has fetched torch.
+if sys.version_info < (3, 10):  # noqa: UP036
+    sys.exit(f"{PACKAGE} needs Python 3.10 to 3.13; this is Python {sys.version.split()[0]}")
 
 
 def _read(path: str) -> str:
@@ -112,7 +119,7 @@ setup(
     license="MIT",
     keywords="recommender systems, machine unlearning, language models, RecBole, E2URec",
     classifiers=CLASSIFIERS,
-    python_requires=">=3.10,<3.13",
+    python_requires=">=3.10,<3.14",
     packages=[
         *find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
         PROPERTIES,

@@ -4,6 +4,7 @@ import ast
 import configparser
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 import recbole_e2urec
 
@@ -35,6 +38,7 @@ SOURCES = (
     "recbole_e2urec",
     "properties",
 )
+PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 # What each extra is for, as packages that can then be imported.
 EXTRAS = {
     "test": ["pytest", "xdist", "hypothesis", "mypy", "importlinter", "build", "gguf", "hyperopt"],
@@ -135,6 +139,47 @@ def test_wheel_requires_what_the_package_imports(metadata: Message, requirement:
 def test_wheel_refuses_pandas_3(metadata: Message) -> None:
     (pandas,) = (line for line in metadata.get_all("Requires-Dist", []) if "pandas<" in line)
     assert "<3" in pandas
+
+
+def test_wheel_names_the_pythons_that_it_admits(metadata: Message) -> None:
+    prefix = "Programming Language :: Python :: "
+    named = [line.removeprefix(prefix) for line in metadata.get_all("Classifier", [])]
+    admitted = SpecifierSet(metadata["Requires-Python"])
+    candidates = [f"3.{minor}" for minor in range(6, 20)]
+    assert [python for python in candidates if f"{python}.1" in admitted] == PYTHONS
+    assert [python for python in candidates if python in named] == PYTHONS
+
+
+def test_an_older_python_is_refused_before_pip_fetches_anything(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import_module("setuptools")
+    monkeypatch.setattr(sys, "version_info", (3, 9, 18))
+    with pytest.raises(SystemExit, match=r"needs Python 3\.10 to 3\.13; this is Python \d"):
+        runpy.run_path(str(CHECKOUT / "setup.py"))
+
+
+def constraints_on(python: str) -> dict[str, Requirement]:
+    """What constraints.txt says to a Python, by package, which it may name once."""
+    lines = (CHECKOUT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    every = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    environment = {"python_version": python}
+    told = [one for one in every if one.marker is None or one.marker.evaluate(environment)]
+    by_name = {canonicalize_name(one.name): one for one in told}
+    assert len(by_name) == len(told)
+    return by_name
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_constraints_have_a_version_of_each_requirement(python: str, metadata: Message) -> None:
+    constraints = constraints_on(python)
+    for requirement in map(Requirement, metadata.get_all("Requires-Dist", [])):
+        environments = [{"python_version": python, "extra": kind} for kind in ("", "test", "docs")]
+        marker = requirement.marker
+        if marker is None or any(map(marker.evaluate, environments)):
+            (pin,) = constraints[canonicalize_name(requirement.name)].specifier
+            assert pin.operator == "=="
+            assert pin.version in requirement.specifier, requirement
 
 
 def test_wheel_says_that_it_is_typed(wheel: zipfile.ZipFile) -> None:

@@ -88,6 +88,7 @@ class Config(RecBoleConfig):
         config_dict: Mapping[str, Any] | None = None,
         overrides: Mapping[str, Any] | None = None,
     ) -> None:
+        recbole_compat.apply()
         self.command_line = {
             key: parse_value(value, key) if isinstance(value, str) else value
             for key, value in (overrides or {}).items()
@@ -183,9 +184,7 @@ class Config(RecBoleConfig):
         )
 
     def compatibility_settings(self) -> None:
-        """Prepare RecBole and NumPy; called first by RecBole's own constructor."""
-        recbole_compat.apply()
-        recbole_compat.add_numpy_aliases()
+        """Let RecBole know this package's metric; called first by RecBole's own constructor."""
         register_accuracy()
 
     def _build_yaml_loader(self) -> type:

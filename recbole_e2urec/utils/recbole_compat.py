@@ -1,7 +1,8 @@
 """Every workaround for RecBole 1.2.0 and 1.2.1 on current NumPy, pandas, SciPy and torch.
 
 Each workaround is one function, whose docstring gives the symptom, the cause and when the function
-can be removed. :func:`apply` calls, once, those that change RecBole itself.
+can be removed. :func:`needed_with` says with which versions the symptom appears; with others, the
+workaround does no harm. :func:`apply` calls, once, those that change RecBole itself.
 
 ``recbole.quick_start`` is never imported. It alone needs ray, and ray 2.6.3, the newest that 1.2.1
 allows, can be imported neither under NumPy 2 nor under setuptools 82. ``recbole.utils.get_flops``
@@ -11,13 +12,14 @@ is never called, because it needs thop and copies the model.
 import csv
 import logging
 import os
+import sys
 import types
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from unittest.mock import patch
 from weakref import WeakSet
 
@@ -38,7 +40,9 @@ from recbole_e2urec.errors import Diverged, InputError, one_line
 from recbole_e2urec.utils import distributed
 from recbole_e2urec.utils.io import RUN_SUFFIX
 
+F = TypeVar("F", bound=Callable[..., Any])
 RECBOLE_VERSIONS = ("1.2.0", "1.2.1")
+WORKAROUNDS: dict[str, str] = {}  # by name: the versions that need it
 # fmt: off
 _OLD_NUMPY_NAMES = {
     "bool": np.bool_, "int": np.int_, "float": np.float64, "complex": np.complex128,
@@ -52,6 +56,20 @@ MISSING_NUMBERS = frozenset((
 # fmt: on
 
 
+def needed_with(requirement: str) -> Callable[[F], F]:
+    """Note in ``WORKAROUNDS`` which versions need a workaround.
+
+    Args:
+        requirement: as in ``setup.py``; ``recbole`` is each supported version of it.
+    """
+
+    def note(workaround: F) -> F:
+        WORKAROUNDS[workaround.__name__] = requirement
+        return workaround
+
+    return note
+
+
 @cache
 def apply() -> None:
     """Make RecBole work with the installed packages; later calls do nothing.
@@ -61,8 +79,8 @@ def apply() -> None:
     """
     check_versions(recbole.__version__, pd.__version__)
     quiet_warnings()
+    add_numpy_aliases()
     add_dok_update()
-    Config.compatibility_settings = lambda self: add_numpy_aliases()
     read_without_quoting()
     download_alone()
     copy_collected_data()
@@ -75,23 +93,32 @@ def apply() -> None:
     search_with_generators()
 
 
+@needed_with("pandas>=3")
 def check_versions(recbole_version: str, pandas_version: str) -> None:
     """Refuse versions with which RecBole is silently wrong.
 
-    Symptom: under pandas 3, missing features become -9223372036854775808 or stay NaN, and every
-    model fails on token sequences. Cause: chained ``fillna(inplace=True)`` and ``Series.agg(len)``
-    throughout RecBole's dataset. Can go with a RecBole release that supports pandas 3.
+    Symptom: missing features become -9223372036854775808 or stay NaN, and every model fails on
+    token sequences. Cause: chained ``fillna(inplace=True)`` and ``Series.agg(len)`` throughout
+    RecBole's dataset. Can go with a RecBole release that supports pandas 3.
 
     Raises:
         InputError: names the version that is needed.
     """
     if recbole_version not in RECBOLE_VERSIONS:
-        supported = " or ".join(RECBOLE_VERSIONS)
-        raise InputError(f"RecBole {recbole_version} is installed; {supported} is needed")
+        # 1.2.1 cannot be installed on Python 3.12: setup.py says why.
+        newest = RECBOLE_VERSIONS[sys.version_info < (3, 12)]
+        raise InputError(
+            f"RecBole {recbole_version} is installed, and {' or '.join(RECBOLE_VERSIONS)} is "
+            f"needed: pip install recbole=={newest}"
+        )
     if int(pandas_version.split(".")[0]) >= 3:
-        raise InputError(f"RecBole is silently wrong on pandas {pandas_version}; install pandas<3")
+        raise InputError(
+            f"pandas {pandas_version} is installed, on which RecBole is silently wrong: "
+            "pip install 'pandas<3'"
+        )
 
 
+@needed_with("recbole")
 def quiet_warnings() -> None:
     """Silence warnings that users can do nothing about.
 
@@ -102,29 +129,33 @@ def quiet_warnings() -> None:
         warnings.filterwarnings("ignore", category=category, module=r"recbole\.")
 
 
+@needed_with("numpy>=2")
 def add_numpy_aliases() -> None:
     """Add the old names to NumPy that RecBole uses, such as ``np.float``, ``np.bool``, ``np.int``.
 
-    Names that NumPy still has are not changed. Symptom: under NumPy 2, every ``Config()`` fails
-    with ``np.float_ was removed`` after setting half of the names. Cause:
-    ``Config.compatibility_settings``. Can go when RecBole removes that method.
+    Names that NumPy still has are not changed. Symptom: every ``Config()`` fails with ``np.float_
+    was removed`` after setting half of the names. Cause: ``Config.compatibility_settings``. Can go
+    when RecBole removes that method.
     """
     for name, dtype in _OLD_NUMPY_NAMES.items():
         if name not in np.__dict__:
             setattr(np, name, dtype)
+    Config.compatibility_settings = lambda self: None
 
 
+@needed_with("scipy>=1.13")
 def add_dok_update() -> None:
     """Add the private method ``_update`` back to SciPy's dok matrix.
 
     Symptom: LightGCN, NGCF, GCMC, SpectralCF, NCL, KGIN and MCCLK fail without it. Cause: SciPy
-    1.13 removed it (RecBole issue 2034). Can go when these models build their adjacency matrix in
+    removed it (RecBole issue 2034). Can go when these models build their adjacency matrix in
     another way.
     """
     if not hasattr(sp.dok_matrix, "_update"):
         sp.dok_matrix._update = lambda self, entries: self._dict.update(entries)
 
 
+@needed_with("recbole")
 def read_without_quoting() -> None:
     """Read atomic files as they are: a quote is a character, and ``NA`` is a name like any other.
 
@@ -155,6 +186,7 @@ def _has_nul(path: str) -> bool:
         return any(b"\0" in piece for piece in iter(partial(file.read, 2**20), b""))
 
 
+@needed_with("recbole")
 def download_alone() -> None:
     """Let a single process download a data set without waiting for others.
 
@@ -171,12 +203,12 @@ def download_alone() -> None:
     dataset.Dataset._download = _download
 
 
+@needed_with("recbole==1.2.1")
 def copy_collected_data() -> None:
     """Make the metrics beyond accuracy work: coverage, Gini, popularity, tail share.
 
-    Symptom: ``'int' object has no attribute 'cpu'`` in RecBole 1.2.1. Cause:
-    ``Collector.get_data_struct`` moves counts to the CPU as if they were tensors. Can go when
-    RecBole moves tensors only.
+    Symptom: ``'int' object has no attribute 'cpu'``. Cause: ``Collector.get_data_struct`` moves
+    counts to the CPU as if they were tensors. Can go when RecBole moves tensors only.
     """
     original = Collector.get_data_struct
 
@@ -193,6 +225,7 @@ def copy_collected_data() -> None:
     Collector.get_data_struct = get_data_struct
 
 
+@needed_with("recbole")
 def refuse_nan_scores() -> None:
     """Stop when a model's scores are NaN.
 
@@ -209,12 +242,12 @@ def refuse_nan_scores() -> None:
     Collector.eval_batch_collect = eval_batch_collect
 
 
+@needed_with("numpy<2")
 def measure_single_rows() -> None:
     """Let LogLoss work on a single row, by repeating it: two equal rows have the same mean.
 
-    Symptom: ``TypeError: object of type 'numpy.float64' has no len()`` under NumPy 1.26. Cause:
-    ``np.float64(array)`` turns an array with one value into a scalar there. Can go when RecBole
-    casts with ``astype``, or when NumPy 1.26 is no longer supported.
+    Symptom: ``object of type 'numpy.float64' has no len()``. Cause: ``np.float64(array)`` turns an
+    array with one value into a scalar. Can go when RecBole casts with ``astype``.
     """
     original = LogLoss.metric_info
 
@@ -226,6 +259,7 @@ def measure_single_rows() -> None:
     LogLoss.metric_info = metric_info
 
 
+@needed_with("recbole")
 def make_folders_at_once() -> None:
     """Let processes that start together create the same folder.
 
@@ -236,6 +270,7 @@ def make_folders_at_once() -> None:
         module.ensure_dir = partial(os.makedirs, exist_ok=True)
 
 
+@needed_with("recbole")
 def log_utf8() -> None:
     """Write log files as UTF-8, whatever the locale is, and open them at the first line.
 
@@ -287,6 +322,7 @@ class Nowhere:
         return lambda *args, **options: None
 
 
+@needed_with("recbole")
 def open_tensorboard_late() -> None:
     """Open TensorBoard's file only when a value is written, and only in the main process.
 
@@ -306,6 +342,7 @@ def close_events() -> None:
         writer.close()
 
 
+@needed_with("recbole")
 def keep_wandb_in_run_folder() -> None:
     """Let wandb write its local runs to the run's folder, unless WANDB_DIR names another.
 
@@ -333,6 +370,7 @@ def keep_wandb_in_run_folder() -> None:
     WandbLogger.setup = setup
 
 
+@needed_with("recbole")
 def start_log(config: Any) -> None:
     """Start RecBole's log in the run's folder; a log in the folder of another run ends.
 
@@ -389,13 +427,14 @@ def _end_logs_outside(folder: Path) -> None:
             handler.close()
 
 
+@needed_with("hyperopt>=0.2.6")
 def search_with_generators() -> None:
-    """Let RecBole's exhaustive search work with hyperopt 0.2.6 and later.
+    """Let RecBole's exhaustive search work with a newer hyperopt than RecBole names.
 
     The name ``np`` in RecBole's hyper_tuning module gets another ``RandomState``; NumPy itself is
     not changed. Symptom: ``RandomState has no attribute integers``. Cause: hyperopt draws from
     NumPy's ``Generator``, but ``exhaustive_search`` passes it a ``RandomState``. Can go when
-    RecBole requires a newer hyperopt than 0.2.5.
+    RecBole passes a ``Generator``.
     """
     numpy = types.ModuleType("numpy")
     numpy.__dict__.update(np.__dict__)
@@ -406,6 +445,7 @@ def search_with_generators() -> None:
     hyper_tuning.np = numpy
 
 
+@needed_with("recbole")
 def recbole_model(name: str) -> type:
     """Return RecBole's class of a model, as ``recbole.utils.get_model`` does.
 
@@ -436,6 +476,7 @@ def as_input_errors() -> Iterator[None]:
         raise InputError(one_line(error)) from error
 
 
+@needed_with("torch>=2.6")
 @contextmanager
 def own_checkpoints(files: set[Path]) -> Iterator[None]:
     """Inside the block, let ``torch.load`` unpickle only files that ``torch.save`` wrote there.
@@ -443,7 +484,7 @@ def own_checkpoints(files: set[Path]) -> Iterator[None]:
     ``torch.save`` adds the files that it writes to ``files``, and writes them atomically.
     Unpickling runs code, so ``torch.load`` refuses other files. Symptom: training ends, then the
     test fails with ``UnpicklingError: Weights only load failed``. Cause: RecBole pickles its Config
-    (DIN also its Dataset) into the checkpoint, and torch 2.6 loads only tensors by default. Can go
+    (DIN also its Dataset) into the checkpoint, and torch loads only tensors by default. Can go
     when RecBole saves plain values.
 
     Args:

@@ -13,6 +13,7 @@ from recbole_e2urec.config.config import Config
 from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.config.yaml import properties
 from recbole_e2urec.errors import InputError
+from recbole_e2urec.utils import recbole_compat
 
 
 @pytest.fixture
@@ -58,6 +59,18 @@ def test_the_command_line_of_the_process_is_not_read(monkeypatch: pytest.MonkeyP
 )
 def test_a_file_name_of_the_command_line_arrives_as_typed(text: str) -> None:
     assert Config("Pop", "ml-100k", overrides={"forget_file": text})["forget_file"] == text
+
+
+def test_a_wrong_recbole_is_refused_before_its_config_is_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse() -> None:
+        raise InputError("RecBole 1.1.1 is installed")
+
+    monkeypatch.setattr(recbole_compat, "apply", refuse)
+    monkeypatch.setattr(Config, "compatibility_settings", None)  # which 1.1.1 does not call
+    with pytest.raises(InputError, match=r"RecBole 1\.1\.1"):
+        Config("no such model")
 
 
 def test_strings_of_the_config_dict_are_not_evaluated() -> None:

@@ -1,12 +1,16 @@
+import inspect
+import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from atomic_files import write_table
+from packaging.requirements import Requirement
 
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.utils import recbole_compat
@@ -44,18 +48,51 @@ def test_importing_the_recbole_side_imports_neither_ray_nor_quick_start() -> Non
     assert done.stdout.strip() == "[]"
 
 
+@pytest.fixture(scope="module")
+def symptoms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[bool, bool]]:
+    """Whether each symptom appears without its workaround, and with it."""
+    folder, here = tmp_path_factory.mktemp("symptoms"), Path(__file__).parent
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(map(str, (here.parents[1], here.parent))),
+    }
+    command = [sys.executable, str(here / "symptoms.py")]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads((folder / "found.json").read_text())
+
+
+@pytest.mark.parametrize("name", recbole_compat.WORKAROUNDS)
+def test_a_workaround_is_needed_with_the_versions_it_names(
+    name: str, symptoms: dict[str, tuple[bool, bool]]
+) -> None:
+    versions = Requirement(recbole_compat.WORKAROUNDS[name])
+    without, used = symptoms[name]
+    assert without == versions.specifier.contains(version(versions.name), prereleases=True)
+    assert not used
+
+
+def test_every_change_to_recbole_is_applied() -> None:
+    changes = {
+        name
+        for name in recbole_compat.WORKAROUNDS
+        if not inspect.signature(getattr(recbole_compat, name)).parameters
+    }
+    assert changes <= set(recbole_compat.apply.__wrapped__.__code__.co_names)
+
+
 @pytest.mark.parametrize("version", ["1.2.0", "1.2.1"])
 def test_check_versions_accepts_the_recbole_it_is_made_for(version: str) -> None:
     recbole_compat.check_versions(version, "2.3.3")
 
 
 def test_check_versions_refuses_another_recbole_and_says_which_is_needed() -> None:
-    with pytest.raises(InputError, match=r"RecBole 1\.1\.1 is installed; 1\.2\.0 or 1\.2\.1"):
+    with pytest.raises(InputError, match=r"RecBole 1\.1\.1 .* 1\.2\.0 or 1\.2\.1 is needed: pip"):
         recbole_compat.check_versions("1.1.1", "2.3.3")
 
 
 def test_check_versions_refuses_pandas_3() -> None:
-    with pytest.raises(InputError, match=r"pandas 3\.0\.1; install pandas<3"):
+    with pytest.raises(InputError, match=r"pandas 3\.0\.1 is .*: pip install 'pandas<3'"):
         recbole_compat.check_versions("1.2.1", "3.0.1")
 
 
@@ -156,19 +193,6 @@ def test_own_checkpoints_put_torch_back(tmp_path: Path) -> None:
     assert (torch.load, torch.save) == before
 
 
-def test_download_alone_passes_over_the_missing_process_group(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    from recbole.data.dataset.dataset import Dataset
-
-    def lonely(self: object) -> None:
-        torch.distributed.barrier()  # which raises: there is no process group
-
-    monkeypatch.setattr(Dataset, "_download", lonely)
-    recbole_compat.download_alone()
-    Dataset._download(object())
-
-
 @pytest.mark.thorough
 def test_a_sequential_model_leaves_anomaly_detection_off() -> None:
     code = (
@@ -222,16 +246,3 @@ def test_a_late_writer_is_opened_by_its_first_value_and_again_after_its_end() ->
     late.close()
     late.add("c")
     assert opened == [["a", "b", "closed"], ["c"]]
-
-
-def test_a_folder_that_another_process_made_meanwhile_is_taken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recbole_compat.apply()
-    from recbole.trainer import trainer
-    from recbole.utils import logger
-
-    (tmp_path / "saved").mkdir()
-    monkeypatch.setattr(os.path, "exists", lambda path: False)  # as it was when they looked
-    for module in (trainer, logger):
-        module.ensure_dir(str(tmp_path / "saved"))
