@@ -7,8 +7,12 @@ The rules are the same for every split and file order:
 * It holds only rows that the caller allows.
 * It never holds a row of the interaction's own item.
 * Entries of equal time are in file order (by row id).
+
+:func:`history_rows` makes all histories at once. :class:`Histories` stands for the same array, and
+makes only those that are asked for, by an index of the rows of each user.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -34,7 +38,8 @@ def history_rows(
     time: NDArray[np.float64],
     allowed: NDArray[np.bool_],
     k: int,
-) -> NDArray[np.int64]:  # [n], [n], [n], [n] -> [n, k]
+    wanted: NDArray[np.int64] | None = None,
+) -> NDArray[np.int64]:  # [n], [n], [n], [n] -> [n, k] or [w, k]
     """Return the row ids of each row's history: oldest first, right-aligned, -1 = absent.
 
     Args:
@@ -43,19 +48,27 @@ def history_rows(
         time: [n] raw time in any unit.
         allowed: [n] True where a row may appear in a history.
         k: length of the history, at least 0.
+        wanted: [w] rows whose histories are made; None: all, by row id.
 
     Raises:
         InputError: k is negative, or a time is not a number.
     """
     _check_inputs(time, k)
-    history = np.full((len(user), k), ABSENT, dtype=np.int64)
     windows = _windows(user, time, np.asarray(allowed, dtype=bool))
+    row, index, first = windows.order, windows.last, windows.first
+    item = np.asarray(item)
+    own_item = item[row]
+    if wanted is not None:
+        place = np.empty_like(row)
+        place[row] = np.arange(len(row))
+        place = place[wanted]
+        row, index, first = np.arange(len(wanted)), index[place], first[place]
+        own_item = own_item[place]
+    history = np.full((len(row), k), ABSENT, dtype=np.int64)
     if not len(windows.allowed_rows):
         return history
-    item = np.asarray(item)
-    allowed_item, own_item = item[windows.allowed_rows], item[windows.order]
+    allowed_item = item[windows.allowed_rows]
     before_run = _index_before_run(allowed_item)
-    row, index, first = windows.order, windows.last, windows.first
     for column in reversed(range(k)):
         row, own_item, first, index = _drop_finished(row, own_item, first, index)
         is_own_item = allowed_item[index] == own_item
@@ -118,3 +131,82 @@ def _drop_finished(
     if active.all():
         return row, own_item, first, index
     return row[active], own_item[active], first[active], index[active]
+
+
+class UserIndex(NamedTuple):
+    """Where the rows of each user are.
+
+    Attributes:
+        order: [n] row ids by user, time and row id.
+        start: [users + 1] where each user begins in ``order``, by user.
+        digest: identifies users, times and order.
+    """
+
+    order: NDArray[np.int64]
+    start: NDArray[np.int64]
+    digest: str
+
+    def rows(self, users: NDArray[np.int64]) -> NDArray[np.int64]:  # [u] -> [m]
+        """Return the rows of these users, one user after the other, each by time and row id."""
+        return self.order[ranges(self.start[users], self.start[users + 1])]
+
+
+def ranges(start: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.int64]:  # [r], [r]
+    """Return the whole numbers of each range, its end excluded, one range after the other."""
+    lengths = end - start
+    shift = np.repeat(start - (np.cumsum(lengths) - lengths), lengths)
+    return shift + np.arange(len(shift))
+
+
+SHOWN, SHOWN_TO_TEST, IS_TEST = np.uint8(1), np.uint8(2), np.uint8(4)
+
+
+class Histories:
+    """Stands for an array [n, k] of histories, and makes those rows of it that are asked for.
+
+    Memory is one byte a row. What a batch takes depends on how many rows its users have.
+
+    Args:
+        columns: user, item and time of each row, as in :func:`history_rows`.
+        index: where the rows of each user are.
+        marks: [n] uint8, by row id: SHOWN, if histories show the row; SHOWN_TO_TEST, if those of
+            test rows do; IS_TEST. Marks add up.
+        k: length of the history.
+    """
+
+    def __init__(
+        self,
+        columns: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]],
+        index: UserIndex,
+        marks: NDArray[np.uint8],
+        k: int,
+    ) -> None:
+        self.user, self.item, self.time = columns
+        self._index, self._marks, self._k = index, marks, k
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.user)
+
+    def __getitem__(self, rows: NDArray[np.int64] | int) -> NDArray[np.int64]:  # [b] -> [b, k]
+        """Return the histories of these rows, or of one row [k]."""
+        if isinstance(rows, int | np.integer):
+            return self[np.array([rows])][0]
+        rows = np.asarray(rows)
+        known = self._index.rows(np.unique(self.user[rows]))
+        by_id = np.argsort(known)
+        local = by_id[np.searchsorted(known, rows, sorter=by_id)]
+        marks, is_test = self._marks[known], (self._marks[rows] & IS_TEST) > 0
+        columns = self.user[known], self.item[known], self.time[known]
+        history = np.empty((len(rows), self._k), dtype=np.int64)
+        for mark, part in ((SHOWN, ~is_test), (SHOWN_TO_TEST, is_test)):
+            if part.any():
+                history[part] = history_rows(
+                    *columns, (marks & mark) > 0, self._k, wanted=local[part]
+                )
+        return np.where(history == ABSENT, ABSENT, known[history])
+
+    def identity(self) -> Iterator[bytes]:
+        """Yield what decides the histories."""
+        yield f"{self._k} {self._index.digest}".encode()
+        yield self._marks.tobytes()

@@ -9,7 +9,7 @@ import copy
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from recbole_e2urec.data.history import Histories
 from recbole_e2urec.data.rows import RowTable
 from recbole_e2urec.data.templates import PromptTemplate
 from recbole_e2urec.errors import InputError
@@ -107,7 +108,7 @@ class PromptTexts:
     lead_in: str  # text before a history
     instruction: str  # text before a question
     entries: list[str]  # one history entry for each distinct (item, rating) of the rows
-    entry_of_row: NDArray[np.int64]  # [n] index into `entries` of each row's history entry
+    entry_of_row: NDArray[np.integer[Any]]  # [n] index into `entries` of each row's history entry
     questions: list[str]  # question about the item, by inner item id
     name_users: bool = False  # whether texts about users show their tokens
 
@@ -122,9 +123,7 @@ def prompt_texts(wording: Wording, rows: RowTable) -> PromptTexts:
     template, titles, tokens, *_ = wording
     item_features = wording.items or [{}] * len(titles)
     rated = rows.rating is not None
-    ratings = np.zeros(len(rows.item)) if rows.rating is None else rows.rating
-    values, code = np.unique(ratings, return_inverse=True)
-    pairs, entry_of_row = np.unique(rows.item * max(len(values), 1) + code, return_inverse=True)
+    values, pairs, entry_of_row = rows.entries()
     highest = rows.highest_rating
     entries = [
         template.render_entry(
@@ -147,7 +146,7 @@ def prompt_texts(wording: Wording, rows: RowTable) -> PromptTexts:
         template.render_history(rated),
         template.render_instruction(rated),
         entries,
-        entry_of_row.astype(np.int64),
+        entry_of_row,
         questions,
         template.names_users,
     )
@@ -265,7 +264,8 @@ class PromptTable:
 
     Args:
         rows: all n rows of the dataset.
-        history: [n, k] row ids, oldest first, -1 = absent (see `history_rows`).
+        history: [n, k] row ids, oldest first, -1 = absent (see `history_rows`), or what stands for
+            such an array.
         texts: the rendered segments.
         encode: tokenises texts without special tokens.
         limits: prompt length and special tokens.
@@ -277,7 +277,7 @@ class PromptTable:
     def __init__(
         self,
         rows: RowTable,
-        history: NDArray[np.int64],
+        history: NDArray[np.int64] | Histories,
         texts: PromptTexts,
         encode: Encode,
         limits: TokenLimits,
@@ -294,14 +294,14 @@ class PromptTable:
         self._rows, self._history, self._limits = rows, history, limits
         self._users, self._name_users = len(texts.users), texts.name_users
         first_entry = FIRST_USER + self._users
-        self._entry_of_row = first_entry + texts.entry_of_row
+        self._first_entry, self._entry_of_row = first_entry, texts.entry_of_row
         self._first_question = first_entry + len(texts.entries)
         self._prefix = np.asarray(limits.prefix_ids, dtype=np.int64)
         self._suffix = np.asarray(limits.suffix_ids, dtype=np.int64)
         self._room = limits.max_tokens - len(self._prefix) - len(self._suffix)
         self._check_questions()
 
-    def with_history(self, history: NDArray[np.int64]) -> "PromptTable":  # [n, k]
+    def with_history(self, history: NDArray[np.int64] | Histories) -> "PromptTable":  # [n, k]
         """Return the same prompts with other histories; both tables share the tokens."""
         other = copy.copy(self)
         other._history = history
@@ -309,16 +309,14 @@ class PromptTable:
 
     def fingerprint(self) -> str:
         """Hash everything that decides the prompts' tokens: segments, histories and limits."""
-        arrays = [
-            self._store.tokens,
-            self._store.starts,
-            self._store.lengths,
-            self._entry_of_row,
-            self._history,
-        ]
         digest = hashlib.sha256(repr(self._limits).encode())
-        for array in arrays:
+        for array in (self._store.tokens, self._store.starts, self._store.lengths):
             digest.update(np.ascontiguousarray(array).tobytes())
+        for start in range(0, len(self._entry_of_row), CHUNK):
+            entries = self._entry_of_row[start : start + CHUNK].astype(np.int64)
+            digest.update((self._first_entry + entries).tobytes())
+        for piece in identity_of(self._history):
+            digest.update(piece)
         return digest.hexdigest()
 
     @property
@@ -330,14 +328,11 @@ class PromptTable:
         self, rows: NDArray[np.int64], items: NDArray[np.int64] | None = None
     ) -> NDArray[np.int64]:  # [b], [b] -> [b]
         """Count the tokens of each prompt with special tokens; arguments as in :meth:`batch`."""
-        special = len(self._prefix) + len(self._suffix)
-        parts = [
-            self._store.lengths[
-                self._segments(rows[start : start + CHUNK], _chunk(items, start))
-            ].sum(axis=1)
-            for start in range(0, len(rows), CHUNK)
-        ]
-        return np.concatenate([np.zeros(0, dtype=np.int64), *parts]) + special * (len(rows) > 0)
+        lengths = np.empty(len(rows), dtype=np.int64)
+        for part in self._chunks(rows):
+            segments = self._segments(rows[part], None if items is None else items[part])
+            lengths[part] = self._store.lengths[segments].sum(axis=1)
+        return lengths + len(self._prefix) + len(self._suffix)
 
     def named(self, users: NDArray[np.int64]) -> NDArray[np.bool_]:  # [n] -> [n]
         """Tell which users, by inner id, prompts name by a text that no other user has."""
@@ -362,8 +357,8 @@ class PromptTable:
     def tokens(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:  # [b] -> [m]
         """Return the sorted token ids in these prompts, without special tokens around prompts."""
         shown = np.zeros(len(self._store.starts), dtype=bool)  # by segment
-        for start in range(0, len(rows), CHUNK):
-            shown[self._segments(rows[start : start + CHUNK], None)] = True
+        for part in self._chunks(rows):
+            shown[self._segments(rows[part], None)] = True
         return np.unique(self._store.gather(np.flatnonzero(shown))).astype(np.int64)
 
     def shows(
@@ -373,11 +368,10 @@ class PromptTable:
         store = self._store
         hits_before = np.concatenate([[0], np.cumsum(np.isin(store.tokens, tokens))])
         has_hit = hits_before[store.starts + store.lengths] > hits_before[store.starts]
-        parts = [
-            has_hit[self._segments(rows[start : start + CHUNK], None)].any(axis=1)
-            for start in range(0, len(rows), CHUNK)
-        ]
-        return np.concatenate([np.zeros(0, dtype=bool), *parts])
+        shows = np.empty(len(rows), dtype=bool)
+        for part in self._chunks(rows):
+            shows[part] = has_hit[self._segments(rows[part], None)].any(axis=1)
+        return shows
 
     def batch(
         self, rows: NDArray[np.int64], items: NDArray[np.int64] | None = None
@@ -462,6 +456,15 @@ class PromptTable:
         user_is_cut = bool(has_user_text and segments[0] == EMPTY)
         return ShownHistory(history[is_shown], history[is_used & ~is_shown], user_is_cut)
 
+    def _chunks(self, rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64] | slice]:
+        """Yield places of these rows; a user's rows come together if histories are made by user."""
+        order = None
+        if isinstance(self._history, Histories):
+            order = np.argsort(self._rows.user[rows], kind="stable")
+        for start in range(0, len(rows), CHUNK):
+            part = slice(start, start + CHUNK)
+            yield part if order is None else order[part]
+
     def _segments(
         self, rows: NDArray[np.int64], items: NDArray[np.int64] | None
     ) -> NDArray[np.int64]:  # [b] -> [b, k + 4]
@@ -473,7 +476,8 @@ class PromptTable:
         segments = np.empty((len(rows), history.shape[1] + 4), dtype=np.int64)
         segments[:, 0] = FIRST_USER + self._rows.user[rows]
         segments[:, 1] = LEAD_IN
-        segments[:, ENTRIES] = np.where(is_used, self._entry_of_row[history], EMPTY)
+        entries = self._first_entry + self._entry_of_row[history].astype(np.int64)
+        segments[:, ENTRIES] = np.where(is_used, entries, EMPTY)
         segments[:, -2] = INSTRUCTION
         segments[:, -1] = self._first_question + target
         self._cut(segments)
@@ -507,5 +511,9 @@ class PromptTable:
         )
 
 
-def _chunk(items: NDArray[np.int64] | None, start: int) -> NDArray[np.int64] | None:
-    return None if items is None else items[start : start + CHUNK]
+def identity_of(history: NDArray[np.int64] | Histories) -> Iterator[bytes]:
+    """Yield what identifies histories."""
+    if isinstance(history, Histories):
+        yield from history.identity()
+    else:
+        yield np.ascontiguousarray(history).tobytes()
