@@ -38,8 +38,7 @@ def history_rows(
     time: NDArray[np.float64],
     allowed: NDArray[np.bool_],
     k: int,
-    wanted: NDArray[np.int64] | None = None,
-) -> NDArray[np.int64]:  # [n], [n], [n], [n] -> [n, k] or [w, k]
+) -> NDArray[np.int64]:  # [n], [n], [n], [n] -> [n, k]
     """Return the row ids of each row's history: oldest first, right-aligned, -1 = absent.
 
     Args:
@@ -48,27 +47,19 @@ def history_rows(
         time: [n] raw time in any unit.
         allowed: [n] True where a row may appear in a history.
         k: length of the history, at least 0.
-        wanted: [w] rows whose histories are made; None: all, by row id.
 
     Raises:
         InputError: k is negative, or a time is not a number.
     """
     _check_inputs(time, k)
+    history = np.full((len(user), k), ABSENT, dtype=np.int64)
     windows = _windows(user, time, np.asarray(allowed, dtype=bool))
-    row, index, first = windows.order, windows.last, windows.first
-    item = np.asarray(item)
-    own_item = item[row]
-    if wanted is not None:
-        place = np.empty_like(row)
-        place[row] = np.arange(len(row))
-        place = place[wanted]
-        row, index, first = np.arange(len(wanted)), index[place], first[place]
-        own_item = own_item[place]
-    history = np.full((len(row), k), ABSENT, dtype=np.int64)
     if not len(windows.allowed_rows):
         return history
-    allowed_item = item[windows.allowed_rows]
+    item = np.asarray(item)
+    allowed_item, own_item = item[windows.allowed_rows], item[windows.order]
     before_run = _index_before_run(allowed_item)
+    row, index, first = windows.order, windows.last, windows.first
     for column in reversed(range(k)):
         row, own_item, first, index = _drop_finished(row, own_item, first, index)
         is_own_item = allowed_item[index] == own_item
@@ -146,31 +137,20 @@ class UserIndex(NamedTuple):
     start: NDArray[np.int64]
     digest: str
 
-    def rows(self, users: NDArray[np.int64]) -> NDArray[np.int64]:  # [u] -> [m]
-        """Return the rows of these users, one user after the other, each by time and row id."""
-        return self.order[ranges(self.start[users], self.start[users + 1])]
-
-
-def ranges(start: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.int64]:  # [r], [r]
-    """Return the whole numbers of each range, its end excluded, one range after the other."""
-    lengths = end - start
-    shift = np.repeat(start - (np.cumsum(lengths) - lengths), lengths)
-    return shift + np.arange(len(shift))
-
 
 SHOWN, SHOWN_TO_TEST, IS_TEST = np.uint8(1), np.uint8(2), np.uint8(4)
 
 
 class Histories:
-    """Stands for an array [n, k] of histories, and makes those rows of it that are asked for.
+    """Stands for an array [n, k] of histories, and makes those of it that are asked for.
 
-    Memory is one byte a row. What a batch takes depends on how many rows its users have.
+    It takes one byte a row of the data.
 
     Args:
         columns: user, item and time of each row, as in :func:`history_rows`.
         index: where the rows of each user are.
-        marks: [n] uint8, by row id: SHOWN, if histories show the row; SHOWN_TO_TEST, if those of
-            test rows do; IS_TEST. Marks add up.
+        marks: [n] uint8, by row id: SHOWN if histories show the row, SHOWN_TO_TEST if those of test
+            rows do, IS_TEST if it is a test row. Marks add up.
         k: length of the history.
     """
 
@@ -181,30 +161,45 @@ class Histories:
         marks: NDArray[np.uint8],
         k: int,
     ) -> None:
-        self.user, self.item, self.time = columns
+        self._user, self._item, self._time = columns
         self._index, self._marks, self._k = index, marks, k
 
     def __len__(self) -> int:
         """Return the number of rows."""
-        return len(self.user)
+        return len(self._user)
 
     def __getitem__(self, rows: NDArray[np.int64] | int) -> NDArray[np.int64]:  # [b] -> [b, k]
         """Return the histories of these rows, or of one row [k]."""
         if isinstance(rows, int | np.integer):
             return self[np.array([rows])][0]
-        rows = np.asarray(rows)
-        known = self._index.rows(np.unique(self.user[rows]))
-        by_id = np.argsort(known)
-        local = by_id[np.searchsorted(known, rows, sorter=by_id)]
-        marks, is_test = self._marks[known], (self._marks[rows] & IS_TEST) > 0
-        columns = self.user[known], self.item[known], self.time[known]
-        history = np.empty((len(rows), self._k), dtype=np.int64)
-        for mark, part in ((SHOWN, ~is_test), (SHOWN_TO_TEST, is_test)):
-            if part.any():
-                history[part] = history_rows(
-                    *columns, (marks & mark) > 0, self._k, wanted=local[part]
-                )
-        return np.where(history == ABSENT, ABSENT, known[history])
+        first, index = self._window(rows)
+        item = self._item[rows]
+        mark = np.where(self._marks[rows] & IS_TEST, SHOWN_TO_TEST, SHOWN)
+        history = np.full((len(rows), self._k), ABSENT, dtype=np.int64)
+        place, column = np.arange(len(rows)), np.full(len(rows), self._k)
+        while True:  # one entry of every row at a time, the latest first
+            active = (index >= first) & (column > 0)
+            state = (place, column, first, index, item, mark)
+            place, column, first, index, item, mark = (part[active] for part in state)
+            if not len(place):
+                return history
+            entry = self._index.order[index]
+            is_shown = ((self._marks[entry] & mark) > 0) & (self._item[entry] != item)
+            column = column - is_shown
+            history[place[is_shown], column[is_shown]] = entry[is_shown]
+            index = index - 1
+
+    def _window(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return, for each row, where its user and the last strictly earlier row are in `order`."""
+        user, time, order = self._user[rows], self._time[rows], self._index.order
+        first, end = self._index.start[user], self._index.start[user + 1]
+        low = first
+        while (low < end).any():  # a binary search in all rows at once
+            middle = np.minimum((low + end) // 2, len(order) - 1)
+            is_earlier = (self._time[order[middle]] < time) & (low < end)
+            end = np.where(is_earlier | (low == end), end, middle)
+            low = np.where(is_earlier, middle + 1, low)
+        return first, low - 1
 
     def identity(self) -> Iterator[bytes]:
         """Yield what decides the histories."""

@@ -328,11 +328,14 @@ class PromptTable:
         self, rows: NDArray[np.int64], items: NDArray[np.int64] | None = None
     ) -> NDArray[np.int64]:  # [b], [b] -> [b]
         """Count the tokens of each prompt with special tokens; arguments as in :meth:`batch`."""
-        lengths = np.empty(len(rows), dtype=np.int64)
-        for part in self._chunks(rows):
-            segments = self._segments(rows[part], None if items is None else items[part])
-            lengths[part] = self._store.lengths[segments].sum(axis=1)
-        return lengths + len(self._prefix) + len(self._suffix)
+        special = len(self._prefix) + len(self._suffix)
+        parts = [
+            self._store.lengths[
+                self._segments(rows[start : start + CHUNK], _chunk(items, start))
+            ].sum(axis=1)
+            for start in range(0, len(rows), CHUNK)
+        ]
+        return np.concatenate([np.zeros(0, dtype=np.int64), *parts]) + special * (len(rows) > 0)
 
     def named(self, users: NDArray[np.int64]) -> NDArray[np.bool_]:  # [n] -> [n]
         """Tell which users, by inner id, prompts name by a text that no other user has."""
@@ -357,8 +360,8 @@ class PromptTable:
     def tokens(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:  # [b] -> [m]
         """Return the sorted token ids in these prompts, without special tokens around prompts."""
         shown = np.zeros(len(self._store.starts), dtype=bool)  # by segment
-        for part in self._chunks(rows):
-            shown[self._segments(rows[part], None)] = True
+        for start in range(0, len(rows), CHUNK):
+            shown[self._segments(rows[start : start + CHUNK], None)] = True
         return np.unique(self._store.gather(np.flatnonzero(shown))).astype(np.int64)
 
     def shows(
@@ -368,10 +371,11 @@ class PromptTable:
         store = self._store
         hits_before = np.concatenate([[0], np.cumsum(np.isin(store.tokens, tokens))])
         has_hit = hits_before[store.starts + store.lengths] > hits_before[store.starts]
-        shows = np.empty(len(rows), dtype=bool)
-        for part in self._chunks(rows):
-            shows[part] = has_hit[self._segments(rows[part], None)].any(axis=1)
-        return shows
+        parts = [
+            has_hit[self._segments(rows[start : start + CHUNK], None)].any(axis=1)
+            for start in range(0, len(rows), CHUNK)
+        ]
+        return np.concatenate([np.zeros(0, dtype=bool), *parts])
 
     def batch(
         self, rows: NDArray[np.int64], items: NDArray[np.int64] | None = None
@@ -456,15 +460,6 @@ class PromptTable:
         user_is_cut = bool(has_user_text and segments[0] == EMPTY)
         return ShownHistory(history[is_shown], history[is_used & ~is_shown], user_is_cut)
 
-    def _chunks(self, rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64] | slice]:
-        """Yield places of these rows; a user's rows come together if histories are made by user."""
-        order = None
-        if isinstance(self._history, Histories):
-            order = np.argsort(self._rows.user[rows], kind="stable")
-        for start in range(0, len(rows), CHUNK):
-            part = slice(start, start + CHUNK)
-            yield part if order is None else order[part]
-
     def _segments(
         self, rows: NDArray[np.int64], items: NDArray[np.int64] | None
     ) -> NDArray[np.int64]:  # [b] -> [b, k + 4]
@@ -517,3 +512,7 @@ def identity_of(history: NDArray[np.int64] | Histories) -> Iterator[bytes]:
         yield from history.identity()
     else:
         yield np.ascontiguousarray(history).tobytes()
+
+
+def _chunk(items: NDArray[np.int64] | None, start: int) -> NDArray[np.int64] | None:
+    return None if items is None else items[start : start + CHUNK]

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from recbole_e2urec.config.keys import ARROW_FORMATS, find_interactions
 from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.data.features import read_features, reading
-from recbole_e2urec.data.history import UserIndex, ranges
+from recbole_e2urec.data.history import UserIndex
 from recbole_e2urec.data.rows import Entries, IdMap, StoredRows
 from recbole_e2urec.data.validation import (
     check_cells,
@@ -59,6 +59,7 @@ FIELDS = {
     "LABEL_FIELD": "label",
 }
 _OF_SHARD = np.dtype([("row", "i8"), ("user", "i8"), ("time", "f8")])
+ALL = "[0,inf)"  # the interval that filters nothing, RecBole's default
 # Settings that need all rows at once.
 _OF_ALL_ROWS = (
     "benchmark_filename", "val_interval", "rm_dup_inter", "user_inter_num_interval",
@@ -167,7 +168,7 @@ class PreparedRows:
         lengths = np.array([sizes(int(count)) for count in counts])[which]
         ends = start[users, None] + np.cumsum(lengths, axis=1)
         parts = zip(ends.T, lengths.T, strict=True)
-        return [self.index.order[ranges(end - length, end)] for end, length in parts]
+        return [self.index.order[_ranges(end - length, end)] for end, length in parts]
 
 
 def refuse_settings(config: Any) -> None:
@@ -178,7 +179,7 @@ def refuse_settings(config: Any) -> None:
     """
     args, rating = config["eval_args"], config["RATING_FIELD"]
     for key in _OF_ALL_ROWS:
-        if config[key]:
+        if config[key] and str(config[key]).replace(" ", "") != ALL:
             raise InputError(f"shard_rows: {key} needs all rows at once; set one of them to ~")
     kind, parts = next(iter(args["split"].items()))
     by_user = (kind == "RS" and args["group_by"] == "user") or parts == "valid_and_test"
@@ -534,6 +535,13 @@ def _numbered(tokens: Any, numbers: dict[str, int]) -> NDArray[np.int64]:
     codes, distinct = pd.factorize(tokens)
     known = [numbers.setdefault(str(token), len(numbers) + 1) for token in distinct]
     return np.array(known, dtype=np.int64)[codes]
+
+
+def _ranges(start: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.int64]:  # [r], [r]
+    """Return the whole numbers of each range, its end excluded, one range after the other."""
+    lengths = end - start
+    shift = np.repeat(start - (np.cumsum(lengths) - lengths), lengths)
+    return shift + np.arange(len(shift))
 
 
 def _pieces(count: int) -> Iterator[slice]:
