@@ -32,7 +32,10 @@ from benchmarks.common import (
     synthetic,
     untrained,
 )
+from recbole_e2urec.config.config import Config
+from recbole_e2urec.data.loaders import make_loaders
 from recbole_e2urec.data.prompt_table import PromptTable, length_grouped_batches
+from recbole_e2urec.data.sharded import prepared_rows
 from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.methods import method_of
 from recbole_e2urec.model.prompting import make_texts, shown_histories, wording_of
@@ -46,6 +49,7 @@ from recbole_e2urec.utils import recbole_compat
 PROMPTS = 256  # prompts in a batch of preparation
 ALPHA, RATE, BATCH = 2.0, 1e-3, 16  # of the public scripts
 NAME = "E2URec"
+SHARD = 1_000_000  # rows in a shard
 
 
 class Prepared(NamedTuple):
@@ -87,6 +91,54 @@ def prepare(run: Forgetting) -> int:
     lengths = table.lengths(np.arange(len(dataset.rows)))
     batches = length_grouped_batches(lengths, PROMPTS, None)
     return sum(int(table.batch(rows).attention_mask.sum()) for rows in batches)
+
+
+class ShardCost(NamedTuple):
+    """CPU seconds and peak memory of preparing rows in shards, and of a run that reads them."""
+
+    prepare_seconds: float
+    prepare_mb: float
+    run_seconds: float
+    run_mb: float
+
+
+def shard_cost(folder: Path, count: int) -> ShardCost:
+    """Measure rows in shards, the preparation and the run each in a process of its own."""
+    name, costs = synthetic(folder, count), []
+    for work in (_prepare_shards, _read_shards):
+        with get_context("spawn").Pool(1) as pool:
+            costs += pool.apply(work, (folder, name))
+    return ShardCost(*costs)
+
+
+def _prepare_shards(folder: Path, name: str) -> tuple[float, float]:
+    restart_peak()
+    started = time.process_time()
+    recbole_compat.apply()
+    prepared_rows(Config("E2URec", name, (), _sharded(folder), {}))
+    return time.process_time() - started, peak_memory_mb()
+
+
+def _read_shards(folder: Path, name: str) -> tuple[float, float]:
+    """Open a run, order an epoch, make some batches of it, and take training steps."""
+    restart_peak()
+    started = time.process_time()
+    run = untrained(folder, FULL, name, **_sharded(folder))
+    train, model = run.parts.splits.train, run.model
+    make_loaders(run.config, run.dataset, run.parts.splits, run.split.retain)
+    with model.using_history(run.after):
+        order = np.random.default_rng(1)
+        batches = length_grouped_batches(model.table.lengths(train), PROMPTS, order)
+        for batch in batches[:100]:
+            model.table.batch(train[batch])
+        for batch in batches[:3]:
+            model.answer_loss(train[batch]).backward()
+    return time.process_time() - started, peak_memory_mb()
+
+
+def _sharded(folder: Path) -> dict[str, Any]:
+    place = {"data_path": str(folder), "checkpoint_dir": str(folder / "saved"), "use_gpu": False}
+    return {**place, **SYNTHETIC, "shard_rows": SHARD, "show_progress": False}
 
 
 def request_seconds(run: Forgetting) -> float:
@@ -256,6 +308,16 @@ def _preparing(of: str, sizes: Sequence[int], names: Sequence[str], folder: Path
     ]
 
 
+def shards(folder: Path, size: Size) -> list[Growth]:
+    """Prepare rows in shards and read them: CPU seconds and peak memory, imports included."""
+    counts = [size.interactions * times for times in (1, 3, 10)]
+    costs = [shard_cost(folder, count) for count in counts]
+    return [
+        Growth(f"rows in shards, {name}", counts, [getattr(cost, name) for cost in costs], unit)
+        for name, unit in zip(ShardCost._fields, ("s", "MB", "s", "MB"), strict=True)
+    ]
+
+
 def training_rows(folder: Path, size: Size) -> list[Growth]:
     """Unlearn one request while more and more users stay."""
     copies = (1, 2, 4)
@@ -318,6 +380,7 @@ def _step_seconds(steps: E2URecSteps, size: Size) -> float:
 PARTS: dict[str, Part] = {
     "interactions": interactions,
     "users": users,
+    "shards": shards,
     "training_rows": training_rows,
     "forget_rows": forget_rows,
     "history": history,

@@ -317,7 +317,7 @@ class _Preparation:
         return row
 
     def _columns_of(self, frame: pd.DataFrame, row: int) -> dict[str, NDArray[Any]]:
-        """Return the columns of a piece, whose row ids begin with ``row``, and note their values."""
+        """Return the columns of a piece, whose row ids begin with ``row``; note its values."""
         columns = {name: frame[name].to_numpy() for name in COLUMNS if name in frame}
         for kind, numbers in self.numbers.items():
             columns[kind] = _numbered(columns[kind], numbers)
