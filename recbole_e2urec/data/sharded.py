@@ -146,10 +146,10 @@ class PreparedRows:
         def write() -> None:
             if path.exists():
                 return
-            part, rating = path.with_name(f".{path.name}.{os.getpid()}.part"), self.column("rating")
+            part = path.with_name(f".{path.name}.{os.getpid()}.part")
             with part.open("wb") as file:
-                for piece in _pieces(self.facts.rows):
-                    (rating[piece] >= threshold).astype(COLUMNS["label"]).tofile(file)
+                for (rating,) in _in_pieces(self.folder, "rating"):
+                    (rating >= threshold).astype(COLUMNS["label"]).tofile(file)
             os.replace(part, path)
 
         distributed.on_main_process(write)
@@ -365,34 +365,33 @@ class _Preparation:
 
     def _scatter(self, shard_of_user: NDArray[np.int64], shards: Sequence[Path]) -> None:
         """Append each row to the file of its user's shard."""
-        count = (self.folder / "user").stat().st_size // 8
-        user, time = (_mapped(self.folder / name, COLUMNS[name]) for name in ("user", "time"))
-        for piece in _pieces(count):
-            rows = np.empty(piece.stop - piece.start, _OF_SHARD)
-            rows["row"] = np.arange(piece.start, piece.stop)
-            rows["user"], rows["time"] = user[piece], time[piece]
+        first = 0  # row id
+        for user, time in _in_pieces(self.folder, "user", "time"):
+            rows = np.empty(len(user), _OF_SHARD)
+            rows["row"] = np.arange(first, first + len(user))
+            rows["user"], rows["time"] = user, time
+            first += len(user)
             shard = shard_of_user[rows["user"]]
             order = np.argsort(shard, kind="stable")
-            numbers, first = np.unique(shard[order], return_index=True)
-            for number, part in zip(numbers, np.split(rows[order], first[1:]), strict=True):
+            numbers, starts = np.unique(shard[order], return_index=True)
+            for number, part in zip(numbers, np.split(rows[order], starts[1:]), strict=True):
                 with shards[number].open("ab") as file:
                     part.tofile(file)
 
     def _write_entries(self, rated: bool) -> None:
         """Write which distinct pair of item and rating each row has."""
-        item = _mapped(self.folder / "item", COLUMNS["item"])
-        rating = _mapped(self.folder / "rating", COLUMNS["rating"]) if rated else None
+        values, names = max(1, len(self.ratings)), ("item", "rating")[: 1 + rated]
 
-        def pairs_of(piece: slice) -> NDArray[np.int64]:
-            code: Any = 0 if rating is None else np.searchsorted(self.ratings, rating[piece])
-            return item[piece] * max(1, len(self.ratings)) + code
+        def pairs_of(item: NDArray[np.int64], *rating: NDArray[np.float64]) -> NDArray[np.int64]:
+            code: Any = np.searchsorted(self.ratings, rating[0]) if rating else 0
+            return item * values + code
 
         pairs = np.empty(0, np.int64)
-        for piece in _pieces(len(item)):
-            pairs = np.union1d(pairs, pairs_of(piece))
+        for piece in _in_pieces(self.folder, *names):
+            pairs = np.union1d(pairs, pairs_of(*piece))
         with (self.folder / "entry").open("wb") as file:
-            for piece in _pieces(len(item)):
-                np.searchsorted(pairs, pairs_of(piece)).astype("i4").tofile(file)
+            for piece in _in_pieces(self.folder, *names):
+                np.searchsorted(pairs, pairs_of(*piece)).astype("i4").tofile(file)
         np.save(self.folder / "pairs.npy", pairs)
 
     def _write_json(self, name: str, value: Any) -> None:
@@ -544,9 +543,18 @@ def _ranges(start: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.int6
     return shift + np.arange(len(shift))
 
 
-def _pieces(count: int) -> Iterator[slice]:
-    for start in range(0, count, PIECE):
-        yield slice(start, min(start + PIECE, count))
+def _in_pieces(folder: Path, *names: str) -> Iterator[list[NDArray[Any]]]:
+    """Read columns piece by piece; mapped files would count as memory of the process."""
+    with ExitStack() as stack:
+        files = [stack.enter_context((folder / name).open("rb")) for name in names]
+        while True:
+            piece = [
+                np.fromfile(file, COLUMNS[name], PIECE)
+                for file, name in zip(files, names, strict=True)
+            ]
+            if not len(piece[0]):
+                return
+            yield piece
 
 
 def _mapped(path: Path, dtype: str) -> NDArray[Any]:
