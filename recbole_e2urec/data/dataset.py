@@ -566,6 +566,15 @@ class ShardedDataset(LLMRecDataset):
         columns = {name: column[rows] for name, column in self.inter_feat.interaction.items()}
         return self.copy(Interaction({**columns, ROW_ID: torch.from_numpy(rows)}))
 
+    @property
+    def lines(self) -> Any:
+        """Refuse: which line of the table a row was is not known, and needed to erase it.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError("shard_rows: rows in shards cannot be erased; leave it out")
+
     def replace_rows(self, rows: RowTable) -> None:
         """Refuse: corrected rows would have to be sorted anew.
 

@@ -22,8 +22,12 @@ from recbole_e2urec.data.loaders import (
     without_users,
 )
 from recbole_e2urec.data.prompt_table import identity_of
-from recbole_e2urec.data.request.sampling import choose_control_users
-from recbole_e2urec.data.request.selection import ForgetOptions, ForgetRequest, read_request
+from recbole_e2urec.data.request.selection import (
+    ForgetOptions,
+    ForgetRequest,
+    choose_control_users,
+    read_request,
+)
 from recbole_e2urec.data.rows import Splits
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.model.backbones.tiny import EMBEDDED

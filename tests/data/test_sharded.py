@@ -248,8 +248,10 @@ def test_a_full_disk_leaves_nothing(small_config: Any, monkeypatch: pytest.Monke
     assert folders(config) == []
 
 
-def test_corrections_are_refused(small_config: Any) -> None:
+def test_corrections_and_erasing_are_refused(small_config: Any) -> None:
     dataset = load_dataset(small_config("E2URec", shard_rows=50))
+    with pytest.raises(InputError, match="rows in shards cannot be erased"):
+        dataset.lines  # noqa: B018
     with pytest.raises(InputError, match="rows in shards cannot be corrected"):
         dataset.replace_rows(dataset.rows)
 
