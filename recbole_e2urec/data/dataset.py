@@ -567,7 +567,7 @@ class ShardedDataset(LLMRecDataset):
         return self.copy(Interaction({**columns, ROW_ID: torch.from_numpy(rows)}))
 
     @property
-    def lines(self) -> Any:
+    def lines(self) -> Any:  # type: ignore[override]
         """Refuse: which line of the table a row was is not known, and needed to erase it.
 
         Raises:
