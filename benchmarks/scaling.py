@@ -5,10 +5,12 @@ to their logarithms: 0 if the cost does not depend on the size, 1 if it grows in
 last line is one JSON object. ``--only NAME`` runs one part. ``--size small`` is a quick look whose
 numbers mean nothing.
 
-Three kinds of work are timed: preparing data, a whole request, and E2URec's steps.
+Three kinds of work are timed: preparing data, a whole request, and E2URec's steps. ``memory`` and
+``llama`` are the model of memory in docs/explanation/large-scale.md.
 ``benchmarks.unlearning`` compares the same work with a plain implementation.
 """
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,14 +18,17 @@ from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple, cast
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tabulate import tabulate
 
 from benchmarks.common import (
     FULL,
     SYNTHETIC,
+    WORDS,
     Part,
     Size,
     random_backbone,
@@ -32,7 +37,10 @@ from benchmarks.common import (
     synthetic,
     untrained,
 )
+from recbole_e2urec.config.config import Config
+from recbole_e2urec.data.loaders import make_loaders
 from recbole_e2urec.data.prompt_table import PromptTable, length_grouped_batches
+from recbole_e2urec.data.sharded import prepared_rows
 from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.methods import method_of
 from recbole_e2urec.model.prompting import make_texts, shown_histories, wording_of
@@ -46,6 +54,7 @@ from recbole_e2urec.utils import recbole_compat
 PROMPTS = 256  # prompts in a batch of preparation
 ALPHA, RATE, BATCH = 2.0, 1e-3, 16  # of the public scripts
 NAME = "E2URec"
+SHARD = 1_000_000  # rows in a shard
 
 
 class Prepared(NamedTuple):
@@ -87,6 +96,55 @@ def prepare(run: Forgetting) -> int:
     lengths = table.lengths(np.arange(len(dataset.rows)))
     batches = length_grouped_batches(lengths, PROMPTS, None)
     return sum(int(table.batch(rows).attention_mask.sum()) for rows in batches)
+
+
+class ShardCost(NamedTuple):
+    """CPU seconds and peak memory of preparing rows in shards, and of a run that reads them."""
+
+    prepare_seconds: float
+    prepare_mb: float
+    run_seconds: float
+    run_mb: float
+
+
+def shard_cost(folder: Path, count: int) -> ShardCost:
+    """Measure rows in shards, the preparation and the run each in a process of its own."""
+    name = synthetic(folder, count)
+    costs: list[float] = []
+    for work in (_prepare_shards, _read_shards):
+        with get_context("spawn").Pool(1) as pool:
+            costs += pool.apply(work, (folder, name))
+    return ShardCost(*costs)
+
+
+def _prepare_shards(folder: Path, name: str) -> tuple[float, float]:
+    restart_peak()
+    started = time.process_time()
+    recbole_compat.apply()
+    prepared_rows(Config("E2URec", name, (), _sharded(folder), {}))
+    return time.process_time() - started, peak_memory_mb()
+
+
+def _read_shards(folder: Path, name: str) -> tuple[float, float]:
+    """Open a run, order an epoch, make some batches of it, and take training steps."""
+    restart_peak()
+    started = time.process_time()
+    run = untrained(folder, FULL, name, **_sharded(folder))
+    train, model = run.parts.splits.train, run.model
+    make_loaders(run.config, run.dataset, run.parts.splits, run.split.retain)
+    with model.using_history(run.after):
+        order = np.random.default_rng(1)
+        batches = length_grouped_batches(model.table.lengths(train), PROMPTS, order)
+        for batch in batches[:100]:
+            model.table.batch(train[batch])
+        for batch in batches[:3]:
+            model.answer_loss(train[batch]).backward()
+    return time.process_time() - started, peak_memory_mb()
+
+
+def _sharded(folder: Path) -> dict[str, Any]:
+    place = {"data_path": str(folder), "checkpoint_dir": str(folder / "saved"), "use_gpu": False}
+    return {**place, **SYNTHETIC, "shard_rows": SHARD, "show_progress": False}
 
 
 def request_seconds(run: Forgetting) -> float:
@@ -256,6 +314,134 @@ def _preparing(of: str, sizes: Sequence[int], names: Sequence[str], folder: Path
     ]
 
 
+def shards(folder: Path, size: Size) -> list[Growth]:
+    """Prepare rows in shards and read them: CPU seconds and peak memory, imports included."""
+    counts = [size.interactions * times for times in (1, 3, 10)]
+    costs = [shard_cost(folder, count) for count in counts]
+    return [
+        Growth(f"rows in shards, {name}", counts, [getattr(cost, name) for cost in costs], unit)
+        for name, unit in zip(ShardCost._fields, ("s", "MB", "s", "MB"), strict=True)
+    ]
+
+
+class Llama(NamedTuple):
+    """The sizes of a Llama that decide on time and memory."""
+
+    layers: int
+    width: int
+    inner: int  # width inside the feed-forward part
+    words: int
+
+    @property
+    def weights(self) -> int:
+        """Number of weights."""
+        layer = 4 * self.width**2 + 3 * self.width * self.inner + 2 * self.width
+        return self.layers * layer + 2 * self.words * self.width + self.width
+
+
+LLAMA_2_7B = Llama(32, 4096, 11008, 32000)
+GPU_BYTES, RATE_OF_GPU = (
+    80e9,
+    4e14,
+)  # the latter: operations a second, 40 % of an H100's in bfloat16
+TRAINED_ROWS = 80_000_000  # of 100 million, split as by default
+# Bytes that autograd keeps for each token and layer, as multiples of width and of inner width, by
+# bytes of a weight. In bfloat16, norms and the adapter's inputs are kept in float32. The third
+# number is what lora_dropout adds, as a multiple of width.
+KEPT = {4: (28, 12, 0), 2: (24, 6, 6)}
+
+
+def step_bytes(
+    model: Llama, tokens: int, number: int = 2, dropout: bool = True, recomputed: bool = False
+) -> float:
+    """Predict the memory of a LoRA step of queries and values, beside weights and optimiser.
+
+    Args:
+        model: the sizes.
+        tokens: tokens in a pass, padding included (``tokens_at_once``).
+        number: bytes of a weight: 4 = float32, 2 = bfloat16.
+        dropout: whether ``lora_dropout`` is above 0.
+        recomputed: whether ``backbone_gradient_checkpointing`` is set.
+    """
+    by_width, by_inner, by_dropout = KEPT[number]
+    kept = (by_width + by_dropout * dropout) * model.width + by_inner * model.inner
+    backward = 3 * number * model.inner  # of one layer
+    layers: float = model.layers * kept
+    if recomputed:
+        layers = kept + (model.layers + 4) * number * model.width
+    return tokens * (layers + backward)
+
+
+def adapter_bytes(model: Llama, rank: int = 8) -> int:
+    """Memory of an adapter: weight, gradient, AdamW's two states and the average, in float32."""
+    return model.layers * 2 * 2 * model.width * rank * 5 * 4
+
+
+def pass_operations(model: Llama, tokens: int) -> float:
+    """Operations of a forward pass over one prompt; a LoRA step takes two passes."""
+    return 2.0 * model.weights * tokens + 2.0 * model.layers * model.width * tokens**2
+
+
+def memory(folder: Path, size: Size) -> list[Growth]:
+    """Predict the memory of LoRA steps of several Llamas in float32, and measure it."""
+    cases = [
+        (Llama(layers, size.width // part, 4 * size.width // part, WORDS), tokens, recomputed)
+        for layers, part, tokens, recomputed in (
+            (2, 2, 1024, False), (4, 2, 1024, False), (4, 2, 2048, False), (4, 1, 1024, False),
+            (4, 1, 1024, True),
+        )
+    ]  # fmt: skip
+    wanted = [step_bytes(case[0], case[1], 4, False, case[2]) / 1e6 for case in cases]
+    found = []
+    # Each tensor then has pages of its own, which the process gives back with it.
+    with patch.dict(os.environ, {"MALLOC_MMAP_THRESHOLD_": "65536"}):
+        for model, tokens, recomputed in cases:
+            shape = replace(size, width=model.width, layers=model.layers)
+            backbone = random_backbone(folder, "llama", shape)
+            with get_context("spawn").Pool(1) as pool:
+                found.append(pool.apply(_step_mb, (folder, size, backbone, tokens, recomputed)))
+    return [Growth("a LoRA step, predicted MB: measured", wanted, found, "MB")]
+
+
+def _step_mb(folder: Path, size: Size, backbone: str, tokens: int, recomputed: bool) -> float:
+    torch.set_num_threads(1)
+    run = untrained(
+        folder, replace(size, data=3000), backbone=backbone, prompt="plain", tuning="lora",
+        lora_r=8, lora_dropout=0.0, backbone_gradient_checkpointing=recomputed,
+    )  # fmt: skip
+    model = run.model
+    ids = torch.full((tokens // 256, 256), 7)
+    with model.bank.training(model.adapter):
+        for _ in range(2):  # the first one fills caches
+            restart_peak()
+            before = peak_memory_mb()
+            model.language_model(ids, torch.ones_like(ids)).logsumexp(-1).mean().backward()
+    return peak_memory_mb() - before
+
+
+def llama(folder: Path, size: Size) -> list[Growth]:
+    """Print what Llama-2-7B on 100 million rows takes on GPUs of 80 GB, as predicted."""
+    model, lines = LLAMA_2_7B, []
+    for prompt in (512, 2048):
+        for tokens, recomputed in ((16384, False), (8192, False), (16384, True)):
+            for gpus in (1, 8, 64):
+                weights = 2 * model.weights / 1e9
+                rest = (adapter_bytes(model) + step_bytes(model, tokens, 2, True, recomputed)) / 1e9
+                passes = 3 if recomputed else 2
+                work = TRAINED_ROWS * passes * pass_operations(model, prompt)
+                hours = work / RATE_OF_GPU / gpus / 3600
+                lines.append(
+                    (prompt, f"{tokens:,}", "yes" if recomputed else "no", gpus,
+                     f"{weights + rest:.0f}", f"{weights / gpus + rest:.0f}", f"{hours:,.0f}")
+                )  # fmt: skip
+    head = (
+        "tokens a prompt", "tokens_at_once", "checkpointing", "GPUs", "GB a GPU", "with FSDP",
+        "hours an epoch",
+    )  # fmt: skip
+    print(tabulate(lines, head, tablefmt="pipe", disable_numparse=True))
+    return []
+
+
 def training_rows(folder: Path, size: Size) -> list[Growth]:
     """Unlearn one request while more and more users stay."""
     copies = (1, 2, 4)
@@ -318,6 +504,9 @@ def _step_seconds(steps: E2URecSteps, size: Size) -> float:
 PARTS: dict[str, Part] = {
     "interactions": interactions,
     "users": users,
+    "shards": shards,
+    "memory": memory,
+    "llama": llama,
     "training_rows": training_rows,
     "forget_rows": forget_rows,
     "history": history,

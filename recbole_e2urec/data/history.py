@@ -7,8 +7,12 @@ The rules are the same for every split and file order:
 * It holds only rows that the caller allows.
 * It never holds a row of the interaction's own item.
 * Entries of equal time are in file order (by row id).
+
+:func:`history_rows` makes all histories at once. :class:`Histories` stands for the same array, and
+makes only those that are asked for, by an index of the rows of each user.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -118,3 +122,86 @@ def _drop_finished(
     if active.all():
         return row, own_item, first, index
     return row[active], own_item[active], first[active], index[active]
+
+
+class UserIndex(NamedTuple):
+    """Where the rows of each user are.
+
+    Attributes:
+        order: [n] row ids by user, time and row id.
+        start: [users + 1] where each user begins in ``order``, by user.
+        digest: identifies users, times and order.
+    """
+
+    order: NDArray[np.int64]
+    start: NDArray[np.int64]
+    digest: str
+
+
+SHOWN, SHOWN_TO_TEST, IS_TEST = np.uint8(1), np.uint8(2), np.uint8(4)
+
+
+class Histories:
+    """Stands for an array [n, k] of histories, and makes those of it that are asked for.
+
+    It takes one byte a row of the data.
+
+    Args:
+        columns: user, item and time of each row, as in :func:`history_rows`.
+        index: where the rows of each user are.
+        marks: [n] uint8, by row id: SHOWN if histories show the row, SHOWN_TO_TEST if those of test
+            rows do, IS_TEST if it is a test row. Marks add up.
+        k: length of the history.
+    """
+
+    def __init__(
+        self,
+        columns: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]],
+        index: UserIndex,
+        marks: NDArray[np.uint8],
+        k: int,
+    ) -> None:
+        self._user, self._item, self._time = columns
+        self._index, self._marks, self._k = index, marks, k
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self._user)
+
+    def __getitem__(self, rows: NDArray[np.int64] | int) -> NDArray[np.int64]:  # [b] -> [b, k]
+        """Return the histories of these rows, or of one row [k]."""
+        if isinstance(rows, int | np.integer):
+            return self[np.array([rows])][0]
+        first, index = self._window(rows)
+        item = self._item[rows]
+        mark = np.where(self._marks[rows] & IS_TEST, SHOWN_TO_TEST, SHOWN)
+        history = np.full((len(rows), self._k), ABSENT, dtype=np.int64)
+        place, column = np.arange(len(rows)), np.full(len(rows), self._k)
+        while True:  # one entry of every row at a time, the latest first
+            active = (index >= first) & (column > 0)
+            state = (place, column, first, index, item, mark)
+            place, column, first, index, item, mark = (part[active] for part in state)
+            if not len(place):
+                return history
+            entry = self._index.order[index]
+            is_shown = ((self._marks[entry] & mark) > 0) & (self._item[entry] != item)
+            column = column - is_shown
+            history[place[is_shown], column[is_shown]] = entry[is_shown]
+            index = index - 1
+
+    def _window(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return, for each row, where its user and the last strictly earlier row are in `order`."""
+        user, time, order = self._user[rows], self._time[rows], self._index.order
+        first, end = self._index.start[user], self._index.start[user + 1]
+        low = first
+        while (low < end).any():  # a binary search in all rows at once
+            middle = np.minimum((low + end) // 2, len(order) - 1)
+            is_earlier = (self._time[order[middle]] < time) & (low < end)
+            end = np.where(is_earlier | (low == end), end, middle)
+            low = np.where(is_earlier, middle + 1, low)
+        return first, low - 1
+
+    def identity(self) -> Iterator[bytes]:
+        """Yield what decides the histories."""
+        yield f"{self._k} {self._index.digest}".encode()
+        yield self._marks.tobytes()

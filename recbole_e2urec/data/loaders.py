@@ -53,6 +53,8 @@ def draw_candidates(
     Raises:
         InputError: a user has used every item, so nothing can be drawn.
     """
+    if count == 0:
+        return np.empty((len(rows), 0), dtype=np.int64)
     items = len(weights)
     used = np.unique(used)
     _check_unused_items(users, used, weights)
@@ -301,6 +303,8 @@ def _train_loader(
     config: Any, dataset: RowDataMixin, train: Any, splits: Splits, hidden: NDArray[np.int64]
 ) -> Any:
     loader_class = get_dataloader(config, "train")
+    if config.is_language_model:  # it learns from labels
+        return loader_class(config, train, None, shuffle=config["shuffle"])
     parts = [train, dataset.take(splits.valid, hidden), dataset.take(splits.test, hidden)]
     all_rows = np.concatenate([train.inter_feat[ROW_ID].numpy(), *splits[1:]])
     all_parts = dataset.take(all_rows, hidden)

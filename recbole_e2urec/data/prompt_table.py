@@ -9,7 +9,7 @@ import copy
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from recbole_e2urec.data.history import Histories
 from recbole_e2urec.data.rows import RowTable
 from recbole_e2urec.data.templates import PromptTemplate
 from recbole_e2urec.errors import InputError
@@ -107,7 +108,7 @@ class PromptTexts:
     lead_in: str  # text before a history
     instruction: str  # text before a question
     entries: list[str]  # one history entry for each distinct (item, rating) of the rows
-    entry_of_row: NDArray[np.int64]  # [n] index into `entries` of each row's history entry
+    entry_of_row: NDArray[np.integer[Any]]  # [n] index into `entries` of each row's history entry
     questions: list[str]  # question about the item, by inner item id
     name_users: bool = False  # whether texts about users show their tokens
 
@@ -122,9 +123,7 @@ def prompt_texts(wording: Wording, rows: RowTable) -> PromptTexts:
     template, titles, tokens, *_ = wording
     item_features = wording.items or [{}] * len(titles)
     rated = rows.rating is not None
-    ratings = np.zeros(len(rows.item)) if rows.rating is None else rows.rating
-    values, code = np.unique(ratings, return_inverse=True)
-    pairs, entry_of_row = np.unique(rows.item * max(len(values), 1) + code, return_inverse=True)
+    values, pairs, entry_of_row = rows.entries()
     highest = rows.highest_rating
     entries = [
         template.render_entry(
@@ -147,7 +146,7 @@ def prompt_texts(wording: Wording, rows: RowTable) -> PromptTexts:
         template.render_history(rated),
         template.render_instruction(rated),
         entries,
-        entry_of_row.astype(np.int64),
+        entry_of_row,
         questions,
         template.names_users,
     )
@@ -265,7 +264,8 @@ class PromptTable:
 
     Args:
         rows: all n rows of the dataset.
-        history: [n, k] row ids, oldest first, -1 = absent (see `history_rows`).
+        history: [n, k] row ids, oldest first, -1 = absent (see `history_rows`), or what stands for
+            such an array.
         texts: the rendered segments.
         encode: tokenises texts without special tokens.
         limits: prompt length and special tokens.
@@ -277,7 +277,7 @@ class PromptTable:
     def __init__(
         self,
         rows: RowTable,
-        history: NDArray[np.int64],
+        history: NDArray[np.int64] | Histories,
         texts: PromptTexts,
         encode: Encode,
         limits: TokenLimits,
@@ -294,14 +294,14 @@ class PromptTable:
         self._rows, self._history, self._limits = rows, history, limits
         self._users, self._name_users = len(texts.users), texts.name_users
         first_entry = FIRST_USER + self._users
-        self._entry_of_row = first_entry + texts.entry_of_row
+        self._first_entry, self._entry_of_row = first_entry, texts.entry_of_row
         self._first_question = first_entry + len(texts.entries)
         self._prefix = np.asarray(limits.prefix_ids, dtype=np.int64)
         self._suffix = np.asarray(limits.suffix_ids, dtype=np.int64)
         self._room = limits.max_tokens - len(self._prefix) - len(self._suffix)
         self._check_questions()
 
-    def with_history(self, history: NDArray[np.int64]) -> "PromptTable":  # [n, k]
+    def with_history(self, history: NDArray[np.int64] | Histories) -> "PromptTable":  # [n, k]
         """Return the same prompts with other histories; both tables share the tokens."""
         other = copy.copy(self)
         other._history = history
@@ -309,16 +309,14 @@ class PromptTable:
 
     def fingerprint(self) -> str:
         """Hash everything that decides the prompts' tokens: segments, histories and limits."""
-        arrays = [
-            self._store.tokens,
-            self._store.starts,
-            self._store.lengths,
-            self._entry_of_row,
-            self._history,
-        ]
         digest = hashlib.sha256(repr(self._limits).encode())
-        for array in arrays:
+        for array in (self._store.tokens, self._store.starts, self._store.lengths):
             digest.update(np.ascontiguousarray(array).tobytes())
+        for start in range(0, len(self._entry_of_row), CHUNK):
+            entries = self._entry_of_row[start : start + CHUNK].astype(np.int64)
+            digest.update((self._first_entry + entries).tobytes())
+        for piece in identity_of(self._history):
+            digest.update(piece)
         return digest.hexdigest()
 
     @property
@@ -473,7 +471,8 @@ class PromptTable:
         segments = np.empty((len(rows), history.shape[1] + 4), dtype=np.int64)
         segments[:, 0] = FIRST_USER + self._rows.user[rows]
         segments[:, 1] = LEAD_IN
-        segments[:, ENTRIES] = np.where(is_used, self._entry_of_row[history], EMPTY)
+        entries = self._first_entry + self._entry_of_row[history].astype(np.int64)
+        segments[:, ENTRIES] = np.where(is_used, entries, EMPTY)
         segments[:, -2] = INSTRUCTION
         segments[:, -1] = self._first_question + target
         self._cut(segments)
@@ -505,6 +504,14 @@ class PromptTable:
             f"{self._room} fit: {text[:60]!r}...; shorten its title or raise "
             f"max_prompt_tokens (now {self._limits.max_tokens})"
         )
+
+
+def identity_of(history: NDArray[np.int64] | Histories) -> Iterator[bytes]:
+    """Yield what identifies histories."""
+    if isinstance(history, Histories):
+        yield from history.identity()
+    else:
+        yield np.ascontiguousarray(history).tobytes()
 
 
 def _chunk(items: NDArray[np.int64] | None, start: int) -> NDArray[np.int64] | None:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recbole_e2urec.config.schema import option, option_class
+from recbole_e2urec.data.history import UserIndex
 from recbole_e2urec.errors import InputError
 
 
@@ -58,11 +59,54 @@ class RowTable:
         return len(self.user)
 
     @property
+    def index(self) -> UserIndex | None:
+        """Where the rows of each user are; None: all histories are made at once."""
+        return None
+
+    def entries(self) -> "Entries":
+        """Return the distinct pairs of item and rating, which histories show."""
+        ratings = np.zeros(len(self)) if self.rating is None else self.rating
+        values, code = np.unique(ratings, return_inverse=True)
+        pairs, of_row = np.unique(self.item * max(len(values), 1) + code, return_inverse=True)
+        return Entries(values, pairs, of_row.astype(np.int64))
+
+    @property
     def highest_rating(self) -> float | None:
         """The highest rating that prompts name; None: there are no ratings."""
         if self.highest is not None or self.rating is None or np.isnan(self.rating).all():
             return self.highest
         return float(np.nanmax(self.rating))
+
+
+class Entries(NamedTuple):
+    """The distinct pairs of item and rating of a data set.
+
+    Attributes:
+        values: the distinct ratings, ascending, float64 [v]; 0 alone if there are none.
+        pairs: item times v plus the place of the rating in ``values``, ascending, int64 [m].
+        of_row: place in ``pairs`` by row id, [n].
+    """
+
+    values: NDArray[np.float64]
+    pairs: NDArray[np.int64]
+    of_row: NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True)
+class StoredRows(RowTable):
+    """Rows in memory-mapped files, prepared with an index by user, see `data/sharded.py`."""
+
+    stored_index: UserIndex | None = None
+    stored_entries: Entries | None = None
+
+    @property
+    def index(self) -> UserIndex | None:
+        """Where the rows of each user are."""
+        return self.stored_index
+
+    def entries(self) -> Entries:
+        """Return the distinct pairs of item and rating, as they were prepared."""
+        return self.stored_entries or super().entries()
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from recbole.utils import ModelType
 
 from recbole_e2urec.config.schema import AUTO
 from recbole_e2urec.errors import InputError, nearest
-from recbole_e2urec.utils.io import ends_in_line_end, read_lines
+from recbole_e2urec.utils.io import ends_in_line_end, iter_lines, read_lines
 from recbole_e2urec.utils.recbole_compat import MISSING_NUMBERS
 
 TYPES = ("token", "token_seq", "float", "float_seq")  # of the columns of atomic files
@@ -73,10 +73,10 @@ def read_header(path: Path, separator: str, encoding: str) -> dict[str, str]:
     Raises:
         InputError: the file is empty, or a cell of its first line is not ``name:type``.
     """
-    lines = read_lines(path, encoding)
-    if not lines:
+    first = next(iter_lines(path, encoding), None)
+    if first is None:
         raise InputError(f"{path} is empty; its first line names the columns as name:type")
-    return _header(path, lines[0], separator)
+    return _header(path, first, separator)
 
 
 def _header(path: Path, line: str, separator: str) -> dict[str, str]:
@@ -143,6 +143,19 @@ def check_ids(path: Path, header: dict[str, str], names: Iterable[str | None]) -
             )
 
 
+def check_number_columns(path: Path, header: dict[str, str], names: Iterable[str]) -> list[str]:
+    """Refuse columns of numbers that are declared as something else; return their names.
+
+    Raises:
+        InputError: names the column and what to write.
+    """
+    names = [*names]
+    for name in names:
+        if header[name] != "float":
+            raise InputError(f"{path}, line 1: write {name}:float; it holds numbers")
+    return names
+
+
 def warn_of_labels(path: Path, header: Iterable[str], label_field: str) -> list[str]:
     """Warn of a column that looks like labels but is not read as such."""
     names = [name for name in header if name.lower() in LABEL_NAMES]
@@ -158,7 +171,8 @@ def check_end(path: Path) -> list[str]:
     """Warn if the last line of a file has no line end, which may mean that it was cut off."""
     if ends_in_line_end(path):
         return []
-    number = path.read_bytes().count(b"\n") + 1
+    with path.open("rb") as file:
+        number = sum(1 for _ in file)
     return [
         f"{path}, line {number}: the last line has no line end; if the file was cut off, its last "
         "cell is wrong"
@@ -174,11 +188,8 @@ def check_cells(path: Path, separator: str, encoding: str) -> None:
     Raises:
         InputError: names the line, but never its content.
     """
-    lines = read_lines(path, encoding)
-    if not lines:
-        raise InputError(f"{path} is empty; its first line names the columns as name:type")
-    separators = len(_header(path, lines[0], separator)) - 1
-    for number, line in enumerate(lines, start=1):
+    separators = len(read_header(path, separator, encoding)) - 1
+    for number, line in enumerate(iter_lines(path, encoding), start=1):
         if "\r" in line:
             raise InputError(f"{path}, line {number}: a carriage return inside; remove it")
         if line.count(separator) > separators:

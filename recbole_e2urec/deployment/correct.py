@@ -30,8 +30,7 @@ from recbole_e2urec.data.request.file import (
     location,
     read_corrections,
 )
-from recbole_e2urec.data.request.sampling import request_digest
-from recbole_e2urec.data.request.selection import ForgetOptions
+from recbole_e2urec.data.request.selection import ForgetOptions, request_digest
 from recbole_e2urec.data.rows import NO_CORRECTIONS, UNCHANGED, Corrections
 from recbole_e2urec.deployment.certificate import salted
 from recbole_e2urec.deployment.certificate_words import CORRECTION, corrected_rows

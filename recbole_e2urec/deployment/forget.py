@@ -28,8 +28,7 @@ from recbole_e2urec.config.keys import LORA
 from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.config.yaml import read_switch
 from recbole_e2urec.data.request.filter import Fields
-from recbole_e2urec.data.request.sampling import request_digest
-from recbole_e2urec.data.request.selection import ForgetOptions, Selection, select
+from recbole_e2urec.data.request.selection import ForgetOptions, Selection, request_digest, select
 from recbole_e2urec.data.rows import without
 from recbole_e2urec.deployment.certificate import (
     TRAININGS,

@@ -21,12 +21,12 @@ from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.data.dataset import describe, load_dataset
 from recbole_e2urec.data.prompt_table import length_grouped_batches
 from recbole_e2urec.data.request.filter import Fields
-from recbole_e2urec.data.request.sampling import request_digest
 from recbole_e2urec.data.request.selection import (
     UNKNOWN,
     ForgetOptions,
     Selection,
     read_request,
+    request_digest,
     select,
     skip_unknown,
     split_of,

@@ -21,8 +21,13 @@ from recbole_e2urec.data.loaders import (
     make_loaders,
     without_users,
 )
-from recbole_e2urec.data.request.sampling import choose_control_users
-from recbole_e2urec.data.request.selection import ForgetOptions, ForgetRequest, read_request
+from recbole_e2urec.data.prompt_table import identity_of
+from recbole_e2urec.data.request.selection import (
+    ForgetOptions,
+    ForgetRequest,
+    choose_control_users,
+    read_request,
+)
 from recbole_e2urec.data.rows import Splits
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.model.backbones.tiny import EMBEDDED
@@ -126,7 +131,8 @@ def parts_of(config: Config, dataset: Any) -> Parts:
     user, train, rest = dataset.rows.user, whole.train, dataset.remainder
     if rest is not None:
         return Parts(without_users(whole, user, rest.control_users), whole, rest.control)
-    control = choose_control_users(np.unique(user), config["control_users"], config["forget_seed"])
+    users = np.flatnonzero(np.bincount(user))
+    control = choose_control_users(users, config["control_users"], config["forget_seed"])
     of_control = train[np.isin(user[train], control)]
     return Parts(without_users(whole, user, control), whole, of_control)
 
@@ -402,14 +408,17 @@ class Experiment:
 
 
 def hash_of(values: Any) -> str:
-    """SHA-256 of an array of rows or labels, in hex.
+    """SHA-256 of an array of rows or labels, or of histories, in hex.
 
     Raises:
         InputError: the values are None, because the data have no labels.
     """
     if values is None:
         raise InputError("a language model learns from labels; set threshold, or add a label")
-    return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
+    digest = hashlib.sha256()
+    for piece in identity_of(values):
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def _weights_hash(weights: Mapping[str, torch.Tensor]) -> str:

@@ -179,7 +179,8 @@ class Measuring(Experiment):
         16 hex digits. The request is left out, because it has its own identifier.
         """
         settings = {key: str(self.config[key]) for key in DRAWN}
-        prompts = self.model.table.with_history(self.before[:, :0]).fingerprint()
+        nothing = np.empty((len(self.dataset.rows), 0), dtype=np.int64)
+        prompts = self.model.table.with_history(nothing).fingerprint()
         training = {**self.training_settings(), "seed": ""}
         return _named([self.common_inputs(), training, settings, prompts])
 

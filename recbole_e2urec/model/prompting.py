@@ -19,7 +19,13 @@ from recbole_e2urec.data.features import (
     user_features,
     user_tokens,
 )
-from recbole_e2urec.data.history import history_rows
+from recbole_e2urec.data.history import (
+    IS_TEST,
+    SHOWN,
+    SHOWN_TO_TEST,
+    Histories,
+    history_rows,
+)
 from recbole_e2urec.data.prompt_table import PromptTexts, Wording, prompt_texts
 from recbole_e2urec.data.rows import RowTable, Splits, without
 from recbole_e2urec.data.templates import FieldNames, PromptTemplate
@@ -126,7 +132,7 @@ def make_texts(dataset: Any, wording: Wording) -> tuple[PromptTexts, list[str]]:
 
 def shown_histories(
     rows: RowTable, parts: Splits, hidden: NDArray[np.int64], length: int
-) -> NDArray[np.int64]:  # -> [n, k]
+) -> Any:  # -> [n, k]
     """Find the rows that the prompt of each row shows as its history.
 
     Histories of training and validation rows consist of training rows. Those of test rows also
@@ -141,8 +147,14 @@ def shown_histories(
         length: most rows in a history.
 
     Returns:
-        Row ids by row id, [n, k]; -1 = absent.
+        Row ids by row id, [n, k]; -1 = absent. If rows have an index by user, :class:`Histories`.
     """
+    if rows.index is not None:
+        marks = np.full(len(rows), SHOWN | SHOWN_TO_TEST, dtype=np.uint8)
+        marks[parts.valid] = SHOWN_TO_TEST
+        marks[hidden] = 0
+        marks[parts.test] = IS_TEST
+        return Histories((rows.user, rows.item, rows.time), rows.index, marks, length)
     allowed = np.ones(len(rows), dtype=bool)
     allowed[parts.valid] = allowed[parts.test] = allowed[hidden] = False
     shown = history_rows(rows.user, rows.item, rows.time, allowed, length)

@@ -167,6 +167,23 @@ def read_lines(path: Path | str, encoding: str = "utf-8") -> list[str]:
     return lines[:-1] if not lines[-1] else lines
 
 
+def iter_lines(path: Path | str, encoding: str = "utf-8") -> Iterator[str]:
+    """Yield the lines that :func:`read_lines` returns, without holding the file in memory.
+
+    Raises:
+        InputError: as in :func:`read_lines`.
+    """
+    try:
+        with open(path, encoding=codec(encoding), newline="\n") as file:
+            for line in file:
+                yield line.removesuffix("\n").removesuffix("\r")
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; check the path") from error
+    except (LookupError, UnicodeDecodeError):
+        _decode(Path(path).read_bytes(), path, encoding)  # says where
+        raise
+
+
 def ends_in_line_end(path: Path) -> bool:
     """Return whether the last line of a file is ended; an empty file has no lines."""
     with path.open("rb") as file:
@@ -282,11 +299,14 @@ def _cpu_copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
 
 
+def codec(encoding: str) -> str:
+    """Return the encoding that also leaves out a byte order mark."""
+    return "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
+
+
 def _decode(data: bytes, path: Path | str, encoding: str) -> str:
     try:
-        if codecs.lookup(encoding).name == "utf-8":
-            encoding = "utf-8-sig"
-        return data.decode(encoding)
+        return data.decode(codec(encoding))
     except LookupError as error:
         raise InputError(f"unknown encoding {encoding!r} for {path}; utf-8 is usual") from error
     except UnicodeDecodeError as error:

@@ -155,6 +155,22 @@ def add_dok_update() -> None:
         sp.dok_matrix._update = lambda self, entries: self._dict.update(entries)
 
 
+def read_csv(path: str, dtype: Any, delimiter: str, **options: Any) -> Any:
+    """Read an atomic file as it is, see :func:`read_without_quoting`.
+
+    Args:
+        path: the file.
+        dtype: type of each column, as its header names it.
+        delimiter: what separates the columns.
+        options: further options of ``pandas.read_csv``, such as ``chunksize``.
+    """
+    missing = {name: [""] if kind is str else MISSING_NUMBERS for name, kind in dtype.items()}
+    literal = {"quoting": csv.QUOTE_NONE, "keep_default_na": False, "na_values": missing}
+    if len(delimiter.encode()) == 1 and not _has_nul(path):  # what C can read
+        options |= {"engine": "c", "float_precision": "round_trip", "low_memory": False}
+    return pd.read_csv(path, dtype=dtype, delimiter=delimiter, **{**literal, **options})
+
+
 @needed_with("recbole")
 def read_without_quoting() -> None:
     """Read atomic files as they are: a quote is a character, and ``NA`` is a name like any other.
@@ -166,14 +182,6 @@ def read_without_quoting() -> None:
     defaults and its slow parser in ``Dataset._load_feat``. Can go when RecBole neither interprets
     quotes nor reads words as missing values, and leaves the choice of the parser to pandas.
     """
-
-    def read_csv(path: str, dtype: Any, delimiter: str, **options: Any) -> Any:
-        missing = {name: [""] if kind is str else MISSING_NUMBERS for name, kind in dtype.items()}
-        literal = {"quoting": csv.QUOTE_NONE, "keep_default_na": False, "na_values": missing}
-        if len(delimiter.encode()) == 1 and not _has_nul(path):  # what C can read
-            options |= {"engine": "c", "float_precision": "round_trip", "low_memory": False}
-        return pd.read_csv(path, dtype=dtype, delimiter=delimiter, **{**literal, **options})
-
     pandas = types.ModuleType("pandas")
     pandas.__dict__.update(pd.__dict__)
     pandas.__dict__["read_csv"] = read_csv

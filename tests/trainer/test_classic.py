@@ -8,7 +8,7 @@ import torch
 from recbole_e2urec.config.config import Config
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.data.loaders import build_splits, make_loaders, without_users
-from recbole_e2urec.data.request.sampling import choose_control_users
+from recbole_e2urec.data.request.selection import choose_control_users
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.trainer.recbole_trainer import fit_classic, make_trainer, plain_values
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recbole_e2urec.data.request.sampling import request_digest
+from recbole_e2urec.data.request.selection import request_digest
 from recbole_e2urec.data.rows import IdMap, RowTable
 
 USERS, ITEMS = {"ann": 1, "ben": 2, "cai": 3}, {"i1": 1, "i2": 2, "i3": 3}

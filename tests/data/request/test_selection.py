@@ -4,8 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from splits import choose_forget
 
-from recbole_e2urec.data.request.sampling import choose_control_users
-from recbole_e2urec.data.request.selection import ForgetOptions
+from recbole_e2urec.data.request.selection import ForgetOptions, choose_control_users
 from recbole_e2urec.data.rows import IdMap, RowTable
 from recbole_e2urec.errors import InputError
 
