@@ -3,7 +3,7 @@
 All processes do the same work, except that each takes its share of the rows of a training step and
 of the prompts to score. The main process alone writes files. A single process is its own main
 process, and nothing in this file costs it anything. The processes are described by the environment
-variables that ``torchrun`` sets.
+variables that ``torchrun`` and ``accelerate launch`` set.
 """
 
 import atexit
@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 ENVIRONMENT = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+# Variables of ``accelerate launch`` with values that do not do, and what to write instead.
+_REFUSED = {
+    "ACCELERATE_USE_DEEPSPEED": ("true", "deepspeed is not used; leave it out"),
+    "ACCELERATE_USE_MEGATRON_LM": ("true", "Megatron-LM is not used; leave it out"),
+    "ACCELERATE_USE_PARALLELISM_CONFIG": ("true", "processes share rows alone; leave it out"),
+    "ACCELERATE_MIXED_PRECISION": ("fp16 fp8", "write --mixed_precision=bf16, or no"),
+}
 _ACTS_ALONE = ContextVar("whether this runs inside single_process", default=False)
 
 
@@ -66,6 +73,26 @@ def joined() -> bool:
     import torch
 
     return count() > 1 and torch.distributed.is_initialized()
+
+
+def accelerate_settings() -> dict[str, Any]:
+    """Return the settings, under our names, that ``accelerate launch`` and its config file make.
+
+    Raises:
+        InputError: they ask for something that this package does not do.
+    """
+    said = {name: value.lower() for name, value in os.environ.items()}
+    for name, (values, remedy) in _REFUSED.items():
+        if said.get(name) in values.split():
+            raise InputError(f"accelerate launch: {name} is {os.environ[name]}; {remedy}")
+    if said.get("ACCELERATE_DYNAMO_BACKEND", "no") != "no":
+        raise InputError("accelerate launch: no dynamo_backend; write --backbone_compile=True")
+    settings: dict[str, Any] = {}
+    if said.get("ACCELERATE_USE_CPU") in ("true", "1", "yes"):
+        settings["use_gpu"] = False
+    if said.get("ACCELERATE_MIXED_PRECISION") == "bf16":
+        settings["enable_amp"] = True
+    return settings
 
 
 def join(device: "torch.device", minutes: float) -> None:

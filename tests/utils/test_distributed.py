@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from atomic_files import INTER, small_interactions, write_table
 from command_line import as_arguments
 
@@ -204,15 +205,21 @@ def test_steps_of_fewer_rows_than_processes(data: Path, tmp_path: Path) -> None:
     assert_close(curves(tmp_path / "one"), curves(tmp_path / "three"))
 
 
-@pytest.mark.slow
-def test_torchrun_makes_the_table_of_one_process(data: Path, one: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "two"
+def accelerate_config(folder: Path, **settings: Any) -> str:
+    """Write a config file of accelerate for two processes on CPUs; gives its name."""
+    told = {"distributed_type": "NO", "num_processes": 2, "use_cpu": True, **settings}
+    path = folder / "accelerate.yaml"
+    path.write_text(yaml.safe_dump(told))
+    return str(path)
+
+
+def started(by: Sequence[str], folder: Path, data: Path, **more: Any) -> str:
+    """Run the command line in a folder, started by another program; gives what was printed."""
     folder.mkdir()
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"),
-            str(CHECKOUT / "run_recbole_e2urec.py"),
-            *as_arguments({"data_path": data, **SETTINGS}),
+            *(sys.executable, "-m", *by, str(CHECKOUT / "run_recbole_e2urec.py")),
+            *as_arguments({"data_path": data, **SETTINGS, **more}),
         ],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
@@ -221,9 +228,42 @@ def test_torchrun_makes_the_table_of_one_process(data: Path, one: Path, tmp_path
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("\ntest AUC") == 1
-    assert_close(rows(one), rows(folder))
-    assert files(one) == files(folder)
+    return done.stdout
+
+
+TORCHRUN = ("torch.distributed.run", "--nproc_per_node=2", "--standalone")
+ACCELERATE = ("accelerate.commands.launch",)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "by", [TORCHRUN, (*ACCELERATE, "--num_processes=2", "--cpu")], ids=" ".join
+)
+def test_processes_of_other_launchers_make_the_table_of_one(
+    data: Path, one: Path, tmp_path: Path, by: tuple[str, ...]
+) -> None:
+    assert started(by, tmp_path / "two", data).count("\ntest AUC") == 1
+    assert_close(rows(one), rows(tmp_path / "two"))
+    assert files(one) == files(tmp_path / "two")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param({"mixed_precision": "bf16"}, id="one-is-started"),
+        pytest.param({"distributed_type": "MULTI_GPU", "main_process_port": 0}, id="two-are"),
+    ],
+)
+def test_a_config_file_of_accelerate_is_honoured(
+    data: Path, tmp_path: Path, more: dict[str, Any]
+) -> None:
+    file = f"--config_file={accelerate_config(tmp_path, **more)}"
+    started((*ACCELERATE, file), tmp_path / "two", data, model="LLMRec", epochs=1)
+    (line,) = (tmp_path / "two/saved/results.jsonl").read_text().splitlines()
+    settings = json.loads(line)["settings"]
+    assert settings["processes"] == 2
+    assert settings["enable_amp"] == ("mixed_precision" in more)
 
 
 @pytest.mark.thorough
@@ -486,6 +526,71 @@ def test_flags_of_a_second_machine_are_those_of_recbole() -> None:
         "MASTER_ADDR": "10.0.0.1",
         "MASTER_PORT": "5678",
     }
+
+
+@pytest.fixture
+def by_accelerate(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let this process be the one that ``accelerate launch`` has started, by these arguments."""
+
+    def launch_by(*arguments: str) -> None:
+        words = ["python", "/bin/accelerate", "launch", *arguments, "run.py", "--model=E2URec"]
+        monkeypatch.setattr("psutil.Process.cmdline", lambda _: words)
+        told = {"ACCELERATE_USE_CPU": "True", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+        for name, value in told.items():
+            monkeypatch.setenv(name, value)
+
+    return launch_by
+
+
+def test_processes_that_accelerate_does_not_start_are_started(
+    by_accelerate: Callable[..., None], tmp_path: Path
+) -> None:
+    by_accelerate("--cpu", "--num_processes=2")
+    assert Launch.of([{}]) == Launch.of([{"nproc": "2"}])
+    assert Launch.of([{}]).is_needed
+    with pytest.raises(InputError, match="nproc is 3, but accelerate launch says 2; leave it out"):
+        Launch.of([{"nproc": 3}])
+    machine = {"num_machines": 2, "machine_rank": 1, "num_processes": 6}
+    place = {"main_process_ip": "10.0.0.1", "main_process_port": 5678}
+    by_accelerate(f"--config_file={accelerate_config(tmp_path, **machine, **place)}")
+    assert (Launch.of([{}]).environment(1, 5678)["RANK"], Launch.of([{}]).total) == ("4", 6)
+    assert (Launch.of([{}]).ip, Launch.of([{}]).port) == ("10.0.0.1", 5678)
+    by_accelerate("--unknown", "--num_processes=two")
+    with pytest.raises(InputError, match="asks for several processes, but started one"):
+        Launch.of([{}])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "settings", "message"),
+    [
+        (
+            "ACCELERATE_MIXED_PRECISION",
+            "fp16",
+            {},
+            "ACCELERATE_MIXED_PRECISION is fp16; write --mi",
+        ),
+        (
+            "ACCELERATE_MIXED_PRECISION",
+            "bf16",
+            {"enable_amp": False},
+            "enable_amp is False, but acc",
+        ),
+        ("ACCELERATE_USE_CPU", "True", {"use_gpu": True}, "use_gpu is True, but accelerate launch"),
+        ("ACCELERATE_USE_DEEPSPEED", "true", {}, "deepspeed is not used; leave it out"),
+        ("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR", {}, "write --backbone_compile=True"),
+    ],
+)
+def test_what_accelerate_says_and_what_the_settings_say_must_agree(
+    small_config: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    value: str,
+    settings: dict[str, Any],
+    message: str,
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=message):
+        small_config("LLMRec", **settings)
 
 
 def test_what_runs_in_one_process_is_refused_in_two(data: Path) -> None:
