@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from recbole_e2urec.errors import InputError, one_line
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
 T = TypeVar("T")
 ENVIRONMENT = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -30,6 +31,8 @@ _REFUSED = {
     "ACCELERATE_USE_DEEPSPEED": ("true", "deepspeed is not used; leave it out"),
     "ACCELERATE_USE_MEGATRON_LM": ("true", "Megatron-LM is not used; leave it out"),
     "ACCELERATE_USE_PARALLELISM_CONFIG": ("true", "processes share rows alone; leave it out"),
+    "FSDP_VERSION": ("1", "write fsdp_version: 2"),
+    "FSDP_AUTO_WRAP_POLICY": ("size_based_wrap", "write TRANSFORMER_BASED_WRAP"),
     "ACCELERATE_MIXED_PRECISION": ("fp16 fp8", "write --mixed_precision=bf16, or no"),
 }
 _ACTS_ALONE = ContextVar("whether this runs inside single_process", default=False)
@@ -88,6 +91,10 @@ def accelerate_settings() -> dict[str, Any]:
     if said.get("ACCELERATE_DYNAMO_BACKEND", "no") != "no":
         raise InputError("accelerate launch: no dynamo_backend; write --backbone_compile=True")
     settings: dict[str, Any] = {}
+    if said.get("ACCELERATE_USE_FSDP") == "true":
+        settings["backbone_fsdp"] = True
+        if said.get("FSDP_ACTIVATION_CHECKPOINTING") == "true":
+            settings["backbone_gradient_checkpointing"] = True
     if said.get("ACCELERATE_USE_CPU") in ("true", "1", "yes"):
         settings["use_gpu"] = False
     if said.get("ACCELERATE_MIXED_PRECISION") == "bf16":
@@ -170,6 +177,30 @@ def device() -> Any:
     from accelerate import PartialState
 
     return PartialState().device
+
+
+def data_parallel(module: "nn.Module") -> "nn.Module":
+    """Wrap a module by accelerate, so that a backward pass takes the mean over the processes.
+
+    Precision, and sharding of the backbone, are settings of this package; what accelerate's own
+    environment says of them is not applied to the module a second time.
+    """
+    from accelerate.utils import patch_environment
+
+    with translate_dist_errors(), patch_environment(ACCELERATE_USE_FSDP="false"):
+        accelerator = _accelerator()
+        accelerator.free_memory()  # it would keep every module that it has wrapped
+        wrapped: nn.Module = accelerator.prepare_model(module)
+        return wrapped
+
+
+@cache
+def _accelerator() -> Any:
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+
+    options = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
+    is_cpu = device().type == "cpu"
+    return Accelerator(cpu=is_cpu, mixed_precision="no", kwargs_handlers=[options])
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from recbole_e2urec.experiment.launch import Launch
 from recbole_e2urec.experiment.run import Experiment
 from recbole_e2urec.quick_start import run_recbole_e2urec
 from recbole_e2urec.trainer.checkpoint import Stage
-from recbole_e2urec.trainer.loop import seed_dropout, sum_gradients
+from recbole_e2urec.trainer.loop import SummedGradients, seed_dropout
 from recbole_e2urec.utils import distributed
 
 CHECKOUT = Path(__file__).parents[2]
@@ -396,10 +396,15 @@ def parts() -> dict[str, Any]:
     distributed.join(torch.device("cpu"), 1)
     place = distributed.rank()
     weights = [torch.nn.Parameter(torch.ones(2)) for _ in range(3)]
-    (weights[0].sum() * (place + 1)).backward()
-    if place == 1:
-        weights[1].sum().backward()
-    sum_gradients(weights)
+    gradients = SummedGradients(weights)
+    for _ in range(2):
+        for weight in weights:
+            weight.grad = None
+        for _ in range(1 + place):
+            gradients.add(weights[0].sum())
+        if place == 1:
+            gradients.add(weights[1].sum())
+        gradients.exchange()
     filled = torch.zeros(3, dtype=torch.bfloat16)
     filled[place::2] = place + 1.5
     tensors = {"a": torch.tensor([1.5]), "b": torch.tensor(2, dtype=torch.int64)}
