@@ -54,15 +54,15 @@ class SummedGradients:
 
 
 class _Ending(nn.Module):
-    """Zero, computed from the weights that have a gradient, and from one that no other uses."""
+    """Zero, computed from the weights that have a gradient, or else from one of no other use."""
 
     def __init__(self, weights: Iterable[nn.Parameter]) -> None:
         super().__init__()
         self.weights = nn.ParameterList(weights)
-        self.own = nn.Parameter(torch.zeros(()))  # where no weight has a gradient
+        self.own = nn.Parameter(torch.zeros(()))
 
     def forward(self) -> Tensor:
-        touched = [self.own, *(weight for weight in self.weights if weight.grad is not None)]
+        touched = [weight for weight in self.weights if weight.grad is not None] or [self.own]
         return torch.stack([0.0 * weight.sum().float() for weight in touched]).sum()
 
 

@@ -198,7 +198,7 @@ def data_parallel(module: "nn.Module") -> "nn.Module":
 def _accelerator() -> Any:
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
-    options = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
+    options = DistributedDataParallelKwargs(find_unused_parameters=True)
     is_cpu = device().type == "cpu"
     return Accelerator(cpu=is_cpu, mixed_precision="no", kwargs_handlers=[options])
 

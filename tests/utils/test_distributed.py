@@ -19,6 +19,7 @@ import torch
 import yaml
 from atomic_files import INTER, small_interactions, write_table
 from command_line import as_arguments
+from torch.distributed.tensor import DTensor
 
 from recbole_e2urec import cli
 from recbole_e2urec.data.dataset import _loaded, load_dataset
@@ -27,6 +28,7 @@ from recbole_e2urec.experiment import launch
 from recbole_e2urec.experiment.comparison import run_comparison
 from recbole_e2urec.experiment.launch import Launch
 from recbole_e2urec.experiment.run import Experiment
+from recbole_e2urec.model.backbones.lora import backbone_weights
 from recbole_e2urec.quick_start import run_recbole_e2urec
 from recbole_e2urec.trainer.checkpoint import Stage
 from recbole_e2urec.trainer.loop import SummedGradients, seed_dropout
@@ -247,7 +249,7 @@ def test_processes_of_other_launchers_make_the_table_of_one(
     assert files(one) == files(tmp_path / "two")
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "more",
     [
@@ -582,6 +584,13 @@ def test_processes_that_accelerate_does_not_start_are_started(
         ),
         ("ACCELERATE_USE_CPU", "True", {"use_gpu": True}, "use_gpu is True, but accelerate launch"),
         ("ACCELERATE_USE_DEEPSPEED", "true", {}, "deepspeed is not used; leave it out"),
+        ("FSDP_VERSION", "1", {}, "FSDP_VERSION is 1; write fsdp_version: 2"),
+        (
+            "ACCELERATE_USE_FSDP",
+            "true",
+            {"backbone_fsdp": False},
+            "backbone_fsdp is False, but acc",
+        ),
         ("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR", {}, "write --backbone_compile=True"),
     ],
 )
@@ -605,3 +614,139 @@ def test_what_runs_in_one_process_is_refused_in_two(data: Path) -> None:
     more = {"model_list": "E2URec", "nproc_rows": 2}
     with pytest.raises(InputError, match="nproc_rows and nproc"):
         run_comparison("small", config_dict={**given, **more})
+
+
+# a sharded backbone
+
+SHARDED = {
+    "backbone": "tiny-llama",
+    "backbone_layers": 2,
+    "tuning": "lora",
+    "tokens_at_once": 300,  # several passes a step, and not as many in each process
+}
+
+
+def assert_as_whole(one: Path, two: Path) -> None:
+    """A run of a sharded backbone has the numbers and the files of one in a single process."""
+    sharded = rows(two)
+    for row in sharded:
+        assert row["settings"].pop("backbone_fsdp")
+        row["settings"]["backbone_fsdp"] = False
+    assert_close(rows(one), sharded)
+    assert_close(curves(one), curves(two))
+    assert files(one) == files(two)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param({"model": "NPO", "epochs": 1, "joint_epochs": 1}, id="NPO"),
+        pytest.param(
+            {"model_list": "E2URec,NegatedE2URec,NPO,GradDiff,APA", "relearn_epochs": 1},
+            id="methods",
+            marks=pytest.mark.thorough,
+        ),
+        pytest.param(
+            {"backbone": "tiny-t5", "backbone_decoder_layers": 2, "model": "NPO"},
+            id="tiny-t5",
+            marks=pytest.mark.thorough,
+        ),
+        pytest.param(
+            {"backbone_gradient_checkpointing": True, "model": "GradDiff", "epochs": 1},
+            id="checkpointing",
+            marks=pytest.mark.thorough,
+        ),
+        pytest.param(
+            {"model": "E2URec", "unlearn_batch_size": 1, "forget_ratio": 0.1, "epochs": 1},
+            id="fewer-rows-than-processes",
+            marks=pytest.mark.thorough,
+        ),
+    ],
+)
+def test_a_sharded_backbone_learns_and_forgets_as_a_whole_one(
+    data: Path, tmp_path: Path, more: dict[str, Any]
+) -> None:
+    settings = {**SHARDED, **more}
+    assert main(tmp_path / "one", data, **settings) == 0
+    assert main(tmp_path / "two", data, "--nproc=2", backbone_fsdp=True, **settings) == 0
+    assert_as_whole(tmp_path / "one", tmp_path / "two")
+
+
+def local_size(weight: torch.Tensor) -> int:
+    """How many numbers of a weight this process holds."""
+    return (weight.to_local() if isinstance(weight, DTensor) else weight).numel()
+
+
+def held(make: Callable[..., Any], settings: Any) -> list[Any]:
+    """Train a recommender; gives what part of the layers' weights each process holds then."""
+    config = make("LLMRec", **settings)
+    run = Experiment(config, load_dataset(config))
+    run.recommend()
+    lm = run.model.language_model
+    vocabulary = {lm.model.get_input_embeddings().weight}
+    named = backbone_weights(lm.model).values()
+    layers = [weight for weight in named if weight not in vocabulary]
+    here = [local_size(weight) for weight in layers]
+    adapter = run.model.bank.parameters(run.model.adapter)
+    assert not any(isinstance(weight, DTensor) for weight in adapter)
+    return distributed.all_gather([sum(here), sum(weight.numel() for weight in layers)])
+
+
+def test_each_process_holds_half_of_the_layers(small_config: Callable[..., Any]) -> None:
+    settings = {**SETTINGS, **SHARDED, "backbone_fsdp": True, "epochs": 1}
+    settings.pop("dataset")
+    shares = Launch.of([{"nproc": 2}]).run(held, {"make": small_config, "settings": settings})
+    (first, whole), (second, _) = shares
+    assert first + second == whole
+    assert first == pytest.approx(whole / 2, rel=0.01)
+
+
+@pytest.mark.parametrize("sharded_first", [True, pytest.param(False, marks=pytest.mark.thorough)])
+def test_a_checkpoint_is_read_by_another_number_of_processes(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sharded_first: bool
+) -> None:
+    write, settings = Stage.save_progress, {**SHARDED, "model": "LLMRec"}
+    assert main(tmp_path / "whole", data, **settings) == 0
+    ways: list[Any] = [("--nproc=2", {"backbone_fsdp": True}), ("--nproc=1", {})]
+    first, second = ways if sharded_first else ways[::-1]
+
+    def stop(stage: Stage, *given: Any) -> None:
+        write(stage, *given)
+        raise InputError("stopped")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stage, "save_progress", stop)
+        assert main(tmp_path / "run", data, first[0], **settings, **first[1]) == 2
+    assert main(tmp_path / "run", data, second[0], **settings, **second[1]) == 0
+    assert_close(curves(tmp_path / "whole"), curves(tmp_path / "run"))
+    assert_close(rows(tmp_path / "whole")[0]["test"], rows(tmp_path / "run")[0]["test"])
+    monkeypatch.setattr(Stage, "finish", stop)  # Its outcome, too, is read by the others.
+    assert main(tmp_path / "run", data, first[0], **settings, **first[1]) == 0
+    assert_close(rows(tmp_path / "whole")[0]["test"], rows(tmp_path / "run")[0]["test"])
+
+
+@pytest.mark.thorough
+def test_accelerate_shards_by_its_config_file(data: Path, tmp_path: Path) -> None:
+    sharding = {"fsdp_version": 2, "fsdp_reshard_after_forward": True}
+    more = {"distributed_type": "FSDP", "fsdp_config": sharding, "main_process_port": 0}
+    file = f"--config_file={accelerate_config(tmp_path, **more)}"
+    settings = {**SHARDED, "model": "LLMRec"}
+    started((*ACCELERATE, file), tmp_path / "two", data, **settings)
+    assert main(tmp_path / "one", data, **settings) == 0
+    assert_as_whole(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tuning": "full"}, "backbone_fsdp: sharded weights stay frozen; choose tuning: lora"),
+        ({"backbone_compile": True}, "backbone_fsdp and backbone_compile exclude each other"),
+        ({"backbone_device_map": "auto"}, "backbone_fsdp and backbone_device_map exclude"),
+    ],
+)
+def test_what_cannot_be_sharded_is_refused(
+    small_config: Callable[..., Any], settings: dict[str, Any], message: str
+) -> None:
+    config = small_config("LLMRec", **{"tuning": "lora", **settings, "backbone_fsdp": True})
+    with pytest.raises(InputError, match=message):
+        Experiment(config, load_dataset(config))
