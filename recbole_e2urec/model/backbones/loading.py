@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterable
 from functools import partial
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -521,10 +522,13 @@ def _sharded(options: BackboneOptions, language_model: LanguageModel) -> Languag
     preparation of a model would shard adapters, and does nothing on CPUs.
 
     Raises:
-        InputError: the architecture does not name its layers.
+        InputError: the architecture does not name its layers, or a package is too old.
     """
     if distributed.count() == 1:
         return language_model
+    versions = signature(fully_shard).parameters, FullyShardedDataParallelPlugin.__annotations__
+    if "ignored_params" not in versions[0] or "fsdp_version" not in versions[1]:
+        raise InputError("backbone_fsdp needs newer packages: pip install -U torch accelerate")
     if isinstance(language_model, T5LM):  # it calls parts of layers, which gather nothing
         parts = language_model.model, language_model.codec, language_model.max_tokens
         language_model = Seq2SeqLM(*parts)
