@@ -462,7 +462,10 @@ def _enter(
         _leave(failed, {"kind": OSError.__name__, "arguments": arguments})
     except KeyboardInterrupt:
         sys.exit(130)
-    except Exception:
+    except Exception as error:
+        if isinstance(error, RuntimeError) and ("gloo" in str(error) or "NCCL" in str(error)):
+            lost = distributed.peer_lost(error)  # such as in a pass of a sharded backbone
+            _leave(failed, {"kind": PeerLostError.__name__, "message": str(lost)})
         _leave(failed, {"kind": "", "message": traceback.format_exc()})
 
 

@@ -32,6 +32,7 @@ _REFUSED = {
     "ACCELERATE_USE_MEGATRON_LM": ("true", "Megatron-LM is not used; leave it out"),
     "ACCELERATE_USE_PARALLELISM_CONFIG": ("true", "processes share rows alone; leave it out"),
     "FSDP_VERSION": ("1", "write fsdp_version: 2"),
+    "FSDP_OFFLOAD_PARAMS": ("true", "weights stay on their device; leave it out"),
     "FSDP_AUTO_WRAP_POLICY": ("size_based_wrap", "write TRANSFORMER_BASED_WRAP"),
     "ACCELERATE_MIXED_PRECISION": ("fp16 fp8", "write --mixed_precision=bf16, or no"),
 }
@@ -226,11 +227,16 @@ def translate_dist_errors(minutes: float | None = None) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        waited = f" within {minutes:g} minutes" if minutes else ""
-        raise PeerLostError(
-            f"process {rank()} of {count()}: another one is gone or did not answer{waited}, see "
-            f"process_timeout ({one_line(error)[:150]}); the same command goes on"
-        ) from error
+        raise peer_lost(error, minutes) from error
+
+
+def peer_lost(error: RuntimeError, minutes: float | None = None) -> PeerLostError:
+    """Make the one-line error that another process is gone; see :func:`translate_dist_errors`."""
+    waited = f" within {minutes:g} minutes" if minutes else ""
+    return PeerLostError(
+        f"process {rank()} of {count()}: another one is gone or did not answer{waited}, see "
+        f"process_timeout ({one_line(error)[:150]}); the same command goes on"
+    )
 
 
 def print_utf8() -> None:

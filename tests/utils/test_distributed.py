@@ -374,6 +374,18 @@ def die_beside_a_sleeper() -> None:
     sleep(60)
 
 
+def die_in_a_pass() -> None:
+    distributed.join(torch.device("cpu"), 1)
+    if distributed.rank() == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    torch.distributed.all_reduce(torch.zeros(1))  # as a sharded layer does
+
+
+def test_who_dies_is_named_and_not_the_pass_that_failed() -> None:
+    with pytest.raises(InputError, match="process 1 of 2 was killed by SIGKILL"):
+        Launch.of([{"nproc": 2}]).run(die_in_a_pass, {})
+
+
 def test_who_dies_is_named_and_not_who_was_ended_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "GRACE", 0.2)
     with pytest.raises(InputError, match="process 1 of 2 was killed by SIGKILL"):

@@ -518,7 +518,7 @@ def _sharded(options: BackboneOptions, language_model: LanguageModel) -> Languag
 
     Word embeddings and head stay whole, because they may be one matrix, and are used by themselves.
     Adapters are added later and stay whole as well, so that they are stored, mixed and scaled as
-    ever. What accelerate's config file says of resharding and offloading is honoured. Its own
+    ever. What accelerate's config file says of layers and of resharding is honoured. Its own
     preparation of a model would shard adapters, and does nothing on CPUs.
 
     Raises:
@@ -545,7 +545,6 @@ def _sharded(options: BackboneOptions, language_model: LanguageModel) -> Languag
         fully_shard,
         mesh=init_device_mesh(distributed.device().type, (distributed.count(),)),
         reshard_after_forward=plugin.reshard_after_forward,
-        offload_policy=plugin.cpu_offload,
         ignored_params={weight for module in whole for weight in module.parameters()},
     )
     for reader in language_model.readers:
