@@ -246,7 +246,14 @@ def test_processes_of_other_launchers_make_the_table_of_one(
 ) -> None:
     assert started(by, tmp_path / "two", data).count("\ntest AUC") == 1
     assert_close(rows(one), rows(tmp_path / "two"))
-    assert files(one) == files(tmp_path / "two")
+    assert files(one) == without_log(files(tmp_path / "two"))
+
+
+def without_log(counts: dict[str, int]) -> dict[str, int]:
+    """Leave out the run's log, which a program of its own writes, once."""
+    logs = {name: count for name, count in counts.items() if name.startswith("LLMRec-small-")}
+    assert list(logs.values()) == [1]
+    return {name: count for name, count in counts.items() if name not in logs}
 
 
 @pytest.mark.thorough
@@ -639,14 +646,13 @@ SHARDED = {
 
 
 def assert_as_whole(one: Path, two: Path) -> None:
-    """A run of a sharded backbone has the numbers and the files of one in a single process."""
+    """A run of a sharded backbone has the numbers of one in a single process."""
     sharded = rows(two)
     for row in sharded:
         assert row["settings"].pop("backbone_fsdp")
         row["settings"]["backbone_fsdp"] = False
     assert_close(rows(one), sharded)
     assert_close(curves(one), curves(two))
-    assert files(one) == files(two)
 
 
 @pytest.mark.parametrize(
@@ -682,6 +688,7 @@ def test_a_sharded_backbone_learns_and_forgets_as_a_whole_one(
     assert main(tmp_path / "one", data, **settings) == 0
     assert main(tmp_path / "two", data, "--nproc=2", backbone_fsdp=True, **settings) == 0
     assert_as_whole(tmp_path / "one", tmp_path / "two")
+    assert files(tmp_path / "one") == files(tmp_path / "two")
 
 
 def local_size(weight: torch.Tensor) -> int:
