@@ -257,6 +257,7 @@ class Config(RecBoleConfig):
 
     def _get_final_config_dict(self) -> dict[str, Any]:
         external = self.external_config_dict
+        _add_accelerate_settings(external)
         if not self.own_model:
             check_values(external, self.internal_config_dict)
         _check_place(Path(external.get("checkpoint_dir") or "."))
@@ -333,6 +334,15 @@ class Config(RecBoleConfig):
     def _set_eval_neg_sample_args(self, phase: str) -> None:
         with as_input_errors():
             super()._set_eval_neg_sample_args(phase)
+
+
+def _add_accelerate_settings(settings: dict[str, Any]) -> None:
+    """Add what ``accelerate launch`` was told; refuse settings that say something else."""
+    for key, value in distributed.accelerate_settings().items():
+        if settings.setdefault(key, value) != value:
+            raise InputError(
+                f"{key} is {settings[key]}, but accelerate launch says {value}; change one of them"
+            )
 
 
 def _check_place(checkpoint_dir: Path) -> None:

@@ -40,6 +40,7 @@ MADE = "made"
 DATA_LOG = "recbole_e2urec.data.dataset"  # the logger of what the data hold
 GRACE = 10.0  # seconds that other processes have to report errors after one has failed
 ONE_RUN = {"model_list": None, "seeds": None, "tune": 0}  # other values ask for a comparison
+_ACCELERATE = ("launch", "accelerate-launch.exe")  # how the name of its command ends
 NO_RESULT: dict[str, Any] = {"rows": [], "groups": {}, "results_file": ""}
 
 
@@ -264,12 +265,16 @@ class Launch:
             InputError: a value is invalid, or does not fit the processes of ``torchrun``.
         """
         settings = read_yaml(properties_folder() / "overall.yaml")
-        for layer in layers:
-            settings.update({key: layer[key] for key in LAUNCHING if key in layer})
-        for key in LAUNCHING:
-            if isinstance(settings[key], str) and key != "ip":
-                settings[key] = parse_value(settings[key], key)
-        return build_options(cls, settings)
+        given = {key: layer[key] for layer in layers for key in LAUNCHING if key in layer}
+        for key, value in given.items():
+            if isinstance(value, str) and key != "ip":
+                given[key] = parse_value(value, key)
+        for key, value in _wanted_by_accelerate().items():
+            if given.setdefault(key, value) != value:
+                raise InputError(
+                    f"{key} is {given[key]}, but accelerate launch says {value}; leave it out"
+                )
+        return build_options(cls, {**settings, **given})
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, by the name of its key."""
@@ -378,6 +383,44 @@ class Launch:
         }
 
 
+def _wanted_by_accelerate() -> dict[str, Any]:
+    """Return settings of the processes that ``accelerate launch`` leaves to others to start.
+
+    On CPUs, it starts a single process, and tells it only where the first one is. How many there
+    are to be is in its command line and its config file, which its own parser reads.
+
+    Raises:
+        InputError: these cannot be read.
+    """
+    told = os.environ.keys() >= {"ACCELERATE_USE_CPU", "MASTER_ADDR", "MASTER_PORT"}
+    if not told or "RANK" in os.environ:
+        return {}
+    import psutil
+    from accelerate.commands import launch
+
+    words = psutil.Process(os.getppid()).cmdline()
+    start = next((n for n, word in enumerate(words, 1) if word.endswith(_ACCELERATE)), len(words))
+    logging.getLogger(launch.__name__).setLevel(logging.ERROR)  # it has warned already
+    try:
+        asked = launch._validate_launch_command(
+            launch.launch_command_parser().parse_args(words[start:])
+        )[0]
+    except SystemExit as error:
+        raise InputError(
+            "accelerate launch asks for several processes, but started one, and its command line "
+            "cannot be read; write --nproc=2, or use torchrun"
+        ) from error
+    machines, total = asked.num_machines or 1, asked.num_processes
+    settings = {"nproc": total // machines}
+    if machines > 1:
+        settings["world_size"] = total
+        settings["group_offset"] = (asked.machine_rank or 0) * settings["nproc"]
+        settings["ip"] = asked.main_process_ip
+    if asked.main_process_port:
+        settings["port"] = asked.main_process_port
+    return settings
+
+
 def layers_of(
     files: Sequence[Any] | None,
     config_dict: Mapping[str, Any] | None,
@@ -419,7 +462,10 @@ def _enter(
         _leave(failed, {"kind": OSError.__name__, "arguments": arguments})
     except KeyboardInterrupt:
         sys.exit(130)
-    except Exception:
+    except Exception as error:
+        if isinstance(error, RuntimeError) and ("gloo" in str(error) or "NCCL" in str(error)):
+            lost = distributed.peer_lost(error)  # such as in a pass of a sharded backbone
+            _leave(failed, {"kind": PeerLostError.__name__, "message": str(lost)})
         _leave(failed, {"kind": "", "message": traceback.format_exc()})
 
 

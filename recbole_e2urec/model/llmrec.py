@@ -19,6 +19,7 @@ from recbole_e2urec.data.prompt_table import (
     PromptTable,
     PromptTexts,
     SharedPrompts,
+    TokenBatch,
     TokenLimits,
     length_grouped_batches,
     pieces,
@@ -195,13 +196,29 @@ class LLMRec(GeneralRecommender):
             distributed.share(rows),
             items if items is None else distributed.share(items),
         )
-        if len(own_rows) == 0 < len(rows):  # fewer rows than processes
-            return
         labels, words = torch.from_numpy(self.labels[own_rows]), self.language_model.answer_ids
-        for part, prompts in self.table.batch(own_rows, own_items).pieces(self.tokens_at_once):
-            logits = self.language_model(*prompts.to(self.device))
+        for part, logits in self.read_pieces(self.table.batch(own_rows, own_items)):
             losses = answer_cross_entropy(logits, labels[part].to(self.device), words)
             yield {"loss": losses.sum() / len(rows)}
+
+    def read_pieces(
+        self, prompts: TokenBatch
+    ) -> Iterator[tuple[Tensor, Tensor]]:  # [b, t] -> [p], [p, v]
+        """Read prompts in pieces of at most :attr:`tokens_at_once`, one forward pass each.
+
+        Processes that share a sharded backbone make every pass together, back and forth. One that
+        has fewer pieces than another reads a short prompt instead, and gives no row of its logits.
+
+        Yields:
+            The indices of a piece's prompts in the batch, and their logits.
+        """
+        lm = self.language_model
+        pieces = list(prompts.pieces(self.tokens_at_once)) if len(prompts.input_ids) else []
+        missing = max(distributed.all_gather(len(pieces))) - len(pieces) if lm.sharded else 0
+        for part, piece in pieces:
+            yield part, lm(*piece.to(self.device))
+        for _ in range(missing):
+            yield torch.empty(0, dtype=torch.int64), lm(*lm.short_prompt())[:0]
 
     def hidden(
         self, rows: NDArray[np.int64], items: NDArray[np.int64] | None = None
@@ -244,8 +261,12 @@ class LLMRec(GeneralRecommender):
         """
         model = self.language_model
         hidden = torch.zeros(count, model.hidden_size, dtype=model.model.dtype)
-        for part in distributed.share(list(batches)):
+        batches = list(batches)
+        own = distributed.share(batches)
+        for part in own:
             hidden[part] = read(part).cpu()
+        if model.sharded and len(own) * distributed.count() < len(batches):
+            read(batches[0])  # other processes make one more pass, and none makes it alone
         return distributed.summed(hidden.to(self.device))
 
     def score_batches(self, lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:

@@ -3,7 +3,7 @@
 Also stores optimizer states as named tensors.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from math import ceil
@@ -19,41 +19,51 @@ from recbole_e2urec.errors import Diverged, InputError
 from recbole_e2urec.model.llmrec import Schedule
 from recbole_e2urec.utils import distributed
 
-BUCKET = 2**23  # most numbers that are reduced at once
 
+class SummedGradients:
+    """Sums the gradients of all processes, by torch's DistributedDataParallel.
 
-def sum_gradients(weights: Iterable[nn.Parameter]) -> None:
-    """Sum the gradients of all processes; a single process does nothing.
+    Accelerate makes the latter. A step's backward passes may be of any number in each process,
+    none included, and through any adapter. DistributedDataParallel therefore does not wrap the
+    language model, whose passes it would count, but the learning weights alone: one more backward
+    pass, which adds nothing to the gradients, ends each step and exchanges them.
 
     Losses are sums over the step's rows, so the sum is the gradient of the step. Weights without a
-    gradient in any process stay without one, and the optimizer skips them.
+    gradient in any process stay without one, and the optimizer skips them. A single process has
+    nothing to sum.
+
+    Args:
+        weights: weights of the optimizer; those that learn now are summed.
     """
-    if distributed.count() == 1:
-        return
-    learning = [weight for weight in weights if weight.requires_grad]
-    has = torch.tensor([float(weight.grad is not None) for weight in learning])
-    somewhere = distributed.summed(has.to(distributed.device())).tolist()
-    for weight, times in zip(learning, somewhere, strict=True):
-        if times and weight.grad is None:
-            weight.grad = torch.zeros_like(weight)
-    for bucket in _buckets([weight.grad for weight in learning if weight.grad is not None]):
-        whole = distributed.summed(torch.cat([gradient.flatten() for gradient in bucket]))
-        parts = whole.split([gradient.numel() for gradient in bucket])
-        for gradient, part in zip(bucket, parts, strict=True):
-            gradient.copy_(part.view_as(gradient))
+
+    def __init__(self, weights: Iterable[nn.Parameter]) -> None:
+        self._ending: nn.Module | None = None
+        if distributed.count() > 1:
+            learning = [weight for weight in weights if weight.requires_grad]
+            self._ending = distributed.data_parallel(_Ending(learning))
+
+    def add(self, loss: Tensor) -> None:
+        """Add the gradient of a part of the step's loss, in this process."""
+        (loss * distributed.count()).backward()  # DistributedDataParallel takes the mean
+
+    def exchange(self) -> None:
+        """Sum the gradients that were added; all processes must call this after each step."""
+        if self._ending is not None:
+            with distributed.translate_dist_errors():
+                self._ending().backward()
 
 
-def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Group neighbouring gradients of one dtype, at most ``BUCKET`` numbers where possible."""
-    bucket: list[Tensor] = []
-    for gradient in gradients:
-        size = sum(tensor.numel() for tensor in bucket) + gradient.numel()
-        if bucket and (size > BUCKET or bucket[0].dtype != gradient.dtype):
-            yield bucket
-            bucket = []
-        bucket.append(gradient)
-    if bucket:
-        yield bucket
+class _Ending(nn.Module):
+    """Zero, computed from the weights that have a gradient, or else from one of no other use."""
+
+    def __init__(self, weights: Iterable[nn.Parameter]) -> None:
+        super().__init__()
+        self.weights = nn.ParameterList(weights)
+        self.own = nn.Parameter(torch.zeros(()))
+
+    def forward(self) -> Tensor:
+        touched = [weight for weight in self.weights if weight.grad is not None] or [self.own]
+        return torch.stack([0.0 * weight.sum().float() for weight in touched]).sum()
 
 
 Losses = Callable[[Any], Iterable[Mapping[str, Tensor]]]  # loss terms of a batch, by pieces
@@ -172,6 +182,7 @@ def train_epoch(
         InputError: the loss is not a finite number.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    gradients = SummedGradients(parameters)
     totals: dict[str, float] = {}
     total, done = steps_until(clock.epochs, len(batches)), clock.epoch * len(batches)
     title = f"{clock.stage} {clock.epoch + 1}/{ceil(clock.epochs)}"
@@ -182,9 +193,9 @@ def train_epoch(
             optimizer.zero_grad(set_to_none=True)
             pieces = []
             for terms in losses(batch):
-                terms["loss"].backward()
+                gradients.add(terms["loss"])
                 pieces.append({name: term.detach() for name, term in terms.items()})
-            sum_gradients(parameters)
+            gradients.exchange()
             if rule.clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_(parameters, rule.clip_norm)
             optimizer.step()

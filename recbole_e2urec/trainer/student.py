@@ -350,15 +350,12 @@ class Student:
         The student's forward pass covers forget rows and retain rows together. With several
         processes, each takes its share of both.
         """
-        lm, device, pairing = self.model.language_model, self.model.device, self.pairing
+        pairing, words = self.pairing, self.model.language_model.answer_ids
         forget, retain = map(distributed.share, step)
-        if len(forget) + len(retain) == 0:  # fewer rows than processes
-            return
         whole = pairing.forget_table.joined(forget, pairing.retain_table, retain)
-        for part, prompts in whole.pieces(self.model.tokens_at_once):
+        for part, logits in self.model.read_pieces(whole):
             place, cut = part.numpy(), int((part < len(forget)).sum())
             parts = Step(forget[place[:cut]], retain[place[cut:] - len(forget)])
-            logits = lm(*prompts.to(device))
             taught = self._on_forget, self._on_retain
             yield ForgetRetainBatch(
                 *(
@@ -366,7 +363,7 @@ class Student:
                         logits_of_side,
                         self._labels[torch.from_numpy(rows)],
                         {name: teacher.of(rows) for name, teacher in teachers.items()},
-                        lm.answer_ids,
+                        words,
                         len(side),
                     )
                     for logits_of_side, rows, teachers, side in zip(

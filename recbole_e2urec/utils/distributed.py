@@ -3,7 +3,7 @@
 All processes do the same work, except that each takes its share of the rows of a training step and
 of the prompts to score. The main process alone writes files. A single process is its own main
 process, and nothing in this file costs it anything. The processes are described by the environment
-variables that ``torchrun`` sets.
+variables that ``torchrun`` and ``accelerate launch`` set.
 """
 
 import atexit
@@ -15,16 +15,27 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from recbole_e2urec.errors import InputError, one_line
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
 T = TypeVar("T")
 ENVIRONMENT = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+# Variables of ``accelerate launch`` with values that do not do, and what to write instead.
+_REFUSED = {
+    "ACCELERATE_USE_DEEPSPEED": ("true", "deepspeed is not used; leave it out"),
+    "ACCELERATE_USE_MEGATRON_LM": ("true", "Megatron-LM is not used; leave it out"),
+    "ACCELERATE_USE_PARALLELISM_CONFIG": ("true", "processes share rows alone; leave it out"),
+    "FSDP_VERSION": ("1", "write fsdp_version: 2"),
+    "FSDP_OFFLOAD_PARAMS": ("true", "weights stay on their device; leave it out"),
+    "FSDP_AUTO_WRAP_POLICY": ("size_based_wrap", "write TRANSFORMER_BASED_WRAP"),
+    "ACCELERATE_MIXED_PRECISION": ("fp16 fp8", "write --mixed_precision=bf16, or no"),
+}
 _ACTS_ALONE = ContextVar("whether this runs inside single_process", default=False)
 
 
@@ -66,6 +77,30 @@ def joined() -> bool:
     import torch
 
     return count() > 1 and torch.distributed.is_initialized()
+
+
+def accelerate_settings() -> dict[str, Any]:
+    """Return the settings, under our names, that ``accelerate launch`` and its config file make.
+
+    Raises:
+        InputError: they ask for something that this package does not do.
+    """
+    said = {name: value.lower() for name, value in os.environ.items()}
+    for name, (values, remedy) in _REFUSED.items():
+        if said.get(name) in values.split():
+            raise InputError(f"accelerate launch: {name} is {os.environ[name]}; {remedy}")
+    if said.get("ACCELERATE_DYNAMO_BACKEND", "no") != "no":
+        raise InputError("accelerate launch: no dynamo_backend; write --backbone_compile=True")
+    settings: dict[str, Any] = {}
+    if said.get("ACCELERATE_USE_FSDP") == "true":
+        settings["backbone_fsdp"] = True
+        if said.get("FSDP_ACTIVATION_CHECKPOINTING") == "true":
+            settings["backbone_gradient_checkpointing"] = True
+    if said.get("ACCELERATE_USE_CPU") in ("true", "1", "yes"):
+        settings["use_gpu"] = False
+    if said.get("ACCELERATE_MIXED_PRECISION") == "bf16":
+        settings["enable_amp"] = True
+    return settings
 
 
 def join(device: "torch.device", minutes: float) -> None:
@@ -145,6 +180,30 @@ def device() -> Any:
     return PartialState().device
 
 
+def data_parallel(module: "nn.Module") -> "nn.Module":
+    """Wrap a module by accelerate, so that a backward pass takes the mean over the processes.
+
+    Precision, and sharding of the backbone, are settings of this package; what accelerate's own
+    environment says of them is not applied to the module a second time.
+    """
+    from accelerate.utils import patch_environment
+
+    with translate_dist_errors(), patch_environment(ACCELERATE_USE_FSDP="false"):
+        accelerator = _accelerator()
+        accelerator.free_memory()  # it would keep every module that it has wrapped
+        wrapped: nn.Module = accelerator.prepare_model(module)
+        return wrapped
+
+
+@cache
+def _accelerator() -> Any:
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+
+    options = DistributedDataParallelKwargs(find_unused_parameters=True)
+    is_cpu = device().type == "cpu"
+    return Accelerator(cpu=is_cpu, mixed_precision="no", kwargs_handlers=[options])
+
+
 @contextmanager
 def single_process() -> Iterator[None]:
     """Act as the only process inside the block."""
@@ -168,11 +227,16 @@ def translate_dist_errors(minutes: float | None = None) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        waited = f" within {minutes:g} minutes" if minutes else ""
-        raise PeerLostError(
-            f"process {rank()} of {count()}: another one is gone or did not answer{waited}, see "
-            f"process_timeout ({one_line(error)[:150]}); the same command goes on"
-        ) from error
+        raise peer_lost(error, minutes) from error
+
+
+def peer_lost(error: RuntimeError, minutes: float | None = None) -> PeerLostError:
+    """Make the one-line error that another process is gone; see :func:`translate_dist_errors`."""
+    waited = f" within {minutes:g} minutes" if minutes else ""
+    return PeerLostError(
+        f"process {rank()} of {count()}: another one is gone or did not answer{waited}, see "
+        f"process_timeout ({one_line(error)[:150]}); the same command goes on"
+    )
 
 
 def print_utf8() -> None:

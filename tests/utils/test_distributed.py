@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from atomic_files import INTER, small_interactions, write_table
 from command_line import as_arguments
+from torch.distributed.tensor import DTensor
 
 from recbole_e2urec import cli
 from recbole_e2urec.data.dataset import _loaded, load_dataset
@@ -26,9 +28,10 @@ from recbole_e2urec.experiment import launch
 from recbole_e2urec.experiment.comparison import run_comparison
 from recbole_e2urec.experiment.launch import Launch
 from recbole_e2urec.experiment.run import Experiment
+from recbole_e2urec.model.backbones.lora import backbone_weights
 from recbole_e2urec.quick_start import run_recbole_e2urec
 from recbole_e2urec.trainer.checkpoint import Stage
-from recbole_e2urec.trainer.loop import seed_dropout, sum_gradients
+from recbole_e2urec.trainer.loop import SummedGradients, seed_dropout
 from recbole_e2urec.utils import distributed
 
 CHECKOUT = Path(__file__).parents[2]
@@ -204,15 +207,21 @@ def test_steps_of_fewer_rows_than_processes(data: Path, tmp_path: Path) -> None:
     assert_close(curves(tmp_path / "one"), curves(tmp_path / "three"))
 
 
-@pytest.mark.slow
-def test_torchrun_makes_the_table_of_one_process(data: Path, one: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "two"
+def accelerate_config(folder: Path, **settings: Any) -> str:
+    """Write a config file of accelerate for two processes on CPUs; gives its name."""
+    told = {"distributed_type": "NO", "num_processes": 2, "use_cpu": True, **settings}
+    path = folder / "accelerate.yaml"
+    path.write_text(yaml.safe_dump(told))
+    return str(path)
+
+
+def started(by: Sequence[str], folder: Path, data: Path, **more: Any) -> str:
+    """Run the command line in a folder, started by another program; gives what was printed."""
     folder.mkdir()
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"),
-            str(CHECKOUT / "run_recbole_e2urec.py"),
-            *as_arguments({"data_path": data, **SETTINGS}),
+            *(sys.executable, "-m", *by, str(CHECKOUT / "run_recbole_e2urec.py")),
+            *as_arguments({"data_path": data, **SETTINGS, **more}),
         ],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
@@ -221,9 +230,49 @@ def test_torchrun_makes_the_table_of_one_process(data: Path, one: Path, tmp_path
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("\ntest AUC") == 1
-    assert_close(rows(one), rows(folder))
-    assert files(one) == files(folder)
+    return done.stdout
+
+
+TORCHRUN = ("torch.distributed.run", "--nproc_per_node=2", "--standalone")
+ACCELERATE = ("accelerate.commands.launch",)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "by", [TORCHRUN, (*ACCELERATE, "--num_processes=2", "--cpu")], ids=" ".join
+)
+def test_processes_of_other_launchers_make_the_table_of_one(
+    data: Path, one: Path, tmp_path: Path, by: tuple[str, ...]
+) -> None:
+    assert started(by, tmp_path / "two", data).count("\ntest AUC") == 1
+    assert_close(rows(one), rows(tmp_path / "two"))
+    assert files(one) == without_log(files(tmp_path / "two"))
+
+
+def without_log(counts: dict[str, int]) -> dict[str, int]:
+    """Leave out the run's log, which a program of its own writes, once."""
+    logs = {name: count for name, count in counts.items() if name.startswith("LLMRec-small-")}
+    assert list(logs.values()) == [1]
+    return {name: count for name, count in counts.items() if name not in logs}
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param({"mixed_precision": "bf16"}, id="one-is-started"),
+        pytest.param({"distributed_type": "MULTI_GPU", "main_process_port": 0}, id="two-are"),
+    ],
+)
+def test_a_config_file_of_accelerate_is_honoured(
+    data: Path, tmp_path: Path, more: dict[str, Any]
+) -> None:
+    file = f"--config_file={accelerate_config(tmp_path, **more)}"
+    started((*ACCELERATE, file), tmp_path / "two", data, model="LLMRec", epochs=1)
+    (line,) = (tmp_path / "two/saved/results.jsonl").read_text().splitlines()
+    settings = json.loads(line)["settings"]
+    assert settings["processes"] == 2
+    assert settings["enable_amp"] == ("mixed_precision" in more)
 
 
 @pytest.mark.thorough
@@ -332,6 +381,18 @@ def die_beside_a_sleeper() -> None:
     sleep(60)
 
 
+def die_in_a_pass() -> None:
+    distributed.join(torch.device("cpu"), 1)
+    if distributed.rank() == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    torch.distributed.all_reduce(torch.zeros(1))  # as a sharded layer does
+
+
+def test_who_dies_is_named_and_not_the_pass_that_failed() -> None:
+    with pytest.raises(InputError, match="process 1 of 2 was killed by SIGKILL"):
+        Launch.of([{"nproc": 2}]).run(die_in_a_pass, {})
+
+
 def test_who_dies_is_named_and_not_who_was_ended_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "GRACE", 0.2)
     with pytest.raises(InputError, match="process 1 of 2 was killed by SIGKILL"):
@@ -356,10 +417,15 @@ def parts() -> dict[str, Any]:
     distributed.join(torch.device("cpu"), 1)
     place = distributed.rank()
     weights = [torch.nn.Parameter(torch.ones(2)) for _ in range(3)]
-    (weights[0].sum() * (place + 1)).backward()
-    if place == 1:
-        weights[1].sum().backward()
-    sum_gradients(weights)
+    gradients = SummedGradients(weights)
+    for _ in range(2):
+        for weight in weights:
+            weight.grad = None
+        for _ in range(1 + place):
+            gradients.add(weights[0].sum())
+        if place == 1:
+            gradients.add(weights[1].sum())
+        gradients.exchange()
     filled = torch.zeros(3, dtype=torch.bfloat16)
     filled[place::2] = place + 1.5
     tensors = {"a": torch.tensor([1.5]), "b": torch.tensor(2, dtype=torch.int64)}
@@ -488,6 +554,78 @@ def test_flags_of_a_second_machine_are_those_of_recbole() -> None:
     }
 
 
+@pytest.fixture
+def by_accelerate(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let this process be the one that ``accelerate launch`` has started, by these arguments."""
+
+    def launch_by(*arguments: str) -> None:
+        words = ["python", "/bin/accelerate", "launch", *arguments, "run.py", "--model=E2URec"]
+        monkeypatch.setattr("psutil.Process.cmdline", lambda _: words)
+        told = {"ACCELERATE_USE_CPU": "True", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+        for name, value in told.items():
+            monkeypatch.setenv(name, value)
+
+    return launch_by
+
+
+def test_processes_that_accelerate_does_not_start_are_started(
+    by_accelerate: Callable[..., None], tmp_path: Path
+) -> None:
+    by_accelerate("--cpu", "--num_processes=2")
+    assert Launch.of([{}]) == Launch.of([{"nproc": "2"}])
+    assert Launch.of([{}]).is_needed
+    with pytest.raises(InputError, match="nproc is 3, but accelerate launch says 2; leave it out"):
+        Launch.of([{"nproc": 3}])
+    machine = {"num_machines": 2, "machine_rank": 1, "num_processes": 6}
+    place = {"main_process_ip": "10.0.0.1", "main_process_port": 5678}
+    by_accelerate(f"--config_file={accelerate_config(tmp_path, **machine, **place)}")
+    assert (Launch.of([{}]).environment(1, 5678)["RANK"], Launch.of([{}]).total) == ("4", 6)
+    assert (Launch.of([{}]).ip, Launch.of([{}]).port) == ("10.0.0.1", 5678)
+    by_accelerate("--unknown", "--num_processes=two")
+    with pytest.raises(InputError, match="asks for several processes, but started one"):
+        Launch.of([{}])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "settings", "message"),
+    [
+        (
+            "ACCELERATE_MIXED_PRECISION",
+            "fp16",
+            {},
+            "ACCELERATE_MIXED_PRECISION is fp16; write --mi",
+        ),
+        (
+            "ACCELERATE_MIXED_PRECISION",
+            "bf16",
+            {"enable_amp": False},
+            "enable_amp is False, but acc",
+        ),
+        ("ACCELERATE_USE_CPU", "True", {"use_gpu": True}, "use_gpu is True, but accelerate launch"),
+        ("ACCELERATE_USE_DEEPSPEED", "true", {}, "deepspeed is not used; leave it out"),
+        ("FSDP_VERSION", "1", {}, "FSDP_VERSION is 1; write fsdp_version: 2"),
+        (
+            "ACCELERATE_USE_FSDP",
+            "true",
+            {"backbone_fsdp": False},
+            "backbone_fsdp is False, but acc",
+        ),
+        ("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR", {}, "write --backbone_compile=True"),
+    ],
+)
+def test_what_accelerate_says_and_what_the_settings_say_must_agree(
+    small_config: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    value: str,
+    settings: dict[str, Any],
+    message: str,
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=message):
+        small_config("LLMRec", **settings)
+
+
 def test_what_runs_in_one_process_is_refused_in_two(data: Path) -> None:
     given = {"data_path": str(data), "nproc": 2}
     with pytest.raises(InputError, match="nproc: BPR is RecBole's and runs in one process"):
@@ -495,3 +633,139 @@ def test_what_runs_in_one_process_is_refused_in_two(data: Path) -> None:
     more = {"model_list": "E2URec", "nproc_rows": 2}
     with pytest.raises(InputError, match="nproc_rows and nproc"):
         run_comparison("small", config_dict={**given, **more})
+
+
+# a sharded backbone
+
+SHARDED = {
+    "backbone": "tiny-llama",
+    "backbone_layers": 2,
+    "tuning": "lora",
+    "tokens_at_once": 300,  # several passes a step, and not as many in each process
+}
+
+
+def assert_as_whole(one: Path, two: Path) -> None:
+    """A run of a sharded backbone has the numbers of one in a single process."""
+    sharded = rows(two)
+    for row in sharded:
+        assert row["settings"].pop("backbone_fsdp")
+        row["settings"]["backbone_fsdp"] = False
+    assert_close(rows(one), sharded)
+    assert_close(curves(one), curves(two))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param({"model": "NPO", "epochs": 1, "joint_epochs": 1}, id="NPO"),
+        pytest.param(
+            {"model_list": "E2URec,NegatedE2URec,NPO,GradDiff,APA", "relearn_epochs": 1},
+            id="methods",
+            marks=pytest.mark.thorough,
+        ),
+        pytest.param(
+            {"backbone": "tiny-t5", "backbone_decoder_layers": 2, "model": "NPO"},
+            id="tiny-t5",
+            marks=pytest.mark.thorough,
+        ),
+        pytest.param(
+            {"backbone_gradient_checkpointing": True, "model": "GradDiff", "epochs": 1},
+            id="checkpointing",
+            marks=pytest.mark.thorough,
+        ),
+        pytest.param(
+            {"model": "E2URec", "unlearn_batch_size": 1, "forget_ratio": 0.1, "epochs": 1},
+            id="fewer-rows-than-processes",
+            marks=pytest.mark.thorough,
+        ),
+    ],
+)
+def test_a_sharded_backbone_learns_and_forgets_as_a_whole_one(
+    data: Path, tmp_path: Path, more: dict[str, Any]
+) -> None:
+    settings = {**SHARDED, **more}
+    assert main(tmp_path / "one", data, **settings) == 0
+    assert main(tmp_path / "two", data, "--nproc=2", backbone_fsdp=True, **settings) == 0
+    assert_as_whole(tmp_path / "one", tmp_path / "two")
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+
+
+def local_size(weight: torch.Tensor) -> int:
+    """How many numbers of a weight this process holds."""
+    return (weight.to_local() if isinstance(weight, DTensor) else weight).numel()
+
+
+def held(make: Callable[..., Any], settings: Any) -> list[Any]:
+    """Train a recommender; gives what part of the layers' weights each process holds then."""
+    config = make("LLMRec", **settings)
+    run = Experiment(config, load_dataset(config))
+    run.recommend()
+    lm = run.model.language_model
+    vocabulary = {lm.model.get_input_embeddings().weight}
+    named = backbone_weights(lm.model).values()
+    layers = [weight for weight in named if weight not in vocabulary]
+    here = [local_size(weight) for weight in layers]
+    adapter = run.model.bank.parameters(run.model.adapter)
+    assert not any(isinstance(weight, DTensor) for weight in adapter)
+    return distributed.all_gather([sum(here), sum(weight.numel() for weight in layers)])
+
+
+def test_each_process_holds_half_of_the_layers(small_config: Callable[..., Any]) -> None:
+    settings = {**SETTINGS, **SHARDED, "backbone_fsdp": True, "epochs": 1}
+    settings.pop("dataset")
+    shares = Launch.of([{"nproc": 2}]).run(held, {"make": small_config, "settings": settings})
+    (first, whole), (second, _) = shares
+    assert first + second == whole
+    assert first == pytest.approx(whole / 2, rel=0.01)
+
+
+@pytest.mark.parametrize("sharded_first", [True, pytest.param(False, marks=pytest.mark.thorough)])
+def test_a_checkpoint_is_read_by_another_number_of_processes(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sharded_first: bool
+) -> None:
+    write, settings = Stage.save_progress, {**SHARDED, "model": "LLMRec"}
+    assert main(tmp_path / "whole", data, **settings) == 0
+    ways: list[Any] = [("--nproc=2", {"backbone_fsdp": True}), ("--nproc=1", {})]
+    first, second = ways if sharded_first else ways[::-1]
+
+    def stop(stage: Stage, *given: Any) -> None:
+        write(stage, *given)
+        raise InputError("stopped")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stage, "save_progress", stop)
+        assert main(tmp_path / "run", data, first[0], **settings, **first[1]) == 2
+    assert main(tmp_path / "run", data, second[0], **settings, **second[1]) == 0
+    assert_close(curves(tmp_path / "whole"), curves(tmp_path / "run"))
+    assert_close(rows(tmp_path / "whole")[0]["test"], rows(tmp_path / "run")[0]["test"])
+    monkeypatch.setattr(Stage, "finish", stop)  # Its outcome, too, is read by the others.
+    assert main(tmp_path / "run", data, first[0], **settings, **first[1]) == 0
+    assert_close(rows(tmp_path / "whole")[0]["test"], rows(tmp_path / "run")[0]["test"])
+
+
+@pytest.mark.thorough
+def test_accelerate_shards_by_its_config_file(data: Path, tmp_path: Path) -> None:
+    sharding = {"fsdp_version": 2, "fsdp_reshard_after_forward": True}
+    more = {"distributed_type": "FSDP", "fsdp_config": sharding, "main_process_port": 0}
+    file = f"--config_file={accelerate_config(tmp_path, **more)}"
+    settings = {**SHARDED, "model": "LLMRec"}
+    started((*ACCELERATE, file), tmp_path / "two", data, **settings)
+    assert main(tmp_path / "one", data, **settings) == 0
+    assert_as_whole(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tuning": "full"}, "backbone_fsdp: sharded weights stay frozen; choose tuning: lora"),
+        ({"backbone_compile": True}, "backbone_fsdp and backbone_compile exclude each other"),
+        ({"backbone_device_map": "auto"}, "backbone_fsdp and backbone_device_map exclude"),
+    ],
+)
+def test_what_cannot_be_sharded_is_refused(
+    small_config: Callable[..., Any], settings: dict[str, Any], message: str
+) -> None:
+    config = small_config("LLMRec", **{"tuning": "lora", **settings, "backbone_fsdp": True})
+    with pytest.raises(InputError, match=message):
+        Experiment(config, load_dataset(config))

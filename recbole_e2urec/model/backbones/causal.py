@@ -47,10 +47,11 @@ class CausalLM(LanguageModel):
 
         A short prompt is tested, because few models declare it.
         A model with a short sliding window cannot, because the window also counts the padding
-        between the parts of a prompt.
+        between the parts of a prompt. Nor can a sharded model, whose processes may have different
+        numbers of beginnings.
         """
         window = getattr(self.model.config, "sliding_window", None)
-        if window and window < 2 * self.max_tokens:
+        if self.sharded or (window and window < 2 * self.max_tokens):
             return False
         ids = torch.tensor([[*self.prefix_ids, *self.answer_ids]] * 2, device=self.model.device)
         whole, ones = ids[:1, [*range(ids.shape[1]), -1, -2]], torch.ones_like

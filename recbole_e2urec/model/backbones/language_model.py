@@ -64,6 +64,7 @@ class LanguageModel(nn.Module, ABC):
 
     task_type: str  # peft's name of the family
     spread = False  # whether the layers are spread over several devices, where they stay
+    sharded = False  # whether processes share the layers, and so make every pass together
 
     def __init__(self, model: PreTrainedModel, codec: PromptCodec, max_tokens: int) -> None:
         super().__init__()
@@ -108,6 +109,11 @@ class LanguageModel(nn.Module, ABC):
     @abstractmethod
     def reader(self) -> nn.Module:
         """The part of the model that reads a prompt and does nearly all of the work."""
+
+    @property
+    def readers(self) -> list[nn.Module]:
+        """All parts of the model that read, each called as a whole."""
+        return [self.reader]
 
     @property
     def shares_beginnings(self) -> bool:
@@ -165,14 +171,15 @@ class LanguageModel(nn.Module, ABC):
     @torch.no_grad()
     def agrees_with(self, logits: Tensor) -> bool:  # [1, v]
         """Whether head(hidden) equals these logits of a short prompt."""
-        return self._agree(self(*self._short_prompt()), logits)
+        return self._agree(self(*self.short_prompt()), logits)
 
     @torch.no_grad()
     def own_answer(self) -> Tensor:  # [1, v]
         """Logits of the model's own forward on a short prompt."""
-        return self.own_logits(*self._short_prompt())
+        return self.own_logits(*self.short_prompt())
 
-    def _short_prompt(self) -> tuple[Tensor, Tensor]:  # [1, t], [1, t]
+    def short_prompt(self) -> tuple[Tensor, Tensor]:  # [1, t], [1, t]
+        """Make a prompt that only has to be read: its token ids and their mask."""
         ids = torch.tensor([self.prefix_ids + list(self.answer_ids) + self.suffix_ids])
         ids = ids.to(self.model.device)
         return ids, torch.ones_like(ids)

@@ -6,14 +6,20 @@
 import logging
 import os
 from collections.abc import Callable, Iterable
+from functools import partial
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
 import transformers
+from accelerate import FullyShardedDataParallelPlugin
+from accelerate.utils import patch_environment
 from huggingface_hub import constants
 from huggingface_hub.utils import get_session
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -246,9 +252,22 @@ class BackboneOptions:
         "Most memory of each GPU for these layers, as in {0: 20GiB, 1: 40GiB}; ~ = what is free.",
         default=None,
     )
+    fsdp: bool = option(
+        "Shard the frozen layers over the processes of nproc, by FSDP2, for tuning: lora; with one "
+        "process, it does nothing.",
+        default=False,
+    )
 
     def __post_init__(self) -> None:
         """Refuse options that do not go together."""
+        apart = {
+            "backbone_quantization": self.quantization,
+            "backbone_device_map": self.device_map,
+            "backbone_compile": self.compile,
+        }
+        for key, value in apart.items():
+            if self.fsdp and value:
+                raise InputError(f"backbone_fsdp and {key} exclude each other; leave one out")
         if self.max_memory and not self.device_map:
             raise InputError("backbone_max_memory goes with backbone_device_map: auto")
 
@@ -259,8 +278,8 @@ class BackboneOptions:
             tuning: ``full`` or ``lora``.
 
         Raises:
-            InputError: all weights are to learn but are quantised or spread over several GPUs, or
-                several processes would use the same GPUs.
+            InputError: all weights are to learn but are quantised, sharded or spread over several
+                GPUs, or several processes would use the same GPUs.
         """
         if tuning == "full" and self.quantization:
             raise InputError(
@@ -268,6 +287,8 @@ class BackboneOptions:
             )
         if tuning == "full" and self.device_map:
             raise InputError("backbone_device_map: spread weights stay frozen; choose tuning: lora")
+        if tuning == "full" and self.fsdp:
+            raise InputError("backbone_fsdp: sharded weights stay frozen; choose tuning: lora")
         if self.device_map and distributed.count() > 1:
             raise InputError("backbone_device_map: one process has all GPUs; leave nproc out")
 
@@ -408,7 +429,11 @@ def _load_model(options: BackboneOptions, read: Reader, config: Any) -> Any:
     if read.source.gguf and hasattr(transformers, "GgufConfig"):  # older releases always unpack
         settings["quantization_config"] = transformers.GgufConfig(dequantize=True)
     auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    model, info = read(auto.from_pretrained, config=config, output_loading_info=True, **settings)
+    # accelerate's variable would leave other processes than the first without numbers to check.
+    with patch_environment(FSDP_CPU_RAM_EFFICIENT_LOADING="false"):
+        model, info = read(
+            auto.from_pretrained, config=config, output_loading_info=True, **settings
+        )
     if info["missing_keys"]:
         raise InputError(
             f"backbone {options.name!r} is no complete language model: "
@@ -485,6 +510,53 @@ def load_backbone(
             "backbone_compile does not work here: leave it out, or install a C++ compiler",
         )
     language_model.mixed = options.mixed
+    return _sharded(options, language_model) if options.fsdp else language_model
+
+
+def _sharded(options: BackboneOptions, language_model: LanguageModel) -> LanguageModel:
+    """Shard the layers over the processes: each holds its share, and gathers a layer to pass it.
+
+    Word embeddings and head stay whole, because they may be one matrix, and are used by themselves.
+    Adapters are added later and stay whole as well, so that they are stored, mixed and scaled as
+    ever. What accelerate's config file says of layers and of resharding is honoured. Its own
+    preparation of a model would shard adapters, and does nothing on CPUs.
+
+    Raises:
+        InputError: the architecture does not name its layers, or a package is too old.
+    """
+    if distributed.count() == 1:
+        return language_model
+    versions = signature(fully_shard).parameters, FullyShardedDataParallelPlugin.__annotations__
+    if "ignored_params" not in versions[0] or "fsdp_version" not in versions[1]:
+        raise InputError("backbone_fsdp needs newer packages: pip install -U torch accelerate")
+    if isinstance(language_model, T5LM):  # it calls parts of layers, which gather nothing
+        parts = language_model.model, language_model.codec, language_model.max_tokens
+        language_model = Seq2SeqLM(*parts)
+        language_model.mixed = options.mixed
+    model: Any = language_model.model.requires_grad_(False)
+    plugin = FullyShardedDataParallelPlugin(
+        fsdp_version=2,
+        auto_wrap_policy="TRANSFORMER_BASED_WRAP",
+        backward_prefetch="NO_PREFETCH",  # or it warns that version 2 has no such choice
+    )
+    names = plugin.transformer_cls_names_to_wrap or getattr(model, "_no_split_modules", None) or ()
+    whole = [model.get_input_embeddings(), model.get_output_embeddings()]
+    shard = partial(
+        fully_shard,
+        mesh=init_device_mesh(distributed.device().type, (distributed.count(),)),
+        reshard_after_forward=plugin.reshard_after_forward,
+        ignored_params={weight for module in whole for weight in module.parameters()},
+    )
+    for reader in language_model.readers:
+        layers = [module for module in reader.modules() if type(module).__name__ in names]
+        if not layers:
+            raise InputError(
+                f"backbone_fsdp: {options.name!r} ({model.config.model_type}) has no layers named "
+                f"{', '.join(names) or 'in _no_split_modules'}; leave it out"
+            )
+        for module in [*layers, reader]:
+            shard(module)
+    language_model.sharded = True
     return language_model
 
 

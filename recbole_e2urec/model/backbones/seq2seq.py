@@ -38,6 +38,11 @@ class Seq2SeqLM(LanguageModel):
         """See :meth:`LanguageModel.reader`."""
         return self.model.get_encoder()
 
+    @property
+    def readers(self) -> list[nn.Module]:
+        """See :meth:`LanguageModel.readers`."""
+        return [self.reader, self.model.get_decoder()]
+
     def _state(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """One pass of the encoder and one decoder step; T5's scaling is already applied."""
         read = self.reader(input_ids=input_ids, attention_mask=attention_mask)
