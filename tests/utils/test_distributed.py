@@ -97,7 +97,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     lines = (folder / "saved/results.jsonl").read_text(encoding="utf-8").splitlines()
     found = [json.loads(line) for line in lines]
     for row in found:
-        for name in ("processes", "data_path"):
+        for name in ("processes", "data_path", "use_gpu"):
             row["settings"].pop(name, None)
         for name in CLOCKED:
             row["cost"].pop(name, None)
