@@ -493,7 +493,7 @@ class LLMRecDataset(RowDataMixin, Dataset):
 
 
 class ShardedDataset(LLMRecDataset):
-    """The same with prepared rows in memory-mapped files, see :mod:`.sharded`.
+    """The same with prepared rows in memory-mapped files, see `data/sharded.py`.
 
     Of RecBole's table of interactions, it has the columns that a language model needs: user, item,
     label and row id.

@@ -303,7 +303,8 @@ def _train_loader(
     config: Any, dataset: RowDataMixin, train: Any, splits: Splits, hidden: NDArray[np.int64]
 ) -> Any:
     loader_class = get_dataloader(config, "train")
-    if config.is_language_model:  # it learns from labels
+    samples = config["train_neg_sample_args"]["distribution"] != "none"
+    if config.is_language_model and not samples:
         return loader_class(config, train, None, shuffle=config["shuffle"])
     parts = [train, dataset.take(splits.valid, hidden), dataset.take(splits.test, hidden)]
     all_rows = np.concatenate([train.inter_feat[ROW_ID].numpy(), *splits[1:]])
