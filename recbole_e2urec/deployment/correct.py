@@ -82,7 +82,7 @@ from recbole_e2urec.trainer.student import ORIGINAL, ForgetRetainBatch, Student
 
 LEARNED = "Corrected"  # adapter and stage
 EPOCHS = 2  # passes over the corrected rows
-MOST_SCALE = 4.0  # of what was learned
+MOST_SCALE = 1.0  # of what was learned: further, the teacher did not watch over others' answers
 _MEANINGLESS = ("forget_file", "forget_where", "forget_by", "forget_unknown", "retrain_share")
 
 

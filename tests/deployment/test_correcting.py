@@ -111,6 +111,15 @@ def test_a_new_rating_reaches_labels_histories_training_and_the_model(capsys):
     assert any("loss of corrected answers after" in line for line in lines)
 
 
+def test_new_answers_are_learned_no_further_than_the_training_went(monkeypatch):
+    """Further steps in its direction would reach a loss that it did not, at others' cost."""
+    known = correcting.known_loss
+    monkeypatch.setattr(correcting, "known_loss", lambda *task: known(*task)._replace(loss=1e-6))
+    run = opened()
+    corrected(given(lines_for(run, "u1", rows_of(run, "u1"))))
+    assert opened().record["requests"][0]["evidence"]["method"]["found"]["learned_scale"] == 1
+
+
 def test_prompts_show_the_corrected_rating():
     run = opened()
     row = rows_of(run, "u1")[0]
