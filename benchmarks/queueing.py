@@ -16,8 +16,9 @@ the last one, also a Retrain of the next seed.
 many of them are killed, as by kill -9, at a random moment, and given again; those that train anew
 are among them. Nothing may be lost or done twice: :func:`check_alike` compares the two folders.
 
-The tables are printed, and the plot is ``queue.svg`` below ``--folder``. ``--size small`` is a
-quick look whose numbers mean nothing. If the benchmark is killed, the same command continues it.
+The tables are printed, and the plot is ``queue.svg`` below ``--folder``, or ``--plot``. ``--size
+small`` is a quick look whose numbers mean nothing. If the benchmark is killed, the same command
+continues it.
 """
 
 import argparse
@@ -638,6 +639,7 @@ def main() -> None:
     parser.add_argument("--drift_budget", type=float, help="the default of the package")
     parser.add_argument("--prompt", help="such as numbered; the default of the package")
     parser.add_argument("--folder", type=Path, default=Path("saved/queue"))
+    parser.add_argument("--plot", type=Path, help="where the plot goes; below --folder")
     options = parser.parse_args()
     recbole_compat.apply()
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -654,7 +656,7 @@ def main() -> None:
     for row in benchmark.rows.values():
         if "check" in row:
             print(f"{row['key']}: {json.dumps({**row['killed'], **row['check']})}")
-    plan.path("queue.svg").write_text(plot_of(rows), encoding="utf-8")
+    (options.plot or plan.path("queue.svg")).write_text(plot_of(rows), encoding="utf-8")
 
 
 def _plan(options: argparse.Namespace) -> Plan:
