@@ -180,3 +180,12 @@ def test_the_model_of_memory_predicts_what_autograd_keeps(dtype: str, number: in
     assert found == pytest.approx(predicted, rel=0.1)
     assert loss.requires_grad
     assert LLAMA_2_7B.weights == 6_738_415_616
+
+
+@pytest.mark.slow
+def test_ten_million_rows_take_at_most_four_gigabytes(tmp_path: Path) -> None:
+    from benchmarks.scaling import shard_cost
+
+    small, large = (shard_cost(tmp_path, count) for count in (1_000_000, 10_000_000))
+    assert max(large.prepare_mb, large.run_mb) < 4_000
+    assert large.prepare_seconds < 12 * small.prepare_seconds

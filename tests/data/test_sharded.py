@@ -12,7 +12,6 @@ import pytest
 import torch
 from atomic_files import INTER, small_interactions, write_table
 
-from benchmarks.scaling import shard_cost
 from recbole_e2urec.data import sharded
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.data.history import ABSENT
@@ -283,10 +282,3 @@ def test_memory_of_the_preparation_does_not_grow_with_the_rows(
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[2] < 1.2 * peaks[1]
-
-
-@pytest.mark.slow
-def test_ten_million_rows_take_at_most_four_gigabytes(tmp_path: Path) -> None:
-    small, large = (shard_cost(tmp_path, count) for count in (1_000_000, 10_000_000))
-    assert max(large.prepare_mb, large.run_mb) < 4_000
-    assert large.prepare_seconds < 12 * small.prepare_seconds
