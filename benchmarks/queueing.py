@@ -639,7 +639,7 @@ def main() -> None:
     parser.add_argument("--drift_budget", type=float, help="the default of the package")
     parser.add_argument("--prompt", help="such as numbered; the default of the package")
     parser.add_argument("--folder", type=Path, default=Path("saved/queue"))
-    parser.add_argument("--plot", type=Path, help="where the plot goes; below --folder")
+    parser.add_argument("--plot", type=Path, help="the plot's file; queue.svg below --folder")
     options = parser.parse_args()
     recbole_compat.apply()
     options.folder.mkdir(parents=True, exist_ok=True)

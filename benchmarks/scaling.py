@@ -315,7 +315,7 @@ def _preparing(of: str, sizes: Sequence[int], names: Sequence[str], folder: Path
 
 
 def shards(folder: Path, size: Size) -> list[Growth]:
-    """Prepare rows in shards and read them: CPU seconds and peak memory, imports included."""
+    """Prepare rows in shards and read them: CPU seconds, and peak memory with all packages."""
     counts = [size.interactions * times for times in (1, 3, 10)]
     costs = [shard_cost(folder, count) for count in counts]
     return [
@@ -340,10 +340,7 @@ class Llama(NamedTuple):
 
 
 LLAMA_2_7B = Llama(32, 4096, 11008, 32000)
-GPU_BYTES, RATE_OF_GPU = (
-    80e9,
-    4e14,
-)  # the latter: operations a second, 40 % of an H100's in bfloat16
+RATE_OF_GPU = 4e14  # operations a second, 40 % of an H100's in bfloat16
 TRAINED_ROWS = 80_000_000  # of 100 million, split as by default
 # Bytes that autograd keeps for each token and layer, as multiples of width and of inner width, by
 # bytes of a weight. In bfloat16, norms and the adapter's inputs are kept in float32. The third

@@ -13,7 +13,7 @@ makes only those that are asked for, by an index of the rows of each user.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -205,3 +205,11 @@ class Histories:
         """Yield what decides the histories."""
         yield f"{self._k} {self._index.digest}".encode()
         yield self._marks.tobytes()
+
+
+def identity_of(values: NDArray[Any] | Histories) -> Iterator[bytes]:
+    """Yield what identifies an array, or the histories that stand for one."""
+    if isinstance(values, Histories):
+        yield from values.identity()
+    else:
+        yield np.ascontiguousarray(values).tobytes()

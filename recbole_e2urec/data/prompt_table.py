@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from recbole_e2urec.data.history import Histories
+from recbole_e2urec.data.history import Histories, identity_of
 from recbole_e2urec.data.rows import RowTable
 from recbole_e2urec.data.templates import PromptTemplate
 from recbole_e2urec.errors import InputError
@@ -504,14 +504,6 @@ class PromptTable:
             f"{self._room} fit: {text[:60]!r}...; shorten its title or raise "
             f"max_prompt_tokens (now {self._limits.max_tokens})"
         )
-
-
-def identity_of(history: NDArray[np.int64] | Histories) -> Iterator[bytes]:
-    """Yield what identifies histories."""
-    if isinstance(history, Histories):
-        yield from history.identity()
-    else:
-        yield np.ascontiguousarray(history).tobytes()
 
 
 def _chunk(items: NDArray[np.int64] | None, start: int) -> NDArray[np.int64] | None:

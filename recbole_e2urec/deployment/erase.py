@@ -29,7 +29,7 @@ from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.data.features import reading
 from recbole_e2urec.data.prompt_table import PromptTable
-from recbole_e2urec.data.rows import Remainder, Splits
+from recbole_e2urec.data.rows import Remainder, Splits, without
 from recbole_e2urec.deployment.certificate import certificate_of, hashes_of, lost_items, name_of
 from recbole_e2urec.deployment.model_folder import (
     CORRECTIONS,
@@ -388,7 +388,7 @@ def _plan_of(run: ServedModel, forgotten: Rows) -> _Plan:
     Raises:
         InputError: the lines of a file are not its rows.
     """
-    lines, kept = run.dataset.lines["inter"], np.setdiff1d(np.arange(len(run.number)), forgotten)
+    lines, kept = run.dataset.lines["inter"], without(np.arange(len(run.number)), forgotten)
     fields = [ids.field for ids in _ids_of(run)]
     tables = [_read(path, run.config, *fields) for path in _files_of(run.config)["inter"]]
     old, cells = _interactions(run, tables), _cells_of(run, kept)
@@ -600,7 +600,7 @@ def _remainder(run: ServedModel, plan: _Plan) -> Remainder:
     """Return what stays as it was, in row numbers and inner ids of what is left."""
     parts = run.parts
     earlier = run.dataset.remainder
-    trained = len(np.setdiff1d(parts.splits.train, plan.kept))
+    trained = len(without(parts.splits.train, plan.kept))
     control_users = np.intersect1d(run.control_users, plan.orders["user"])
     return Remainder(
         plan.lines,

@@ -12,11 +12,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 import yaml
 from jinja2 import Environment, StrictUndefined
 
+from recbole_e2urec.data.rows import without
 from recbole_e2urec.deployment.certificate_words import no_residual, things
 from recbole_e2urec.deployment.served_model import ServedModel
 from recbole_e2urec.errors import InputError, one_line
@@ -73,7 +73,7 @@ class Example(NamedTuple):
 
 def facts_of(run: ServedModel) -> ModelFacts:
     """Return what a card tells about a model in use; test rows are asked about."""
-    rows = np.setdiff1d(run.parts.splits.test, run.forgotten)
+    rows = without(run.parts.splits.test, run.forgotten)
     yes = run.yes(rows, run.history(run.forgotten)).double().numpy()
     labels = run.model.labels
     assert labels is not None  # the model was trained on them
@@ -238,7 +238,7 @@ def _users_left(run: Experiment, facts: ModelFacts) -> str:
 def _counts(run: Experiment, facts: ModelFacts) -> dict[str, int]:
     splits = run.parts.splits
     parts = {"training": splits.train, "validation": splits.valid, "test": splits.test}
-    left = {name: np.setdiff1d(rows, facts.forgotten) for name, rows in parts.items()}
+    left = {name: without(rows, facts.forgotten) for name, rows in parts.items()}
     return {
         "users": len(run.dataset.ids.users),
         "items": len(run.dataset.ids.items),

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.config.yaml import read_switch
 from recbole_e2urec.data.prompt_table import PromptTable, prompt_texts
-from recbole_e2urec.data.rows import RowTable
+from recbole_e2urec.data.rows import RowTable, without
 from recbole_e2urec.deployment.export import refuse_used
 from recbole_e2urec.deployment.forget import (
     QueueOptions,
@@ -122,7 +122,7 @@ class Snapshot:
     def __init__(self, run: ServedModel) -> None:
         self._run, self._lock = run, Lock()
         rows = run.dataset.rows
-        live = np.setdiff1d(np.arange(len(rows)), run.forgotten)
+        live = without(np.arange(len(rows)), run.forgotten)
         order = live[np.lexsort((live, rows.time[live], rows.user[live]))]
         self._rows, self._user = order, rows.user[order]  # by user and time
         self._highest = rows.highest_rating

@@ -14,6 +14,7 @@ from recbole.utils import init_seed
 from recbole_e2urec.config.config import Config
 from recbole_e2urec.config.keys import LORA, POST_RUN_KEYS, TRAINING
 from recbole_e2urec.data.dataset import load_dataset
+from recbole_e2urec.data.history import identity_of
 from recbole_e2urec.data.loaders import (
     Loaders,
     build_splits,
@@ -21,7 +22,6 @@ from recbole_e2urec.data.loaders import (
     make_loaders,
     without_users,
 )
-from recbole_e2urec.data.prompt_table import identity_of
 from recbole_e2urec.data.request.selection import (
     ForgetOptions,
     ForgetRequest,

@@ -15,6 +15,7 @@ from recbole_e2urec.config.keys import LORA
 from recbole_e2urec.config.schema import DATA_DRIVEN
 from recbole_e2urec.data.loaders import evaluation_loader, make_loaders
 from recbole_e2urec.data.request.selection import ForgetRequest
+from recbole_e2urec.data.rows import without
 from recbole_e2urec.evaluator.attacks import Relearning, RelearnOptions
 from recbole_e2urec.evaluator.measure import (
     Answers,
@@ -226,7 +227,7 @@ class Measuring(Experiment):
         models alike.
         """
         user, held_out = self.dataset.rows.user, self.parts.whole[1:]
-        rows = np.setdiff1d(self.forget_request.rows, np.concatenate(held_out))
+        rows = without(self.forget_request.rows, np.concatenate(held_out))
         return rows[np.isin(user[rows], user[self.split.retain])]
 
     def _groups(self) -> Groups:
