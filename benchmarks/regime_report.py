@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from tabulate import tabulate
 
 from benchmarks.lineplots import Line, Panel, svg
@@ -58,6 +59,30 @@ def table_of(rows: Sequence[Row], names: Sequence[str], folder: Path) -> str:
         cells = [_number(value, digits) for value, digits in zip(figures, DIGITS, strict=False)]
         lines.append([name, str(seeds), *cells])
     return _markdown(lines, HEAD)
+
+
+def payers_of(rows: Sequence[Row], names: Sequence[str]) -> str:
+    """Return a Markdown table of the AUC that parts of the held-out rows lose against Original.
+
+    Args:
+        rows: rows of all seeds; rows without ``who_pays`` are left out.
+        names: names of the lines, in order.
+    """
+    parts = [f"{end} {fifth}" for end in ("users", "items") for fifth in range(1, 6)]
+    bases = {row["seed"]: _paid(row) for row in rows if row["row"] == "Original"}
+    lines = []
+    for name in names:
+        lost = [bases[row["seed"]] - _paid(row) for row in rows if row["row"] == name]
+        if lost and np.isfinite(lost).any():
+            lines.append([name, *(_number(value, 4) for value in np.mean(lost, axis=0))])
+    return _markdown(lines, ["", *parts, "forgotten users"])
+
+
+def _paid(row: Row) -> NDArray[np.float64]:  # [11]
+    """AUC of users by activity, of items by popularity, and of forgotten users; NaN: unknown."""
+    fifths = row.get("who_pays", {})
+    each = [*fifths.get("activity", [None] * 5), *fifths.get("popularity", [None] * 5)]
+    return np.array([*each, row["heldout_forget_users"]["auc"]], dtype=np.float64)
 
 
 def _number(value: float, digits: int) -> str:

@@ -13,7 +13,9 @@ then marks the best settings of each method. No test row is scored.
 
 Rows are saved in ``regimes.jsonl`` in ``checkpoint_dir``. If the benchmark is killed, the same
 command continues it, and several commands can measure different seeds at the same time.
-``--report`` only prints the tables of the saved rows. Any ``--key=value`` applies to all runs.
+``--report`` only prints the tables of the saved rows, ``--who_pays`` other tables: what users who
+stay lose, in fifths by activity, and items in fifths by popularity. Any ``--key=value`` applies to
+all runs.
 
 Without a GPU, seconds are CPU seconds of this process, so other work on the machine does not count.
 """
@@ -36,7 +38,7 @@ from benchmarks.common import (
     publish,
     run_main,
 )
-from benchmarks.regime_report import Cell, best_of, frontier, table_of
+from benchmarks.regime_report import Cell, best_of, frontier, payers_of, table_of
 from recbole_e2urec import __version__
 from recbole_e2urec.cli import Arguments
 from recbole_e2urec.config.yaml import properties, read_switch, read_yaml
@@ -139,12 +141,14 @@ def main() -> None:
     add_common(parser)
     parser.add_argument("--development", help="choose settings; no test row", **SWITCH)
     parser.add_argument("--report", help="measure nothing", **SWITCH)
+    parser.add_argument("--who_pays", help="tables of who loses AUC instead", **SWITCH)
     parser.add_argument("--rows", nargs="+", help="candidates by name; without it, all")
     parser.add_argument("--candidates", type=Path, help="a yaml file of them")
     parser.add_argument("--plot", type=Path, help="draw closed against its costs, as this SVG")
     options, arguments = parse_options(parser, MARK)
     options.development = read_switch(options.development, "development")
     options.report = read_switch(options.report, "report")
+    options.who_pays = read_switch(options.who_pays, "who_pays")
     require_ml_1m(options)
     with cpu_clock(), common_settings(options, arguments) as common:
         task = Task(options, arguments, common, _candidates(options))
@@ -298,7 +302,10 @@ def _tables(task: Task, rows: Mapping[Cell, list[Row]]) -> Iterator[str]:
     """Yield a table of each regime and size, and with ``--development`` the best settings."""
     for (regime, size), measured in rows.items():
         title = f"({regime}) {REGIMES[regime][0]}; {size:.0%} of the users"
-        yield f"**{title}**\n\n{table_of(measured, task.names, task.folder)}"
+        who = task.options.who_pays
+        names, folder = task.names, task.folder
+        table = payers_of(measured, names) if who else table_of(measured, names, folder)
+        yield f"**{title}**\n\n{table}"
     if task.options.development:
         models = {name: candidate.model for name, candidate in task.candidates.items()}
         yield best_of(rows, models, task.folder)

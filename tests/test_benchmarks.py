@@ -62,6 +62,9 @@ def test_regimes_prints_a_table_for_each_and_goes_on_where_it_was(small: Run) ->
     again = small("regimes", *options)
     assert "seed 1, TaskVector: forget AUC" not in again  # nothing was missing
     assert again.splitlines()[-1] == shown.splitlines()[-1]
+    paid = small("regimes", *options, "--report", "--who_pays").splitlines()
+    assert [line.count("|") for line in paid[-6:]] == [13] * 6  # head, rule and four models
+    assert set(paid[-4].replace(" ", "").split("|")) == {"", "Original", "0.0000"}
 
 
 @pytest.mark.thorough

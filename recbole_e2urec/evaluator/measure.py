@@ -104,6 +104,42 @@ def utility(
     }
 
 
+def who_pays(
+    config: Any, answers: Answers, groups: Groups, rows: RowTable, train: Rows
+) -> dict[str, list[float | None]]:
+    """Compute AUC of the held-out rows of users who stay, by fifths.
+
+    ``activity`` has fifths of these users, from those with fewest to those with most training rows.
+    ``popularity`` has fifths of these rows, from the items with fewest to those with most training
+    rows. AUC is None where it is not defined.
+
+    Args:
+        config: the run's configuration.
+        answers: answers of the model.
+        groups: the rows.
+        rows: all rows.
+        train: ids of all training rows, of the request too.
+    """
+    label, held_out = rows.label, groups.heldout_other_users
+    assert label is not None  # without labels nothing was trained
+
+    def trained_on(ids: Rows) -> Rows:
+        return np.bincount(ids[train], minlength=ids.max() + 1)
+
+    user, item = rows.user[held_out], rows.item[held_out]
+    users = np.unique(user)
+    users = users[np.argsort(trained_on(rows.user)[users], kind="stable")]
+    rarest_first = held_out[np.argsort(trained_on(rows.item)[item], kind="stable")]
+    fifths = {
+        "activity": [held_out[np.isin(user, part)] for part in np.array_split(users, 5)],
+        "popularity": np.array_split(rarest_first, 5),
+    }
+    return {
+        name: [labelled_metrics(config, answers.yes[part], label[part])["auc"] for part in parts]
+        for name, parts in fifths.items()
+    }
+
+
 def attacks(losses: NDArray[np.float64], groups: Groups) -> dict[str, float | None]:
     """Run membership inference against the forget rows.
 

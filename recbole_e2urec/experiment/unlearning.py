@@ -27,6 +27,7 @@ from recbole_e2urec.evaluator.measure import (
     group_sizes,
     intervals,
     utility,
+    who_pays,
 )
 from recbole_e2urec.experiment.recbole_models import user_embeddings
 from recbole_e2urec.experiment.run import Experiment, Rows, hash_of, request_of, unseen_of
@@ -139,6 +140,9 @@ class Measuring(Experiment):
             "request_digest": self.forget_request.digest,
             "comparison": self.comparison,
             **utility(self.config, answers, self.groups, labels),
+            "who_pays": who_pays(
+                self.config, answers, self.groups, self.dataset.rows, self.parts.splits.train
+            ),
             "to_retrain": distance_to(answers, original, retrained, self.groups.forget),
             **attacks(losses, self.groups),
             **curves(losses, self.groups),
