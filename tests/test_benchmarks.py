@@ -68,6 +68,17 @@ def test_regimes_prints_a_table_for_each_and_goes_on_where_it_was(small: Run) ->
 
 
 @pytest.mark.thorough
+def test_measures_are_judged_by_models_whose_past_is_known(small: Run) -> None:
+    shown = small("measures", "--seeds", "1", "2", "--short=1", "--control_users=0.2")
+    assert "6 models that saw the rows, as many that did not" in shown
+    lines = [line.split("|") for line in shown.splitlines() if line.startswith("| ")]
+    assert len(lines) == 1 + 9  # head and measures
+    for _, _, *told, verdict, _ in lines[1:]:
+        assert all(0 <= float(auc) <= 1 for auc in told)
+        assert (verdict.strip() == "fails") == (min(map(float, told)) < 0.8)
+
+
+@pytest.mark.thorough
 def test_regimes_chooses_on_other_users_and_validation_rows(small: Run) -> None:
     Path("candidates.yaml").write_text(CANDIDATES, encoding="utf-8")
     sizes = ("--sizes", "0.4", "0.2")

@@ -147,8 +147,8 @@ class Relearning:
             return None
         assert model.labels is not None  # Original was trained on them
         answer_ids, labels = model.language_model.answer_ids, model.labels[self.rest]
+        scorers = [scorer, *self.further(model, scorer)]
         with model.using_history(self.history):
-            scorers = [scorer, *scorer.further(model, lambda *where: self._learn(model, *where))]
             answers = [each.ask(model, self.rest).yes(answer_ids).double() for each in scorers]
         metrics = [labelled_metrics(config, yes.cpu().numpy(), labels) for yes in answers]
         steps = -(-len(self.shown) // self.options.batch_size)
@@ -157,6 +157,11 @@ class Relearning:
             "auc": [epoch_metrics["auc"] for epoch_metrics in metrics],
             "logloss": [epoch_metrics["logloss"] for epoch_metrics in metrics],
         }
+
+    def further(self, model: LLMRec, scorer: Scorer) -> list[Scorer]:
+        """Return what answers after each epoch; the model is restored afterwards."""
+        with model.using_history(self.history):
+            return scorer.further(model, lambda *where: self._learn(model, *where))
 
     def _learn(
         self, model: LLMRec, adapter: str | None, place: str | None
