@@ -452,7 +452,7 @@ def known_loss(model: LLMRec, task: UnlearningTask) -> TargetLoss:
     now, of_retain = (loss_of(model, Adapted(model.adapter), part) for part in (rows, retain))
     beyond = of_retain - impersonal.losses(retain, fitted=True)
     goal = float(impersonal.losses(rows).mean() + beyond.mean())
-    return TargetLoss(rows, goal, 0.0, float(now.mean()))
+    return TargetLoss(rows, goal, 0.0, now)
 
 
 def _learning_options(run: ServedModel, rows: int) -> Any:
@@ -495,7 +495,7 @@ def _scale(model: LLMRec, start: Mapping[str, Tensor], target: TargetLoss) -> fl
     def gain(factor: float) -> float:
         return -float(loss_of(model, scorer(factor), target.rows).mean())
 
-    rising = target._replace(loss=-target.loss, original=-target.original)
+    rising = target._replace(loss=-target.loss, losses=-target.losses)
     factor = strength_for(gain, rising, MOST_SCALE)
     model.bank.load(LEARNED, interpolated(start, trained, factor))
     return factor

@@ -133,8 +133,9 @@ class NegatedE2URec(GradientUnlearner):
 
     def _negate(self, student: Student, direction: Direction) -> None:
         model, request, options = student.model, student.request, self.options
+        exact = not options.scale_to_target
         strength, target = student.timed(
-            lambda: negation_strength(model, request, direction, options.strength)
+            lambda: negation_strength(model, request, direction, options.strength, exact)
         )
         student.target = target if options.scale_to_target else None
         if target is not None:

@@ -36,10 +36,12 @@ ITEM_PRIOR = 5.0  # rows at the overall mean that smooth an item's share of like
 HISTORY_PRIOR = 1.0  # the same for a history's share of likes
 FOLDS = 5
 LEAST_PROBABILITY = 1e-7  # of a true answer; a smaller one counts as this, lest one row decide
-ASKED = 2048  # rows of a kind, at most; with half as many, losses are off by a tenth of the gap
+ASKED = 2048  # rows of a kind that are asked often, at most
 FEW_USERS = 30  # fewer clusters than that do not tell the error of their own mean
 UNLIKE = 0.5  # standard deviation of the memorisation gap between requests, as a share of its mean
+MOST_AMISS = 2.0  # by which a sample of the forget rows may mislead
 CLOSE = 0.02  # tolerance, as a share of the gap: a loss this near to its target has reached it
+ROUGH = 0.1  # the same, where the search goes on
 
 
 class RowFacts(NamedTuple):
@@ -136,16 +138,26 @@ class TargetLoss(NamedTuple):
     """The loss that the forget rows of a request should reach.
 
     Attributes:
-        rows: ids of the forget rows on which it is measured, sorted.
+        rows: ids of the forget rows, sorted, [n].
         loss: the target: mean log loss on these rows, in nats.
         error: standard error of the target, with users as the sampling units.
-        original: Original's mean log loss on these rows, in nats.
+        losses: Original's log loss on each of these rows, in nats, [n].
     """
 
     rows: Rows
     loss: float
     error: float
-    original: float
+    losses: Numbers
+
+    @property
+    def original(self) -> float:
+        """Original's mean log loss on these rows, in nats."""
+        return float(self.losses.mean())
+
+    @property
+    def gap(self) -> float:
+        """How much more than for Original the loss is to be, in nats."""
+        return self.loss - self.original
 
     @property
     def findings(self) -> dict[str, float]:
@@ -160,8 +172,10 @@ class TargetLoss(NamedTuple):
 def target_loss(model: LLMRec, request: UnlearningTask) -> TargetLoss:
     """Predict the loss of a held-out model on the forget rows.
 
-    Without control users, validation rows of users who stay take their place. Original was trained
-    on these users, so the prediction is too low if prompts name users.
+    Original is asked about all forget rows, since a sample of them would be as far off as the whole
+    prediction, and about as many rows of control users. Without control users, validation rows of
+    users who stay take their place. Original was trained on these users, so the prediction is too
+    low if prompts name users.
 
     Args:
         model: Original.
@@ -172,9 +186,8 @@ def target_loss(model: LLMRec, request: UnlearningTask) -> TargetLoss:
     impersonal = ImpersonalModel(
         RowFacts(request.item, labels, request.forget_history), request.retain
     )
-    forget, retain, unseen = (
-        some_of(rows, request.seed) for rows in (request.forget, request.retain, request.unseen)
-    )
+    forget, retain = request.forget, some_of(request.retain, request.seed)
+    unseen = some_of(request.unseen, request.seed, max(ASKED, len(forget)))
     losses = [_original_losses(model, request, rows) for rows in (forget, retain, unseen)]
     difficulty = (
         impersonal.losses(forget),
@@ -189,8 +202,8 @@ def target_loss(model: LLMRec, request: UnlearningTask) -> TargetLoss:
     if len(np.unique(users[0])) < FEW_USERS:
         forget_error = error_of_few(users[0], beyond[2], users[2]) or forget_error
     gap, gap_error = shrunken_gap(of_unseen - of_forget, forget_error, of_unseen - of_retain)
-    before = float(losses[0].mean())
-    return TargetLoss(forget, before + gap, float(np.hypot(unseen_error, gap_error)), before)
+    target = float(losses[0].mean()) + gap
+    return TargetLoss(forget, target, float(np.hypot(unseen_error, gap_error)), losses[0])
 
 
 def _original_losses(model: LLMRec, request: UnlearningTask, rows: Rows) -> Numbers:  # [m] -> [m]
@@ -215,8 +228,12 @@ def strength_reaching(
     target: TargetLoss,
     scorer: Callable[[float], Scorer],
     most: float,
+    exact: bool = True,
 ) -> float:
     """Find the strength at which the forget rows reach the target loss.
+
+    Many strengths are tried on a sample of the rows. What is found there is tried once on all rows,
+    and then the sample is to gain so much more or less than all rows did.
 
     Args:
         model: the recommender.
@@ -224,16 +241,31 @@ def strength_reaching(
         target: the loss to reach, and the rows on which it is measured.
         scorer: makes the scorer of a strength.
         most: the largest strength.
+        exact: whether all rows are asked; otherwise it is enough to come near on the sample.
 
     Returns:
         The strength, see :func:`strength_for`.
     """
+    sample = some_of(target.rows, request.seed)
+    losses = target.losses[np.searchsorted(target.rows, sample)]
 
+    @cache
     def loss(share: float) -> float:
-        return float(loss_of(model, scorer(share), target.rows).mean())
+        return float(loss_of(model, scorer(share), sample).mean())
+
+    def gaining(gap: float, close: float) -> float:
+        wanted = TargetLoss(sample, float(losses.mean()) + gap, target.error, losses)
+        return strength_for(loss, wanted, most, close)
 
     with model.using_history(request.forget_history):
-        return strength_for(loss, target, most)
+        if len(sample) == len(target.rows):
+            return gaining(target.gap, CLOSE)
+        share = gaining(target.gap, ROUGH)
+        if not exact or share == 0:
+            return share
+        gained = float(loss_of(model, scorer(share), target.rows).mean()) - target.original
+        amiss = np.clip(target.gap / max(gained, 1e-9), 1 / MOST_AMISS, MOST_AMISS)
+        return gaining(target.gap * float(amiss), CLOSE)
 
 
 def scale_to_target(
@@ -354,26 +386,29 @@ def error_of_few(request: Rows, values: Numbers, user: Rows) -> float | None:  #
     return float(np.sqrt(within * whole + between_users * (mine**2).sum()) / whole)
 
 
-def some_of(rows: Rows, seed: int) -> Rows:
-    """Draw at most ``ASKED`` of the rows at random, enough to measure a loss; sorted.
+def some_of(rows: Rows, seed: int, most: int = ASKED) -> Rows:
+    """Draw at most so many of the rows at random; sorted.
 
     Each row has a random place in line. If some rows leave, the others keep theirs: the draws for
     two requests differ by few rows, so that a model in use can be asked about most of them before
     there is a request.
     """
-    if len(rows) <= ASKED:
+    if len(rows) <= most:
         return rows
     places = generator_of(seed, Stream.TARGET_ROWS).random(int(rows.max()) + 1)[rows]
-    return np.sort(rows[np.argpartition(places, ASKED)[:ASKED]])
+    return np.sort(rows[np.argpartition(places, most)[:most]])
 
 
-def strength_for(loss: Callable[[float], float], target: TargetLoss, most: float) -> float:
+def strength_for(
+    loss: Callable[[float], float], target: TargetLoss, most: float, close: float = CLOSE
+) -> float:
     """Find the strength at which a loss reaches its target.
 
     Args:
         loss: gives the mean loss on the target's rows at a strength above 0; need not be monotonic.
         target: the loss to reach; Original's loss is that of strength 0.
         most: the largest strength.
+        close: a loss this near to its target has reached it, as a share of the gap.
 
     Returns:
         The strength: 0 if Original already reaches the target, ``most`` if no strength does.
@@ -382,9 +417,9 @@ def strength_for(loss: Callable[[float], float], target: TargetLoss, most: float
     @cache
     def missing(strength: float) -> float:
         gap = target.loss - (loss(strength) if strength > 0 else target.original)
-        return 0.0 if abs(gap) <= CLOSE * (target.loss - target.original) else gap
+        return 0.0 if abs(gap) <= close * target.gap else gap
 
-    if target.loss <= target.original:
+    if target.gap <= 0:
         return 0.0
     low, high = 0.0, min(1.0, most)
     while missing(high) > 0:

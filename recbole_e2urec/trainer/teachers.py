@@ -192,7 +192,11 @@ def _plan_on_forget_rows(
 
 
 def negation_strength(
-    model: LLMRec, request: UnlearningTask, direction: Direction, strength: float | None
+    model: LLMRec,
+    request: UnlearningTask,
+    direction: Direction,
+    strength: float | None,
+    exact: bool = True,
 ) -> tuple[float, TargetLoss | None]:
     """Choose how many times to subtract the change from Original.
 
@@ -202,6 +206,7 @@ def negation_strength(
         direction: how the weights changed when the forget rows were learned.
         strength: the strength, if it is fixed; None: search for the one that reaches the target
             loss.
+        exact: see :func:`strength_reaching`.
 
     Returns:
         The strength and the target loss; no target if the strength is fixed.
@@ -210,7 +215,7 @@ def negation_strength(
         return strength, None
     target = target_loss(model, request)
     reached = strength_reaching(
-        model, request, target, lambda share: direction.scorer(-share), MOST_STRENGTH
+        model, request, target, lambda share: direction.scorer(-share), MOST_STRENGTH, exact
     )
     return max(LEAST_STRENGTH, reached), target
 

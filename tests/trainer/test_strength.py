@@ -1,16 +1,22 @@
 """How strongly to forget: the search, and the error of a mean over users."""
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from recbole_e2urec.trainer.strength import (
     ASKED,
+    CLOSE,
+    ROUGH,
     TargetLoss,
     error_of_few,
     mean_over_users,
     shrunken_gap,
     some_of,
     strength_for,
+    strength_reaching,
 )
 
 
@@ -44,7 +50,7 @@ def test_the_error_of_few_users_needs_others_that_can_tell_it():
 
 
 def target(loss: float, original: float = 0.0) -> TargetLoss:
-    return TargetLoss(np.arange(3), loss, 0.0, original)
+    return TargetLoss(np.arange(3), loss, 0.0, np.full(3, original))
 
 
 @pytest.mark.parametrize("wanted", [0.3, 0.7, 1.0, 3.3, 15.0])
@@ -68,6 +74,34 @@ def test_strength_for_is_nothing_where_nothing_is_remembered():
 def test_strength_for_ends_at_the_greatest_strength():
     assert strength_for(lambda c: 0.1, target(0.5, 0.1), 16.0) == 16.0
     assert strength_for(lambda c: 0.1, target(0.5, 0.1), 0.5) == 0.5
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_all_rows_correct_what_a_sample_of_them_says(monkeypatch: pytest.MonkeyPatch, exact: bool):
+    rows = np.arange(4 * ASKED)
+    sample, asked = some_of(rows, 1), []
+    rise = np.where(np.isin(rows, sample), 0.8, 1.1)  # of each row, at a strength of 1; mean 1.025
+
+    def loss_of(model: object, strength: float, some: np.ndarray) -> np.ndarray:
+        asked.append(len(some))
+        return 0.5 + strength * rise[some]
+
+    monkeypatch.setattr("recbole_e2urec.trainer.strength.loss_of", loss_of)
+    model = SimpleNamespace(using_history=lambda history: nullcontext())
+    request = SimpleNamespace(seed=1, forget_history=None)
+    wanted = TargetLoss(rows, 1.5, 0.0, np.full(len(rows), 0.5))
+    found = strength_reaching(model, request, wanted, lambda strength: strength, 16.0, exact)
+    reached = found * (1.025 if exact else 0.8)
+    assert reached == pytest.approx(1.0, abs=CLOSE if exact else ROUGH)
+    assert asked.count(len(rows)) == exact
+
+
+def test_the_gap_of_a_target_is_what_it_asks_for_beyond_original():
+    target = TargetLoss(np.arange(2), 0.7, 0.1, np.array([0.4, 0.6]))
+    assert (target.original, target.gap) == (0.5, pytest.approx(0.2))
+    assert target.findings == {
+        "target_logloss": 0.7, "target_error": 0.1, "original_logloss": 0.5
+    }  # fmt: skip
 
 
 def test_some_of_draws_each_row_once_and_always_the_same():
