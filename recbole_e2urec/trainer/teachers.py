@@ -209,9 +209,10 @@ def negation_strength(
     if strength is not None:
         return strength, None
     target = target_loss(model, request)
-    reached = strength_reaching(
-        model, request, target, lambda share: direction.scorer(-share), MOST_STRENGTH
-    )
+    with model.bank.active(direction.place):  # each strength's answers would switch to it and back
+        reached = strength_reaching(
+            model, request, target, lambda share: direction.scorer(-share), MOST_STRENGTH
+        )
     return max(LEAST_STRENGTH, reached), target
 
 
