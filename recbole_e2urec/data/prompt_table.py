@@ -252,7 +252,7 @@ class TokenLimits:
 # Indices of the segments that every table has; the users' segments begin at FIRST_USER.
 EMPTY, LEAD_IN, INSTRUCTION, FIRST_USER = 0, 1, 2, 3
 ENTRIES = slice(2, -2)  # where a prompt's segments have the history entries
-FEW = 8192  # rows, which show most tokens that are not rare
+FEW = 8192  # rows that are looked at in turn until no token is left to look for
 CHUNK = 65536  # rows processed together where only segments are looked at; bounds the memory
 
 
@@ -368,7 +368,7 @@ class PromptTable:
     def unshown(
         self, rows: NDArray[np.int64], tokens: NDArray[np.int64]
     ) -> NDArray[np.int64]:  # [b], [m] -> [<= m]
-        """Return those of the sorted tokens that none of these prompts shows, see :meth:`tokens`."""
+        """Return those of the sorted tokens that none of these prompts shows."""
         for start in range(0, len(rows), FEW):
             if len(tokens) == 0:
                 break

@@ -172,7 +172,9 @@ def hiding_more(
 
     Args:
         history: histories before these rows were hidden, [n, k]; they stay as they are.
-        rows, parts, hidden: as for :func:`shown_histories`.
+        rows: see :func:`shown_histories`.
+        parts: see :func:`shown_histories`.
+        hidden: ids of all rows that no history shows, the newly hidden ones included.
         newly: ids of the rows that ``history`` may still show.
     """
     theirs = np.flatnonzero(np.isin(rows.user, np.unique(rows.user[newly])))
