@@ -111,9 +111,8 @@ class EagerT5LM(T5LM):
         encoder: Any = self.model.get_encoder()
         is_compiled = encoder._compiled_call_impl is not None
         is_eager = encoder.config._attn_implementation == "eager"
-        checkpoints = encoder.block[0].gradient_checkpointing
         is_plain = self.model.dtype == torch.float32 and not self.mixed
-        if is_compiled or checkpoints or not (is_eager and is_plain):
+        if is_compiled or encoder.gradient_checkpointing or not (is_eager and is_plain):
             return super()._read(input_ids, attention_mask)
         state = encoder.dropout(encoder.embed_tokens(input_ids))
         length = input_ids.shape[1]

@@ -92,6 +92,14 @@ def test_a_lean_encoder_says_and_learns_the_same_to_the_last_bit(tiny, batch, dr
     assert all(map(torch.equal, *results))
 
 
+@pytest.mark.parametrize("option", [{"attention": "sdpa"}, {"gradient_checkpointing": True}])
+def test_a_lean_encoder_leaves_to_transformers_what_it_does_not_do(texts, batch, option):
+    model, calls = load_backbone(BackboneOptions("tiny-t5", **option), texts, seed=7), []
+    model.reader.register_forward_hook(lambda *_: calls.append(True))
+    model(*batch)
+    assert calls
+
+
 def test_one_decoder_position_has_the_dropout_of_the_whole_decoder(t5, batch):
     t5.train()
     many = [part.repeat(400, 1) for part in batch]
