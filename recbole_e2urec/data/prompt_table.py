@@ -252,6 +252,7 @@ class TokenLimits:
 # Indices of the segments that every table has; the users' segments begin at FIRST_USER.
 EMPTY, LEAD_IN, INSTRUCTION, FIRST_USER = 0, 1, 2, 3
 ENTRIES = slice(2, -2)  # where a prompt's segments have the history entries
+FEW = 8192  # rows that are looked at in turn until no token is left to look for
 CHUNK = 65536  # rows processed together where only segments are looked at; bounds the memory
 
 
@@ -363,6 +364,17 @@ class PromptTable:
         for start in range(0, len(rows), CHUNK):
             shown[self._segments(rows[start : start + CHUNK], None)] = True
         return np.unique(self._store.gather(np.flatnonzero(shown))).astype(np.int64)
+
+    def unshown(
+        self, rows: NDArray[np.int64], tokens: NDArray[np.int64]
+    ) -> NDArray[np.int64]:  # [b], [m] -> [<= m]
+        """Return those of the sorted tokens that none of these prompts shows."""
+        for start in range(0, len(rows), FEW):
+            if len(tokens) == 0:
+                break
+            shown = self.tokens(rows[start : start + FEW])
+            tokens = np.setdiff1d(tokens, shown, assume_unique=True)
+        return tokens
 
     def shows(
         self, rows: NDArray[np.int64], tokens: NDArray[np.int64]

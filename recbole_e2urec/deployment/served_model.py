@@ -49,6 +49,7 @@ from recbole_e2urec.errors import InputError
 from recbole_e2urec.experiment.run import Experiment, Rows, unseen_of
 from recbole_e2urec.methods import METHODS
 from recbole_e2urec.model.losses import kl_divergence, log_losses
+from recbole_e2urec.model.prompting import hiding_more
 from recbole_e2urec.trainer.strength import own_yes, some_of
 from recbole_e2urec.utils import recbole_compat
 
@@ -517,12 +518,23 @@ class ServedModel(Experiment):
 
     def history(self, hidden: Rows) -> Rows:
         """See :meth:`Experiment.history`; the histories that are shown now are kept."""
-        if self._shown is None or not np.array_equal(self._shown[0], hidden):
-            history = super().history(hidden)
-            if not np.array_equal(hidden, self.forgotten):
-                return history
+        if self._shown is not None and np.array_equal(self._shown[0], hidden):
+            return self._shown[1]
+        history = self._history(hidden)
+        if np.array_equal(hidden, self.forgotten):
             self._shown = hidden, history
-        return self._shown[1]
+        return history
+
+    def _history(self, hidden: Rows) -> Rows:
+        """Make histories; those of users of whom no more is hidden are as they are shown now."""
+        rows = self.dataset.rows
+        if self._shown is None or rows.index is not None:
+            return super().history(hidden)
+        earlier, history = self._shown
+        if not np.isin(earlier, hidden).all():
+            return super().history(hidden)
+        newly = without(hidden, earlier)
+        return hiding_more(history, rows, self.parts.whole, hidden, newly)
 
     def reopened(self, folder: ModelFolder) -> "ServedModel":
         """Open the folder's present generation beside this one, on the same data."""

@@ -162,3 +162,30 @@ def shown_histories(
     with_valid = history_rows(rows.user, rows.item, rows.time, allowed, length)
     shown[parts.test] = with_valid[parts.test]
     return shown
+
+
+def hiding_more(
+    history: NDArray[np.int64], rows: RowTable, parts: Splits, hidden: NDArray[np.int64],
+    newly: NDArray[np.int64],
+) -> NDArray[np.int64]:  # fmt: skip
+    """Find the histories of :func:`shown_histories` anew for the users of newly hidden rows.
+
+    Args:
+        history: histories before these rows were hidden, [n, k]; they stay as they are.
+        rows: see :func:`shown_histories`.
+        parts: see :func:`shown_histories`.
+        hidden: ids of all rows that no history shows, the newly hidden ones included.
+        newly: ids of the rows that ``history`` may still show.
+    """
+    theirs = np.flatnonzero(np.isin(rows.user, np.unique(rows.user[newly])))
+    place = np.full(len(rows), -1)
+    place[theirs] = np.arange(len(theirs))
+
+    def among(ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        return place[ids][place[ids] >= 0]
+
+    table = RowTable(rows.user[theirs], rows.item[theirs], rows.time[theirs])
+    shown = shown_histories(table, Splits(*map(among, parts)), among(hidden), history.shape[1])
+    changed = history.copy()
+    changed[theirs] = np.where(shown >= 0, theirs[shown], -1)
+    return changed

@@ -201,8 +201,7 @@ class ForgetRetainBatches:
         What a model stores in the embeddings of these tokens serves forget rows alone.
         """
         forget = self.forget_table.tokens(self.request.forget)
-        others = self.retain_table.tokens(self.request.retain)
-        return torch.from_numpy(np.setdiff1d(forget, others, assume_unique=True))
+        return torch.from_numpy(self.retain_table.unshown(self.request.retain, forget))
 
     def reached(self, tokens: Tensor) -> NDArray[np.bool_]:  # [m] -> [f]
         """Mark the forget rows whose prompts show one of these tokens."""

@@ -295,7 +295,8 @@ def scale_to_target(
     def scorer(factor: float) -> Scorer:
         return Stored(name, lambda: interpolated(start, trained, factor))
 
-    factor = max(least, strength_reaching(model, request, target, scorer, most))
+    with model.bank.active(name):  # each factor's answers would switch to it and back
+        factor = max(least, strength_reaching(model, request, target, scorer, most))
     model.bank.load(name, interpolated(start, trained, factor))
     return factor
 

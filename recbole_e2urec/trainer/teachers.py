@@ -214,9 +214,10 @@ def negation_strength(
     if strength is not None:
         return strength, None
     target = target_loss(model, request)
-    reached = strength_reaching(
-        model, request, target, lambda share: direction.scorer(-share), MOST_STRENGTH, exact
-    )
+    with model.bank.active(direction.place):  # each strength's answers would switch to it and back
+        reached = strength_reaching(
+            model, request, target, lambda share: direction.scorer(-share), MOST_STRENGTH, exact
+        )
     return max(LEAST_STRENGTH, reached), target
 
 

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from recbole_e2urec.data.history import history_rows
+from recbole_e2urec.data.rows import RowTable, Splits
 from recbole_e2urec.errors import InputError
+from recbole_e2urec.model.prompting import hiding_more, shown_histories
 
 
 def reference(user, item, when, allowed, k):
@@ -126,3 +128,17 @@ def test_history_rows_take_seconds_for_a_million():
     start = time.perf_counter()
     history_rows(*columns, random.random(n) < 0.8, 10)
     assert time.perf_counter() - start < 10
+
+
+@given(interactions(), st.integers(0, 2**32 - 1))
+def test_histories_without_more_rows_are_those_made_anew(case, seed):
+    user, item, when, _, k = case
+    rows, draw = RowTable(user, item, when), np.random.default_rng(seed)
+    part, hides = draw.integers(0, 4, len(user)), draw.integers(0, 3, len(user))
+    parts = Splits(*(np.flatnonzero(part == number) for number in range(3)))
+    earlier, hidden = np.flatnonzero(hides == 2), np.flatnonzero(hides > 0)
+    before = shown_histories(rows, parts, earlier, k)
+    kept = before.copy()
+    after = hiding_more(before, rows, parts, hidden, np.flatnonzero(hides == 1))
+    np.testing.assert_array_equal(after, shown_histories(rows, parts, hidden, k))
+    np.testing.assert_array_equal(before, kept)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from recbole_e2urec.data import prompt_table
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.trainer.batches import ForgetRetainBatches, share_of_each
@@ -19,7 +20,9 @@ def pairing(small_config):
     return ForgetRetainBatches(request, run.model.table, 16), run
 
 
-def test_own_tokens_are_in_prompts_of_forget_rows_and_in_no_other(pairing):
+@pytest.mark.parametrize("at_once", [1, 8192])
+def test_own_tokens_are_in_prompts_of_forget_rows_and_in_no_other(pairing, at_once, monkeypatch):
+    monkeypatch.setattr(prompt_table, "FEW", at_once)
     pairs, run = pairing
     own = pairs.forget_only_tokens()
     assert 0 < len(own) < 1000

@@ -74,6 +74,14 @@ def flags_kept(model: nn.Module) -> Iterator[None]:
                 parameter.requires_grad_(flag)
 
 
+def _set(modules: list[nn.Module], parameters: list[nn.Parameter], learns: bool) -> None:
+    """Switch the training mode of these modules, and the gradient of these parameters."""
+    for module in modules:
+        module.training = learns
+    for parameter in parameters:
+        parameter.requires_grad_(learns)
+
+
 @contextmanager
 def peft_quiet() -> Iterator[None]:
     """Silence two peft warnings about which the user can do nothing.
@@ -182,6 +190,7 @@ class AdapterBank:
         self._options: dict[str, LoraOptions] = {}
         self._peft: PeftModel | None = None
         self._open: list[str | None] = [None]  # names of the open contexts; the last is active
+        self._switches: tuple[list[nn.Module], list[nn.Parameter]] | None = None  # of the model
 
     @property
     def names(self) -> list[str]:
@@ -211,6 +220,7 @@ class AdapterBank:
         if not name or "." in name or name in self._options:
             raise ValueError(f"adapter name {name!r} is taken, empty or dotted; have {self.names}")
         config = lora_config(options, self.language_model, self._layers)
+        self._switches = None
         model = self.language_model.model
         with switches_kept(model), seeded(seed), peft_quiet():
             if self._peft is None:
@@ -239,6 +249,7 @@ class AdapterBank:
         if name in self._open:
             raise ValueError(f"adapter {name!r} is in use; leave its context first")
         del self._options[name]
+        self._switches = None
         peft: Any = self._peft
         with switches_kept(self.language_model.model):
             if self._options:
@@ -353,27 +364,39 @@ class AdapterBank:
 
         Afterwards, :meth:`load` accepts that state. There must be no adapters yet.
         """
+        self._switches = None
         part_weights(self.language_model.model, state)
 
     @contextmanager
     def active(self, name: str | None) -> Iterator[None]:
         """Use this adapter (``None``: no adapter) in every forward of the body."""
         self._check(name)
+        before = self._open[-1]
         self._open.append(name)
         try:
-            self._switch()
+            if name != before:
+                self._switch()
             yield
         finally:
             self._open.pop()
-            self._switch()
+            if name != before:
+                self._switch()
 
     @contextmanager
     def frozen(self, name: str | None) -> Iterator[None]:
         """Use this adapter in evaluation mode, without any gradient."""
-        model = self.language_model
-        with self.active(name), switches_kept(model), torch.no_grad():
-            model.eval().requires_grad_(False)
-            yield
+        if self._switches is None:  # looking for them takes longer than all else here
+            model = self.language_model
+            self._switches = [*model.modules()], [*model.parameters()]
+        modules, parameters = self._switches
+        with self.active(name), torch.no_grad():
+            learning = [module for module in modules if module.training]
+            free = [parameter for parameter in parameters if parameter.requires_grad]
+            try:
+                _set(learning, free, False)
+                yield
+            finally:
+                _set(learning, free, True)
 
     @contextmanager
     def mixed(self, names: Sequence[str], weights: Tensor) -> Iterator[None]:

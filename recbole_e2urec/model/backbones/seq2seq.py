@@ -45,8 +45,13 @@ class Seq2SeqLM(LanguageModel):
 
     def _state(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """One pass of the encoder and one decoder step; T5's scaling is already applied."""
-        read = self.reader(input_ids=input_ids, attention_mask=attention_mask)
-        return self._decode(input_ids, read.last_hidden_state, attention_mask) * self.scale
+        read = self._read(input_ids, attention_mask)
+        return self._decode(input_ids, read, attention_mask) * self.scale
+
+    def _read(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Let the encoder read prompts: [b, t], [b, t] -> [b, t, d]."""
+        read: Any = self.reader(input_ids=input_ids, attention_mask=attention_mask)
+        return read.last_hidden_state
 
     def _decode(self, input_ids: Tensor, read: Tensor, attention_mask: Tensor) -> Tensor:
         """One decoder step on the encoder's states: [b, t], [b, t, d], [b, t] -> [b, d]."""
@@ -94,9 +99,54 @@ class T5LM(Seq2SeqLM):
         return decoder.dropout(decoder.final_layer_norm(state))[:, 0]
 
 
+class EagerT5LM(T5LM):
+    """A T5 whose layers attend eagerly, without what transformers' encoder does in vain.
+
+    It multiplies the scores by 1, copies them for position bias and for mask, and looks up what it
+    is to return. A small model learns a tenth faster without that. No number changes.
+    """
+
+    def _read(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """See :meth:`Seq2SeqLM._read`."""
+        encoder: Any = self.model.get_encoder()
+        is_compiled = encoder._compiled_call_impl is not None
+        is_eager = encoder.config._attn_implementation == "eager"
+        is_plain = self.model.dtype == torch.float32 and not self.mixed
+        if is_compiled or encoder.gradient_checkpointing or not (is_eager and is_plain):
+            return super()._read(input_ids, attention_mask)
+        state = encoder.dropout(encoder.embed_tokens(input_ids))
+        length = input_ids.shape[1]
+        position = encoder.block[0].layer[0].SelfAttention.compute_bias(length, length)
+        absent = (attention_mask == 0)[:, None, None] * torch.finfo(torch.float32).min
+        for block in encoder.block:
+            itself, forward = block.layer
+            normed = itself.layer_norm(state)
+            heard = _attended_by_all(itself.SelfAttention, normed, position, absent)
+            state = forward(state + itself.dropout(heard))
+        return encoder.dropout(encoder.final_layer_norm(state))
+
+
+def _attended_by_all(
+    attention: Any, state: Tensor, position: Tensor, absent: Tensor
+) -> Tensor:  # [b, t, d], [1, heads, t, t], [b, 1, 1, t] -> [b, t, d]
+    """Self-attention of all positions."""
+    shape = *state.shape[:2], attention.n_heads, attention.key_value_proj_dim
+    query, key, value = (
+        layer(state).view(shape).transpose(1, 2)
+        for layer in (attention.q, attention.k, attention.v)
+    )
+    scores = query @ key.transpose(2, 3)
+    scores += position
+    scores += absent
+    weights = F.dropout(scores.softmax(dim=-1), attention.dropout, attention.training)
+    return attention.o((weights @ value).transpose(1, 2).flatten(2))
+
+
 def _alone(attention: Any, state: Tensor) -> Tensor:  # [b, 1, d] -> [b, 1, d]
     """Self-attention of a single position, which has all the weight."""
     value = attention.v(state).view(len(state), 1, attention.n_heads, -1)
+    if not (attention.training and attention.dropout):
+        return attention.o(value.flatten(2))
     weight = F.dropout(value.new_ones(*value.shape[:-1], 1), attention.dropout, attention.training)
     return attention.o((weight * value).flatten(2))
 

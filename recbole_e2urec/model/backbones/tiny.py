@@ -20,7 +20,7 @@ from recbole_e2urec.errors import InputError
 from recbole_e2urec.model.backbones.causal import CausalLM
 from recbole_e2urec.model.backbones.language_model import LanguageModel
 from recbole_e2urec.model.backbones.lora import seeded
-from recbole_e2urec.model.backbones.seq2seq import T5LM
+from recbole_e2urec.model.backbones.seq2seq import EagerT5LM
 from recbole_e2urec.model.backbones.tokenizer import PromptCodec
 
 SPECIAL = ("<pad>", "</s>", "<s>")
@@ -213,7 +213,7 @@ def _tiny_t5(
         **_special_ids(tokenizer, decoder_start_token_id=tokenizer.pad_token_id),
     )
     model = _untrained(T5ForConditionalGeneration, config, seed)
-    return T5LM(model, PromptCodec(tokenizer, answers), max_tokens)
+    return EagerT5LM(model, PromptCodec(tokenizer, answers), max_tokens)
 
 
 def _tiny_llama(

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from bank_steps import LORA, answer, changed, gradients, shake, step, switches
+from torch.testing import assert_close
 
 from recbole_e2urec.model.backbones.adapters import AdapterBank
 from recbole_e2urec.model.backbones.loading import BackboneOptions, load_backbone
@@ -114,6 +115,20 @@ def test_frozen_has_no_gradient_and_no_dropout(bank, batch):
         assert not any(parameter.requires_grad for parameter in bank.language_model.parameters())
     assert not first.requires_grad
     assert torch.equal(first, second)
+
+
+def test_frozen_knows_of_adapters_that_came_and_went(bank, batch):
+    shake(bank, "a")
+    first = answer(bank, batch, "a")
+    bank.add("b", LORA, seed=2)
+    with bank.training("b"), bank.frozen("b"):
+        model = bank.language_model
+        assert not any(module.training for module in model.modules())
+        assert not any(parameter.requires_grad for parameter in model.parameters())
+    bank.remove("b")
+    bank.merge("a")
+    assert_close(answer(bank, batch, None), first, rtol=1e-4, atol=1e-4)
+    assert all(parameter.requires_grad for parameter in bank.language_model.parameters())
 
 
 @pytest.mark.parametrize("name", ["a", "", "x.y"])

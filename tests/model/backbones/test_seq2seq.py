@@ -6,7 +6,7 @@ from torch.testing import assert_close
 from recbole_e2urec.model.backbones.adapters import AdapterBank
 from recbole_e2urec.model.backbones.loading import BackboneOptions, load_backbone
 from recbole_e2urec.model.backbones.lora import LoraOptions, seeded
-from recbole_e2urec.model.backbones.seq2seq import T5LM, Seq2SeqLM
+from recbole_e2urec.model.backbones.seq2seq import T5LM, EagerT5LM, Seq2SeqLM
 
 
 @pytest.fixture
@@ -71,6 +71,33 @@ def test_one_decoder_position_is_what_the_whole_decoder_says(t5, batch, targets)
             gradients.append(torch.cat([part.flatten() for part in found]))
     ours, theirs = gradients
     assert float((ours - theirs).norm()) <= 1e-5 * float(theirs.norm())
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("adapter", ["a", None])
+def test_a_lean_encoder_says_and_learns_the_same_to_the_last_bit(tiny, batch, dropout, adapter):
+    model = small_t5(num_layers=2, dropout_rate=dropout, attn_implementation="eager")
+    lean = EagerT5LM(model, tiny.codec, 512)
+    bank = AdapterBank(lean)
+    bank.add("a", LoraOptions(r=2, target_modules=("q", "v", "embed_tokens")), seed=1)
+    results = []
+    for read in (EagerT5LM._read, Seq2SeqLM._read):
+        with pytest.MonkeyPatch.context() as patch, bank.training(adapter), seeded(3):
+            patch.setattr(EagerT5LM, "_read", read)
+            logits = lean(*batch)
+            found = torch.autograd.grad(
+                logits.square().sum(), bank.parameters(adapter), materialize_grads=True
+            )
+        results.append([logits, *found])
+    assert all(map(torch.equal, *results))
+
+
+@pytest.mark.parametrize("option", [{"attention": "sdpa"}, {"gradient_checkpointing": True}])
+def test_a_lean_encoder_leaves_to_transformers_what_it_does_not_do(texts, batch, option):
+    model, calls = load_backbone(BackboneOptions("tiny-t5", **option), texts, seed=7), []
+    model.reader.register_forward_hook(lambda *_: calls.append(True))
+    model(*batch)
+    assert calls
 
 
 def test_one_decoder_position_has_the_dropout_of_the_whole_decoder(t5, batch):
