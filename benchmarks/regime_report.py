@@ -10,7 +10,7 @@ import numpy as np
 from tabulate import tabulate
 
 from benchmarks.lineplots import Line, Panel, svg
-from recbole_e2urec.evaluator.bootstrap import bias_in_floors
+from recbole_e2urec.evaluator.over_seeds import bias_in_floors
 from recbole_e2urec.report.results import load_answers
 
 HEAD = (

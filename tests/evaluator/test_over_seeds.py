@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from recbole_e2urec.evaluator.bootstrap import apart, bias, bias_in_floors
+from recbole_e2urec.evaluator.over_seeds import apart, bias, bias_in_floors
 
 
 def test_distance_of_two_draws() -> None:
