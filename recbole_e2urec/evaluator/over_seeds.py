@@ -109,15 +109,17 @@ def nearer(
 
     Args:
         ours: P(yes) of a model, by seed.
-        originals: P(yes) of Original; has these seeds.
-        retrains: P(yes) of Retrain; has these seeds.
+        originals: P(yes) of Original, by seed.
+        retrains: P(yes) of Retrain, by seed.
         users: number of the user of each row, [n].
 
     Returns:
-        The lead and its p-value; None for fewer than three seeds or two users.
+        The lead and its p-value; None for fewer than three seeds or two users, and for a seed
+        without Original or Retrain.
     """
     distinct, user = np.unique(users, return_inverse=True)
-    if len(ours) < LEAST_SEEDS or len(distinct) < 2:
+    is_known = ours.keys() <= originals.keys() & retrains.keys()
+    if not is_known or len(ours) < LEAST_SEEDS or len(distinct) < 2:
         return None
     off = {seed: yes - (originals[seed] + retrains[seed]) / 2 for seed, yes in ours.items()}
     way = {seed: retrains[seed] - originals[seed] for seed in ours}
@@ -171,16 +173,16 @@ def verdicts(
     not: they show what these seeds and users can tell.
 
     Args:
-        answers: P(yes) by model and seed; has Original and Retrain.
+        answers: P(yes) by model and seed.
         users: number of the user of each row, [n].
 
     Returns:
         Such as ``yes, p .003``; ``no`` = nearer to Original; ``undecided`` = neither can be said.
-        Models with too few seeds are left out.
+        Models that :func:`nearer` cannot test are left out.
     """
     tests: dict[str, Nearness] = {}
     for name, ours in answers.items():
-        test = nearer(ours, answers[ORIGINAL], answers[RETRAIN], users)
+        test = nearer(ours, answers.get(ORIGINAL, {}), answers.get(RETRAIN, {}), users)
         if test is not None:
             tests[name] = test
     families = [[name for name in tests if name not in (ORIGINAL, RETRAIN)], [ORIGINAL], [RETRAIN]]

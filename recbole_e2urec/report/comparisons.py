@@ -243,7 +243,7 @@ def _over_seeds(answers: Mapping[str, Mapping[int, ForgetAnswers | None]]) -> di
     }
     biases = {label: bias_in_floors(ours, yes[RETRAIN]) for label, ours in yes.items()}
     users = [each.users for each in retrains.values() if each and each.users is not None]
-    words = verdicts(yes, users[0]) if users and ORIGINAL in yes else {}
+    words = verdicts(yes, users[0]) if users else {}
     known: dict[str, Row] = {}
     for label in yes:
         values = {"bias": biases[label], "nearer": words.get(label)}
