@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.stats import t as student_t
+from scipy.special import stdtrit
 
 Values = NDArray[np.float64]
 ORIGINAL, RETRAIN = "Original", "Retrain"
@@ -145,7 +145,7 @@ def _p_value(square: float, variances: Sequence[tuple[float, int]]) -> float:
 
     def excess(log_p: float) -> float:
         p = np.exp(log_p)
-        return float(sum(v * student_t.isf(p, freedom) ** 2 for v, freedom in variances)) - square
+        return float(sum(v * stdtrit(freedom, p) ** 2 for v, freedom in variances)) - square
 
     if square == 0:
         return 0.5
