@@ -147,11 +147,10 @@ def _p_value(square: float, variances: Sequence[tuple[float, int]]) -> float:
         p = np.exp(log_p)
         return float(sum(v * stdtrit(freedom, p) ** 2 for v, freedom in variances)) - square
 
-    if square == 0:
+    least, most = np.log(LEAST_P), np.log(0.5)
+    if excess(most) >= 0:
         return 0.5
-    if excess(np.log(LEAST_P)) <= 0:
-        return LEAST_P
-    return float(np.exp(brentq(excess, np.log(LEAST_P), np.log(0.5))))
+    return LEAST_P if excess(least) <= 0 else float(np.exp(brentq(excess, least, most)))
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
