@@ -54,7 +54,7 @@ def test_regimes_prints_a_table_for_each_and_goes_on_where_it_was(
     Path("candidates.yaml").write_text(CANDIDATES, encoding="utf-8")
     Path("r.md").write_text("<!-- regimes -->\n<!-- /regimes -->\n", encoding="utf-8")
     options = (*QUICK, "--sizes", "0.2", "--checkpoint_dir=kept", "--only", "a", "--seeds", "1")
-    with pytest.raises(InputError, match="no rows under 3 seeds in kept"):
+    with pytest.raises(SystemExit, match="no rows under 3 seeds in kept"):
         small("regimes", *options, "--three_sample")
     options = (*options, "2", "3")
     shown = small("regimes", *options, "--write=r.md")
