@@ -1,4 +1,10 @@
-"""Tables and plots of ``benchmarks.regimes``: means over seeds, and the frontier of costs."""
+"""Tables and plots of ``benchmarks.regimes``: means over seeds, the frontier of costs, a test.
+
+:func:`truth_table` measures the test of :func:`recbole_e2urec.evaluator.over_seeds.nearer` on
+models of which it is known whether they are nearer to Retrain. A run is drawn as the mean of the
+measured runs plus their deviations, each times a normal number. So drawn runs vary as the measured
+ones do, in what seeds change for all users alike, too.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite, nan
@@ -11,13 +17,21 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 
 from benchmarks.lineplots import Line, Panel, svg
-from recbole_e2urec.evaluator.bootstrap import bias_in_floors
-from recbole_e2urec.report.results import load_answers
+from recbole_e2urec.evaluator.over_seeds import (
+    LEVEL,
+    ORIGINAL,
+    RETRAIN,
+    Values,
+    bias_in_floors,
+    nearer,
+    verdicts,
+)
+from recbole_e2urec.report.results import ForgetAnswers, load_answers
 
 HEAD = (
     "", "seeds", "forget AUC", "closed, AUC", "closed, LogLoss", "predicted",
     "users who stay lose", "held-out AUC lost", "bias, floors", "seconds / Retrain's",
-    "before / Retrain's",
+    "before / Retrain's", "nearer to Retrain",
 )  # fmt: skip
 DIGITS = (4, 2, 2, 2, 4, 4, 2, 3, 3)
 HARM = 0.01  # a loss of AUC of users who stay that is as bad as not forgetting at all
@@ -26,8 +40,13 @@ COSTS = {
     "stay_lost": "AUC that users who stay lose",
     "bias": "bias, floors",
 }
+WAY = (0.0, 0.25, 0.5, 0.75, 1.0)  # of mixtures, from Original to another seed's Retrain
+DRAWS = 400  # of each line of the table of known truth
+FEW_USERS = 20
+METHODS = 12  # a corrected verdict is one of so many
 Row = Mapping[str, Any]
 Cell = tuple[str, float]  # regime, and size of the request
+Users = NDArray[np.integer]
 
 
 class Figures(NamedTuple):
@@ -54,10 +73,15 @@ def table_of(rows: Sequence[Row], names: Sequence[str], folder: Path) -> str:
         folder: folder with the answers of the rows.
     """
     lines = []
+    answers = answers_by_name(rows, names, folder)
+    users = [
+        each.users for of in answers.values() for each in of.values() if each.users is not None
+    ]
+    words = verdicts(_yes(answers), users[0]) if users and RETRAIN in answers else {}
     for name, figures in _figures_by_name(rows, names, folder).items():
         seeds = sum(row["row"] == name for row in rows)
         cells = [_number(value, digits) for value, digits in zip(figures, DIGITS, strict=False)]
-        lines.append([name, str(seeds), *cells])
+        lines.append([name, str(seeds), *cells, words.get(name, "-")])
     return _markdown(lines, HEAD)
 
 
@@ -83,6 +107,22 @@ def _paid(row: Row) -> NDArray[np.float64]:  # [11]
     fifths = row.get("who_pays", {})
     each = [*fifths.get("activity", [None] * 5), *fifths.get("popularity", [None] * 5)]
     return np.array([*each, row["heldout_forget_users"]["auc"]], dtype=np.float64)
+
+
+def answers_by_name(
+    rows: Sequence[Row], names: Sequence[str], folder: Path
+) -> dict[str, dict[int, ForgetAnswers]]:
+    """Read the answers of rows, by name and seed, without those that are not there."""
+    answers: dict[str, dict[int, ForgetAnswers]] = {}
+    for name in names:
+        for row in rows:
+            if row["row"] == name and (of_row := load_answers(folder, row)):
+                answers.setdefault(name, {})[row["seed"]] = of_row
+    return answers
+
+
+def _yes(answers: Mapping[str, Mapping[int, ForgetAnswers]]) -> dict[str, dict[int, Values]]:
+    return {name: {seed: each.yes for seed, each in of.items()} for name, of in answers.items()}
 
 
 def _number(value: float, digits: int) -> str:
@@ -112,14 +152,8 @@ def _mean(rows: Sequence[Row], name: str, folder: Path) -> Figures:
 
 def _bias(rows: Sequence[Row], name: str, folder: Path) -> float:
     """Return the bias over seeds; NaN if it is unknown."""
-    ours, retrains = (
-        {
-            row["seed"]: answers.yes
-            for row in rows
-            if row["row"] == base and (answers := load_answers(folder, row))
-        }
-        for base in (name, "Retrain")
-    )
+    yes = _yes(answers_by_name(rows, (name, RETRAIN), folder))
+    ours, retrains = (yes.get(base, {}) for base in (name, RETRAIN))
     bias = bias_in_floors(ours, retrains) if ours.keys() <= retrains.keys() else None
     return nan if bias is None else bias
 
@@ -225,3 +259,87 @@ def _panels(cell: Cell, figures: Mapping[str, Figures], methods: Sequence[str]) 
 
 def _method(name: str) -> str:
     return name.partition(",")[0]
+
+
+def verdict_table(
+    rows: Mapping[Cell, Sequence[Row]],
+    names: Sequence[str],
+    users: Mapping[Cell, Users],
+    folder: Path,
+) -> str:
+    """Return a Markdown table of verdicts, with a line for each model.
+
+    Args:
+        rows: rows by regime and size; each seed has its Original and Retrain.
+        names: names of the lines, in order.
+        users: user of each forget row, by regime and size.
+        folder: folder with the answers of the rows.
+    """
+    words = {
+        cell: verdicts(_yes(answers_by_name(measured, names, folder)), users[cell])
+        for cell, measured in rows.items()
+    }
+    lines = [
+        [name, *(of_cell.get(name, "-") for of_cell in words.values())]
+        for name in names
+        if any(name in of_cell for of_cell in words.values())
+    ]
+    return _markdown(lines, ["", *(f"({regime}), {size:.0%}" for regime, size in rows)])
+
+
+def truth_table(
+    rows: Mapping[Cell, Sequence[Row]], users: Mapping[Cell, Users], folder: Path
+) -> str:
+    """Return a Markdown table of how often models of known truth get a verdict.
+
+    Args:
+        rows: rows by regime and size.
+        users: user of each forget row, by regime and size.
+        folder: folder with the answers of the rows.
+    """
+    lines = []
+    for (regime, size), measured in rows.items():
+        answers = _yes(answers_by_name(measured, (ORIGINAL, RETRAIN), folder))
+        runs = [np.stack(list(answers[name].values())) for name in (ORIGINAL, RETRAIN)]
+        all_users = len(np.unique(users[regime, size]))
+        for seeds, count in ((3, FEW_USERS), (3, all_users), (5, all_users)):
+            p_values = _p_values(runs, users[regime, size], seeds, count)
+            rates = [
+                f"{(p <= LEVEL).mean():.2f} / {(p >= 1 - LEVEL).mean():.2f}" for p in p_values.T
+            ]
+            corrected = f"{(p_values[:, -1] <= LEVEL / METHODS).mean():.2f}"
+            title = f"({regime}), {size:.0%}"
+            lines.append([title, str(seeds), str(count), *rates, corrected])
+    mixtures = ["another Original", *(f"w = {way:g}" for way in WAY)]
+    return _markdown(lines, ["", "seeds", "users", *mixtures, f"w = 1, one of {METHODS}"])
+
+
+def _p_values(runs: Sequence[Values], users: Users, seeds: int, count: int) -> Values:
+    """Draw runs and users, and return p of another Original and of each mixture, [draws, 1 + ways].
+
+    Args:
+        runs: P(yes) of the measured runs of Original, and of Retrain, [runs, n].
+        users: user of each row, [n].
+        seeds: number of seeds to draw.
+        count: number of users to draw, with replacement.
+    """
+    generator = np.random.default_rng(0)
+    rows_of = [np.flatnonzero(users == user) for user in np.unique(users)]
+    means = [of.mean(axis=0) for of in runs]
+    deviations = [(of - mean) / np.sqrt(len(of) - 1) for of, mean in zip(runs, means, strict=True)]
+
+    def drawn(kind: int, rows: Users) -> dict[int, Values]:
+        numbers = generator.normal(size=(seeds, len(runs[kind])))
+        return dict(enumerate(means[kind][rows] + numbers @ deviations[kind][:, rows]))
+
+    found = []
+    for _ in range(DRAWS):
+        chosen = [rows_of[user] for user in generator.integers(0, len(rows_of), count)]
+        rows, user = np.concatenate(chosen), np.repeat(np.arange(count), list(map(len, chosen)))
+        original, retrain, another = drawn(0, rows), drawn(1, rows), drawn(1, rows)
+        models = [drawn(0, rows)]
+        for way in WAY:
+            models.append({s: (1 - way) * original[s] + way * another[s] for s in original})
+        tests = [nearer(model, original, retrain, user) for model in models]
+        found.append([test.p if test else np.nan for test in tests])
+    return np.array(found)

@@ -13,9 +13,10 @@ then marks the best settings of each method. No test row is scored.
 
 Rows are saved in ``regimes.jsonl`` in ``checkpoint_dir``. If the benchmark is killed, the same
 command continues it, and several commands can measure different seeds at the same time.
-``--report`` only prints the tables of the saved rows, ``--who_pays`` other tables: what users who
-stay lose, in fifths by activity, and items in fifths by popularity. Any ``--key=value`` applies to
-all runs.
+``--report`` only prints the tables of the saved rows. ``--who_pays`` prints instead what users who
+stay lose, in fifths by activity, and items in fifths by popularity. ``--three_sample`` prints which
+rows are nearer to Retrain than to Original, and how often this test says so of models of which it
+is known; rows of other versions count, too. Any ``--key=value`` applies to all runs.
 
 Without a GPU, seconds are CPU seconds of this process, so other work on the machine does not count.
 """
@@ -23,10 +24,11 @@ Without a GPU, seconds are CPU seconds of this process, so other work on the mac
 import argparse
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from recbole.utils import init_seed
 
 from benchmarks.common import (
@@ -38,13 +40,24 @@ from benchmarks.common import (
     publish,
     run_main,
 )
-from benchmarks.regime_report import Cell, best_of, frontier, payers_of, table_of
+from benchmarks.regime_report import (
+    Cell,
+    Users,
+    best_of,
+    frontier,
+    payers_of,
+    table_of,
+    truth_table,
+    verdict_table,
+)
 from recbole_e2urec import __version__
 from recbole_e2urec.cli import Arguments
+from recbole_e2urec.config.config import Config
 from recbole_e2urec.config.yaml import properties, read_switch, read_yaml
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.data.request.selection import ForgetOptions, ForgetRequest, read_request
 from recbole_e2urec.errors import InputError
+from recbole_e2urec.evaluator.over_seeds import LEAST_SEEDS
 from recbole_e2urec.experiment.run import parts_of
 from recbole_e2urec.experiment.tuning import development_request
 from recbole_e2urec.experiment.unlearning import Forgetting
@@ -141,14 +154,16 @@ def main() -> None:
     add_common(parser)
     parser.add_argument("--development", help="choose settings; no test row", **SWITCH)
     parser.add_argument("--report", help="measure nothing", **SWITCH)
-    parser.add_argument("--who_pays", help="tables of who loses AUC instead", **SWITCH)
+    parser.add_argument("--who_pays", help="print who loses AUC", **SWITCH)
+    parser.add_argument("--three_sample", help="print who is nearer to Retrain", **SWITCH)
     parser.add_argument("--rows", nargs="+", help="candidates by name; without it, all")
     parser.add_argument("--candidates", type=Path, help="a yaml file of them")
     parser.add_argument("--plot", type=Path, help="draw closed against its costs, as this SVG")
     options, arguments = parse_options(parser, MARK)
     options.development = read_switch(options.development, "development")
-    options.report = read_switch(options.report, "report")
-    options.who_pays = read_switch(options.who_pays, "who_pays")
+    for name in ("who_pays", "three_sample", "report"):
+        setattr(options, name, read_switch(getattr(options, name), name))
+    options.report |= options.who_pays or options.three_sample
     require_ml_1m(options)
     with cpu_clock(), common_settings(options, arguments) as common:
         task = Task(options, arguments, common, _candidates(options))
@@ -157,7 +172,7 @@ def main() -> None:
             for seed in options.seeds:
                 _measure(task, regime, seed)
         rows = _known(task)
-        tables = "\n\n".join(_tables(task, rows))
+        tables = "\n\n".join((_three_sample if options.three_sample else _tables)(task, rows))
         if options.plot:
             write_text(options.plot, frontier(rows, task.names, task.folder))
     publish(tables, options, MARK)
@@ -242,6 +257,21 @@ def runs_of(
     task: Task, settings: Mapping[str, Any], sizes: Sequence[float]
 ) -> Iterator[tuple[float, Forgetting]]:
     """Yield a trained run for each size; a larger request contains the smaller ones."""
+    config, dataset, request = _requests(task, settings)
+    validating = request(max(task.options.sizes)).split.retain
+    held_out = "valid" if task.options.development else "test"
+    for size in sizes:
+        init_seed(config["seed"], config["reproducibility"])
+        run = Forgetting(config, dataset, held_out, request(size), validating)
+        run.groups = run.groups._replace(retain=run.split.forget[:0])  # no figure needs retain rows
+        run.train()
+        yield size, run
+
+
+def _requests(
+    task: Task, settings: Mapping[str, Any]
+) -> tuple[Config, Any, Callable[[float], ForgetRequest]]:
+    """Return the configuration, the data, and what gives the request of a size."""
     config = config_of(settings, task.arguments)
     init_seed(config["seed"], config["reproducibility"])
     dataset = load_dataset(config)
@@ -262,14 +292,7 @@ def runs_of(
         options = config.with_settings(forget).options(ForgetOptions)
         return read_request(options, train, dataset)
 
-    validating = request(largest).split.retain
-    held_out = "valid" if task.options.development else "test"
-    for size in sizes:
-        init_seed(config["seed"], config["reproducibility"])
-        run = Forgetting(config, dataset, held_out, request(size), validating)
-        run.groups = run.groups._replace(retain=run.split.forget[:0])  # no figure needs retain rows
-        run.train()
-        yield size, run
+    return config, dataset, request
 
 
 def _row(run: Forgetting, task: Task, name: str, settings: Mapping[str, Any]) -> Row:
@@ -283,7 +306,10 @@ def _row(run: Forgetting, task: Task, name: str, settings: Mapping[str, Any]) ->
 
 
 def _known(task: Task) -> dict[Cell, list[Row]]:
-    """Return the saved rows that were measured with these settings, by regime and size."""
+    """Return the saved rows that were measured with these settings, by regime and size.
+
+    With ``--three_sample``, they may have been measured with others.
+    """
     options = task.options
     cells: dict[Cell, list[Row]] = {
         (regime, size): [] for regime in options.only for size in options.sizes
@@ -292,7 +318,8 @@ def _known(task: Task) -> dict[Cell, list[Row]]:
         regime, part, size, seed, name = (row[key] for key in KEY)
         if (
             part == task.part and (regime, size) in cells and seed in options.seeds
-            and name in task.names and row["decided_by"] == task.digest(regime, name)
+            and name in task.names
+            and (options.three_sample or row["decided_by"] == task.digest(regime, name))
         ):  # fmt: skip
             cells[regime, size].append(row)
     return {cell: rows for cell, rows in cells.items() if rows}
@@ -309,6 +336,38 @@ def _tables(task: Task, rows: Mapping[Cell, list[Row]]) -> Iterator[str]:
     if task.options.development:
         models = {name: candidate.model for name, candidate in task.candidates.items()}
         yield best_of(rows, models, task.folder)
+
+
+def _three_sample(task: Task, rows: Mapping[Cell, list[Row]]) -> Iterator[str]:
+    """Yield the verdicts of all methods, and the verdicts on models of which the truth is known.
+
+    Raises:
+        InputError: no regime has rows under three seeds.
+    """
+    rows = {
+        cell: of for cell, of in rows.items() if len({row["seed"] for row in of}) >= LEAST_SEEDS
+    }
+    if not rows:
+        raise InputError(
+            f"--three_sample: no rows under {LEAST_SEEDS} seeds in {task.folder / ROWS}"
+        )
+    users = {cell: _users(task, cell, rows[cell]) for cell in rows}
+    yield f"**Is it nearer to Retrain?**\n\n{verdict_table(rows, task.names, users, task.folder)}"
+    yield f"**Share of yes / no, one test**\n\n{truth_table(rows, users, task.folder)}"
+
+
+def _users(task: Task, cell: Cell, rows: Sequence[Row]) -> Users:
+    """Return the user of each forget row.
+
+    Raises:
+        InputError: the rows were measured on another request.
+    """
+    regime, size = cell
+    _, dataset, request = _requests(task, task.settings(regime, rows[0]["seed"]))
+    asked = request(size)
+    if any(row["request_digest"] != asked.digest for row in rows):
+        raise InputError(f"{ROWS}: rows of ({regime}), {size:.0%} are of another request")
+    return np.asarray(dataset.rows.user[asked.split.forget])
 
 
 if __name__ == "__main__":

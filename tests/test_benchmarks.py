@@ -1,5 +1,6 @@
 """The benchmarks run, on small data, and go on where they were."""
 
+import re
 import runpy
 import sys
 from collections.abc import Callable
@@ -45,26 +46,46 @@ TaskVector, twice:
 QUICK = ("--seeds", "1", "2", "--control_users=0.2", "--candidates=candidates.yaml")
 
 
-def test_regimes_prints_a_table_for_each_and_goes_on_where_it_was(small: Run) -> None:
-    from benchmarks.regime_report import HEAD
+def test_regimes_prints_a_table_for_each_and_goes_on_where_it_was(
+    small: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks import regime_report
 
     Path("candidates.yaml").write_text(CANDIDATES, encoding="utf-8")
     Path("r.md").write_text("<!-- regimes -->\n<!-- /regimes -->\n", encoding="utf-8")
-    options = (*QUICK, "--sizes", "0.2", "--checkpoint_dir=kept", "--only", "a")
+    options = (*QUICK, "--sizes", "0.2", "--checkpoint_dir=kept", "--only", "a", "--seeds", "1")
+    with pytest.raises(SystemExit, match="no rows under 3 seeds in kept"):
+        small("regimes", *options, "--three_sample")
+    options = (*options, "2", "3")
     shown = small("regimes", *options, "--write=r.md")
     assert "**(a) ml-100k, the paper's prompt; 20% of the users**" in shown
     lines = [line for line in shown.splitlines() if line.startswith("| TaskVector")]
     assert len(lines) == 2
-    assert len(lines[0].split("|")) == 2 + len(HEAD)
+    assert len(lines[0].split("|")) == 2 + len(regime_report.HEAD)
     assert "20% of the users" in Path("r.md").read_text(encoding="utf-8")
     measured = Path("kept/regimes.jsonl").read_text(encoding="utf-8")
-    assert len(measured.splitlines()) == 2 * 4  # seeds, Original and Retrain too
+    assert len(measured.splitlines()) == 3 * 4  # seeds, Original and Retrain too
     again = small("regimes", *options)
     assert "seed 1, TaskVector: forget AUC" not in again  # nothing was missing
     assert again.splitlines()[-1] == shown.splitlines()[-1]
     paid = small("regimes", *options, "--report", "--who_pays").splitlines()
     assert [line.count("|") for line in paid[-6:]] == [13] * 6  # head, rule and four models
     assert set(paid[-4].replace(" ", "").split("|")) == {"", "Original", "0.0000"}
+
+    monkeypatch.setattr(regime_report, "DRAWS", 5)
+    tested = small("regimes", *options, "--three_sample")
+    words = [
+        re.findall(r"^\| (\S.*?) +\|.* (\w+, p \S.*?) +\|$", text, re.MULTILINE)
+        for text in (shown, tested)
+    ]
+    assert [name for name, _ in words[0]] == [
+        "Original",
+        "Retrain",
+        "TaskVector",
+        "TaskVector, twice",
+    ]
+    assert words[0] == words[1]
+    assert tested.count("| (a), 20% | ") == 3  # lines of known truth
 
 
 @pytest.mark.thorough

@@ -131,7 +131,7 @@ def test_every_page_is_listed() -> None:
 
 
 def test_the_tables_of_benchmarks_stand_between_marks() -> None:
-    for name in ("evidence", "choices"):
+    for name in ("evidence", "choices", "three-sample"):
         text = text_of(CHECKOUT / "docs" / "explanation" / f"{name}.md")
         assert text.count("<!-- regimes -->") == text.count("<!-- /regimes -->") == 1
 

@@ -34,9 +34,8 @@ from recbole_e2urec.evaluator.attacks import (
     told_apart,
     way_back,
 )
-from recbole_e2urec.evaluator.bootstrap import UserBootstrap, interval
 from recbole_e2urec.evaluator.measure import Answers, distance_to
-from recbole_e2urec.evaluator.metrics import labelled_metrics, residual
+from recbole_e2urec.evaluator.metrics import UserBootstrap, interval, labelled_metrics, residual
 from recbole_e2urec.experiment.preview import touched
 from recbole_e2urec.experiment.run import Experiment, Parts, Rows
 from recbole_e2urec.model.losses import log_losses

@@ -22,8 +22,7 @@ from torch import Tensor
 
 from recbole_e2urec.config.schema import option, option_class
 from recbole_e2urec.data.prompt_table import length_grouped_batches
-from recbole_e2urec.evaluator.bootstrap import UserBootstrap, interval
-from recbole_e2urec.evaluator.metrics import labelled_metrics
+from recbole_e2urec.evaluator.metrics import UserBootstrap, interval, labelled_metrics
 from recbole_e2urec.model.llmrec import LLMRec
 from recbole_e2urec.model.losses import log_losses
 from recbole_e2urec.model.scorers import Scorer

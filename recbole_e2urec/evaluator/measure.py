@@ -18,9 +18,10 @@ from recbole_e2urec.evaluator.attacks import (
     membership_roc,
     membership_tpr,
 )
-from recbole_e2urec.evaluator.bootstrap import UserBootstrap, interval
 from recbole_e2urec.evaluator.metrics import (
+    UserBootstrap,
     euclidean,
+    interval,
     jeffreys_half,
     jensen_shannon,
     labelled_metrics,

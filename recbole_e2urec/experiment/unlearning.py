@@ -129,8 +129,10 @@ class Measuring(Experiment):
         labels, answers = self.dataset.rows.label, model.answers
         original, retrained = self.original.answers, self.retrain.answers
         losses = log_losses(answers.yes, labels)
+        forget = self.groups.forget
+        users = np.unique(self.dataset.rows.user[forget], return_inverse=True)[1].astype(np.int32)
         self.forget_answers[name, model.stage] = ForgetAnswers(
-            answers.yes[self.groups.forget], self.alike
+            answers.yes[forget], self.alike, users
         )
         row = {
             "model": name,

@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 
 from recbole_e2urec.config.keys import LORA, TRAINING
 from recbole_e2urec.config.yaml import properties
-from recbole_e2urec.evaluator.bootstrap import bias_in_floors
+from recbole_e2urec.evaluator.over_seeds import ORIGINAL, RETRAIN, bias_in_floors, verdicts
 from recbole_e2urec.report.results import ForgetAnswers, load_answers, row_key
 from recbole_e2urec.report.tables import NOISE, Row, value_of
 
-ORIGINAL, RETRAIN = "Original", "Retrain"
 REFERENCES = (ORIGINAL, RETRAIN, NOISE)  # first in each table, in this order
 # Settings that decide which rows a model trains and is tested on.
 _DATA = (
@@ -38,8 +37,8 @@ class Comparison(NamedTuple):
     Attributes:
         title: tells the table from the others of a file.
         rows: the rows, references first. ``model`` also names the settings in which rows of one
-            method differ. If a model's bias is known, one of its rows has it as ``bias``, in
-            floors.
+            method differ. One row of a model has its ``bias``, in floors, and ``nearer``, the
+            verdict of :func:`verdicts`, where they are known.
     """
 
     title: str
@@ -184,18 +183,17 @@ def _distinctions(group: Sequence[Row], namesakes: Sequence[Row]) -> list[str]:
 
 
 def _label_rows(rows: Sequence[Row], folder: Path) -> list[Row]:
-    """Label the lines of a table, and add each model's bias over seeds to one of its rows."""
+    """Label the lines of a table, and add what is known over seeds to one row of each model."""
     labels = _labels(rows)
     answers: dict[str, dict[int, ForgetAnswers | None]] = {}
     for row, label in zip(rows, labels, strict=True):
         if "to_retrain" in row and label != NOISE:
             answers.setdefault(label, {})[row["seed"]] = load_answers(folder, row)
-    retrains = answers.get(RETRAIN, {})
-    biases = {label: _bias(ours, retrains) for label, ours in answers.items()}
+    over_seeds = _over_seeds(answers)
     labelled: list[Row] = []
     for row, label in zip(rows, labels, strict=True):
-        bias = biases.pop(label, None)  # it belongs to the model, so only one row has it
-        labelled.append({**row, "model": label, **({} if bias is None else {"bias": bias})})
+        # They belong to the model, so only one row has them.
+        labelled.append({**row, "model": label, **over_seeds.pop(label, {})})
     return labelled
 
 
@@ -231,14 +229,32 @@ def _method_settings(row: Row) -> dict[str, Any]:
     return _settings(row, (*sorted(keys), *adapter_keys))
 
 
-def _bias(
+def _over_seeds(answers: Mapping[str, Mapping[int, ForgetAnswers | None]]) -> dict[str, Row]:
+    """Return each model's ``bias`` and ``nearer``, without what is unknown.
+
+    They are unknown if answers of a seed are missing or are on other rows; ``nearer`` also without
+    Original, with fewer than three seeds, or if no file has the users.
+    """
+    retrains = answers.get(RETRAIN, {})
+    yes = {
+        label: {seed: each.yes for seed, each in ours.items() if each}
+        for label, ours in answers.items()
+        if _comparable(ours, retrains)
+    }
+    biases = {label: bias_in_floors(ours, yes[RETRAIN]) for label, ours in yes.items()}
+    users = [each.users for each in retrains.values() if each and each.users is not None]
+    words = verdicts(yes, users[0]) if users else {}
+    known: dict[str, Row] = {}
+    for label in yes:
+        values = {"bias": biases[label], "nearer": words.get(label)}
+        known[label] = {name: value for name, value in values.items() if value is not None}
+    return known
+
+
+def _comparable(
     ours: Mapping[int, ForgetAnswers | None], retrains: Mapping[int, ForgetAnswers | None]
-) -> float | None:
-    """Compute :func:`bias_in_floors`; None also if answers are missing or are on other rows."""
+) -> bool:
+    """Whether all answers are there, on the same rows, and each seed has a Retrain."""
     answers = [*ours.values(), *retrains.values()]
-    if None in answers or not ours.keys() <= retrains.keys():
-        return None
-    if len({each.comparison_key for each in answers if each is not None}) != 1:
-        return None
-    yes = [{seed: each.yes for seed, each in of.items() if each} for of in (ours, retrains)]
-    return bias_in_floors(*yes)
+    keys = {each and each.comparison_key for each in answers}
+    return len(keys) == 1 and None not in keys and ours.keys() <= retrains.keys()

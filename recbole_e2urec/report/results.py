@@ -45,10 +45,12 @@ class ForgetAnswers(NamedTuple):
     Attributes:
         yes: P(yes), [n].
         comparison_key: equal for models that may be compared row by row.
+        users: number of each row's user within the request, from 0, [n]; None in older files.
     """
 
     yes: NDArray[np.float64]
     comparison_key: str
+    users: NDArray[np.int32] | None = None
 
 
 Measures = dict[str, FiniteFloat | dict[str, FiniteFloat | None] | None]
@@ -169,7 +171,9 @@ def save_answers(folder: Path, row: Mapping[str, Any], answers: ForgetAnswers) -
         InputError: the disk is full.
     """
     path = _answers_path(folder, row)
-    write_tensors(path, {"yes": torch.from_numpy(answers.yes)}, {"alike": answers.comparison_key})
+    arrays = {"yes": answers.yes, "users": answers.users}
+    tensors = {name: torch.from_numpy(each) for name, each in arrays.items() if each is not None}
+    write_tensors(path, tensors, {"alike": answers.comparison_key})
     remove_parts(path.parent, path.name)
 
 
@@ -178,7 +182,8 @@ def load_answers(folder: Path, row: Mapping[str, Any]) -> ForgetAnswers | None:
     try:
         path = _answers_path(folder, row)
         tensors, metadata = read_tensors(path if path.exists() else outside_run_folder(path))
-        return ForgetAnswers(tensors["yes"].numpy(), metadata["alike"])
+        users = tensors["users"].numpy() if "users" in tensors else None
+        return ForgetAnswers(tensors["yes"].numpy(), metadata["alike"], users)
     except (OSError, KeyError, ValueError):
         return None
 

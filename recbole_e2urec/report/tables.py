@@ -69,7 +69,7 @@ COMPARED: Columns = (
     ("before", "cost.prior_seconds", 1),
     ("of 10 requests", "cost.amortised_seconds.10", 1),
 )
-BIAS: Columns = (("bias, floors", "bias", 2),)
+BIAS: Columns = (("bias, floors", "bias", 2), ("nearer to Retrain", "nearer", 0))
 RESIDUAL: Columns = (("residual", "to_retrain.residual", 3), ("its floor", "floor", 3))
 
 NOISE = "Retrain, other seed"  # the row that shows the effect of another seed
@@ -87,6 +87,10 @@ READ_RESIDUAL = (
 READ_BIAS = (
     "bias: how far P(yes) on forget rows is from Retrain's under every seed alike, as a share of "
     "the distance of two Retrains of different seeds; 0 = as Retrain."
+)
+READ_NEARER = (
+    "nearer to Retrain: yes, or no = nearer to Original; p-values count users and seeds, and are "
+    "corrected for the number of methods."
 )
 _TABULATE_FORMATS = {
     "text": "simple", "markdown": "github", "latex": "latex_booktabs", "html": "html",
@@ -173,7 +177,7 @@ def without_shares(rows: Sequence[Row]) -> list[Row]:
 
     shown: list[Row] = []
     for row in rows:
-        shares: dict[str, Any] = {key: nan for key in ("bias", "floor") if key in row}
+        shares: dict[str, Any] = {key: nan for key in ("bias", "floor", "nearer") if key in row}
         if "to_retrain" in row:
             shares["to_retrain"] = blank(row["to_retrain"], row["to_retrain"].keys() - {"residual"})
         if "found" in row:
@@ -206,7 +210,7 @@ def row_by_row(rows: Sequence[Row]) -> tuple[list[Row], RowByRow]:
     floor is high, no method can have a small residual.
 
     Args:
-        rows: rows of a comparison, with ``bias`` if it is known.
+        rows: rows of a comparison, with ``bias`` and ``nearer`` if they are known.
 
     Returns:
         The rows and the choice. If the residual is shown, one row of each model also has ``floor``.
@@ -216,7 +220,8 @@ def row_by_row(rows: Sequence[Row]) -> tuple[list[Row], RowByRow]:
     floor = floor_of(rows).get("to_retrain.residual")
     if any("bias" in row for row in rows):
         why_hidden = [residual_hidden(floor)] if is_high(floor) else []
-        return list(rows), RowByRow(BIAS, [*why_hidden, READ_BIAS])
+        notes = [READ_BIAS, *([READ_NEARER] if any("nearer" in row for row in rows) else [])]
+        return list(rows), RowByRow(BIAS, [*why_hidden, *notes])
     if floor is None or is_high(floor):
         return list(rows), RowByRow((), [residual_hidden(floor, len(seeds_of(rows, "Retrain")))])
     first = {row["model"]: index for index, row in reversed(list(enumerate(rows)))}
@@ -350,8 +355,13 @@ def value_of(row: Row, path: str) -> Any:
 
 
 def _mean_and_deviation(rows: Sequence[Row], path: str, decimals: int) -> str:
-    """Write the mean over the rows, and the standard deviation if several rows have a value."""
+    """Write the mean over the rows, and the standard deviation if several rows have a value.
+
+    A word is written as it is.
+    """
     values = [value for row in rows if (value := value_of(row, path)) is not None]
+    if values and isinstance(values[0], str):
+        return values[0]
     if not values or isnan(mean(values)):
         return "-"
     text = number(mean(values), decimals)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from recbole_e2urec.evaluator.bootstrap import UserBootstrap, interval
+from recbole_e2urec.evaluator.metrics import UserBootstrap, interval
 
 
 @given(st.integers(0, 50))

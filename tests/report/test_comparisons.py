@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from recbole.utils import init_seed
+from safetensors.torch import load_file
 
 from recbole_e2urec import cli
 from recbole_e2urec.config.config import Config
@@ -263,6 +264,28 @@ class TestBias:
             file.write_bytes(b"damaged")
         assert self.found(rows) == {}
 
+    def test_who_is_nearer_to_retrain_stands_beside_it(self) -> None:
+        rows, places = run(1, 2, 3), {"Original": 0.8, "Retrain": 0.4, "NPO": 0.45}
+        users = np.arange(40, dtype=np.int32) // 4
+
+        def found(users: Any, key_of_seed_3: str = "x") -> list[str]:
+            draws = np.random.default_rng(1).normal(0, 0.02, (len(rows), 40))
+            for one, draw in zip(rows, draws, strict=True):
+                key = key_of_seed_3 if one["seed"] == 3 else "x"
+                save_answers(HERE, one, ForgetAnswers(places[one["model"]] + draw, key, users))
+            (one,) = comparisons(rows, HERE)
+            for original in one.rows[:3]:
+                original["forget"] = {**original["forget"], "auc": 1.0}  # a gap beyond noise
+            cells = report.tables_of(one.rows)[0]
+            if "nearer to Retrain" not in cells.header:
+                return []
+            place = cells.header.index("nearer to Retrain")
+            return [line[place].split(",")[0] for line in cells.lines]
+
+        assert found(users) == ["no", "yes", "yes"]
+        assert found(None) == []  # files of older versions have no users
+        assert found(users, "y") == []  # seeds that split the rows differently
+
     def test_answers_that_version_0_7_wrote_are_read(self) -> None:
         rows = run(1, 2)
         self.keep(rows)
@@ -289,7 +312,10 @@ class TestBias:
         ]
         assert sum("bias, floors" in line for line in shown) == 1
         assert sum("residual: not shown; it needs" in line for line in shown) == 1
-        assert len(list(HERE.glob("*/answers/*"))) == len(load_rows(HERE / "results.jsonl")) == 9
+        files = list(HERE.glob("*/answers/*"))
+        assert len(files) == len(load_rows(HERE / "results.jsonl")) == 9
+        of_users = load_file(files[0])["users"].numpy()
+        assert sorted(set(of_users)) == list(range(max(of_users) + 1))  # no user's identifier
         told = HERE / "results.jsonl"
         assert not re.search(r'"[ui]\d+"', told.read_text())
         assert cli.main(["purge", "--checkpoint_dir=saved"]) == 0
