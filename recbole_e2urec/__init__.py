@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from recbole_e2urec.quick_start import run_recbole_e2urec
     from recbole_e2urec.trainer.llmrec_trainer import LLMRecTrainer
 
-__version__ = "0.11.0"
+__version__ = "0.12.0"
 __all__ = [
     "Config",
     "LLMRec",
