@@ -232,8 +232,8 @@ def strength_reaching(
 ) -> float:
     """Find the strength at which the forget rows reach the target loss.
 
-    Many strengths are tried on a sample of the rows. What is found there is tried once on all rows,
-    and then the sample is to gain so much more or less than all rows did.
+    Many strengths are tried on a sample of the rows. The one that is found there is tried once on
+    all rows. From then on the sample is to gain so much more or less than all rows as it did then.
 
     Args:
         model: the recommender.
@@ -248,13 +248,14 @@ def strength_reaching(
     """
     sample = some_of(target.rows, request.seed)
     losses = target.losses[np.searchsorted(target.rows, sample)]
+    before = float(losses.mean())
 
     @cache
     def loss(share: float) -> float:
         return float(loss_of(model, scorer(share), sample).mean())
 
     def gaining(gap: float, close: float) -> float:
-        wanted = TargetLoss(sample, float(losses.mean()) + gap, target.error, losses)
+        wanted = TargetLoss(sample, before + gap, target.error, losses)
         return strength_for(loss, wanted, most, close)
 
     with model.using_history(request.forget_history):
@@ -264,7 +265,7 @@ def strength_reaching(
         if not exact or share == 0:
             return share
         gained = float(loss_of(model, scorer(share), target.rows).mean()) - target.original
-        amiss = np.clip(target.gap / max(gained, 1e-9), 1 / MOST_AMISS, MOST_AMISS)
+        amiss = np.clip((loss(share) - before) / max(gained, 1e-9), 1 / MOST_AMISS, MOST_AMISS)
         return gaining(target.gap * float(amiss), CLOSE)
 
 
