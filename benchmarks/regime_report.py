@@ -93,7 +93,7 @@ def payers_of(rows: Sequence[Row], names: Sequence[str]) -> str:
         names: names of the lines, in order.
     """
     parts = [f"{end} {fifth}" for end in ("users", "items") for fifth in range(1, 6)]
-    bases = {row["seed"]: _paid(row) for row in rows if row["row"] == "Original"}
+    bases = {row["seed"]: _paid(row) for row in rows if row["row"] == ORIGINAL}
     lines = []
     for name in names:
         lost = [bases[row["seed"]] - _paid(row) for row in rows if row["row"] == name]

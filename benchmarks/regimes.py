@@ -160,8 +160,7 @@ def main() -> None:
     parser.add_argument("--candidates", type=Path, help="a yaml file of them")
     parser.add_argument("--plot", type=Path, help="draw closed against its costs, as this SVG")
     options, arguments = parse_options(parser, MARK)
-    options.development = read_switch(options.development, "development")
-    for name in ("who_pays", "three_sample", "report"):
+    for name in ("development", "report", "who_pays", "three_sample"):
         setattr(options, name, read_switch(getattr(options, name), name))
     options.report |= options.who_pays or options.three_sample
     require_ml_1m(options)
