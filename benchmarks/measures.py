@@ -37,6 +37,7 @@ from recbole_e2urec.evaluator.attacks import (
 )
 from recbole_e2urec.evaluator.measure import Answers, Groups, ask, attacks, distance_to
 from recbole_e2urec.evaluator.metrics import labelled_metrics
+from recbole_e2urec.evaluator.over_seeds import ORIGINAL, RETRAIN
 from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.model.losses import log_losses
 from recbole_e2urec.model.scorers import Adapted
@@ -44,7 +45,6 @@ from recbole_e2urec.trainer.checkpoint import Stage
 
 MARK = "measures"
 PLAIN, ROUNDED, RELEARNED = CONDITIONS = ("as they are", "at 8 bits", "relearned")
-ORIGINAL, RETRAIN = "Original", "Retrain"
 SEEN = (ORIGINAL, "Original, short", "Retrain, relearned")
 UNSEEN = (RETRAIN, "Retrain, short", "Retrain of fewer users")
 RELEARNING = RelearnOptions(epochs=1, learning_rate=0.001, batch_size=128)
