@@ -27,7 +27,8 @@ from recbole_e2urec.experiment.launch import Launch
 from recbole_e2urec.report import report
 
 USERS, ITEMS = [*range(1, 25), 186, 196], [*range(1, 22), 50, 181]
-ELSEWHERE = ("--world_size", "--protocol=")  # in the tests below
+SMOLLM2 = "benchmarks/smollm2-ml-1m.yaml"
+ELSEWHERE = ("--world_size", "--protocol=", f"--config_files={SMOLLM2}")  # in the tests below
 BENCHMARK = re.compile(r"^(?:OMP_NUM_THREADS=1 )?python -m (benchmarks\.\w+)(.*)$")
 FAST = ["--epochs=1", "--augmented_epochs=1", "--show_progress=False"]
 # Pages whose commands go on from what other pages made.
@@ -143,19 +144,41 @@ def test_the_command_that_prints_a_table_again(capsys: pytest.CaptureFixture[str
     assert "| FM" in capsys.readouterr().out
 
 
+def convert(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a command that converts small files of MovieLens 1M, which it makes."""
+    write_ml_1m(Path("FOLDER"))
+    counts = {"ratings.dat": 90, "users.dat": 12, "movies.dat": 11}
+    monkeypatch.setattr(movielens, "PUBLISHED", counts)
+    module, *rest = words.split()
+    monkeypatch.setattr(sys, "argv", [module, *rest])
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_module(module, run_name="__main__")
+
+
+FEW_ROWS = ["--backbone=tiny-t5", "--min_history=2", "--last_rows=60", *FAST]
+
+
 @pytest.mark.thorough
 def test_the_command_of_the_papers_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
     page = text_of(CHECKOUT / "docs" / "how-to" / "reproduce-the-paper.md")
     first, second = re.search(r"^python -m (\S+ .*) && recbole-e2urec (.*)$", page, re.M).groups()
-    write_ml_1m(Path("FOLDER"))
-    counts = {"ratings.dat": 90, "users.dat": 12, "movies.dat": 11}
-    monkeypatch.setattr(movielens, "PUBLISHED", counts)
-    module, *words = first.split()
-    monkeypatch.setattr(sys, "argv", [module, *words])
-    with pytest.raises(SystemExit, match="0"):
-        runpy.run_module(module, run_name="__main__")
-    small = ["--backbone=tiny-t5", "--min_history=2", "--last_rows=60", "--epochs=1"]
-    assert cli.main([*second.split(), *small, "--show_progress=False"]) == 0
+    convert(first, monkeypatch)
+    assert cli.main([*second.split(), *FEW_ROWS]) == 0
+
+
+@pytest.mark.thorough
+def test_the_commands_of_the_pretrained_model_on_the_papers_rows(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = CHECKOUT / "docs" / "explanation" / "smollm2.md"
+    convert(re.search(r"^python -m (\S+ .*)$", text_of(page), re.M)[1], monkeypatch)
+    there, here = f"--config_files={SMOLLM2}", f"--config_files={CHECKOUT / SMOLLM2}"
+    commands = [words for words in commands_of(page) if there in words]
+    assert commands
+    for words in commands:
+        words = [here if word == there else word for word in words]
+        assert cli.main([*words, *FEW_ROWS]) == 0
+        assert "Original" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
