@@ -80,7 +80,7 @@ class RequestDelta(NamedTuple):
     @property
     def trained(self) -> Rows:
         """Sorted training rows after the request."""
-        return np.union1d(self.retain, self.learn)
+        return np.sort(np.concatenate([self.retain, self.learn]))
 
 
 def delta_of(run: Experiment, earlier: Rows, forgotten: Rows) -> RequestDelta:

@@ -85,7 +85,7 @@ from recbole_e2urec.trainer.checkpoint import Stage
 from recbole_e2urec.trainer.training_log import restart_peak
 
 DEFAULT_METHOD = "NegatedE2URec"
-CHECKED_ROWS = 64  # rows of a part, at most, on which a merged model is compared to the student
+CHECKED_ROWS = 16  # rows of a part, at most, on which a merged model is compared to the student
 ROUNDING = {torch.float32: 1e-4}  # how far P(yes) may differ; 2e-2 for smaller dtypes
 SALT_BYTES = 16
 MEASURING = "measuring"  # in the entry of a request that is not measured yet: how it is to be

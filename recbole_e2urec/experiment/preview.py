@@ -146,8 +146,9 @@ def preview_of(config: Config, dataset: Any, parts: Parts) -> Preview:
 
 def touched(of: NDArray[np.int64], forget: NDArray[np.int64], retain: NDArray[np.int64]) -> Touched:
     """Count users or items, which ``of`` gives by row id."""
-    some = np.unique(of[forget])
-    return Touched(len(some), int((~np.isin(some, of[retain])).sum()))
+    named, left = (np.zeros(int(of.max(initial=-1)) + 1, dtype=bool) for _ in range(2))
+    named[of[forget]], left[of[retain]] = True, True
+    return Touched(int(named.sum()), int((named & ~left).sum()))
 
 
 def _elsewhere(selection: Selection, parts: Parts) -> dict[str, int]:

@@ -450,7 +450,10 @@ def request_digest(name: str, table: RowTable, ids: IdMap, chosen: NDArray[np.bo
         zeros if table.rating is None else table.rating,
         chosen,
     ]
-    order = np.lexsort(columns[::-1])
+    pair = columns[0] * (len(ids.items) + 1) + columns[1]
+    order = np.argsort(pair)
+    if (np.diff(pair[order]) == 0).any():  # the other columns decide
+        order = np.lexsort(columns[::-1])
     digest = hashlib.sha256()
     for text in (name, *sorted(ids.users), "\n", *sorted(ids.items)):
         digest.update(text.encode() + b"\0")

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from peft import PeftModel
@@ -55,7 +55,7 @@ def switches_kept(model: nn.Module) -> Iterator[None]:
     """
     modes = {module: module.training for module in model.modules()}
     try:
-        with flags_kept(model):
+        with flags_kept([*model.parameters()]):
             yield
     finally:
         for module in model.modules():
@@ -63,9 +63,9 @@ def switches_kept(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def flags_kept(model: nn.Module) -> Iterator[None]:
-    """Restore every parameter's ``requires_grad`` after the body, also after an exception."""
-    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+def flags_kept(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Restore these parameters' ``requires_grad`` after the body, also after an exception."""
+    flags = [(parameter, parameter.requires_grad) for parameter in parameters]
     try:
         yield
     finally:
@@ -175,6 +175,20 @@ def _update(layer: Any, name: str, inputs: Tensor) -> Tensor:
     return torch.matmul(first, layer.lora_embedding_B[name].T) * scaling
 
 
+class _Parts(NamedTuple):
+    """Parts of a model that stay the same until an adapter is added or removed.
+
+    Attributes:
+        modules: all of them.
+        parameters: those of the backbone and of all adapters, tied ones once.
+        adapters: see :func:`adapter_weights`.
+    """
+
+    modules: list[nn.Module]
+    parameters: list[nn.Parameter]
+    adapters: dict[str, dict[str, nn.Parameter]]
+
+
 class AdapterBank:
     """The adapters of one language model. Make only one bank for a language model.
 
@@ -190,7 +204,7 @@ class AdapterBank:
         self._options: dict[str, LoraOptions] = {}
         self._peft: PeftModel | None = None
         self._open: list[str | None] = [None]  # names of the open contexts; the last is active
-        self._switches: tuple[list[nn.Module], list[nn.Parameter]] | None = None  # of the model
+        self._parts: _Parts | None = None  # of the model, found when they are needed
 
     @property
     def names(self) -> list[str]:
@@ -220,7 +234,7 @@ class AdapterBank:
         if not name or "." in name or name in self._options:
             raise ValueError(f"adapter name {name!r} is taken, empty or dotted; have {self.names}")
         config = lora_config(options, self.language_model, self._layers)
-        self._switches = None
+        self._parts = None
         model = self.language_model.model
         with switches_kept(model), seeded(seed), peft_quiet():
             if self._peft is None:
@@ -249,7 +263,7 @@ class AdapterBank:
         if name in self._open:
             raise ValueError(f"adapter {name!r} is in use; leave its context first")
         del self._options[name]
-        self._switches = None
+        self._parts = None
         peft: Any = self._peft
         with switches_kept(self.language_model.model):
             if self._options:
@@ -356,6 +370,7 @@ class AdapterBank:
             change: gives what replaces a matrix.
         """
         self._check(name)
+        self._found()  # before the matrices are others for a while
         with changed_matrices(self.language_model.model, name, change), self.frozen(None):
             yield
 
@@ -364,7 +379,7 @@ class AdapterBank:
 
         Afterwards, :meth:`load` accepts that state. There must be no adapters yet.
         """
-        self._switches = None
+        self._parts = None
         part_weights(self.language_model.model, state)
 
     @contextmanager
@@ -385,13 +400,10 @@ class AdapterBank:
     @contextmanager
     def frozen(self, name: str | None) -> Iterator[None]:
         """Use this adapter in evaluation mode, without any gradient."""
-        if self._switches is None:  # looking for them takes longer than all else here
-            model = self.language_model
-            self._switches = [*model.modules()], [*model.parameters()]
-        modules, parameters = self._switches
+        parts = self._found()
         with self.active(name), torch.no_grad():
-            learning = [module for module in modules if module.training]
-            free = [parameter for parameter in parameters if parameter.requires_grad]
+            learning = [module for module in parts.modules if module.training]
+            free = [parameter for parameter in parts.parameters if parameter.requires_grad]
             try:
                 _set(learning, free, False)
                 yield
@@ -444,8 +456,17 @@ class AdapterBank:
 
     def _weights(self, name: str | None) -> dict[str, nn.Parameter]:
         self._check(name)
-        model = self.language_model.model
-        return backbone_weights(model) if name is None else adapter_weights(model)[name]
+        if name is None:
+            return backbone_weights(self.language_model.model)
+        return self._found().adapters[name]
+
+    def _found(self) -> "_Parts":
+        """Look for the model's parts, unless they are known: it takes longer than most uses."""
+        if self._parts is None:
+            model = self.language_model
+            adapters = adapter_weights(model.model)
+            self._parts = _Parts([*model.modules()], [*model.parameters()], adapters)
+        return self._parts
 
     def _fitting(self, name: str | None, state: Mapping[str, Tensor]) -> dict[str, nn.Parameter]:
         """Return the weights that a state replaces, if names and shapes match."""
@@ -461,7 +482,7 @@ class AdapterBank:
         if self._peft is None:
             return
         tuner: Any = self._peft.base_model
-        with flags_kept(self.language_model.model):  # peft leaves modes as they are
+        with flags_kept(self._found().parameters):  # peft leaves modes as they are
             if self._open[-1] is None:
                 tuner.disable_adapter_layers()
             else:
