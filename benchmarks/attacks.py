@@ -31,7 +31,7 @@ from tabulate import tabulate
 from torch import Tensor
 
 from benchmarks.common import common_settings, config_of, parse_options, publish, run_main
-from benchmarks.regimes import REGIMES, SEEDS, Task, add_common, require_ml_1m, runs_of
+from benchmarks.regimes import SEEDS, Requests, Task, add_common, require_ml_1m, title_of
 from recbole_e2urec.config.schema import DATA_DRIVEN
 from recbole_e2urec.deployment import evidence
 from recbole_e2urec.deployment.certificate_words import FEW_STEPS
@@ -78,19 +78,21 @@ class Request(NamedTuple):
 
 
 def main() -> None:
-    """Measure, and print a table of each regime and size."""
+    """Measure, and print a table of each regime and request."""
     parser = argparse.ArgumentParser(
         description=__doc__, allow_abbrev=False, formatter_class=argparse.RawTextHelpFormatter
     )
     add_common(parser)
     parser.add_argument("--methods", nargs="+", default=METHODS)
-    parser.set_defaults(only=["a"], sizes=[0.2])
+    parser.set_defaults(only=["a"], requests=["20%"])
     options, arguments = parse_options(parser, MARK)
     options.development = False
     require_ml_1m(options)
     with more_rows(), common_settings(options, arguments) as common:
         task = Task(options, arguments, common, {})
-        tables = [_table(task, regime, size) for regime in options.only for size in options.sizes]
+        tables = [
+            _table(task, regime, forgets) for regime in options.only for forgets in options.requests
+        ]
     publish("\n\n".join(tables), options, MARK)
 
 
@@ -105,34 +107,34 @@ def more_rows() -> Iterator[None]:
         yield
 
 
-def _table(task: Task, regime: str, size: float) -> str:
-    """Return the table of a regime and a size: means over seeds."""
+def _table(task: Task, regime: str, forgets: str) -> str:
+    """Return the table of a regime and a request: means over seeds."""
     by_model: dict[str, list[Figures]] = {}
     other: Weights | None = None
     for seed in task.options.seeds or SEEDS["fresh"]:
         settings = task.settings(regime, seed)
-        request = _request(task, settings, size)
+        request = _request(task, settings, forgets)
         retrain = Stage.of(request.run.stages, RETRAIN, request.run.retrain.stage).weights()
         before = request.measured()
         models = chain(
             [(ORIGINAL, before)],
             _references(request, {RETRAIN: retrain, NOISE: other}),
-            _unlearned(task, settings, size),
+            _unlearned(task, settings, forgets),
         )
         for name, after in models:
             found = attack(request.run, request.delta, request.rows, before.answers, after.answers)
             figures = _figures(before, after, found or {})
             by_model.setdefault(name, []).append(figures)
-            print(f"{regime}, {size:.0%}, seed {seed}:", *_line(name, [figures]), flush=True)
+            print(f"{regime}, {forgets}, seed {seed}:", *_line(name, [figures]), flush=True)
         other = retrain
     lines = [_line(name, seeds) for name, seeds in by_model.items()]
-    title = f"({regime}) {REGIMES[regime][0]}; {size:.0%} of the users"
+    title = title_of(regime, forgets)
     return f"**{title}**\n\n{tabulate(lines, HEAD, tablefmt='pipe', disable_numparse=True)}"
 
 
-def _request(task: Task, settings: Mapping[str, Any], size: float) -> Request:
+def _request(task: Task, settings: Mapping[str, Any], forgets: str) -> Request:
     """Return the request of a run whose model is Original."""
-    ((_, run),) = runs_of(task, settings, [size])
+    ((_, run),) = Requests(task, settings).runs([forgets])
     asked = with_orphaned_rows(run, run.forget_request.rows)
     delta = delta_of(run, np.empty(0, np.int64), asked)
     return Request(run, delta, evaluation_rows_of(run, delta))
@@ -150,11 +152,11 @@ def _references(
 
 
 def _unlearned(
-    task: Task, settings: Mapping[str, Any], size: float
+    task: Task, settings: Mapping[str, Any], forgets: str
 ) -> Iterator[tuple[str, Evidence]]:
     """Yield what the unlearned models answer, each merged in a run of its own."""
     for name in task.options.methods:
-        request = _request(task, settings, size)
+        request = _request(task, settings, forgets)
         run, config = request.run, config_of(settings, task.arguments._replace(model=name))
         config = config.with_settings({key: run.config[key] for key in DATA_DRIVEN})
         with run.model.using_history(run.after):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 
 from benchmarks.common import common_settings, parse_options, publish, run_main
-from benchmarks.regimes import SEEDS, Task, add_common, require_ml_1m, runs_of
+from benchmarks.regimes import SEEDS, Requests, Task, add_common, require_ml_1m
 from recbole_e2urec.experiment.run import unseen_of
 from recbole_e2urec.experiment.unlearning import Forgetting
 from recbole_e2urec.model.losses import log_losses
@@ -28,12 +28,12 @@ from recbole_e2urec.trainer.strength import target_loss
 MARK = "foretelling"
 COUNTS = (20, 10, 5)  # control users
 DRAWS = 5
-HEAD = ("", "users forgotten", "control users", "predicted, mean", "sd of one", "its own error")
+HEAD = ("", "forgotten", "control users", "predicted, mean", "sd of one", "its own error")
 Share = tuple[float, float]  # of the gap: predicted, and its standard error
 
 
 def main() -> None:
-    """Measure, and print a line for each regime, size and number of control users."""
+    """Measure, and print a line for each regime, request and number of control users."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     add_common(parser)
     options, arguments = parse_options(parser, MARK)
@@ -43,21 +43,22 @@ def main() -> None:
     with common_settings(options, arguments) as common:
         task = Task(options, arguments, common, {})
         for regime in options.only:
-            shares: dict[tuple[float, str], list[Share]] = {}
+            shares: dict[tuple[str, str], list[Share]] = {}
             for seed in options.seeds or SEEDS["fresh"]:
-                for size, run in runs_of(task, task.settings(regime, seed), options.sizes):
+                requests = Requests(task, task.settings(regime, seed))
+                for forgets, run in requests.runs(options.requests):
                     for count, share in _shares(run):
-                        shares.setdefault((size, count), []).append(share)
+                        shares.setdefault((forgets, count), []).append(share)
             lines += _lines(regime, shares)
     publish(tabulate(lines, HEAD, tablefmt="pipe", disable_numparse=True), options, MARK)
 
 
-def _lines(regime: str, by_count: Mapping[tuple[float, str], list[Share]]) -> Iterator[list[str]]:
-    for (size, count), shares in by_count.items():
+def _lines(regime: str, by_count: Mapping[tuple[str, str], list[Share]]) -> Iterator[list[str]]:
+    for (forgets, count), shares in by_count.items():
         predicted, errors = zip(*shares, strict=True)
         spread = f"{stdev(predicted):.2f}" if len(predicted) > 1 else "-"
         means = fmean(predicted), fmean(errors)
-        yield [regime, f"{size:.0%}", count, f"{means[0]:.2f}", spread, f"{means[1]:.2f}"]
+        yield [regime, forgets, count, f"{means[0]:.2f}", spread, f"{means[1]:.2f}"]
 
 
 def _shares(run: Forgetting) -> Iterator[tuple[str, Share]]:

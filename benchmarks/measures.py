@@ -27,7 +27,7 @@ from tabulate import tabulate
 from torch import Tensor
 
 from benchmarks.common import common_settings, parse_options, publish, run_main
-from benchmarks.regimes import REGIMES, SEEDS, Task, add_common, require_ml_1m, runs_of
+from benchmarks.regimes import SEEDS, Requests, Task, add_common, require_ml_1m, title_of
 from recbole_e2urec.evaluator.attacks import (
     Relearning,
     RelearnOptions,
@@ -64,30 +64,32 @@ Pool = dict[tuple[int, str, str], Asked]  # by seed, model and condition
 
 
 def main() -> None:
-    """Ask all models, and print a table of each regime and size."""
+    """Ask all models, and print a table of each regime and request."""
     parser = argparse.ArgumentParser(
         description=__doc__, allow_abbrev=False, formatter_class=argparse.RawTextHelpFormatter
     )
     add_common(parser)
     parser.add_argument("--short", type=int, default=4, help="epochs of short trainings; 4")
-    parser.set_defaults(only=["a"], sizes=[0.2])
+    parser.set_defaults(only=["a"], requests=["20%"])
     options, arguments = parse_options(parser, MARK)
     options.development = False
     require_ml_1m(options)
     with common_settings(options, arguments) as common:
         task = Task(options, arguments, common, {})
-        tables = [_table(task, regime, size) for regime in options.only for size in options.sizes]
+        tables = [
+            _table(task, regime, forgets) for regime in options.only for forgets in options.requests
+        ]
     publish("\n\n".join(tables), options, MARK)
 
 
-def _table(task: Task, regime: str, size: float) -> str:
-    """Return the table of a regime and a size: a line for each measure."""
+def _table(task: Task, regime: str, forgets: str) -> str:
+    """Return the table of a regime and a request: a line for each measure."""
     pool: Pool = {}
     seeds = task.options.seeds or SEEDS["fresh"]
     for seed in seeds:
-        for name, condition, asked in _asked(task, regime, seed, size):
+        for name, condition, asked in _asked(task, regime, seed, forgets):
             pool[seed, name, condition] = asked
-            print(f"{regime}, {size:.0%}, seed {seed}: {name}, {condition}", flush=True)
+            print(f"{regime}, {forgets}, seed {seed}: {name}, {condition}", flush=True)
     next_seed = dict(zip(seeds, [*seeds[1:], seeds[0]], strict=True))
     values = {key: _values(pool, asked, next_seed[key[0]]) for key, asked in pool.items()}
     lines = []
@@ -106,14 +108,14 @@ def _table(task: Task, regime: str, size: float) -> str:
         lines.append([measure, *(f"{auc:.2f}" for auc in told), verdict])
     table = tabulate(lines, ["", *CONDITIONS, ""], tablefmt="pipe", disable_numparse=True)
     models = f"{len(seeds) * len(SEEN)} models that saw the rows, as many that did not"
-    return f"**({regime}) {REGIMES[regime][0]}; {size:.0%} of the users; {models}**\n\n{table}"
+    return f"**{title_of(regime, forgets)}; {models}**\n\n{table}"
 
 
-def _asked(task: Task, regime: str, seed: int, size: float) -> Iterator[tuple[str, str, Asked]]:
+def _asked(task: Task, regime: str, seed: int, forgets: str) -> Iterator[tuple[str, str, Asked]]:
     """Ask all models of a seed under all conditions; their answers are about one half."""
     settings = task.settings(regime, seed)
-    ((_, run),) = runs_of(task, settings, [size])
-    ((_, short),) = runs_of(task, {**settings, "epochs": task.options.short}, [size])
+    ((_, run),) = Requests(task, settings).runs([forgets])
+    ((_, short),) = Requests(task, {**settings, "epochs": task.options.short}).runs([forgets])
     relearning = Relearning(RELEARNING, run.split.forget, run.before, seed=0)
     groups = run.groups._replace(forget=relearning.rest)
     model, adapter = run.model, run.model.adapter

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 
 from benchmarks.lineplots import Line, Panel, svg
+from recbole_e2urec.config.keys import split_forget_method
 from recbole_e2urec.evaluator.over_seeds import (
     LEVEL,
     ORIGINAL,
@@ -45,7 +46,7 @@ DRAWS = 400  # of each line of the table of known truth
 FEW_USERS = 20
 METHODS = 12  # a corrected verdict is one of so many
 Row = Mapping[str, Any]
-Cell = tuple[str, float]  # regime, and size of the request
+Cell = tuple[str, str]  # regime and request
 Users = NDArray[np.integer]
 
 
@@ -65,7 +66,7 @@ class Figures(NamedTuple):
 
 
 def table_of(rows: Sequence[Row], names: Sequence[str], folder: Path) -> str:
-    """Return a Markdown table of one regime and size, with a line for each model.
+    """Return a Markdown table of one regime and request, with a line for each model.
 
     Args:
         rows: rows of all seeds; each seed has its Original and Retrain.
@@ -135,19 +136,27 @@ def _markdown(lines: Sequence[Sequence[str]], head: Sequence[str]) -> str:
 
 def _figures_by_name(rows: Sequence[Row], names: Sequence[str], folder: Path) -> dict[str, Figures]:
     """Return mean figures over seeds for the names that have rows."""
-    measured = {row["row"] for row in rows}
-    return {name: _mean(rows, name, folder) for name in names if name in measured}
+    means = {name: _mean(rows, name, folder) for name in names}
+    return {name: mean for name, mean in means.items() if mean is not None}
 
 
-def _mean(rows: Sequence[Row], name: str, folder: Path) -> Figures:
+def _mean(rows: Sequence[Row], name: str, folder: Path) -> Figures | None:
+    """Return the mean over seeds; None if no row stands beside its references."""
     bases = {(row["row"], row["seed"]): row for row in rows}
+    classic, _ = split_forget_method(name)
+    own = f"{classic}-Retrain"  # of a classic recommender
+    original, retrain = (
+        (classic, own) if any(own == base for base, _ in bases) else (ORIGINAL, RETRAIN)
+    )
     by_seed = [
-        _figures(row, bases["Original", row["seed"]], bases["Retrain", row["seed"]])
+        _figures(row, bases[original, row["seed"]], bases[retrain, row["seed"]])
         for row in rows
-        if row["row"] == name
+        if row["row"] == name and {(original, row["seed"]), (retrain, row["seed"])} <= bases.keys()
     ]
+    if not by_seed:
+        return None
     mean = Figures(*(fmean(column) for column in zip(*by_seed, strict=True)))
-    return mean._replace(bias=0.0 if name == "Retrain" else _bias(rows, name, folder))
+    return mean._replace(bias=0.0 if name == RETRAIN else _bias(rows, name, folder))
 
 
 def _bias(rows: Sequence[Row], name: str, folder: Path) -> float:
@@ -169,19 +178,19 @@ def _figures(row: Row, original: Row, retrain: Row) -> Figures:
     """Return the figures of one seed, without the bias."""
 
     def closed(metric: str) -> float:
-        return share_closed(*(base["forget"][metric] for base in (row, original, retrain)))
+        return share_closed(*(base["forget"].get(metric) for base in (row, original, retrain)))
 
     def lost(group: str) -> float:
         return float(original[group]["auc"] - row[group]["auc"])
 
     strength = row.get("found", {})
     target = strength.get("target_logloss", nan) - strength.get("original_logloss", 0.0)
-    gap = retrain["forget"]["logloss"] - original["forget"]["logloss"]
+    losses = [base["forget"].get("logloss", nan) for base in (original, retrain)]
     cost, seconds = row["cost"], retrain["cost"]["seconds"]
     return Figures(
-        row["forget"]["auc"], closed("auc"), closed("logloss"), target / gap,
+        row["forget"]["auc"], closed("auc"), closed("logloss"), target / (losses[1] - losses[0]),
         lost("heldout_other_users"), lost("test"), nan, cost["seconds"] / seconds,
-        cost.get("prior_seconds", 0.0) / seconds, row["to_retrain"]["residual"],
+        cost.get("prior_seconds", 0.0) / seconds, row.get("to_retrain", {}).get("residual", nan),
     )  # fmt: skip
 
 
@@ -201,7 +210,7 @@ def best_of(rows: Mapping[Cell, Sequence[Row]], models: Mapping[str, str], folde
     """Return a Markdown table of all candidates. The best of a method has the least mean badness.
 
     Args:
-        rows: rows by regime and size.
+        rows: rows by regime and request.
         models: the method of each candidate.
         folder: folder with the answers of the rows.
     """
@@ -218,18 +227,18 @@ def best_of(rows: Mapping[Cell, Sequence[Row]], models: Mapping[str, str], folde
             title = f"**{name}**" if means[name] == least else name
             each = [_number(score, 2) for score in scores[name]]
             lines.append([model, title, _number(means[name], 2), *each])
-    cells = [f"{regime}, {size:.0%}" for regime, size in rows]
+    cells = [f"{regime}, {forgets}" for regime, forgets in rows]
     return _markdown(lines, ["method", "candidate", "mean badness", *cells])
 
 
 def frontier(rows: Mapping[Cell, Sequence[Row]], names: Sequence[str], folder: Path) -> str:
-    """Return an SVG with a row of panels for each regime and size, and a panel for each cost.
+    """Return an SVG with a row of panels for each regime and request, and a panel for each cost.
 
     The x axis is the closed share of the gap in forget AUC, the y axis is the cost. Rows whose
     names differ only after a comma are one method with several settings. They are joined by a line.
 
     Args:
-        rows: rows by regime and size.
+        rows: rows by regime and request.
         names: names of the rows to draw, in order.
         folder: folder with the answers of the rows.
     """
@@ -254,7 +263,7 @@ def _panels(cell: Cell, figures: Mapping[str, Figures], methods: Sequence[str]) 
             if points:
                 lines.append(Line(method, points, style, marked=len(points) == 1))
         compared = len(lines) > 1  # with a single seed only Retrain has a bias
-        yield Panel(f"({cell[0]}), {cell[1]:.0%}: {title}", lines if compared else [])
+        yield Panel(f"({cell[0]}), {cell[1]}: {title}", lines if compared else [])
 
 
 def _method(name: str) -> str:
@@ -270,9 +279,9 @@ def verdict_table(
     """Return a Markdown table of verdicts, with a line for each model.
 
     Args:
-        rows: rows by regime and size; each seed has its Original and Retrain.
+        rows: rows by regime and request; each seed has its Original and Retrain.
         names: names of the lines, in order.
-        users: user of each forget row, by regime and size.
+        users: user of each forget row, by regime and request.
         folder: folder with the answers of the rows.
     """
     words = {
@@ -284,7 +293,7 @@ def verdict_table(
         for name in names
         if any(name in of_cell for of_cell in words.values())
     ]
-    return _markdown(lines, ["", *(f"({regime}), {size:.0%}" for regime, size in rows)])
+    return _markdown(lines, ["", *(f"({regime}), {forgets}" for regime, forgets in rows)])
 
 
 def truth_table(
@@ -293,22 +302,22 @@ def truth_table(
     """Return a Markdown table of how often models of known truth get a verdict.
 
     Args:
-        rows: rows by regime and size.
-        users: user of each forget row, by regime and size.
+        rows: rows by regime and request.
+        users: user of each forget row, by regime and request.
         folder: folder with the answers of the rows.
     """
     lines = []
-    for (regime, size), measured in rows.items():
+    for (regime, forgets), measured in rows.items():
         answers = _yes(answers_by_name(measured, (ORIGINAL, RETRAIN), folder))
         runs = [np.stack(list(answers[name].values())) for name in (ORIGINAL, RETRAIN)]
-        all_users = len(np.unique(users[regime, size]))
+        all_users = len(np.unique(users[regime, forgets]))
         for seeds, count in ((3, FEW_USERS), (3, all_users), (5, all_users)):
-            p_values = _p_values(runs, users[regime, size], seeds, count)
+            p_values = _p_values(runs, users[regime, forgets], seeds, count)
             rates = [
                 f"{(p <= LEVEL).mean():.2f} / {(p >= 1 - LEVEL).mean():.2f}" for p in p_values.T
             ]
             corrected = f"{(p_values[:, -1] <= LEVEL / METHODS).mean():.2f}"
-            title = f"({regime}), {size:.0%}"
+            title = f"({regime}), {forgets}"
             lines.append([title, str(seeds), str(count), *rates, corrected])
     mixtures = ["another Original", *(f"w = {way:g}" for way in WAY)]
     return _markdown(lines, ["", "seeds", "users", *mixtures, f"w = 1, one of {METHODS}"])

@@ -3,8 +3,9 @@
 The regimes are MovieLens-100k with the paper's prompt on tiny-t5 (a) and on tiny-llama (a-llama),
 with user and item numbers in the prompt (b), and MovieLens 1M with the paper's prompt and rows (c).
 ``--ml_1m`` is the ``data_path`` that contains the folder ``ml-1m``; see docs/how-to/own-data.md.
-``--only a b`` leaves this regime out. Requests name a fifth and a hundredth of the users
-(``--sizes``).
+``--only a b`` leaves this regime out. ``--requests`` name a share of the users, the most active
+users (``heavy``) or some items (``items``). What is measured where stands in
+``benchmarks/methods.yaml``.
 
 By default the requests are fresh: no setting was chosen on their users or with these seeds. Utility
 is measured on test rows. ``--development`` measures more settings, also of
@@ -12,7 +13,8 @@ is measured on test rows. ``--development`` measures more settings, also of
 then marks the best settings of each method. No test row is scored.
 
 Rows are saved in ``regimes.jsonl`` in ``checkpoint_dir``. If the benchmark is killed, the same
-command continues it, and several commands can measure different seeds at the same time.
+command continues it. It says first how long it will take. ``--processes 2`` measures two regimes
+or seeds at the same time.
 ``--report`` only prints the tables of the saved rows. ``--who_pays`` prints instead what users who
 stay lose, in fifths by activity, and items in fifths by popularity. ``--three_sample`` prints which
 rows are nearer to Retrain than to Original, and how often this test says so of models of which it
@@ -24,7 +26,11 @@ Without a GPU, seconds are CPU seconds of this process, so other work on the mac
 import argparse
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,23 +58,23 @@ from benchmarks.regime_report import (
 )
 from recbole_e2urec import __version__
 from recbole_e2urec.cli import Arguments
-from recbole_e2urec.config.config import Config
 from recbole_e2urec.config.yaml import properties, read_switch, read_yaml
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.data.request.selection import ForgetOptions, ForgetRequest, read_request
 from recbole_e2urec.errors import InputError
 from recbole_e2urec.evaluator.over_seeds import LEAST_SEEDS
-from recbole_e2urec.experiment.run import parts_of
+from recbole_e2urec.experiment.recbole_models import ClassicForgetting
+from recbole_e2urec.experiment.run import opened, parts_of
 from recbole_e2urec.experiment.tuning import development_request
 from recbole_e2urec.experiment.unlearning import Forgetting
+from recbole_e2urec.methods import METHODS
 from recbole_e2urec.report.results import load_rows, save_answers, save_rows
 from recbole_e2urec.utils.io import write_text
 
 MARK = "regimes"
 ROWS = "regimes.jsonl"
-KEY = ("regime", "part", "size", "seed", "row")
+KEY = ("regime", "part", "forgets", "seed", "row")
 FORGET_SEED = 8200  # of the fresh requests
-SIZES = (0.2, 0.01)
 SEEDS = {"fresh": (3001, 3002, 3003), "development": (2020, 2021, 2022)}
 LAST = {
     "last_rows": 100000,
@@ -88,14 +94,39 @@ REGIMES: dict[str, tuple[str, Mapping[str, Any]]] = {
     "c": ("ml-1m, the paper's prompt and rows", {"dataset": "ml-1m", **LAST}),
 }
 REFERENCES = ("Original", "Retrain")
+REQUESTS = ("20%", "5%", "1%", "heavy", "items")
+LARGEST = 0.2  # share of the users who leave at most; others validate all models of a seed
+HEAVY = 0.01  # share of the users in the request "heavy"
+ITEMS = 0.05  # share of the items in the request "items"
+KINDS = {"heavy": f"the most active {HEAVY:.0%} of the users", "items": f"{ITEMS:.0%} of the items"}
+# For the estimate of a run: seconds of a training on a core, of another row, and how many trainings
+# a method takes that trains models of its own.
+SECONDS = {"a": 220, "a-llama": 310, "b": 210, "c": 200}
+ROW_SECONDS = 30
+TRAININGS = {"CrossFit": 2.0, "SISA": 1.3, "RecEraser": 3.0, "APA": 3.0}
 Row = dict[str, Any]
 
 
 class Candidate(NamedTuple):
-    """A line of the tables: a method and its settings."""
+    """A line of the tables: a method and its settings.
+
+    Attributes:
+        model: the method, or a classic recommender such as ``DeepFM-Retrain``.
+        settings: those that are not its defaults.
+        regimes: where it is measured; empty: everywhere.
+        requests: the requests for which it is measured; empty: for all of them.
+    """
 
     model: str
     settings: Mapping[str, Any]
+    regimes: tuple[str, ...] = ()
+    requests: tuple[str, ...] = ()
+
+    def applies(self, regime: str, forgets: str) -> bool:
+        """Tell whether the line is measured in a regime and for a request."""
+        return (not self.regimes or regime in self.regimes) and (
+            not self.requests or forgets in self.requests
+        )
 
 
 class Task(NamedTuple):
@@ -135,7 +166,7 @@ class Task(NamedTuple):
             settings = {key: settings[key] for key in ("prompt", "backbone") if key in settings}
         elif regime == "c" and self.options.ml_1m:
             settings = {**settings, "data_path": str(self.options.ml_1m)}
-        request = {"forget_seed": FORGET_SEED, "forget_ratio": max(self.options.sizes)}
+        request = {"forget_seed": FORGET_SEED, "forget_ratio": largest_of(self.options.requests)}
         return {**request, **settings, **self.common, "seed": seed}
 
     def digest(self, regime: str, name: str) -> str:
@@ -144,12 +175,13 @@ class Task(NamedTuple):
         decided = {k: v for k, v in settings.items() if k not in ("data_path", "checkpoint_dir")}
         candidate = self.candidates.get(name, Candidate(name, {}))
         defaults = [properties("model", model) for model in ("LLMRec", candidate.model)]
-        text = json.dumps([decided, candidate, defaults, __version__], sort_keys=True, default=str)
+        line = candidate.model, candidate.settings
+        text = json.dumps([decided, line, defaults, __version__], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def main() -> None:
-    """Measure the missing rows, and print a table of each regime and size."""
+    """Measure the missing rows, and print a table of each regime and request."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     add_common(parser)
     parser.add_argument("--development", help="choose settings; no test row", **SWITCH)
@@ -159,6 +191,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", help="candidates by name; without it, all")
     parser.add_argument("--candidates", type=Path, help="a yaml file of them")
     parser.add_argument("--plot", type=Path, help="draw closed against its costs, as this SVG")
+    parser.add_argument("--processes", type=int, default=1, help="measure so much at the same time")
     options, arguments = parse_options(parser, MARK)
     for name in ("development", "report", "who_pays", "three_sample"):
         setattr(options, name, read_switch(getattr(options, name), name))
@@ -167,9 +200,8 @@ def main() -> None:
     with cpu_clock(), common_settings(options, arguments) as common:
         task = Task(options, arguments, common, _candidates(options))
         options.seeds = options.seeds or SEEDS[task.part]
-        for regime in options.only if not options.report else ():
-            for seed in options.seeds:
-                _measure(task, regime, seed)
+        if not options.report:
+            _measure_all(task)
         rows = _known(task)
         tables = "\n\n".join((_three_sample if options.three_sample else _tables)(task, rows))
         if options.plot:
@@ -180,9 +212,39 @@ def main() -> None:
 def add_common(parser: argparse.ArgumentParser) -> None:
     """Add the options that select the runs."""
     parser.add_argument("--only", nargs="+", choices=REGIMES, default=list(REGIMES))
-    parser.add_argument("--sizes", nargs="+", type=float, default=SIZES, help="shares of the users")
+    parser.add_argument(
+        "--requests", nargs="+", type=_request_name, default=REQUESTS,
+        help="who is forgotten: a share of the users such as 5%%, heavy, items",
+    )  # fmt: skip
     parser.add_argument("--seeds", nargs="+", type=int, help="of the models")
     parser.add_argument("--ml_1m", type=Path, help="data_path with the folder ml-1m")
+
+
+def _request_name(text: str) -> str:
+    """Read the name of a request."""
+    try:
+        is_share = 0 < share_of(text) < 1
+    except ValueError:
+        is_share = False
+    if not is_share and text not in KINDS:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no share of the users such as 5%, nor heavy or items"
+        )
+    return text
+
+
+def share_of(forgets: str) -> float:
+    """Return the share of the users that a request such as 5% names.
+
+    Raises:
+        ValueError: it names others.
+    """
+    return float(forgets.removesuffix("%")) / 100
+
+
+def largest_of(requests: Sequence[str]) -> float:
+    """Return the share of the users who are left out where models are validated."""
+    return max(LARGEST, *(share_of(name) for name in requests if name not in KINDS), 0.0)
 
 
 def require_ml_1m(options: argparse.Namespace) -> None:
@@ -211,123 +273,207 @@ def _candidates(options: argparse.Namespace) -> dict[str, Candidate]:
     unknown = [name for name in options.rows or () if name not in lines]
     if unknown:
         raise InputError(f"--rows: {unknown[0]} is not there; choose from {', '.join(lines)}")
-    return {
-        name: Candidate(
-            lines[name]["model"], {k: v for k, v in lines[name].items() if k != "model"}
+    return {name: _candidate(lines[name]) for name in options.rows or lines}
+
+
+def _candidate(line: Mapping[str, Any]) -> Candidate:
+    where = tuple(line.get("regimes", ())), tuple(line.get("requests", ()))
+    known = {"model", "regimes", "requests"}
+    return Candidate(line["model"], {k: v for k, v in line.items() if k not in known}, *where)
+
+
+def _measure_all(task: Task) -> None:
+    """Measure the missing rows, regime by regime, or several at the same time."""
+    options = task.options
+    places = [(regime, seed) for seed in options.seeds for regime in options.only]
+    missing = {place: found for place in places if (found := _missing(task, *place))}
+    hours = sum(_seconds(regime, found) for (regime, _), found in missing.items()) / 3600
+    if missing and not options.small:
+        per = f", on {options.processes} cores {hours / options.processes:.1f}"
+        print(
+            f"about {hours:.1f} hours of one core{per if options.processes > 1 else ''}", flush=True
         )
-        for name in options.rows or lines
+    if options.processes == 1 or len(missing) < 2:
+        for (regime, seed), found in missing.items():
+            _measure(task, regime, seed, found)
+        return
+    with ThreadPoolExecutor(options.processes) as pool:
+        if any(pool.map(_measure_apart, missing)):
+            raise InputError("--processes: not all rows were measured, see above")
+
+
+def _measure_apart(place: tuple[str, int]) -> int:
+    """Measure a regime with a seed by the same command in a process of its own.
+
+    Returns:
+        Its exit code.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for option in ("--only", "--seeds", "--processes", "--write", "--plot"):
+        parser.add_argument(option, nargs="+")
+    _, words = parser.parse_known_args()
+    words += ["--only", place[0], "--seeds", str(place[1])]
+    paths = str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")
+    with subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.regimes", *words], stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+    ) as process:  # fmt: skip
+        for line in process.stdout or ():
+            if line.startswith(f"{place[0]}, "):  # a measured row
+                print(line, end="", flush=True)
+    return process.returncode
+
+
+def _missing(task: Task, regime: str, seed: int) -> dict[str, list[str]]:
+    """Return the rows that are still to be measured, by request."""
+    known = {
+        tuple(row[key] for key in KEY): row["decided_by"] for row in load_rows(task.folder / ROWS)
     }
-
-
-def _measure(task: Task, regime: str, seed: int) -> None:
-    """Measure the missing rows of a regime with a seed; all sizes share one Original."""
-    path = task.folder / ROWS
-    known = {tuple(row[key] for key in KEY): row["decided_by"] for row in load_rows(path)}
     digests = {name: task.digest(regime, name) for name in task.names}
     missing = {
-        size: [
+        forgets: [
             name
             for name, digest in digests.items()
-            if known.get((regime, task.part, size, seed, name)) != digest
+            if (name in REFERENCES or task.candidates[name].applies(regime, forgets))
+            and known.get((regime, task.part, forgets, seed, name)) != digest
         ]
-        for size in task.options.sizes
+        for forgets in task.options.requests
     }
-    sizes = [size for size in missing if missing[size]]
-    if not sizes:
-        return
-    settings = task.settings(regime, seed)
-    for size, run in runs_of(task, settings, sizes):
-        for name in missing[size]:
-            row = _row(run, task, name, settings)
-            place = {"regime": regime, "part": task.part, "size": size, "row": name}
-            dataset = run.config["dataset"]
-            row |= {**place, "decided_by": digests[name], "dataset": dataset, "seed": seed}
-            save_answers(path.parent, row, run.forget_answers[name, row["stage"]])
-            save_rows(path, [row], KEY)
+    return {forgets: names for forgets, names in missing.items() if names}
+
+
+def _seconds(regime: str, missing: Mapping[str, Sequence[str]]) -> float:
+    """Estimate the seconds that rows take; all requests share one Original."""
+    names = [name for of_request in missing.values() for name in of_request if name != "Original"]
+    trainings = any("Original" in of_request for of_request in missing.values())
+    others = sum(1.0 if name == "Retrain" else TRAININGS.get(name, 0.0) for name in names)
+    return (trainings + others) * SECONDS[regime] + len(names) * ROW_SECONDS
+
+
+def _measure(task: Task, regime: str, seed: int, missing: Mapping[str, Sequence[str]]) -> None:
+    """Measure rows of a regime with a seed; all requests share one Original."""
+    requests = Requests(task, task.settings(regime, seed))
+    for forgets, run in requests.runs(missing):
+        for name in missing[forgets]:
+            row = _row(requests, run, forgets, name)
+            row |= {"regime": regime, "part": task.part, "forgets": forgets, "row": name}
+            row |= {"dataset": run.config["dataset"], "seed": seed}
+            row["decided_by"] = task.digest(regime, name)
+            answers = run.forget_answers.get((name, row.get("stage", "")))
+            if answers is not None:
+                save_answers(task.folder, row, answers)
+            save_rows(task.folder / ROWS, [row], KEY)
             print(
-                f"{regime}, {size:.0%}, seed {seed}, {name}: forget AUC "
-                f"{row['forget']['auc']:.4f}, LogLoss {row['forget']['logloss']:.4f}, users who "
-                f"stay {row['heldout_other_users']['auc']:.4f}; {row['cost']['seconds']:.1f} s",
+                f"{regime}, {forgets}, seed {seed}, {name}: forget AUC "
+                f"{row['forget']['auc']:.4f}, users who stay "
+                f"{row['heldout_other_users']['auc']:.4f}; {row['cost']['seconds']:.1f} s",
                 flush=True,
             )
 
 
-def runs_of(
-    task: Task, settings: Mapping[str, Any], sizes: Sequence[float]
-) -> Iterator[tuple[float, Forgetting]]:
-    """Yield a trained run for each size; a larger request contains the smaller ones."""
-    config, dataset, request = _requests(task, settings)
-    validating = request(max(task.options.sizes)).split.retain
-    held_out = "valid" if task.options.development else "test"
-    for size in sizes:
-        init_seed(config["seed"], config["reproducibility"])
-        run = Forgetting(config, dataset, held_out, request(size), validating)
-        run.groups = run.groups._replace(retain=run.split.forget[:0])  # no figure needs retain rows
-        run.train()
-        yield size, run
+class Requests:
+    """The requests of a task in a regime, and their runs.
+
+    Args:
+        task: the task.
+        settings: settings of the regime's runs, with their seed.
+    """
+
+    def __init__(self, task: Task, settings: Mapping[str, Any]) -> None:
+        self.task, self.settings = task, settings
+        self.config = config_of(settings, task.arguments)
+        init_seed(self.config["seed"], self.config["reproducibility"])
+        self.dataset = load_dataset(self.config)
+        self._train = parts_of(self.config, self.dataset).splits.train
+        self._largest = largest_of(task.options.requests)
+        self._lines: list[tuple[str, ...]] = []
+        if task.options.development:
+            _, self._lines = development_request(self.config, self.dataset)
+
+    def asking(self, forgets: str) -> dict[str, Any]:
+        """Return the settings that make a request; a larger share contains the smaller ones."""
+        if forgets == "items":
+            return {"forget_by": "item", "forget_ratio": ITEMS}
+        if forgets == "heavy":
+            return self._naming("heavy", self._most_active())
+        share = share_of(forgets)
+        if self._lines:
+            count = max(1, round(len(self._lines) * share / self._largest))
+            users = [user for (user,) in self._lines[:count]]
+            return self._naming(f"development-{share:g}", users)
+        return {"forget_ratio": share}
+
+    def read(self, forgets: str) -> ForgetRequest:
+        """Return a request."""
+        options = self.config.with_settings(self.asking(forgets)).options(ForgetOptions)
+        return read_request(options, self._train, self.dataset)
+
+    def runs(self, requests: Iterable[str]) -> Iterator[tuple[str, Forgetting]]:
+        """Yield a trained run for each request."""
+        validating = self.read(f"{self._largest:%}").split.retain
+        held_out = "valid" if self.task.options.development else "test"
+        for forgets in requests:
+            init_seed(self.config["seed"], self.config["reproducibility"])
+            run = Forgetting(self.config, self.dataset, held_out, self.read(forgets), validating)
+            # No figure needs retain rows.
+            run.groups = run.groups._replace(retain=run.split.forget[:0])
+            run.train()
+            yield forgets, run
+
+    def _most_active(self) -> list[str]:
+        """Return the users with the most training rows, of equal ones the first in the data."""
+        user = self.dataset.rows.user[self._train]
+        users, rows = np.unique(user, return_counts=True)
+        most = users[np.argsort(-rows, kind="stable")[: max(1, round(HEAVY * len(users)))]]
+        tokens = {inner: token for token, inner in self.dataset.ids.users.items()}
+        return [tokens[int(inner)] for inner in most]
+
+    def _naming(self, name: str, users: Sequence[str]) -> dict[str, Any]:
+        """Write a request that names these users."""
+        folder = Path(self.config["checkpoint_dir"])
+        path = folder / f"{name}-{self.config['dataset']}.csv"
+        write_text(path, "user_id\n" + "".join(f"{user}\n" for user in users))
+        return {"forget_file": str(path)}
 
 
-def _requests(
-    task: Task, settings: Mapping[str, Any]
-) -> tuple[Config, Any, Callable[[float], ForgetRequest]]:
-    """Return the configuration, the data, and what gives the request of a size."""
-    config = config_of(settings, task.arguments)
-    init_seed(config["seed"], config["reproducibility"])
-    dataset = load_dataset(config)
-    train = parts_of(config, dataset).splits.train
-    largest = max(task.options.sizes)
-    lines: list[tuple[str, ...]] = []
-    if task.options.development:
-        _, lines = development_request(config, dataset)
-
-    def request(size: float) -> ForgetRequest:
-        forget: dict[str, Any] = {"forget_ratio": size}
-        if lines:
-            folder = Path(config["checkpoint_dir"])
-            path = folder / f"development-{config['dataset']}-{size:g}.csv"
-            count = max(1, round(len(lines) * size / largest))
-            write_text(path, "user_id\n" + "".join(f"{user}\n" for (user,) in lines[:count]))
-            forget = {"forget_file": str(path)}
-        options = config.with_settings(forget).options(ForgetOptions)
-        return read_request(options, train, dataset)
-
-    return config, dataset, request
-
-
-def _row(run: Forgetting, task: Task, name: str, settings: Mapping[str, Any]) -> Row:
+def _row(requests: Requests, run: Forgetting, forgets: str, name: str) -> Row:
     if name in REFERENCES:
         return run.measured(name, run.original if name == "Original" else run.retrain)
-    model, more = task.candidates[name]
-    config = config_of({**settings, **more}, task.arguments._replace(model=model))
-    row = run.unlearned_row(config)
-    run.forget_answers[name, row["stage"]] = run.forget_answers[model, row["stage"]]
+    task, candidate = requests.task, requests.task.candidates[name]
+    arguments = task.arguments._replace(model=candidate.model)
+    settings = {**requests.settings, **candidate.settings}
+    if candidate.model not in METHODS:  # a classic recommender, on the same rows
+        config = config_of({**settings, **requests.asking(forgets)}, arguments)
+        return opened(config, ClassicForgetting).row(config.forget_method)
+    row = run.unlearned_row(config_of(settings, arguments))
+    run.forget_answers[name, row["stage"]] = run.forget_answers[candidate.model, row["stage"]]
     return row
 
 
 def _known(task: Task) -> dict[Cell, list[Row]]:
-    """Return the saved rows that were measured with these settings, by regime and size.
+    """Return the saved rows that were measured with these settings, by regime and request.
 
     With ``--three_sample``, they may have been measured with others.
     """
     options = task.options
     cells: dict[Cell, list[Row]] = {
-        (regime, size): [] for regime in options.only for size in options.sizes
+        (regime, forgets): [] for regime in options.only for forgets in options.requests
     }
     for row in load_rows(task.folder / ROWS):
-        regime, part, size, seed, name = (row[key] for key in KEY)
+        regime, part, forgets, seed, name = (row[key] for key in KEY)
         if (
-            part == task.part and (regime, size) in cells and seed in options.seeds
+            part == task.part and (regime, forgets) in cells and seed in options.seeds
             and name in task.names
             and (options.three_sample or row["decided_by"] == task.digest(regime, name))
         ):  # fmt: skip
-            cells[regime, size].append(row)
+            cells[regime, forgets].append(row)
     return {cell: rows for cell, rows in cells.items() if rows}
 
 
 def _tables(task: Task, rows: Mapping[Cell, list[Row]]) -> Iterator[str]:
-    """Yield a table of each regime and size, and with ``--development`` the best settings."""
-    for (regime, size), measured in rows.items():
-        title = f"({regime}) {REGIMES[regime][0]}; {size:.0%} of the users"
+    """Yield a table of each regime and request, and with ``--development`` the best settings."""
+    for (regime, forgets), measured in rows.items():
+        title = title_of(regime, forgets)
         who = task.options.who_pays
         names, folder = task.names, task.folder
         table = payers_of(measured, names) if who else table_of(measured, names, folder)
@@ -361,12 +507,17 @@ def _users(task: Task, cell: Cell, rows: Sequence[Row]) -> Users:
     Raises:
         InputError: the rows were measured on another request.
     """
-    regime, size = cell
-    _, dataset, request = _requests(task, task.settings(regime, rows[0]["seed"]))
-    asked = request(size)
-    if any(row["request_digest"] != asked.digest for row in rows):
-        raise InputError(f"{ROWS}: rows of ({regime}), {size:.0%} are of another request")
-    return np.asarray(dataset.rows.user[asked.split.forget])
+    regime, forgets = cell
+    requests = Requests(task, task.settings(regime, rows[0]["seed"]))
+    request = requests.read(forgets)
+    if any(row["request_digest"] != request.digest for row in rows):
+        raise InputError(f"{ROWS}: rows of ({regime}), {forgets} are of another request")
+    return np.asarray(requests.dataset.rows.user[request.split.forget])
+
+
+def title_of(regime: str, forgets: str) -> str:
+    """Return the title of a table."""
+    return f"({regime}) {REGIMES[regime][0]}; {KINDS.get(forgets, f'{forgets} of the users')}"
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def test_regimes_prints_a_table_for_each_and_goes_on_where_it_was(
 
     Path("candidates.yaml").write_text(CANDIDATES, encoding="utf-8")
     Path("r.md").write_text("<!-- regimes -->\n<!-- /regimes -->\n", encoding="utf-8")
-    options = (*QUICK, "--sizes", "0.2", "--checkpoint_dir=kept", "--only", "a", "--seeds", "1")
+    options = (*QUICK, "--requests", "20%", "--checkpoint_dir=kept", "--only", "a", "--seeds", "1")
     with pytest.raises(SystemExit, match="no rows under 3 seeds in kept"):
         small("regimes", *options, "--three_sample")
     options = (*options, "2", "3")
@@ -88,6 +88,58 @@ def test_regimes_prints_a_table_for_each_and_goes_on_where_it_was(
     assert tested.count("| (a), 20% | ") == 3  # lines of known truth
 
 
+CLASSIC = """TaskVector:
+  model: TaskVector
+  requests: [heavy]
+DeepFM:
+  model: DeepFM
+  regimes: [a]
+DeepFM-Retrain:
+  model: DeepFM-Retrain
+  regimes: [a]
+"""
+
+
+@pytest.mark.thorough
+def test_regimes_measures_other_requests_and_classic_models_in_two_processes(small: Run) -> None:
+    Path("candidates.yaml").write_text(CLASSIC, encoding="utf-8")
+    options = (*QUICK, "--checkpoint_dir=kept", "--only", "a", "--requests", "heavy", "items")
+    shown = small("regimes", *options, "--processes=2")
+    first, second = shown.split("**(a)")[1:]
+    assert first.splitlines()[0].endswith("; the most active 1% of the users**")
+    assert second.splitlines()[0].endswith("; 5% of the items**")
+    models = ["Original", "Retrain", "TaskVector", "DeepFM", "DeepFM-Retrain"]
+    for table, names in ((first, models), (second, [*models[:2], *models[3:]])):
+        lines = [line.split() for line in table.splitlines() if line.startswith("| ")][1:]
+        assert [(words[1], words[3]) for words in lines] == [(name, "2") for name in names]
+        closed = {words[1]: words[7] for words in lines}
+        assert closed["DeepFM"] in ("0.00", "-")  # beside its own Retrain
+        assert closed["DeepFM-Retrain"] in ("1.00", "-")
+    named = Path("kept/heavy-synthetic1200-60.csv").read_text(encoding="utf-8").splitlines()
+    assert len(named) == 2
+    assert "a, heavy, seed 2" not in small("regimes", *options)  # nothing was missing
+
+
+def test_the_estimate_counts_trainings_and_other_rows() -> None:
+    from benchmarks.regimes import _seconds
+
+    missing = {"20%": ["Original", "Retrain", "NPO"], "5%": ["Original", "Retrain", "SISA"]}
+    # Original once, two Retrains and 1.3 trainings of SISA at 220 s; 30 s for each of four rows
+    assert _seconds("a", missing) == pytest.approx(4.3 * 220 + 4 * 30)
+
+
+@pytest.mark.parametrize("name", ["0%", "100%", "many", "-5%"])
+def test_regimes_refuses_a_request_that_it_does_not_know(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from benchmarks import regimes
+
+    monkeypatch.setattr(sys, "argv", ["regimes", f"--requests={name}"])
+    with pytest.raises(SystemExit):
+        regimes.main()
+    assert f"'{name}' is no share of the users such as 5%" in capsys.readouterr().err
+
+
 @pytest.mark.thorough
 def test_measures_are_judged_by_models_whose_past_is_known(small: Run) -> None:
     shown = small("measures", "--seeds", "1", "2", "--short=1", "--control_users=0.2")
@@ -102,9 +154,9 @@ def test_measures_are_judged_by_models_whose_past_is_known(small: Run) -> None:
 @pytest.mark.thorough
 def test_regimes_chooses_on_other_users_and_validation_rows(small: Run) -> None:
     Path("candidates.yaml").write_text(CANDIDATES, encoding="utf-8")
-    sizes = ("--sizes", "0.4", "0.2")
+    requests = ("--requests", "40%", "20%")
     shown = small(
-        "regimes", *QUICK, *sizes, "--checkpoint_dir=kept", "--only", "a", "--development"
+        "regimes", *QUICK, *requests, "--checkpoint_dir=kept", "--only", "a", "--development"
     )
     (best,) = [line for line in shown.splitlines() if "**TaskVector" in line]
     assert best.startswith("| TaskVector")
@@ -141,7 +193,7 @@ def test_regimes_says_where_ml_1m_is_missing(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_foretelling_has_a_line_for_each_number_of_control_users(small: Run) -> None:
     shown = small(
-        "foretelling", "--seeds", "1", "--sizes", "0.2", "--only", "a", "--control_users=0.2"
+        "foretelling", "--seeds", "1", "--requests", "20%", "--only", "a", "--control_users=0.2"
     )
     lines = [line for line in shown.splitlines() if line.startswith("| a")]
     assert [line.split("|")[3].split()[0] for line in lines] == ["all", "10", "5", "none"]
