@@ -13,6 +13,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from tabulate import tabulate
 
@@ -140,19 +141,43 @@ def _figures_by_name(rows: Sequence[Row], names: Sequence[str], folder: Path) ->
     return {name: mean for name, mean in means.items() if mean is not None}
 
 
-def _mean(rows: Sequence[Row], name: str, folder: Path) -> Figures | None:
-    """Return the mean over seeds; None if no row stands beside its references."""
+def data_of(rows: Mapping[Cell, Sequence[Row]], names: Sequence[str]) -> pd.DataFrame:
+    """Return the figures of every row but the bias, which is one of several seeds.
+
+    Args:
+        rows: rows by regime and request.
+        names: names of the rows, in order.
+    """
+    lines = [
+        {"regime": regime, "forgets": forgets, "row": name, "seed": seed, **figures._asdict()}
+        for (regime, forgets), measured in rows.items()
+        for name in names
+        for seed, figures in _by_seed(measured, name).items()
+    ]
+    return pd.DataFrame(lines).drop(columns="bias", errors="ignore")
+
+
+def _by_seed(rows: Sequence[Row], name: str) -> dict[int, Figures]:
+    """Return the figures of a name by seed, without the bias.
+
+    A classic recommender stands beside its own Retrain. Rows without references are left out.
+    """
     bases = {(row["row"], row["seed"]): row for row in rows}
     classic, _ = split_forget_method(name)
-    own = f"{classic}-Retrain"  # of a classic recommender
-    original, retrain = (
-        (classic, own) if any(own == base for base, _ in bases) else (ORIGINAL, RETRAIN)
-    )
-    by_seed = [
-        _figures(row, bases[original, row["seed"]], bases[retrain, row["seed"]])
-        for row in rows
-        if row["row"] == name and {(original, row["seed"]), (retrain, row["seed"])} <= bases.keys()
-    ]
+    pair = classic, f"{classic}-{RETRAIN}"
+    if not any(base == pair[1] for base, _ in bases):
+        pair = ORIGINAL, RETRAIN
+    figures = {}
+    for (base, seed), row in bases.items():
+        original, retrain = (bases.get((reference, seed)) for reference in pair)
+        if base == name and original is not None and retrain is not None:
+            figures[seed] = _figures(row, original, retrain)
+    return figures
+
+
+def _mean(rows: Sequence[Row], name: str, folder: Path) -> Figures | None:
+    """Return the mean over seeds; None if no row stands beside its references."""
+    by_seed = _by_seed(rows, name).values()
     if not by_seed:
         return None
     mean = Figures(*(fmean(column) for column in zip(*by_seed, strict=True)))

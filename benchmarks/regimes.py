@@ -50,6 +50,7 @@ from benchmarks.regime_report import (
     Cell,
     Users,
     best_of,
+    data_of,
     frontier,
     payers_of,
     table_of,
@@ -191,6 +192,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", help="candidates by name; without it, all")
     parser.add_argument("--candidates", type=Path, help="a yaml file of them")
     parser.add_argument("--plot", type=Path, help="draw closed against its costs, as this SVG")
+    parser.add_argument("--data", type=Path, help="write the figures of all rows, as this CSV")
     parser.add_argument("--processes", type=int, default=1, help="measure so much at the same time")
     options, arguments = parse_options(parser, MARK)
     for name in ("development", "report", "who_pays", "three_sample"):
@@ -206,6 +208,9 @@ def main() -> None:
         tables = "\n\n".join((_three_sample if options.three_sample else _tables)(task, rows))
         if options.plot:
             write_text(options.plot, frontier(rows, task.names, task.folder))
+        if options.data:
+            text = data_of(rows, task.names).to_csv(index=False, float_format="%.5g")
+            write_text(options.data, text)
     publish(tables, options, MARK)
 
 
@@ -309,7 +314,7 @@ def _measure_apart(place: tuple[str, int]) -> int:
         Its exit code.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for option in ("--only", "--seeds", "--processes", "--write", "--plot"):
+    for option in ("--only", "--seeds", "--processes", "--write", "--plot", "--data"):
         parser.add_argument(option, nargs="+")
     _, words = parser.parse_known_args()
     words += ["--only", place[0], "--seeds", str(place[1])]

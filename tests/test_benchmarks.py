@@ -7,6 +7,7 @@ from collections.abc import Callable
 from math import isnan
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from recbole_e2urec.errors import InputError
@@ -68,6 +69,10 @@ def test_regimes_prints_a_table_for_each_and_goes_on_where_it_was(
     again = small("regimes", *options)
     assert "seed 1, TaskVector: forget AUC" not in again  # nothing was missing
     assert again.splitlines()[-1] == shown.splitlines()[-1]
+    small("regimes", *options, "--report", "--data=data.csv")
+    data = pd.read_csv("data.csv").pivot_table("closed_auc", "row", ["regime", "forgets"])
+    assert data["a", "20%"][["Original", "Retrain"]].tolist() == pytest.approx([0, 1])
+    assert len(data) == 4
     paid = small("regimes", *options, "--report", "--who_pays").splitlines()
     assert [line.count("|") for line in paid[-6:]] == [13] * 6  # head, rule and four models
     assert set(paid[-4].replace(" ", "").split("|")) == {"", "Original", "0.0000"}
