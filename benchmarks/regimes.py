@@ -27,6 +27,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -227,10 +228,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 
 def _request_name(text: str) -> str:
     """Read the name of a request."""
-    try:
-        is_share = 0 < share_of(text) < 1
-    except ValueError:
-        is_share = False
+    is_share = re.fullmatch(r"\d{1,2}(\.\d+)?%", text) and share_of(text) > 0
     if not is_share and text not in KINDS:
         raise argparse.ArgumentTypeError(
             f"{text!r} is no share of the users such as 5%, nor heavy or items"
@@ -239,11 +237,7 @@ def _request_name(text: str) -> str:
 
 
 def share_of(forgets: str) -> float:
-    """Return the share of the users that a request such as 5% names.
-
-    Raises:
-        ValueError: it names others.
-    """
+    """Return the share of the users that a request such as 5% names."""
     return float(forgets.removesuffix("%")) / 100
 
 
