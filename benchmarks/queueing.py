@@ -590,6 +590,30 @@ def costs_of(rows: Sequence[Row]) -> str:
     return _markdown(lines, ["model", "kind", "number", *heads, "folder, MB", "memory, MB"])
 
 
+def spread_of(rows: Sequence[Row]) -> str:
+    """Return a Markdown table of what a request costs on average, with all trainings anew.
+
+    The average is over the first 1, 10, 100 requests, and over all of them. The last column is that
+    cost in units of the mean training anew, so a Retrain for each request would be 1.
+    """
+    by_model: dict[str, list[Row]] = {}
+    for row in rows:
+        if "kind" in row:
+            by_model.setdefault(row["model"], []).append(row)
+    lines = []
+    for model, requests in by_model.items():
+        spent = np.cumsum([row["seconds"]["total"] for row in requests])
+        trainings = np.array([row["training_seconds"] or 0.0 for row in requests])
+        anew = trainings[trainings > 0]
+        for count in sorted({min(count, len(requests)) for count in (1, 10, 100, len(requests))}):
+            mean = spent[count - 1] / count
+            share = f"{mean / anew.mean():.3f}" if len(anew) else "-"
+            number, part = (trainings[:count] > 0).sum(), trainings[:count].sum() / count
+            lines.append([model, str(count), f"{mean:.1f}", str(number), f"{part:.1f}", share])
+    heads = ["seconds a request", "trained anew", "of the seconds", "a request / a training"]
+    return _markdown(lines, ["model", "first requests", *heads])
+
+
 def _quantiles(values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None]
     return f"{np.median(known):.1f}, {np.quantile(known, 0.9):.1f}" if known else "-"
@@ -652,7 +676,7 @@ def main() -> None:
         if plan.kills:
             benchmark.carry_out_killed(method)
     rows = [row for row in benchmark.rows.values() if "model" in row]
-    print(table_of(rows), costs_of(rows), sep="\n\n")
+    print(table_of(rows), costs_of(rows), spread_of(rows), sep="\n\n")
     for row in benchmark.rows.values():
         if "check" in row:
             print(f"{row['key']}: {json.dumps({**row['killed'], **row['check']})}")

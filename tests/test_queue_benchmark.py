@@ -67,6 +67,25 @@ def test_requests_that_are_lost_or_done_twice_are_found(in_use: Path) -> None:
             check_alike(*folders, count, ())
 
 
+def test_the_cost_of_a_request_has_its_share_of_all_trainings() -> None:
+    from benchmarks.queueing import spread_of
+
+    def row(total: float, training: float | None) -> dict[str, object]:
+        return {
+            "model": "M", "kind": "deletion", "seconds": {"total": total},
+            "training_seconds": training,
+        }  # fmt: skip
+
+    requests = [row(10.0, None), *[row(2.0, None)] * 9, row(102.0, 100.0), row(62.0, 60.0)]
+    lines = [line.split("|")[2:-1] for line in spread_of(requests).splitlines()[2:]]
+    # a training takes 80 s: 10 / 80; 28 / 10 / 80; 192 / 12 = 16, of it 160 / 12
+    assert [[cell.strip() for cell in line] for line in lines] == [
+        ["1", "10.0", "0", "0.0", "0.125"],
+        ["10", "2.8", "0", "0.0", "0.035"],
+        ["12", "16.0", "2", "13.3", "0.200"],
+    ]
+
+
 def test_ticks_are_round_values_inside() -> None:
     from benchmarks.lineplots import ticks
 
