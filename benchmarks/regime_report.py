@@ -24,18 +24,20 @@ from recbole_e2urec.evaluator.over_seeds import (
     ORIGINAL,
     RETRAIN,
     Values,
+    apart,
     bias_in_floors,
     nearer,
+    scatter_in_floors,
     verdicts,
 )
 from recbole_e2urec.report.results import ForgetAnswers, load_answers
 
 HEAD = (
     "", "seeds", "forget AUC", "closed, AUC", "closed, LogLoss", "predicted",
-    "users who stay lose", "held-out AUC lost", "bias, floors", "seconds / Retrain's",
-    "before / Retrain's", "nearer to Retrain",
+    "users who stay lose", "held-out AUC lost", "bias, floors", "scatter, floors",
+    "seconds / Retrain's", "before / Retrain's", "nearer to Retrain",
 )  # fmt: skip
-DIGITS = (4, 2, 2, 2, 4, 4, 2, 3, 3)
+DIGITS = (4, 2, 2, 2, 4, 4, 2, 2, 3, 3)
 HARM = 0.01  # a loss of AUC of users who stay that is as bad as not forgetting at all
 COSTS = {
     "seconds": "seconds / Retrain's",
@@ -61,6 +63,7 @@ class Figures(NamedTuple):
     stay_lost: float
     lost: float
     bias: float
+    scatter: float
     seconds: float
     prior: float
     residual: float  # not shown, because it means little without its floor
@@ -84,7 +87,9 @@ def table_of(rows: Sequence[Row], names: Sequence[str], folder: Path) -> str:
         seeds = sum(row["row"] == name for row in rows)
         cells = [_number(value, digits) for value, digits in zip(figures, DIGITS, strict=False)]
         lines.append([name, str(seeds), *cells, words.get(name, "-")])
-    return _markdown(lines, HEAD)
+    floor = apart(_yes(answers).get(RETRAIN, {}))
+    caption = "" if floor is None else f"\n\nFloor: two Retrains are {floor:.4f} apart."
+    return _markdown(lines, HEAD) + caption
 
 
 def payers_of(rows: Sequence[Row], names: Sequence[str]) -> str:
@@ -142,7 +147,7 @@ def _figures_by_name(rows: Sequence[Row], names: Sequence[str], folder: Path) ->
 
 
 def data_of(rows: Mapping[Cell, Sequence[Row]], names: Sequence[str]) -> pd.DataFrame:
-    """Return the figures of every row but the bias, which is one of several seeds.
+    """Return the figures of every row but bias and scatter, which are of several seeds.
 
     Args:
         rows: rows by regime and request.
@@ -154,11 +159,11 @@ def data_of(rows: Mapping[Cell, Sequence[Row]], names: Sequence[str]) -> pd.Data
         for name in names
         for seed, figures in _by_seed(measured, name).items()
     ]
-    return pd.DataFrame(lines).drop(columns="bias", errors="ignore")
+    return pd.DataFrame(lines).drop(columns=["bias", "scatter"], errors="ignore")
 
 
 def _by_seed(rows: Sequence[Row], name: str) -> dict[int, Figures]:
-    """Return the figures of a name by seed, without the bias.
+    """Return the figures of a name by seed, without bias and scatter.
 
     A classic recommender stands beside its own Retrain. Rows without references are left out.
     """
@@ -181,15 +186,21 @@ def _mean(rows: Sequence[Row], name: str, folder: Path) -> Figures | None:
     if not by_seed:
         return None
     mean = Figures(*(fmean(column) for column in zip(*by_seed, strict=True)))
-    return mean._replace(bias=0.0 if name == RETRAIN else _bias(rows, name, folder))
+    if name == RETRAIN:
+        return mean._replace(bias=0.0, scatter=0.0)
+    bias, scatter = _off(rows, name, folder)
+    return mean._replace(bias=bias, scatter=scatter)
 
 
-def _bias(rows: Sequence[Row], name: str, folder: Path) -> float:
-    """Return the bias over seeds; NaN if it is unknown."""
+def _off(rows: Sequence[Row], name: str, folder: Path) -> tuple[float, float]:
+    """Return bias and scatter over seeds, in floors; NaN if they are unknown."""
     yes = _yes(answers_by_name(rows, (name, RETRAIN), folder))
     ours, retrains = (yes.get(base, {}) for base in (name, RETRAIN))
-    bias = bias_in_floors(ours, retrains) if ours.keys() <= retrains.keys() else None
-    return nan if bias is None else bias
+    if not ours.keys() <= retrains.keys():
+        return nan, nan
+    found = bias_in_floors(ours, retrains), scatter_in_floors(ours, retrains)
+    bias, scatter = (nan if value is None else value for value in found)
+    return bias, scatter
 
 
 def share_closed(ours: float | None, original: float | None, retrain: float | None) -> float:
@@ -214,7 +225,7 @@ def _figures(row: Row, original: Row, retrain: Row) -> Figures:
     cost, seconds = row["cost"], retrain["cost"]["seconds"]
     return Figures(
         row["forget"]["auc"], closed("auc"), closed("logloss"), target / (losses[1] - losses[0]),
-        lost("heldout_other_users"), lost("test"), nan, cost["seconds"] / seconds,
+        lost("heldout_other_users"), lost("test"), nan, nan, cost["seconds"] / seconds,
         cost.get("prior_seconds", 0.0) / seconds, row.get("to_retrain", {}).get("residual", nan),
     )  # fmt: skip
 

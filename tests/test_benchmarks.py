@@ -173,7 +173,7 @@ def test_regimes_chooses_on_other_users_and_validation_rows(small: Run) -> None:
 def test_the_best_candidate_has_the_least_to_mend(monkeypatch: pytest.MonkeyPatch) -> None:
     from benchmarks.regime_report import Figures, badness
 
-    perfect = Figures(0.7, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.1, 0.0, 0.0)
+    perfect = Figures(0.7, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.1, 0.0, 0.0)
     assert badness(perfect) == 0
     half = perfect._replace(closed_auc=0.5, closed_logloss=1.25, stay_lost=0.002, residual=0.3)
     assert badness(half) == pytest.approx(0.5 + 0.25 + 0.2 + 0.3)

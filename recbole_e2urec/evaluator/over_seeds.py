@@ -52,10 +52,19 @@ def bias(ours: Mapping[int, Values], retrains: Mapping[int, Values]) -> float | 
     """
     if len(ours) < 2:
         return None
-    differences = np.stack([yes - retrains[seed] for seed, yes in ours.items()])
+    differences = _differences(ours, retrains)
     mean_square = float((differences**2).mean())
-    variance = float(np.var(differences, axis=0, ddof=1).mean())
-    return float(np.sqrt(max(0.0, mean_square - variance)))
+    return float(np.sqrt(max(0.0, mean_square - _variance(differences))))
+
+
+def _differences(ours: Mapping[int, Values], retrains: Mapping[int, Values]) -> Values:
+    """Differences to the Retrain of the same seed, [seeds, n]."""
+    return np.stack([yes - retrains[seed] for seed, yes in ours.items()])
+
+
+def _variance(differences: Values) -> float:
+    """Return the variance over seeds, averaged over rows."""
+    return float(np.var(differences, axis=0, ddof=1).mean())
 
 
 def bias_in_floors(ours: Mapping[int, Values], retrains: Mapping[int, Values]) -> float | None:
@@ -75,6 +84,27 @@ def bias_in_floors(ours: Mapping[int, Values], retrains: Mapping[int, Values]) -
     """
     shared, floor = bias(ours, retrains), apart(retrains)
     return None if shared is None or not floor else shared / floor
+
+
+def scatter_in_floors(ours: Mapping[int, Values], retrains: Mapping[int, Values]) -> float | None:
+    """Compute what differs from seed to seed, as a share of the distance of two Retrains.
+
+    The numerator is the standard deviation over seeds of the difference to the Retrain of the same
+    seed, as a root mean square over rows. 0 = off in the same way under every seed; 1 = as another
+    run of Retrain, whose chance is its own. With the bias it adds up to the whole distance:
+    bias² + scatter² is its mean square in floors, if the bias is not 0.
+
+    Args:
+        ours: P(yes) of a model, by seed; each of its seeds has a Retrain.
+        retrains: P(yes) of Retrain, by seed.
+
+    Returns:
+        The share; None for fewer than two seeds, or if all Retrains answer alike.
+    """
+    floor = apart(retrains)
+    if len(ours) < 2 or not floor:
+        return None
+    return float(np.sqrt(_variance(_differences(ours, retrains)))) / floor
 
 
 class Nearness(NamedTuple):

@@ -13,6 +13,7 @@ from recbole_e2urec.evaluator.over_seeds import (
     bias_in_floors,
     holm,
     nearer,
+    scatter_in_floors,
     verdicts,
 )
 
@@ -46,12 +47,23 @@ def test_the_bias_in_floors_worked_by_hand() -> None:
     # .2 and 0: .02 in the mean square.
     assert bias_in_floors(ours, retrains) == pytest.approx(math.sqrt(0.04 / 0.02))
     assert bias_in_floors(retrains, retrains) == 0
+    # Variances .02 and .02, over .02 again.
+    assert scatter_in_floors(ours, retrains) == pytest.approx(1)
+
+
+def test_another_run_of_retrain_scatters_by_one_floor() -> None:
+    draws = np.random.default_rng(3).normal(0.5, 0.02, (8, 40_000))
+    retrains, others = dict(enumerate(draws[:4])), dict(enumerate(draws[4:]))
+    assert scatter_in_floors(others, retrains) == pytest.approx(1, rel=0.02)
+    assert scatter_in_floors(retrains, retrains) == 0
 
 
 def test_there_is_no_bias_without_two_seeds_or_without_a_floor() -> None:
     one, other = np.array([0.2, 0.5]), np.array([0.4, 0.5])
     assert bias_in_floors({1: one}, {1: one, 2: other}) is None
     assert bias_in_floors({1: one, 2: other}, {1: one, 2: one}) is None
+    assert scatter_in_floors({1: one}, {1: one, 2: other}) is None
+    assert scatter_in_floors({1: one, 2: other}, {1: one, 2: one}) is None
 
 
 def by_seed(*values: list[float]) -> dict[int, np.ndarray]:
