@@ -12,7 +12,13 @@ from typing import Any, NamedTuple
 
 from recbole_e2urec.config.keys import LORA, TRAINING
 from recbole_e2urec.config.yaml import properties
-from recbole_e2urec.evaluator.over_seeds import ORIGINAL, RETRAIN, bias_in_floors, verdicts
+from recbole_e2urec.evaluator.over_seeds import (
+    ORIGINAL,
+    RETRAIN,
+    bias_in_floors,
+    scatter_in_floors,
+    verdicts,
+)
 from recbole_e2urec.report.results import ForgetAnswers, load_answers, row_key
 from recbole_e2urec.report.tables import NOISE, Row, value_of
 
@@ -230,7 +236,7 @@ def _method_settings(row: Row) -> dict[str, Any]:
 
 
 def _over_seeds(answers: Mapping[str, Mapping[int, ForgetAnswers | None]]) -> dict[str, Row]:
-    """Return each model's ``bias`` and ``nearer``, without what is unknown.
+    """Return each model's ``bias``, ``scatter`` and ``nearer``, without what is unknown.
 
     They are unknown if answers of a seed are missing or are on other rows; ``nearer`` also without
     Original, with fewer than three seeds, or if no file has the users.
@@ -241,12 +247,15 @@ def _over_seeds(answers: Mapping[str, Mapping[int, ForgetAnswers | None]]) -> di
         for label, ours in answers.items()
         if _comparable(ours, retrains)
     }
-    biases = {label: bias_in_floors(ours, yes[RETRAIN]) for label, ours in yes.items()}
     users = [each.users for each in retrains.values() if each and each.users is not None]
     words = verdicts(yes, users[0]) if users else {}
     known: dict[str, Row] = {}
-    for label in yes:
-        values = {"bias": biases[label], "nearer": words.get(label)}
+    for label, ours in yes.items():
+        values = {
+            "bias": bias_in_floors(ours, yes[RETRAIN]),
+            "scatter": scatter_in_floors(ours, yes[RETRAIN]),
+            "nearer": words.get(label),
+        }
         known[label] = {name: value for name, value in values.items() if value is not None}
     return known
 

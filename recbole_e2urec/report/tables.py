@@ -69,7 +69,11 @@ COMPARED: Columns = (
     ("before", "cost.prior_seconds", 1),
     ("of 10 requests", "cost.amortised_seconds.10", 1),
 )
-BIAS: Columns = (("bias, floors", "bias", 2), ("nearer to Retrain", "nearer", 0))
+BIAS: Columns = (
+    ("bias, floors", "bias", 2),
+    ("scatter, floors", "scatter", 2),
+    ("nearer to Retrain", "nearer", 0),
+)
 RESIDUAL: Columns = (("residual", "to_retrain.residual", 3), ("its floor", "floor", 3))
 
 NOISE = "Retrain, other seed"  # the row that shows the effect of another seed
@@ -77,6 +81,7 @@ WITHIN = "~"  # marks a distance to Retrain that may be noise
 DISTANCES = ("gap", "to_retrain.jsd", "to_retrain.residual")
 LARGEST_CLEAR_FLOOR = 0.5  # above this floor a residual says nothing
 CHANCE = 0.5  # AUC of a guess
+HIDDEN = ("bias", "scatter", "floor", "nearer")  # where there is no gap to close
 FACTS = {"rows_not_reached"}  # in ``found``, beside strengths and what predicts them
 NO_SHARES = "Shares of the gap and strengths found are shown as -; see docs/reference/measures.md."
 READING = "Read forget AUC, LogLoss and MIA AUC against Retrain's, not against 0.5."
@@ -86,7 +91,8 @@ READ_RESIDUAL = (
 )
 READ_BIAS = (
     "bias: how far P(yes) on forget rows is from Retrain's under every seed alike, as a share of "
-    "the distance of two Retrains of different seeds; 0 = as Retrain."
+    "the distance of two Retrains of different seeds; 0 = as Retrain. scatter: how much that "
+    "differs from seed to seed; 1 = as two Retrains, and beside more a small bias says little."
 )
 READ_NEARER = (
     "nearer to Retrain: yes, or no = nearer to Original; p-values count users and seeds, and are "
@@ -177,7 +183,7 @@ def without_shares(rows: Sequence[Row]) -> list[Row]:
 
     shown: list[Row] = []
     for row in rows:
-        shares: dict[str, Any] = {key: nan for key in ("bias", "floor", "nearer") if key in row}
+        shares: dict[str, Any] = {key: nan for key in HIDDEN if key in row}
         if "to_retrain" in row:
             shares["to_retrain"] = blank(row["to_retrain"], row["to_retrain"].keys() - {"residual"})
         if "found" in row:

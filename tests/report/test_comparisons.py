@@ -251,6 +251,8 @@ class TestBias:
         cells = report.tables_of(one.rows)[0]
         place = cells.header.index("bias, floors")
         assert [line[place] for line in cells.lines] == ["-", "0.00", "1.41"]
+        assert cells.header[place + 1] == "scatter, floors"
+        assert [line[place + 1] for line in cells.lines] == ["-", "0.00", "1.00"]
         assert "residual" not in cells.header
 
     def test_there_is_none_without_answers_or_on_other_rows(self) -> None:
