@@ -173,7 +173,7 @@ def _advice(name: str, folder: Path) -> str:
         return f"leave data_path out for the {name} that comes with RecBole"
     if name in downloadable_datasets():
         return "put its atomic files there, or let RecBole fetch it by --download=True"
-    present = {path.name for path in folder.glob("*/")} - {name}
+    present = {path.name for path in folder.glob("*") if path.is_dir()} - {name}
     known = present | downloadable_datasets() | {BUNDLED}
     return _hint(name, known, "put its atomic files there")
 

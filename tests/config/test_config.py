@@ -159,6 +159,15 @@ def test_a_dataset_near_nothing_is_told_where_to_go() -> None:
         Config("FM", "qqqq")
 
 
+def test_a_file_beside_the_datasets_is_not_proposed_as_one(tmp_path: Path) -> None:
+    (tmp_path / "qqqr").write_text("")
+    with pytest.raises(InputError, match=r"qqqq\.inter; put its atomic files there"):
+        Config("FM", "qqqq", None, {"data_path": str(tmp_path)})
+    (tmp_path / "qqqs").mkdir()
+    with pytest.raises(InputError, match=r"qqqq\.inter; did you mean 'qqqs'"):
+        Config("FM", "qqqq", None, {"data_path": str(tmp_path)})
+
+
 # keys and values
 
 
