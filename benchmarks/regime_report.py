@@ -211,7 +211,7 @@ def share_closed(ours: float | None, original: float | None, retrain: float | No
 
 
 def _figures(row: Row, original: Row, retrain: Row) -> Figures:
-    """Return the figures of one seed, without the bias."""
+    """Return the figures of one seed, without bias and scatter."""
 
     def closed(metric: str) -> float:
         return share_closed(*(base["forget"].get(metric) for base in (row, original, retrain)))

@@ -64,7 +64,7 @@ from recbole_e2urec.config.yaml import properties, read_switch, read_yaml
 from recbole_e2urec.data.dataset import load_dataset
 from recbole_e2urec.data.request.selection import ForgetOptions, ForgetRequest, read_request
 from recbole_e2urec.errors import InputError
-from recbole_e2urec.evaluator.over_seeds import LEAST_SEEDS
+from recbole_e2urec.evaluator.over_seeds import LEAST_SEEDS, ORIGINAL, RETRAIN
 from recbole_e2urec.experiment.recbole_models import ClassicForgetting
 from recbole_e2urec.experiment.run import opened, parts_of
 from recbole_e2urec.experiment.tuning import development_request
@@ -95,7 +95,7 @@ REGIMES: dict[str, tuple[str, Mapping[str, Any]]] = {
     ),
     "c": ("ml-1m, the paper's prompt and rows", {"dataset": "ml-1m", **LAST}),
 }
-REFERENCES = ("Original", "Retrain")
+REFERENCES = (ORIGINAL, RETRAIN)
 REQUESTS = ("20%", "5%", "1%", "heavy", "items")
 LARGEST = 0.2  # share of the users who leave at most; others validate all models of a seed
 HEAVY = 0.01  # share of the users in the request "heavy"
@@ -285,7 +285,9 @@ def _measure_all(task: Task) -> None:
     """Measure the missing rows, regime by regime, or several at the same time."""
     options = task.options
     places = [(regime, seed) for seed in options.seeds for regime in options.only]
-    missing = {place: found for place in places if (found := _missing(task, *place))}
+    rows = load_rows(task.folder / ROWS)
+    known = {tuple(row[key] for key in KEY): row["decided_by"] for row in rows}
+    missing = {place: found for place in places if (found := _missing(task, *place, known))}
     hours = sum(_seconds(regime, found) for (regime, _), found in missing.items()) / 3600
     if missing and not options.small:
         per = f", on {options.processes} cores {hours / options.processes:.1f}"
@@ -323,11 +325,10 @@ def _measure_apart(place: tuple[str, int]) -> int:
     return process.returncode
 
 
-def _missing(task: Task, regime: str, seed: int) -> dict[str, list[str]]:
-    """Return the rows that are still to be measured, by request."""
-    known = {
-        tuple(row[key] for key in KEY): row["decided_by"] for row in load_rows(task.folder / ROWS)
-    }
+def _missing(
+    task: Task, regime: str, seed: int, known: Mapping[tuple[Any, ...], str]
+) -> dict[str, list[str]]:
+    """Return the rows that are still to be measured, by request; ``known`` has digests by key."""
     digests = {name: task.digest(regime, name) for name in task.names}
     missing = {
         forgets: [
@@ -343,9 +344,9 @@ def _missing(task: Task, regime: str, seed: int) -> dict[str, list[str]]:
 
 def _seconds(regime: str, missing: Mapping[str, Sequence[str]]) -> float:
     """Estimate the seconds that rows take; all requests share one Original."""
-    names = [name for of_request in missing.values() for name in of_request if name != "Original"]
-    trainings = any("Original" in of_request for of_request in missing.values())
-    others = sum(1.0 if name == "Retrain" else TRAININGS.get(name, 0.0) for name in names)
+    names = [name for of_request in missing.values() for name in of_request if name != ORIGINAL]
+    trainings = any(ORIGINAL in of_request for of_request in missing.values())
+    others = sum(1.0 if name == RETRAIN else TRAININGS.get(name, 0.0) for name in names)
     return (trainings + others) * SECONDS[regime] + len(names) * ROW_SECONDS
 
 
@@ -437,7 +438,7 @@ class Requests:
 
 def _row(requests: Requests, run: Forgetting, forgets: str, name: str) -> Row:
     if name in REFERENCES:
-        return run.measured(name, run.original if name == "Original" else run.retrain)
+        return run.measured(name, run.original if name == ORIGINAL else run.retrain)
     task, candidate = requests.task, requests.task.candidates[name]
     arguments = task.arguments._replace(model=candidate.model)
     settings = {**requests.settings, **candidate.settings}
