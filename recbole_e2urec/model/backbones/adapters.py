@@ -460,7 +460,7 @@ class AdapterBank:
             return backbone_weights(self.language_model.model)
         return self._found().adapters[name]
 
-    def _found(self) -> "_Parts":
+    def _found(self) -> _Parts:
         """Look for the model's parts, unless they are known: it takes longer than most uses."""
         if self._parts is None:
             model = self.language_model
