@@ -8,6 +8,7 @@ from setuptools import find_namespace_packages, find_packages, setup
 
 PACKAGE = "recbole_e2urec"
 PROPERTIES = f"{PACKAGE}.properties"
+PYTHONS = range(10, 15)  # minor versions of Python 3
 
 REQUIRES = [
     # RecBole 1.2.1 demands ray<=2.6.3, which has no wheel for Python 3.12; 1.2.0 has ray as an
@@ -86,18 +87,16 @@ CLASSIFIERS = [
     "Intended Audience :: Developers",
     "Operating System :: POSIX :: Linux",
     "Programming Language :: Python :: 3 :: Only",
-    "Programming Language :: Python :: 3.10",
-    "Programming Language :: Python :: 3.11",
-    "Programming Language :: Python :: 3.12",
-    "Programming Language :: Python :: 3.13",
+    *(f"Programming Language :: Python :: 3.{minor}" for minor in PYTHONS),
     "Topic :: Scientific/Engineering :: Artificial Intelligence",
     "Typing :: Typed",
 ]
 
 
 # The pip of an older Python looks at python_requires last, when it has fetched torch.
-if sys.version_info < (3, 10):  # noqa: UP036
-    sys.exit(f"{PACKAGE} needs Python 3.10 to 3.13; this is Python {sys.version.split()[0]}")
+if sys.version_info < (3, PYTHONS[0]):
+    accepted = f"Python 3.{PYTHONS[0]} to 3.{PYTHONS[-1]}"
+    sys.exit(f"{PACKAGE} needs {accepted}; this is Python {sys.version.split()[0]}")
 
 
 def _read(path: str) -> str:
@@ -123,7 +122,7 @@ setup(
     license="MIT",
     keywords="recommender systems, machine unlearning, language models, RecBole, E2URec",
     classifiers=CLASSIFIERS,
-    python_requires=">=3.10,<3.14",
+    python_requires=f">=3.{PYTHONS.start},<3.{PYTHONS.stop}",
     packages=[
         *find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
         PROPERTIES,

@@ -38,7 +38,7 @@ SOURCES = (
     "recbole_e2urec",
     "properties",
 )
-PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14"]
 # What each extra is for, as packages that can then be imported.
 EXTRAS = {
     "test": [
@@ -166,7 +166,7 @@ def test_an_older_python_is_refused_before_pip_fetches_anything(
 ) -> None:
     import_module("setuptools")
     monkeypatch.setattr(sys, "version_info", (3, 9, 18))
-    with pytest.raises(SystemExit, match=r"needs Python 3\.10 to 3\.13; this is Python \d"):
+    with pytest.raises(SystemExit, match=r"needs Python 3\.10 to 3\.14; this is Python \d"):
         runpy.run_path(str(CHECKOUT / "setup.py"))
 
 

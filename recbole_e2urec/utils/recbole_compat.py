@@ -122,8 +122,9 @@ def check_versions(recbole_version: str, pandas_version: str) -> None:
 def quiet_warnings() -> None:
     """Silence warnings that users can do nothing about.
 
-    Symptom: pages of FutureWarning (pandas, ``GradScaler``), UserWarning (``SparseTensor``) and, on
-    Python 3.12, SyntaxWarning. Cause: RecBole's code. Can go when RecBole causes no warnings.
+    Symptom: pages of FutureWarning (``GradScaler``; pandas, before Python 3.14), UserWarning
+    (``SparseTensor``) and, from Python 3.12 on, SyntaxWarning. Cause: RecBole's code. Can go when
+    RecBole causes no warnings.
     """
     for category in (FutureWarning, UserWarning, SyntaxWarning):
         warnings.filterwarnings("ignore", category=category, module=r"recbole\.")
