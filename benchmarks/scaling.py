@@ -107,9 +107,15 @@ class ShardCost(NamedTuple):
     run_mb: float
 
 
-def shard_cost(folder: Path, count: int) -> ShardCost:
-    """Measure rows in shards, the preparation and the run each in a process of its own."""
-    name = synthetic(folder, count)
+def shard_cost(folder: Path, count: int, users: int | None = None) -> ShardCost:
+    """Measure rows in shards, the preparation and the run each in a process of its own.
+
+    Args:
+        folder: as in :func:`synthetic`.
+        count: the same.
+        users: the same.
+    """
+    name = synthetic(folder, count, users)
     costs: list[float] = []
     for work in (_prepare_shards, _read_shards):
         with get_context("spawn").Pool(1) as pool:

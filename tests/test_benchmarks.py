@@ -278,6 +278,6 @@ def test_the_model_of_memory_predicts_what_autograd_keeps(dtype: str, number: in
 def test_ten_million_rows_take_at_most_four_gigabytes(tmp_path: Path) -> None:
     from benchmarks.scaling import shard_cost
 
-    small, large = (shard_cost(tmp_path, count) for count in (1_000_000, 10_000_000))
+    small, large = (shard_cost(tmp_path, count, 60_400) for count in (1_000_000, 10_000_000))
     assert max(large.prepare_mb, large.run_mb) < 4_000
     assert large.prepare_seconds < 12 * small.prepare_seconds

@@ -16,9 +16,11 @@ import json
 import os
 import shutil
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
+from itertools import count
 from logging import getLogger
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -266,13 +268,13 @@ class _Preparation:
     def __init__(self, config: Any, source: Path, folder: Path) -> None:
         self.config, self.folder = config, folder
         self.table = _Table(config, source)
-        self.ratings, self.labels = np.empty(0), np.empty(0)
-        self.numbers: dict[str, dict[str, int]] = {"user": {}, "item": {}}
+        self.ratings, self.labels = _Distinct("f8"), _Distinct("f8")
+        self.numbers: dict[str, dict[str, int]] = {kind: _numbers() for kind in ("user", "item")}
         self.users = _Users()
 
     def run(self, shard_rows: int) -> None:
         """Read the table, then sort it shard by shard."""
-        count = self._write_columns()
+        rows = self._write_columns()
         columns = [name for name in COLUMNS if (self.folder / name).exists()]
         users = self.users
         users.grow(len(self.numbers["user"]))
@@ -284,8 +286,8 @@ class _Preparation:
         np.save(self.folder / "start.npy", start)
         np.save(self.folder / "users.npy", with_rows[order])
         self._write_json("tokens.json", [[*tokens] for tokens in self.numbers.values()])
-        values = self.ratings.tolist(), self.labels.tolist()
-        facts = Facts(count, columns, *values, ties / count, digest, self.table.warnings)
+        values = self.ratings.values().tolist(), self.labels.values().tolist()
+        facts = Facts(rows, columns, *values, ties / rows, digest, self.table.warnings)
         self._write_json(FACTS, facts._asdict())
 
     def _write_columns(self) -> int:
@@ -322,8 +324,8 @@ class _Preparation:
         for kind, numbers in self.numbers.items():
             columns[kind] = _numbered(columns[kind], numbers)
         self.users.add(columns["user"], columns["time"], row)
-        self.ratings = np.union1d(self.ratings, columns.get("rating", []))
-        self.labels = np.union1d(self.labels, columns.get("label", []))
+        self.ratings.add(columns.get("rating", []))
+        self.labels.add(columns.get("label", []))
         return columns
 
     def _note_lost(self, rows: int, nameless: int, lost: int) -> None:
@@ -380,18 +382,20 @@ class _Preparation:
 
     def _write_entries(self, rated: bool) -> None:
         """Write which distinct pair of item and rating each row has."""
-        values, names = max(1, len(self.ratings)), ("item", "rating")[: 1 + rated]
+        ratings, names = self.ratings.values(), ("item", "rating")[: 1 + rated]
 
         def pairs_of(item: NDArray[np.int64], *rating: NDArray[np.float64]) -> NDArray[np.int64]:
-            code: Any = np.searchsorted(self.ratings, rating[0]) if rating else 0
-            return item * values + code
+            code: Any = np.searchsorted(ratings, rating[0]) if rating else 0
+            return item * max(1, len(ratings)) + code
 
-        pairs = np.empty(0, np.int64)
+        distinct = _Distinct("i8")
         for piece in _in_pieces(self.folder, *names):
-            pairs = np.union1d(pairs, pairs_of(*piece))
+            distinct.add(pairs_of(*piece))
+        pairs = distinct.values()
         with (self.folder / "entry").open("wb") as file:
             for piece in _in_pieces(self.folder, *names):
-                np.searchsorted(pairs, pairs_of(*piece)).astype("i4").tofile(file)
+                of_piece, of_row = np.unique(pairs_of(*piece), return_inverse=True)
+                np.searchsorted(pairs, of_piece)[of_row].astype("i4").tofile(file)
         np.save(self.folder / "pairs.npy", pairs)
 
     def _write_json(self, name: str, value: Any) -> None:
@@ -520,20 +524,47 @@ class _Users:
     def add(self, user: NDArray[np.int64], time: NDArray[np.float64], row: int) -> None:
         """Count rows of these users, whose row ids begin with ``row``."""
         self.grow(int(user.max(initial=0)))
-        self.rows += np.bincount(user, minlength=len(self.rows))
         order = np.lexsort((time, user))
-        users, first = np.unique(user[order], return_index=True)
+        users, first, rows = np.unique(user[order], return_index=True, return_counts=True)
+        self.rows[users] += rows
         first = order[first]
         is_earlier = time[first] < self.first_time[users]
         users, first = users[is_earlier], first[is_earlier]
         self.first_time[users], self.first_row[users] = time[first], row + first
 
 
+class _Distinct:
+    """The distinct numbers of many pieces, found in time that grows as the pieces do."""
+
+    def __init__(self, dtype: str) -> None:
+        self._known: NDArray[Any] = np.empty(0, dtype)
+        self._new: list[NDArray[Any]] = []
+
+    def add(self, numbers: Any) -> None:
+        """Add the numbers of a piece."""
+        numbers = np.asarray(numbers, self._known.dtype)
+        # Without an index, NumPy hashes the numbers, which takes longer than sorting many of them.
+        self._new.append(np.unique(numbers, return_index=True)[0])
+        if sum(map(len, self._new)) > len(self._known):
+            self.values()
+
+    def values(self) -> NDArray[Any]:
+        """Return the distinct numbers so far, ascending."""
+        self._known = np.unique(np.concatenate([self._known, *self._new]))
+        self._new = []
+        return self._known
+
+
+def _numbers() -> dict[str, int]:
+    """Return a map that numbers new tokens from 1 on."""
+    return defaultdict(count(1).__next__)
+
+
 def _numbered(tokens: Any, numbers: dict[str, int]) -> NDArray[np.int64]:
-    """Number tokens from 1 on, by first appearance."""
+    """Number tokens by first appearance."""
     codes, distinct = pd.factorize(tokens)
-    known = [numbers.setdefault(str(token), len(numbers) + 1) for token in distinct]
-    return np.array(known, dtype=np.int64)[codes]
+    known = map(numbers.__getitem__, distinct)
+    return np.fromiter(known, np.int64, len(distinct))[codes]
 
 
 def _ranges(start: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.int64]:  # [r], [r]

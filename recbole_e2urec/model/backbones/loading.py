@@ -502,7 +502,9 @@ def load_backbone(
         )
     if options.gradient_checkpointing:
         # Reentrant checkpointing gives a LoRA adapter on a frozen backbone no gradient at all.
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        # Newer releases of transformers warn of the former name; older ones have no other.
+        renamed = getattr(model, "activation_checkpointing_enable", None)
+        (renamed or model.gradient_checkpointing_enable)({"use_reentrant": False})
     if options.compile:  # torch compiles at the first call only, which _tried makes
         _tried(
             language_model,

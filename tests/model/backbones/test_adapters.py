@@ -142,6 +142,7 @@ def test_unknown_name_is_refused(bank):
         pass
 
 
+@pytest.mark.filterwarnings("error::FutureWarning")
 @pytest.mark.parametrize("name", ["tiny-t5", "tiny-llama"])
 def test_checkpoints_and_no_dropout_train_the_adapter_like_a_backbone_without_dropout(
     texts, batch, name
