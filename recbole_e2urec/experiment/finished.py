@@ -100,7 +100,9 @@ def rows_of(settings: RunSettings) -> tuple[list[dict[str, Any]], Path]:
     if wanted.get(FILTER):
         wanted[FILTER] = without_values(str(wanted[FILTER]))
     rows = load_results(folder / RESULTS)
-    agreeing = (all(_value(row, key) == value for key, value in wanted.items()) for row in rows)
+    agreeing = (
+        all(_agree(_value(row, key), value) for key, value in wanted.items()) for row in rows
+    )
     return [row for row, agrees in zip(rows, agreeing, strict=True) if agrees], folder
 
 
@@ -121,6 +123,13 @@ def comparison_of(model: str | None, settings: RunSettings) -> tuple[list[dict[s
 
 def _value(row: Mapping[str, Any], key: str) -> Any:
     return row[key] if key in ("dataset", "seed") else row["settings"].get(key)
+
+
+def _agree(used: Any, given: Any) -> bool:
+    """Tell whether a setting was used as given; RecBole adds the rest of eval_args."""
+    if isinstance(used, Mapping) and isinstance(given, Mapping):
+        return all(_agree(used.get(key), value) for key, value in given.items())
+    return bool(used == given)
 
 
 def settings_of(row: Mapping[str, Any], folder: Path, run_settings: RunSettings) -> Config:

@@ -199,6 +199,15 @@ def test_the_newest_comparison_that_agrees_is_taken(here: Path, users: dict[str,
         looked_at(user, "NPO")
 
 
+def test_parts_of_a_setting_agree_with_the_whole(here: Path, users: dict[str, str]) -> None:
+    (args,) = {str(row["settings"]["eval_args"]) for row in load_rows(here / "saved/results.jsonl")}
+    assert "'mode'" in args
+    user, part = users["stays"], "{'order': 'TO', 'split': {'RS': [0.8, 0.1, 0.1]}}"
+    assert looked_at(user, "NPO", eval_args=part).standing == "stays"
+    with pytest.raises(InputError, match="has no comparison with NPO"):
+        looked_at(user, "NPO", eval_args="{'order': 'RO'}")
+
+
 def test_data_that_changed_is_refused(here: Path, finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished / "data", tmp_path / "other")
     path = tmp_path / "other/small/small.inter"
