@@ -122,6 +122,10 @@ setup(
     license="MIT",
     keywords="recommender systems, machine unlearning, language models, RecBole, E2URec",
     classifiers=CLASSIFIERS,
+    project_urls={  # a page of the project's own, once it has one, belongs here as "Source"
+        "Paper": "https://arxiv.org/abs/2403.03536",
+        "RecBole": "https://recbole.io",
+    },
     python_requires=f">=3.{PYTHONS.start},<3.{PYTHONS.stop}",
     packages=[
         *find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),

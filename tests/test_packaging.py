@@ -161,6 +161,10 @@ def test_wheel_names_the_pythons_that_it_admits(metadata: Message) -> None:
     assert [python for python in candidates if python in named] == PYTHONS
 
 
+def test_wheel_names_the_paper(metadata: Message) -> None:
+    assert "Paper, https://arxiv.org/abs/2403.03536" in metadata.get_all("Project-URL", [])
+
+
 def test_an_older_python_is_refused_before_pip_fetches_anything(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
