@@ -200,7 +200,8 @@ def target_loss(model: LLMRec, request: UnlearningTask) -> TargetLoss:
         mean_over_users, beyond, users
     )
     if len(np.unique(users[0])) < FEW_USERS:
-        forget_error = error_of_few(users[0], beyond[2], users[2]) or forget_error
+        few_error = error_of_few(users[0], beyond[2], users[2])
+        forget_error = forget_error if few_error is None else few_error
     gap, gap_error = shrunken_gap(of_unseen - of_forget, forget_error, of_unseen - of_retain)
     target = float(losses[0].mean()) + gap
     return TargetLoss(forget, target, float(np.hypot(unseen_error, gap_error)), losses[0])

@@ -60,7 +60,8 @@ def check_goes_on(command: list[str], capfd: pytest.CaptureFixture[str]) -> None
     certificates = [path for path in files if path.parent.name == "certificates"]
     assert sorted(path.suffix for path in certificates) == [".html", ".json"]
     names = sorted(path.name for path in set(files) - set(certificates))
-    assert names == [".lock", "current.json", "forgotten.safetensors", "model.json",
+    kept = {"answers.safetensors"} & {*opened().record["files"]}
+    assert names == [".lock", *kept, "current.json", "forgotten.safetensors", "model.json",
                      "sample.safetensors", "weights.safetensors"]  # fmt: skip
 
 
